@@ -1,0 +1,4485 @@
+#!/usr/bin/env python3
+"""Sort a photo library by person and export ranked, swap-ready face sets.
+
+    python sort_faces.py demo                            # the whole chain on built-in photos
+    python sort_faces.py run ~/Photos ~/FaceSets         # the whole chain on your photos
+
+or step by step over one shared cache, each step safe to repeat:
+
+    python sort_faces.py embed ~/Photos work/cache/lib.npz
+    python sort_faces.py cluster work/cache/lib.npz out/raw_full
+    python sort_faces.py refine work/cache/lib.npz out/facesets_full
+    python sort_faces.py dedup work/cache/lib.npz
+    python sort_faces.py enrich work/cache/lib.npz
+    python sort_faces.py export-swap work/cache/lib.npz \\
+        out/facesets_full/refine_manifest.json out/facesets_swap_ready
+
+Photos go in read-only; every write is atomic; every step can be killed and run again.
+
+Contents
+    Constants
+    Errors and exit codes
+    Data types
+    Core: vectors and grouping
+    Core: average linkage
+    Core: near-duplicates
+    Core: identities
+    Core: quality
+    Core: crop geometry
+    Core: names
+    Files and locks
+    Photos
+    Cache I/O
+    Engines
+    Analysing one photo
+    Work queue
+    Output trees
+    Reporting
+    Shared options
+    Command: embed
+    Command: enrich
+    Command: cluster
+    Command: refine
+    Command: dedup
+    Command: extend
+    Command: export-swap
+    Command: run
+    Command: demo
+    Command: status
+    Command: doctor
+    Entry point
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import errno
+import fnmatch
+import functools
+import hashlib
+import importlib.util
+import io
+import itertools
+import json
+import logging
+import math
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import zipfile
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+# ============================================================================
+# Constants
+# ============================================================================
+
+TOOL = "sort_faces"
+VERSION = "0.1.0"
+CACHE_SCHEMA = 1  # raised when an array changes meaning; older tools refuse newer caches
+RECORD_SCHEMA = 1  # of one journal / results line
+
+# Photos. Suffixes are only a filter for the scan; the decoder looks at the bytes.
+PHOTO_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .heic .heif .hif .avif".split()
+)
+SKIPPED_FOLDERS = frozenset(  # thumbnails and bins that NAS and desktop systems leave behind
+    {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
+)
+MAX_PIXELS = 500_000_000  # refuse larger pictures: a decompression bomb, not a photo
+STATUS_FACES, STATUS_NO_FACE, STATUS_UNREADABLE = 0, 1, 2  # file_status in the cache
+
+# Detection. 640 and 0.5 are what roop-unleashed's FaceAnalysis uses (face_util.py).
+DET_SIZE = 640  # px; side of the square the detector sees
+CONSUMER_DET_SIZES = (640, 320)  # px; both settings the consumers offer
+DET_THRESHOLD = 0.5
+NMS_IOU = 0.4  # insightface SCRFD.nms_thresh
+TILE_SCALE = 2  # a tile covers det_size x this many photo pixels
+TILE_OVERLAP = 0.25  # of a tile; a face up to a quarter tile is whole in one of them
+TILE_NESTED = 0.6  # share of a small box inside a larger one that makes it the same face
+PAD_RETRY = 0.5  # border added on every side, as a share of the longer edge
+
+# Grouping; the reference readme's table "Key defaults".
+CLUSTER_DISTANCE = 0.55
+MERGE_DISTANCE = 0.40
+OUTLIER_DISTANCE = 0.55
+OUTLIER_MIN_CLUSTER = 4  # smaller clusters have no centroid worth measuring against
+MIN_FACES = 15  # unique images per faceset
+MIN_SHORT = 90.0  # px
+MIN_BLUR = 40.0  # variance of the Laplacian
+MIN_DET_SCORE = 0.6
+DUPLICATE_DISTANCE = 0.03
+DUPLICATE_SIZE_TOLERANCE = 0.10  # relative difference of box width and height
+COPY_DISTANCE = 0.20  # two faces of one photo this close are a mirror image or a collage
+
+# export-swap; same table.
+EXPORT_OUTLIER_DISTANCE = 0.45
+EXPORT_MIN_SHORT = 100.0  # px
+TOP_N = 30
+PAD_RATIO = 0.5
+OUT_SIZE = 512  # px
+CANDIDATE_DISTANCE = 0.55
+CANDIDATE_MIN_SCORE = 0.40
+SAME_FACE_DISTANCE = 0.40  # crop against cache: the merge threshold, one person for certain
+CROP_FACE_IOU = 0.3  # the face found in a crop against where it must be
+CROP_VARIANTS = (  # (share of --pad-ratio, neighbours painted over), tried in this order
+    (1.0, False),
+    (0.7, False),
+    (1.0, True),
+    (0.7, True),
+    (0.4, True),
+)
+CROP_OWN_MARGIN = 0.15  # of the face box; never painted over
+GRID_COLUMNS, GRID_ROWS, GRID_CELL = 5, 4, 192  # top_20_grid.jpg
+
+# Quality terms; how each measured value is brought to [0, 1].
+FULL_SIZE_SHORT = 256.0  # px; a face this large fills its half of a 512 px crop unscaled
+HALF_SHARP_BLUR = 60.0  # median blur of the reference library, which so scores 0.5
+
+# Average linkage.
+LINK_BLOCK = 2048  # rows per matrix product: 16 MB of float32
+LINK_SLACK = 1e-5  # components are found this much too wide, so that rounding cannot split one
+DENSE_COMPONENT = 3000  # rows up to which a component's distances are held at once (36 MB)
+LSH_BRUTE_FORCE = 4096  # rows up to which all pairs are compared
+LSH_MISS = 1e-4  # chance that a pair exactly at the distance shares no bucket
+
+# Writing.
+LOCK_NAME = ".sort_faces.lock"
+PART_PREFIX = ".sort_faces-part-"  # unfinished writes; removed by the next run
+REMOVED_FOLDER = "_removed"  # what a re-run no longer wants but cannot make again
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the zip epoch: same faces, same bytes
+
+LOG_FOLDER = Path(__file__).resolve().parent / "work" / "logs"
+
+log = logging.getLogger(TOOL)
+
+# ============================================================================
+# Errors and exit codes
+# ============================================================================
+
+EXIT_OK, EXIT_FOUND_WRONG, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class SortFacesError(Exception):
+    """Bad input or environment: one line `what: why; what to do`, exit code 2."""
+
+
+class PhotoError(Exception):
+    """One photo cannot be used; the run goes on without it."""
+
+
+# ============================================================================
+# Data types
+# ============================================================================
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Cosine distances (0 same direction, 1 orthogonal) that suit one recogniser."""
+
+    cluster: float = CLUSTER_DISTANCE
+    merge: float = MERGE_DISTANCE
+    outlier: float = OUTLIER_DISTANCE
+    export_outlier: float = EXPORT_OUTLIER_DISTANCE
+    candidate: float = CANDIDATE_DISTANCE
+    duplicate: float = DUPLICATE_DISTANCE
+    copy: float = COPY_DISTANCE
+    same_face: float = SAME_FACE_DISTANCE
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Faces the detector found in one picture, best score first."""
+
+    bbox: np.ndarray  # (n, 4) float32 pixels x1 y1 x2 y2; may reach past the border
+    score: np.ndarray  # (n,) float32 in [0, 1]
+    kps: np.ndarray  # (n, 5, 2) float32 pixels: left eye, right eye, nose, mouth corners
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Detections:
+        rows = np.asarray(rows, dtype=np.intp)
+        return Detections(self.bbox[rows], self.score[rows], self.kps[rows])
+
+
+NO_DETECTIONS = Detections(
+    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32)
+)
+
+
+@dataclass(frozen=True)
+class FaceCache:
+    """Everything known about a library: row i of file_* is one photo, of the rest one face.
+
+    `meta` holds schema, engine, model, recognizer, dim, det_size, det_threshold, roots, version.
+    Landmark and pose rows are NaN until `enrich` has seen the face.
+    """
+
+    meta: dict[str, Any]
+    file_path: np.ndarray  # (f,) str; canonical absolute path
+    file_sha256: np.ndarray  # (f,) str; 64 hex digits
+    file_size: np.ndarray  # (f,) int64 bytes
+    file_mtime_ns: np.ndarray  # (f,) int64
+    file_wh: np.ndarray  # (f, 2) int32 upright pixels; 0 if unreadable
+    file_taken: np.ndarray  # (f,) float64 seconds, local clock read as UTC; NaN unknown
+    file_status: np.ndarray  # (f,) uint8 STATUS_*
+    file_error: np.ndarray  # (f,) str; why it is unreadable, else ""
+    file_passes: np.ndarray  # (f,) str; detection settings that gave this row
+    alias_path: np.ndarray  # (a,) str; further paths with the same bytes
+    alias_file: np.ndarray  # (a,) int32 row in file_*
+    alias_size: np.ndarray  # (a,) int64 bytes
+    alias_mtime_ns: np.ndarray  # (a,) int64
+    face_file: np.ndarray  # (n,) int32 row in file_*
+    face_index: np.ndarray  # (n,) int16 position in that photo
+    bbox: np.ndarray  # (n, 4) float32 upright pixels x1 y1 x2 y2
+    det_score: np.ndarray  # (n,) float32 in [0, 1]
+    kps: np.ndarray  # (n, 5, 2) float32 upright pixels
+    face_short: np.ndarray  # (n,) float32 px; short edge of bbox
+    blur: np.ndarray  # (n,) float32; variance of the Laplacian at native scale
+    embedding: np.ndarray  # (n, d) float32 as the recogniser gave it, not normalised
+    landmark_2d_106: np.ndarray  # (n, 106, 2) float32 upright pixels
+    landmark_3d_68: np.ndarray  # (n, 68, 3) float32 upright pixels, depth in pixels
+    pose: np.ndarray  # (n, 3) float32 degrees pitch yaw roll
+
+    def __post_init__(self) -> None:
+        for name, count in (("file_", self.files), ("alias_", len(self.alias_path))):
+            for item in fields(self):
+                if item.name.startswith(name) and len(getattr(self, item.name)) != count:
+                    raise SortFacesError(f"cache: {item.name} has the wrong length; it is damaged")
+        for name in FACE_ARRAYS:
+            if len(getattr(self, name)) != self.faces:
+                raise SortFacesError(f"cache: {name} has the wrong length; it is damaged")
+        for name in ("face_file", "alias_file"):
+            rows = getattr(self, name)
+            if len(rows) and not (0 <= rows.min() and rows.max() < self.files):
+                raise SortFacesError(f"cache: {name} points outside the files; it is damaged")
+
+    @property
+    def files(self) -> int:
+        return len(self.file_path)
+
+    @property
+    def faces(self) -> int:
+        return len(self.face_file)
+
+    @functools.cached_property
+    def unit(self) -> np.ndarray:
+        """(n, d) float32 embeddings of length 1 (zero rows stay zero)."""
+        return unit_rows(self.embedding)
+
+    @functools.cached_property
+    def face_ids(self) -> list[str]:
+        """Stable name of every face: `<first 16 hex of the photo's sha256>:<face index>`."""
+        short = [sha[:16] for sha in self.file_sha256.tolist()]
+        pairs = zip(self.face_file.tolist(), self.face_index.tolist(), strict=True)
+        return [f"{short[row]}:{index}" for row, index in pairs]
+
+    @functools.cached_property
+    def row_of_face(self) -> dict[str, int]:
+        return {face: row for row, face in enumerate(self.face_ids)}
+
+    @functools.cached_property
+    def paths(self) -> list[list[str]]:
+        """Every known path of each photo, the canonical one first."""
+        known = [[path] for path in self.file_path.tolist()]
+        for path, row in zip(self.alias_path.tolist(), self.alias_file.tolist(), strict=True):
+            known[row].append(path)
+        return known
+
+    @property
+    def enriched(self) -> np.ndarray:
+        """(n,) bool: which faces have a pose."""
+        return np.isfinite(self.pose).all(axis=1)
+
+
+FACE_ARRAYS = (
+    "face_file face_index bbox det_score kps face_short blur embedding "
+    "landmark_2d_106 landmark_3d_68 pose"
+).split()
+LANDMARK_SHAPES = {"landmark_2d_106": (106, 2), "landmark_3d_68": (68, 3), "pose": (3,)}
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The quality a face must have to count towards a face set."""
+
+    min_short: float = MIN_SHORT  # px
+    min_blur: float = MIN_BLUR
+    min_det_score: float = MIN_DET_SCORE
+
+
+@dataclass(frozen=True)
+class RefineParams:
+    """What `refine` (and later `extend`) decides by; stored in refine_manifest.json."""
+
+    initial_threshold: float = CLUSTER_DISTANCE
+    merge_threshold: float = MERGE_DISTANCE
+    outlier_threshold: float = OUTLIER_DISTANCE
+    copy_threshold: float = COPY_DISTANCE
+    min_faces: int = MIN_FACES
+    min_short: float = MIN_SHORT
+    min_blur: float = MIN_BLUR
+    min_det_score: float = MIN_DET_SCORE
+
+    @property
+    def gates(self) -> Gates:
+        return Gates(self.min_short, self.min_blur, self.min_det_score)
+
+
+@dataclass(frozen=True)
+class QualityWeights:
+    """Share of each term in the composite score; the reference readme's weighting."""
+
+    frontality: float = 0.30
+    det_score: float = 0.20
+    landmark_symmetry: float = 0.20
+    face_size: float = 0.15
+    sharpness: float = 0.15
+
+    def as_array(self) -> np.ndarray:
+        return np.array([getattr(self, item.name) for item in fields(self)], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Which models to load and how; everything a worker needs to build the same engine."""
+
+    model: str = "buffalo_l"
+    model_root: str = "~/.insightface"
+    provider: str = "auto"
+    require_gpu: bool = False
+    det_size: int = 0  # 0: the engine's own default
+    det_threshold: float = DET_THRESHOLD
+    landmarks: bool = False
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Optional detection passes beside the plain one."""
+
+    tiles: bool = False
+    pad_retry: bool = False
+
+
+# ============================================================================
+# Core: vectors and grouping
+# ============================================================================
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Scale each row of (n, d) to length 1, as float32; zero rows stay zero."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+def centroid(unit: np.ndarray) -> np.ndarray:
+    """Direction of the mean of unit rows (n, d): (d,) float32 of length 1."""
+    return unit_rows(unit.mean(axis=0, dtype=np.float64)[None])[0]
+
+
+def nearest(unit: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest centre of each row: ((n,) int index, (n,) float32 cosine distance).
+
+    Without centres every index is -1 and every distance infinite.
+    """
+    index = np.full(len(unit), -1, dtype=np.intp)
+    distance = np.full(len(unit), np.inf, dtype=np.float32)
+    if not len(centres):
+        return index, distance
+    for start in range(0, len(unit), LINK_BLOCK):
+        block = slice(start, start + LINK_BLOCK)
+        cosine = unit[block] @ centres.T  # (b, c)
+        index[block] = cosine.argmax(axis=1)
+        distance[block] = 1.0 - cosine.max(axis=1)
+    return index, distance
+
+
+def groups_of(labels: np.ndarray) -> list[np.ndarray]:
+    """Rows of each label, largest group first, ties by the first row they hold."""
+    if not len(labels):
+        return []
+    order = np.argsort(labels, kind="stable")
+    edges = np.flatnonzero(np.diff(labels[order])) + 1
+    return sorted(np.split(order, edges), key=lambda rows: (-len(rows), rows[0]))
+
+
+def join_labels(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Unite the groups of labels[left[k]] and labels[right[k]] for every k.
+
+    labels: (n,) int in [0, n). Returns new labels in the same range.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    a, b = labels[left], labels[right]
+    differ = a != b
+    if not differ.any():
+        return labels
+    count = len(labels)
+    edges = np.unique(a[differ].astype(np.int64) * count + b[differ])
+    graph = coo_array(
+        (np.ones(len(edges), np.int8), (edges // count, edges % count)), shape=(count, count)
+    )
+    return connected_components(graph, directed=False)[1][labels]
+
+
+def threshold_components(unit: np.ndarray, min_cosine: float) -> np.ndarray:
+    """Connected components of the graph "cosine >= min_cosine" over unit rows (n, d).
+
+    Streams blocks of the product, so memory stays linear in n. Returns (n,) int labels.
+    """
+    labels = np.arange(len(unit))
+    starts = range(0, len(unit), LINK_BLOCK)
+    for i, j in itertools.combinations_with_replacement(starts, 2):
+        close = unit[i : i + LINK_BLOCK] @ unit[j : j + LINK_BLOCK].T >= min_cosine
+        left, right = np.nonzero(close)
+        labels = join_labels(labels, left + i, right + j)
+    return labels
+
+
+# ============================================================================
+# Core: average linkage
+# ============================================================================
+# d(A, B) = 1 - mean(A).mean(B) for unit vectors, so clusters are kept as sums. A merge below t
+# needs a pair with cosine > 1 - t: no merge crosses a component of that graph (docs/design.md).
+
+
+def average_linkage(unit: np.ndarray, threshold: float) -> np.ndarray:
+    """Average-linkage clusters of unit rows (n, d), cut at cosine distance `threshold`.
+
+    The labels equal scikit-learn's AgglomerativeClustering(metric="cosine", linkage="average",
+    distance_threshold=threshold) up to renaming; memory is linear in n. Empty input gives ().
+    """
+    labels = np.full(len(unit), -1, dtype=np.intp)
+    used = 0
+    for rows in groups_of(threshold_components(unit, 1.0 - threshold - LINK_SLACK)):
+        if len(rows) == 1:
+            inside = np.zeros(1, dtype=np.intp)
+        elif len(rows) <= DENSE_COMPONENT:
+            inside = dense_average_linkage(unit[rows], threshold)
+        else:
+            inside = reciprocal_average_linkage(unit[rows], threshold)
+        labels[rows] = inside + used
+        used += int(inside.max()) + 1
+    return labels
+
+
+def dense_average_linkage(unit: np.ndarray, threshold: float) -> np.ndarray:
+    """Average linkage of unit rows (m, d) through all m*m distances, by scipy."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    exact = unit.astype(np.float64)
+    above = np.triu_indices(len(unit), k=1)
+    distance = np.maximum(1.0 - (exact @ exact.T)[above], 0.0)
+    merges = linkage(distance, method="average")
+    below = np.nextafter(threshold, -np.inf)  # scikit-learn cuts merges at d >= threshold
+    return fcluster(merges, below, criterion="distance") - 1
+
+
+def reciprocal_average_linkage(unit: np.ndarray, threshold: float) -> np.ndarray:
+    """Average linkage of unit rows (m, d) in O(m d) memory.
+
+    Merges all pairs of reciprocal nearest neighbours at once, round by round. Average linkage
+    is reducible, d(A+B, C) >= min(d(A, C), d(B, C)), so this gives the greedy hierarchy
+    (Murtagh 1983, "A survey of recent advances in hierarchical clustering algorithms"), a
+    cluster with no neighbour below the threshold never gets one, and a nearest neighbour stays
+    nearest until it is merged itself.
+    """
+    sums = unit.copy()  # (m, d)
+    sizes = np.ones(len(unit), dtype=np.float32)
+    owner = np.arange(len(unit))  # cluster of each row
+    neighbour = np.full(len(unit), -1, dtype=np.intp)
+    distance = np.full(len(unit), np.inf, dtype=np.float32)
+    active = stale = np.arange(len(unit))
+    while len(stale):
+        means = sums[active] / sizes[active, None]
+        for start in range(0, len(stale), LINK_BLOCK):
+            rows = stale[start : start + LINK_BLOCK]
+            gap = 1.0 - (sums[rows] / sizes[rows, None]) @ means.T  # (b, active)
+            gap[np.arange(len(rows)), np.searchsorted(active, rows)] = np.inf
+            best = gap.argmin(axis=1)
+            neighbour[rows], distance[rows] = active[best], gap[np.arange(len(rows)), best]
+        active = active[distance[active] < threshold]
+        keep, gone = reciprocal_pairs(active, neighbour, distance)
+        if not len(keep):
+            break
+        np.add.at(sums, keep, sums[gone])
+        np.add.at(sizes, keep, sizes[gone])
+        moved = np.arange(len(unit))
+        moved[gone] = keep
+        owner = moved[owner]
+        changed = np.zeros(len(unit), dtype=bool)
+        changed[keep] = changed[gone] = True
+        active = active[moved[active] == active]
+        stale = active[changed[active] | changed[neighbour[active]]]
+    return np.unique(owner, return_inverse=True)[1]
+
+
+def reciprocal_pairs(
+    active: np.ndarray, neighbour: np.ndarray, distance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (keep, gone) of active clusters that are each other's nearest neighbour.
+
+    Rounding can make d(a, b) and d(b, a) differ and leave a cycle without such a pair; then the
+    closest pair of all is returned alone, which is always a legal merge.
+    """
+    mutual = active[(neighbour[neighbour[active]] == active) & (active < neighbour[active])]
+    if not len(mutual) and len(active):
+        mutual = active[[distance[active].argmin()]]
+    return mutual, neighbour[mutual]
+
+
+# ============================================================================
+# Core: near-duplicates
+# ============================================================================
+
+
+def near_duplicate_labels(
+    unit: np.ndarray, max_distance: float, boxes: np.ndarray | None = None
+) -> np.ndarray:
+    """Label faces so that near-duplicates share one label.
+
+    unit: (n, d) float32 of length 1. Two faces are near-duplicates when their cosine distance is
+    at most max_distance and, where boxes (n, 4) are given, their boxes agree in width and height
+    within DUPLICATE_SIZE_TOLERANCE. Up to LSH_BRUTE_FORCE rows all pairs are compared; beyond,
+    random hyperplanes (Charikar 2002, "Similarity estimation techniques from rounding
+    algorithms") propose the pairs, in time near-linear in n. A pair exactly at max_distance is
+    missed with probability LSH_MISS, a closer one less often; what is proposed is checked exactly.
+    """
+    labels = np.arange(len(unit))
+    if len(unit) <= LSH_BRUTE_FORCE:
+        for i in range(0, len(unit), LINK_BLOCK):
+            left, right = np.nonzero(unit[i : i + LINK_BLOCK] @ unit.T >= 1.0 - max_distance)
+            labels = join_near_duplicates(labels, left + i, right, unit, max_distance, boxes)
+        return labels
+    for left, right in hyperplane_candidates(unit, max_distance):
+        labels = join_near_duplicates(labels, left, right, unit, max_distance, boxes)
+    return labels
+
+
+def join_near_duplicates(
+    labels: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    unit: np.ndarray,
+    max_distance: float,
+    boxes: np.ndarray | None,
+) -> np.ndarray:
+    """Unite the labels of those candidate pairs that really are near-duplicates."""
+    open_pairs = labels[left] != labels[right]
+    left, right = left[open_pairs], right[open_pairs]
+    if boxes is not None:
+        alike = same_box_size(boxes[left], boxes[right])
+        left, right = left[alike], right[alike]
+    for start in range(0, len(left), LINK_BLOCK * 8):
+        a, b = left[start : start + LINK_BLOCK * 8], right[start : start + LINK_BLOCK * 8]
+        close = np.einsum("ij,ij->i", unit[a], unit[b]) >= 1.0 - max_distance
+        labels = join_labels(labels, a[close], b[close])
+    return labels
+
+
+def same_box_size(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(p,) bool: boxes (p, 4) whose widths and heights agree within the tolerance."""
+    a, b = left[:, 2:] - left[:, :2], right[:, 2:] - right[:, :2]
+    return (np.abs(a - b) <= DUPLICATE_SIZE_TOLERANCE * np.maximum(a, b)).all(axis=1)
+
+
+def hyperplane_candidates(
+    unit: np.ndarray, max_distance: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield arrays of row pairs that share a bucket of random hyperplane signs.
+
+    The bits per table grow with log2(n), so buckets of strangers stay small; the number of
+    tables follows from the chance that two rows at max_distance agree in one of them.
+    """
+    bits = min(30, max(8, math.ceil(math.log2(len(unit)))))
+    agree = (1.0 - math.acos(1.0 - max_distance) / math.pi) ** bits
+    tables = math.ceil(math.log(LSH_MISS) / math.log1p(-agree))
+    rng = np.random.default_rng(0)
+    weights = 1 << np.arange(bits)
+    for _ in range(tables):
+        planes = rng.standard_normal((unit.shape[1], bits), dtype=np.float32)
+        codes = ((unit @ planes) > 0) @ weights  # (n,)
+        order = np.argsort(codes, kind="stable")
+        codes = codes[order]
+        for step in range(1, len(unit)):
+            same = np.flatnonzero(codes[step:] == codes[:-step])
+            if not len(same):
+                break
+            yield order[same], order[same + step]
+
+
+# ============================================================================
+# Core: identities
+# ============================================================================
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Outcome of refine_identities: rows per identity, largest first, and what each gate took."""
+
+    identities: list[np.ndarray]
+    dropped: dict[str, int]
+
+
+def refine_identities(cache: FaceCache, rows: np.ndarray, params: RefineParams) -> Refined:
+    """Turn faces into clean identities: cluster, merge, gate, trim, one face per photo, size.
+
+    rows: (m,) cache rows to consider. Every row ends in one identity or in one count of `dropped`.
+    """
+    unit = cache.unit[rows]
+    labels = merge_by_centroid(
+        unit, average_linkage(unit, params.initial_threshold), params.merge_threshold
+    )
+    dropped: Counter[str] = Counter()
+    identities = []
+    for members in groups_of(labels):
+        members = rows[members]
+        good, failed = gate_faces(cache, members, params.gates)
+        dropped.update(failed)
+        inside = trim_outliers(cache.unit, good, params.outlier_threshold)
+        dropped["outlier"] += len(good) - len(inside)
+        single, _ = one_face_per_photo(cache, inside, params.copy_threshold)
+        dropped["same_photo"] += len(inside) - len(single)
+        if len(np.unique(cache.face_file[single])) < params.min_faces:
+            dropped["too_few_images"] += len(single)
+            continue
+        identities.append(single)
+    identities.sort(key=lambda members: (-len(np.unique(cache.face_file[members])), members[0]))
+    return Refined(identities, dict(dropped))
+
+
+def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
+    """Reunite over-split clusters whose centroids lie within `threshold` of each other."""
+    groups = groups_of(labels)
+    if len(groups) < 2:
+        return labels
+    merged = average_linkage(np.stack([centroid(unit[rows]) for rows in groups]), threshold)
+    result = np.empty_like(labels)
+    for rows, label in zip(groups, merged, strict=True):
+        result[rows] = label
+    return result
+
+
+def gate_faces(cache: FaceCache, rows: np.ndarray, gates: Gates) -> tuple[np.ndarray, Counter[str]]:
+    """Split rows into those that pass and a count of failures by the first gate that failed."""
+    failed: Counter[str] = Counter()
+    for name, values, least in (
+        ("small", cache.face_short, gates.min_short),
+        ("blurred", cache.blur, gates.min_blur),
+        ("low_score", cache.det_score, gates.min_det_score),
+    ):
+        good = values[rows] >= least
+        failed[name] += int(np.count_nonzero(~good))
+        rows = rows[good]
+    return rows, failed
+
+
+def trim_outliers(unit: np.ndarray, rows: np.ndarray, threshold: float) -> np.ndarray:
+    """Rows within `threshold` of their centroid; small clusters are left alone."""
+    if len(rows) < OUTLIER_MIN_CLUSTER:
+        return rows
+    return rows[1.0 - unit[rows] @ centroid(unit[rows]) <= threshold]
+
+
+def one_face_per_photo(
+    cache: FaceCache, rows: np.ndarray, copy_threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Let one identity own one face of a photo: (kept rows, evicted rows).
+
+    A person stands in a photo once, so of two faces the one nearest the centroid stays; a mirror
+    image or collage copy of it (within copy_threshold) may stay beside it.
+    """
+    if not len(rows):
+        return rows, rows
+    distance = 1.0 - cache.unit[rows] @ centroid(cache.unit[rows])
+    order = np.lexsort((distance, cache.face_file[rows]))
+    keep = np.zeros(len(rows), dtype=bool)
+    owner = -1
+    for at in order:
+        if owner < 0 or cache.face_file[rows[at]] != cache.face_file[rows[owner]]:
+            owner, keep[at] = at, True
+        else:
+            likeness = float(cache.unit[rows[at]] @ cache.unit[rows[owner]])
+            keep[at] = 1.0 - likeness <= copy_threshold
+    return rows[keep], rows[~keep]
+
+
+# ============================================================================
+# Core: quality
+# ============================================================================
+
+QUALITY_TERMS = tuple(item.name for item in fields(QualityWeights))
+
+
+def quality_terms(
+    pose: np.ndarray, det_score: np.ndarray, outline: np.ndarray, kps: np.ndarray,
+    face_short: np.ndarray, blur: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """The five terms of the composite score, (n, 5) float64 in [0, 1], in QUALITY_TERMS order.
+
+    pose (n, 3) degrees pitch yaw roll; det_score (n,); outline (n, k, 2) landmarks or key
+    points; kps (n, 5, 2); face_short (n,) px; blur (n,) variance of the Laplacian.
+    """
+    terms = np.stack(
+        [
+            frontality(pose),
+            det_score.astype(np.float64),
+            landmark_symmetry(outline, kps),
+            face_short / FULL_SIZE_SHORT,
+            blur / (blur + HALF_SHARP_BLUR),
+        ],
+        axis=1,
+    )
+    return np.clip(np.nan_to_num(terms), 0.0, 1.0)
+
+
+def frontality(pose: np.ndarray) -> np.ndarray:
+    """1 for a face looking into the lens, falling linearly to 0 at 90 degrees yaw or pitch."""
+    pitch, yaw = np.abs(pose[:, 0]), np.abs(pose[:, 1])
+    return np.clip(1.0 - yaw / 90.0, 0.0, 1.0) * np.clip(1.0 - pitch / 90.0, 0.0, 1.0)
+
+
+def landmark_symmetry(outline: np.ndarray, kps: np.ndarray) -> np.ndarray:
+    """How evenly landmarks (n, k, 2) lie on both sides of the face's axis: (n,) in [0, 1].
+
+    The axis runs from the middle of the eyes to the middle of the mouth (kps (n, 5, 2)); the
+    measure is the smaller over the larger mean distance of the two sides, so it needs no table
+    of which landmark mirrors which and works for 106, 68 or 5 points.
+    """
+    eyes = kps[:, 0:2].mean(axis=1)
+    axis = kps[:, 3:5].mean(axis=1) - eyes  # (n, 2)
+    axis = axis / np.maximum(np.linalg.norm(axis, axis=1, keepdims=True), 1e-6)
+    offset = outline - eyes[:, None]
+    side = offset[..., 0] * axis[:, None, 1] - offset[..., 1] * axis[:, None, 0]  # (n, k)
+    left, right = np.maximum(side, 0).sum(axis=1), np.maximum(-side, 0).sum(axis=1)
+    return np.minimum(left, right) / np.maximum(np.maximum(left, right), 1e-6)
+
+
+def composite_quality(terms: np.ndarray, weights: QualityWeights) -> np.ndarray:
+    """Weighted mean of the terms (n, 5): (n,) float64 in [0, 1]."""
+    shares = weights.as_array()
+    return terms @ (shares / shares.sum())
+
+
+# ============================================================================
+# Core: crop geometry
+# ============================================================================
+
+
+def crop_square(bbox: np.ndarray, wh: tuple[int, int], pad: float) -> tuple[int, int, int]:
+    """Square (x, y, side) in pixels around a face box with `pad` x its longer edge on each side.
+
+    Where the square would leave the picture it is shifted back in as far as the picture allows;
+    what still sticks out is for the caller to fill.
+    """
+    x1, y1, x2, y2 = (float(value) for value in bbox)
+    side = max(1, round(max(x2 - x1, y2 - y1) * (1.0 + 2.0 * pad)))
+    corner = []
+    for middle, length in (((x1 + x2) / 2, wh[0]), ((y1 + y2) / 2, wh[1])):
+        start = round(middle - side / 2)
+        if side <= length:
+            start = min(max(start, 0), length - side)
+        else:
+            start = min(max(start, length - side), 0)
+        corner.append(start)
+    return corner[0], corner[1], side
+
+
+def box_iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of one box (4,) with boxes (n, 4): (n,) in [0, 1]."""
+    inter = box_overlap(box, others)
+    return inter / np.maximum(box_area(box[None]) + box_area(others) - inter, 1e-6)
+
+
+def box_overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Area shared by one box (4,) with boxes (n, 4): (n,) square pixels."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    return np.prod(np.maximum(high - low, 0.0), axis=1)
+
+
+def box_area(boxes: np.ndarray) -> np.ndarray:
+    """(n,) area of boxes (n, 4)."""
+    return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
+
+
+def distinct_faces(found: Detections) -> Detections:
+    """Drop weaker detections of a face another detection already covers (NMS, and nesting)."""
+    order = np.argsort(-found.score, kind="stable")
+    kept: list[int] = []
+    for row in order:
+        others = found.bbox[kept]
+        inside = box_overlap(found.bbox[row], others) / np.maximum(
+            np.minimum(box_area(found.bbox[row][None]), box_area(others)), 1e-6
+        )
+        if not len(others) or (
+            box_iou(found.bbox[row], others).max() <= NMS_IOU and inside.max() <= TILE_NESTED
+        ):
+            kept.append(int(row))
+    return found.take(kept)
+
+
+def tile_windows(width: int, height: int, side: int) -> list[tuple[int, int, int, int]]:
+    """Overlapping windows x1 y1 x2 y2 of at most `side` px that cover a picture."""
+
+    def starts(length: int) -> list[int]:
+        if length <= side:
+            return [0]
+        count = math.ceil((length - side) / (side * (1.0 - TILE_OVERLAP))) + 1
+        return [round(step * (length - side) / (count - 1)) for step in range(count)]
+
+    return [
+        (x, y, min(x + side, width), min(y + side, height))
+        for y in starts(height)
+        for x in starts(width)
+    ]
+
+
+# ============================================================================
+# Core: names
+# ============================================================================
+
+NAME_LIMIT = 200  # bytes of UTF-8; every file system we meet allows 255, and NTFS counts apart
+WINDOWS_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
+DATE_IN_NAME = re.compile(
+    r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])"
+    r"(?:[-_. T]*([01]\d|2[0-3])[-_.:h]?([0-5]\d)[-_.:m]?([0-5]\d))?(?!\d{2})"
+)
+
+
+def safe_dst_name(path: str) -> str:
+    """File name that stands for an absolute path: `/a/b/c.jpg` -> `a__b__c.jpg`.
+
+    Depends on the path alone, so it stays the same across runs and sources. Where flattening is
+    ambiguous or loses anything (underscores next to a separator, a character NTFS forbids, bytes
+    that are no UTF-8, a name too long) eight hex digits of the path's hash keep names apart.
+    """
+    whole = path.replace(os.sep, "/").strip("/")
+    flat = whole.replace("/", "__")
+    text = flat.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    text = WINDOWS_FORBIDDEN.sub("_", text.replace("\N{REPLACEMENT CHARACTER}", "_"))
+    stem, suffix = os.path.splitext(text)
+    stem, suffix = stem.rstrip(" ."), suffix.rstrip(" .")
+    ambiguous = any(part in whole for part in ("__", "_/", "/_"))
+    if stem + suffix == flat and not ambiguous and len(flat.encode()) <= NAME_LIMIT:
+        return flat
+    mark = "-" + path_mark(path)
+    room = NAME_LIMIT - len(mark) - len(suffix.encode())
+    while len(stem.encode()) > room:
+        stem = stem[max(1, (len(stem.encode()) - room) // 4) :]  # the end of a path tells most
+    return stem + mark + suffix
+
+
+def path_mark(path: str) -> str:
+    """Eight hex digits that tell a path from others that flatten alike."""
+    return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def date_from_name(name: str) -> float:
+    """Capture time written into a file name, seconds as in file_taken; NaN if there is none."""
+    found = DATE_IN_NAME.search(name)
+    if not found:
+        return math.nan
+    try:
+        parts = [int(part or 0) for part in found.groups()]
+        return datetime(*parts, tzinfo=timezone.utc).timestamp()
+    except ValueError:  # 31 February
+        return math.nan
+
+
+def numbered(prefix: str, number: int) -> str:
+    """`person_007`: three digits, more when needed."""
+    return f"{prefix}_{number:03d}"
+
+
+# ============================================================================
+# Files and locks
+# ============================================================================
+
+
+@contextlib.contextmanager
+def writing(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Write a file so that a reader sees the old one or the whole new one, never a part.
+
+    Yields a temporary path in the same folder; on leaving it is moved into place, with `sync`
+    only after its bytes are on the disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.parent / f"{PART_PREFIX}{os.getpid()}-{threading.get_ident()}-{path.name[-60:]}"
+    try:
+        yield part
+        if sync:
+            with open(part, "rb") as stream:
+                os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()  # there still after an error, or where both names were one hard link
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with writing(path) as part:
+        part.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=1, default=json_default) + "\n").encode())
+
+
+def json_default(value: Any) -> Any:
+    """Let json write numpy scalars, arrays and paths."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def read_json(path: Path, kind: str) -> dict[str, Any]:
+    """Load one of our own JSON files and check that it is what its place says it is."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SortFacesError(
+            f"{path}: not found; name the {kind} file of an earlier step"
+        ) from None
+    except IsADirectoryError:
+        raise SortFacesError(f"{path}: is a folder; name the {kind} file inside it") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SortFacesError(
+            f"{path}: is no JSON ({error}); run the step that writes it again"
+        ) from None
+    if not isinstance(value, dict) or value.get("tool") != TOOL or value.get("kind") != kind:
+        raise SortFacesError(f"{path}: is no {kind} file of {TOOL}; name the right file")
+    return value
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file while writing; a second writer is told who holds it."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.with_name(path.name + ".holder")
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        with contextlib.suppress(OSError):
+            what = f"{what} is being written by {holder.read_text(encoding='utf-8').strip()}"
+        raise SortFacesError(f"{what}; wait for it or stop it ({path})") from None
+    try:
+        me = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv[:2])[-80:]})"
+        holder.write_text(me, encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            holder.unlink()
+        lock.release()
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what writes cut short by a kill left in a folder tree."""
+    for part in list(folder.rglob(PART_PREFIX + "*")):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def sha256_of_file(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def is_own_output(folder: str) -> bool:
+    """Whether a folder was written by this tool (its manifest says so in the first bytes)."""
+    for name in ("manifest.json", "refine_manifest.json"):
+        with contextlib.suppress(OSError), open(os.path.join(folder, name), "rb") as stream:
+            if f'"tool": "{TOOL}"'.encode() in stream.read(64):
+                return True
+    return False
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """One photo file as the scan saw it."""
+
+    path: str
+    size: int  # bytes
+    mtime_ns: int
+
+
+@dataclass
+class ScanReport:
+    """What the scan passed over."""
+
+    other_files: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    skipped_outputs: list[str] = field(default_factory=list)
+
+
+def scan_photos(
+    roots: Sequence[Path], include: Sequence[str], exclude: Sequence[str], report: ScanReport
+) -> list[FoundFile]:
+    """All photo files below the roots, in path order.
+
+    Follows symbolic links once per real folder, so loops end. Skips hidden and system folders
+    and this tool's own outputs. Globs match the path relative to its root or the bare name.
+    """
+    found: dict[str, FoundFile] = {}
+    seen: set[tuple[int, int]] = set()
+    for root in roots:
+        for folder, name in walk_files(str(root), seen, report):
+            path = os.path.join(folder, name)
+            if os.path.splitext(name)[1].lower() not in PHOTO_SUFFIXES:
+                report.other_files += 1
+                continue
+            if not wanted_path(os.path.relpath(path, root), name, include, exclude):
+                continue
+            try:
+                facts = os.stat(path)
+            except OSError as error:  # a dangling link, or gone since the listing
+                report.unreadable.append(f"{path}: {error.strerror}")
+                continue
+            found[path] = FoundFile(path, facts.st_size, facts.st_mtime_ns)
+    return [found[path] for path in sorted(found)]
+
+
+def walk_files(
+    top: str, seen: set[tuple[int, int]], report: ScanReport
+) -> Iterator[tuple[str, str]]:
+    """Yield (folder, file name) below `top`, each real folder once."""
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        try:
+            facts = os.stat(folder)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            report.unreadable.append(f"{folder}: {error.strerror}")
+            continue
+        if (facts.st_dev, facts.st_ino) in seen:
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        if folder != top and is_own_output(folder):
+            report.skipped_outputs.append(folder)
+            continue
+        folders = []
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
+                continue
+            if entry.is_dir():
+                folders.append(entry.path)
+            else:
+                yield folder, entry.name
+        pending.extend(reversed(folders))
+
+
+def wanted_path(relative: str, name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether the globs let a file through; without --include everything is in."""
+
+    def matches(globs: Sequence[str]) -> bool:
+        return any(fnmatch.fnmatch(relative, g) or fnmatch.fnmatch(name, g) for g in globs)
+
+    return (not include or matches(include)) and not matches(exclude)
+
+
+# ============================================================================
+# Photos
+# ============================================================================
+
+# EXIF tags (CIPA DC-008, section 4.6)
+EXIF_ORIENTATION, EXIF_IFD, EXIF_DATETIME = 0x0112, 0x8769, 0x0132
+EXIF_ORIGINAL, EXIF_DIGITIZED = 0x9003, 0x9004
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo."""
+
+    image: np.ndarray  # (h, w, 3) uint8 BGR, upright
+    taken: float  # seconds as in FaceCache.file_taken, NaN if unknown
+
+    @property
+    def wh(self) -> tuple[int, int]:
+        return self.image.shape[1], self.image.shape[0]
+
+
+def read_photo(path: str, sha256: str | None = None) -> Photo:
+    """Read, check against its hash and decode one photo file.
+
+    Raises PhotoError with the reason when it cannot be read or is no longer the same file.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise PhotoError(error.strerror or str(error)) from None
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise PhotoError("changed while being read")
+    return decode_photo(data, os.path.basename(path))
+
+
+def decode_photo(data: bytes, name: str = "") -> Photo:
+    """Decode the bytes of a photo, upright, as 8-bit BGR; `name` may tell the capture time.
+
+    JPEG, PNG, WebP, BMP and TIFF go through OpenCV, which also takes 16-bit and CMYK; all else
+    (HEIC, HEIF, AVIF, GIF, and what OpenCV refuses) through Pillow. Alpha is dropped, of an
+    animation the first frame counts. Orientation is applied exactly once: libheif has turned
+    HEIF pictures already, the rest is turned here.
+    """
+    import cv2
+
+    if not data:
+        raise PhotoError("empty file")
+    header = open_with_pillow(data)
+    orientation, taken = exif_facts(header)
+    image = None
+    if header is None or header.format in ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF"):
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        with contextlib.suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        image = pixels_from_pillow(header)
+    if math.isnan(taken):
+        taken = date_from_name(name)
+    return Photo(turn_upright(image, orientation), taken)
+
+
+def open_with_pillow(data: bytes) -> Any:
+    """Pillow's view of the file's header, or None where Pillow does not know the format."""
+    import PIL.Image
+
+    register_heif()
+    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses at twice this number
+    try:
+        return PIL.Image.open(io.BytesIO(data))
+    except PIL.Image.DecompressionBombError as error:
+        raise PhotoError(f"too large: {error}") from None
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError, EOFError):
+        return None
+
+
+@functools.cache
+def register_heif() -> None:
+    """Teach Pillow HEIC and HEIF (AVIF it reads itself)."""
+    import warnings
+
+    import pillow_heif
+
+    warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")  # odd EXIF, big pictures
+    pillow_heif.register_heif_opener()
+
+
+def pixels_from_pillow(header: Any) -> np.ndarray:
+    """First frame of an opened Pillow image as (h, w, 3) uint8 BGR, not turned."""
+    if header is None:
+        raise PhotoError("not a picture this tool can read")
+    try:
+        rgb = np.asarray(header.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        raise PhotoError(f"cannot decode: {error}") from None
+    return np.ascontiguousarray(rgb[:, :, ::-1])
+
+
+def exif_facts(header: Any) -> tuple[int, float]:
+    """(orientation 1-8 still to be applied, capture time or NaN) of an opened Pillow image."""
+    if header is None:
+        return 1, math.nan
+    try:
+        exif = header.getexif()
+        inner = exif.get_ifd(EXIF_IFD)
+        orientation = exif.get(EXIF_ORIENTATION, 1)
+        dates = [inner.get(EXIF_ORIGINAL), inner.get(EXIF_DIGITIZED), exif.get(EXIF_DATETIME)]
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError, AttributeError):
+        return 1, math.nan  # broken EXIF: common, and no reason to lose the photo
+    if orientation not in range(1, 9) or header.format == "HEIF":
+        orientation = 1
+    times = (exif_time(date) for date in dates if date)
+    return int(orientation), next((t for t in times if not math.isnan(t)), math.nan)
+
+
+def exif_time(text: Any) -> float:
+    """`2019:05:12 14:23:12` as seconds, the local clock read as UTC; NaN if it is no date."""
+    try:
+        when = datetime.strptime(str(text).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
+        return when.replace(tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        return math.nan
+
+
+def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation (1-8, CIPA DC-008 table 6) of an (h, w, 3) image."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+# ============================================================================
+# Cache I/O
+# ============================================================================
+# <cache>.npz holds the arrays; <cache>.npz.journal holds, one JSON line each, what came since.
+# Folding is idempotent, so a kill between writing the one and deleting the other is harmless.
+
+
+def empty_cache(meta: dict[str, Any]) -> FaceCache:
+    """A cache without photos, for embeddings of meta["dim"] numbers."""
+
+    def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.zeros((0, *shape), dtype)
+
+    return FaceCache(
+        meta=meta,
+        file_path=zeros((), "U1"), file_sha256=zeros((), "U64"), file_size=zeros((), np.int64),
+        file_mtime_ns=zeros((), np.int64), file_wh=zeros((2,), np.int32),
+        file_taken=zeros((), np.float64), file_status=zeros((), np.uint8),
+        file_error=zeros((), "U1"), file_passes=zeros((), "U1"),
+        alias_path=zeros((), "U1"), alias_file=zeros((), np.int32),
+        alias_size=zeros((), np.int64), alias_mtime_ns=zeros((), np.int64),
+        face_file=zeros((), np.int32), face_index=zeros((), np.int16),
+        bbox=zeros((4,), np.float32), det_score=zeros((), np.float32),
+        kps=zeros((5, 2), np.float32), face_short=zeros((), np.float32),
+        blur=zeros((), np.float32), embedding=zeros((meta["dim"],), np.float32),
+        **{name: zeros(shape, np.float32) for name, shape in LANDMARK_SHAPES.items()},
+    )  # fmt: skip
+
+
+def journal_path(path: Path) -> Path:
+    return path.with_name(path.name + ".journal")
+
+
+def cache_exists(path: Path) -> bool:
+    return path.exists() or journal_path(path).exists()
+
+
+def load_cache(path: Path) -> FaceCache:
+    """Load a cache and replay its journal.
+
+    Raises SortFacesError for anything missing, foreign, damaged or newer than this tool.
+    """
+    if path.is_dir():
+        raise SortFacesError(f"{path}: is a folder; name the .npz file embed wrote")
+    if not cache_exists(path):
+        raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
+    header, records = read_journal(journal_path(path))  # first: a compaction may run meanwhile
+    if path.exists():
+        cache = read_npz(path)
+    elif header is not None:
+        cache = empty_cache(header)
+    else:
+        raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
+    if header is not None and header["recognizer"] != cache.meta["recognizer"]:
+        raise SortFacesError(
+            f"{journal_path(path)}: made with {header['model']}, the cache with "
+            f"{cache.meta['model']}; move the journal away"
+        )
+    return fold_records(cache, records)
+
+
+def read_npz(path: Path) -> FaceCache:
+    damaged = f"{path}: is no readable cache"
+    advice = "restore it from a backup, or move it away and embed again"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except PermissionError as error:
+        raise SortFacesError(f"{path}: {error.strerror}; make it readable") from None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise SortFacesError(f"{damaged} ({error}); {advice}".replace("\n", " ")) from None
+    try:
+        meta = json.loads(str(arrays.pop("meta")))
+        schema = int(meta["schema"])
+    except (KeyError, TypeError, ValueError):
+        raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file") from None
+    if schema > CACHE_SCHEMA:
+        raise SortFacesError(f"{path}: has schema {schema}, this tool reads {CACHE_SCHEMA}; update")
+    for name, shape in LANDMARK_SHAPES.items():
+        if name not in arrays and "face_file" in arrays:
+            arrays[name] = np.full((len(arrays["face_file"]), *shape), np.nan, np.float32)
+    template = empty_cache(meta)
+    for item in fields(FaceCache)[1:]:
+        want = getattr(template, item.name)
+        have = arrays.get(item.name)
+        if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
+            raise SortFacesError(
+                f"{damaged} ({item.name} is missing or of another shape); {advice}"
+            )
+    return FaceCache(meta=meta, **{item.name: arrays[item.name] for item in fields(FaceCache)[1:]})
+
+
+def save_cache(path: Path, cache: FaceCache) -> None:
+    """Write the whole cache atomically, then drop the journal it now contains."""
+    arrays = {item.name: getattr(cache, item.name) for item in fields(FaceCache)[1:]}
+    for name in LANDMARK_SHAPES:
+        if not np.isfinite(arrays[name]).any():
+            del arrays[name]  # not enriched yet: no gigabytes of NaN
+    meta = np.array(json.dumps({**cache.meta, "version": VERSION}))
+    with writing(path) as part:
+        with open(part, "wb") as stream:
+            np.savez(stream, meta=meta, **arrays)
+    with contextlib.suppress(FileNotFoundError):
+        journal_path(path).unlink()
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """(meta the journal was opened with, its records); a torn last line is dropped.
+
+    Anything else that is no record raises SortFacesError: it would mean lost work.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None, []
+    lines = data[: data.rfind(b"\n") + 1].splitlines()
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if record["schema"] > RECORD_SCHEMA:
+                raise SortFacesError(f"{path}: line {number} is of a newer version; update")
+            records.append(record)
+        except (ValueError, KeyError, TypeError):
+            raise SortFacesError(
+                f"{path}: line {number} is damaged; remove that line to go on without it"
+            ) from None
+    if not records:
+        return None, []
+    if records[0]["op"] != "meta":
+        raise SortFacesError(f"{path}: line 1 is no journal header; move the file away")
+    return records[0]["meta"], records[1:]
+
+
+class Journal:
+    """Append-only log of records beside a cache; an append costs what is new."""
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self.path = journal_path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.meta = meta
+        self.stream: io.BufferedRandom | None = None
+        self.count = 0
+
+    def append(self, op: str, **record: Any) -> None:
+        """Write one line and hand it to the operating system; survives a kill of this process."""
+        if self.stream is None:
+            self.stream = open(self.path, "a+b")
+            self.cut_torn_line()
+            if self.stream.tell() == 0:
+                self.write({"op": "meta", "schema": RECORD_SCHEMA, "meta": self.meta})
+        self.write({"op": op, "schema": RECORD_SCHEMA, **record})
+        self.count += 1
+
+    def write(self, record: dict[str, Any]) -> None:
+        line = json.dumps(record, default=json_default).encode() + b"\n"
+        try:
+            self.stream.write(line)
+            self.stream.flush()
+        except OSError as error:
+            raise SortFacesError(
+                f"{self.path}: {error.strerror}; free some space and run again, "
+                "everything up to here is kept"
+            ) from None
+
+    def cut_torn_line(self) -> None:
+        """Remove the unfinished last line of a killed run, so that the next one starts clean."""
+        size = self.stream.seek(0, os.SEEK_END)
+        at = size
+        while at > 0:
+            start = max(0, at - 65536)
+            self.stream.seek(start)
+            newline = self.stream.read(at - start).rfind(b"\n")
+            if newline >= 0:
+                at = start + newline + 1
+                break
+            at = start
+        if at < size:
+            self.stream.truncate(at)
+        self.stream.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+
+
+def pack_floats(array: np.ndarray) -> str:
+    """float32 array as base64 text, exactly."""
+    return base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode()
+
+
+def unpack_floats(text: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(shape)
+
+
+def fold_records(cache: FaceCache, records: Sequence[dict[str, Any]]) -> FaceCache:
+    """Apply journal records to a cache; folding the same records again changes nothing.
+
+    photo: a photo and its faces (replaces what was known of those bytes). path: a path now holds
+    the bytes of a known photo. gone: forget a path; a photo without paths goes with its faces, and
+    one that lost its canonical path takes the next. enrich: landmarks and pose of a photo's faces.
+    """
+    if not records:
+        return cache
+    photos: dict[str, dict[str, Any]] = {}
+    enriched: dict[str, list[dict[str, Any]]] = {}
+    paths = known_paths(cache)
+    known = set(cache.file_sha256.tolist())
+    for record in records:
+        op = record["op"]
+        if op == "photo":
+            photos[record["sha256"]] = record
+            known.add(record["sha256"])
+        elif op == "enrich":
+            enriched[record["sha256"]] = record["faces"]
+        if op in ("photo", "path") and record["sha256"] in known:
+            paths[record["path"]] = (record["sha256"], record["size"], record["mtime_ns"])
+        elif op == "gone":
+            paths.pop(record["path"], None)
+    merged = rebuild_cache(cache, photos, paths)
+    return apply_enrichment(merged, enriched)
+
+
+def known_paths(cache: FaceCache) -> dict[str, tuple[str, int, int]]:
+    """path -> (sha256, size, mtime_ns) of every path of a cache, canonical ones first."""
+    shas = cache.file_sha256.tolist()
+    main = zip(shas, cache.file_size.tolist(), cache.file_mtime_ns.tolist(), strict=True)
+    paths = dict(zip(cache.file_path.tolist(), main, strict=True))
+    owners = [shas[row] for row in cache.alias_file.tolist()]
+    facts = zip(owners, cache.alias_size.tolist(), cache.alias_mtime_ns.tolist(), strict=True)
+    paths.update(zip(cache.alias_path.tolist(), facts, strict=True))
+    return paths
+
+
+def rebuild_cache(
+    cache: FaceCache,
+    photos: dict[str, dict[str, Any]],
+    paths: dict[str, tuple[str, int, int]],
+) -> FaceCache:
+    """Cache rows not replaced by `photos`, then the new photos, with exactly these paths."""
+    paths_of: dict[str, list[str]] = defaultdict(list)
+    canonical = dict(zip(cache.file_sha256.tolist(), cache.file_path.tolist(), strict=True))
+    for path, (sha, _, _) in paths.items():
+        paths_of[sha].insert(0 if canonical.get(sha) == path else len(paths_of[sha]), path)
+    old = [row for row, sha in enumerate(cache.file_sha256.tolist())
+           if sha in paths_of and sha not in photos]  # fmt: skip
+    new = [record for sha, record in photos.items() if sha in paths_of]
+    shas = cache.file_sha256[old].tolist() + [record["sha256"] for record in new]
+    main = [paths_of[sha][0] for sha in shas]
+    alias = [(path, row) for row, sha in enumerate(shas) for path in paths_of[sha][1:]]
+    row_of = np.full(cache.files, -1, dtype=np.int64)
+    row_of[old] = np.arange(len(old))
+    kept = np.flatnonzero(row_of[cache.face_file] >= 0)
+    faces = [(len(old) + at, index, face) for at, record in enumerate(new)
+             for index, face in enumerate(record["faces"])]  # fmt: skip
+
+    def join(name: str, values: list[Any]) -> np.ndarray:
+        have = getattr(cache, name)
+        have = have[kept] if name in FACE_ARRAYS else have[old]
+        fresh = np.array(values, dtype=text_or(have.dtype)).reshape((len(values), *have.shape[1:]))
+        return np.concatenate([have, fresh])
+
+    def face_values(key: str) -> np.ndarray:
+        return join(key, [face[key] for _, _, face in faces])
+
+    def face_arrays(key: str) -> np.ndarray:
+        shape = getattr(cache, key).shape[1:]
+        blank = np.full(shape, np.nan, np.float32)
+        return join(key, [unpack_floats(face[key], shape) if key in face else blank
+                          for _, _, face in faces])  # fmt: skip
+
+    return FaceCache(
+        meta=cache.meta,
+        file_path=text_array(main),
+        file_sha256=text_array(shas),
+        file_size=np.array([paths[path][1] for path in main], np.int64),
+        file_mtime_ns=np.array([paths[path][2] for path in main], np.int64),
+        file_wh=join("file_wh", [record["wh"] for record in new]),
+        file_taken=join("file_taken", [none_to_nan(record["taken"]) for record in new]),
+        file_status=join("file_status", [record["status"] for record in new]),
+        file_error=join("file_error", [record["error"] for record in new]),
+        file_passes=join("file_passes", [record["passes"] for record in new]),
+        alias_path=text_array([path for path, _ in alias]),
+        alias_file=np.array([row for _, row in alias], np.int32),
+        alias_size=np.array([paths[path][1] for path, _ in alias], np.int64),
+        alias_mtime_ns=np.array([paths[path][2] for path, _ in alias], np.int64),
+        face_file=np.concatenate(
+            [row_of[cache.face_file[kept]], np.array([row for row, _, _ in faces], np.int64)]
+        ).astype(np.int32),
+        face_index=join("face_index", [index for _, index, _ in faces]),
+        **{key: face_values(key) for key in ("bbox", "det_score", "kps", "face_short", "blur")},
+        **{key: face_arrays(key) for key in ("embedding", *LANDMARK_SHAPES)},
+    )
+
+
+def apply_enrichment(cache: FaceCache, enriched: dict[str, list[dict[str, Any]]]) -> FaceCache:
+    """Fill in landmarks and pose from enrich records {sha256: [{index, arrays}]}."""
+    if not enriched:
+        return cache
+    arrays = {name: getattr(cache, name).copy() for name in LANDMARK_SHAPES}
+    sha_of = cache.file_sha256.tolist()
+    row_at = {(sha_of[f], i): row for row, (f, i) in enumerate(
+        zip(cache.face_file.tolist(), cache.face_index.tolist(), strict=True))}  # fmt: skip
+    for sha, faces in enriched.items():
+        for face in faces:
+            row = row_at.get((sha, face["index"]))
+            for name, shape in LANDMARK_SHAPES.items():
+                if row is not None and name in face:
+                    arrays[name][row] = unpack_floats(face[name], shape)
+    return replace(cache, **arrays)
+
+
+def text_array(values: list[str]) -> np.ndarray:
+    return np.array(values, dtype=str) if values else np.zeros(0, "U1")
+
+
+def text_or(dtype: np.dtype) -> Any:
+    """The dtype itself, but text of any length for text: numpy would cut it to the old width."""
+    return str if dtype.kind == "U" else dtype
+
+
+def none_to_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+# ============================================================================
+# Engines
+# ============================================================================
+# An engine detects faces, embeds them on the common cosine scale and finds landmarks. Only here
+# are onnxruntime, insightface and dlib imported. What runs is said once; nothing is swapped
+# silently: not the provider, not the model.
+
+PROVIDERS = {  # --provider -> onnxruntime names, best first; `auto` tries them in this order
+    "cuda": ("CUDAExecutionProvider",),
+    "rocm": ("MIGraphXExecutionProvider", "ROCMExecutionProvider"),
+    "directml": ("DmlExecutionProvider",),
+    "coreml": ("CoreMLExecutionProvider",),
+    "openvino": ("OpenVINOExecutionProvider",),
+    "cpu": ("CPUExecutionProvider",),
+}
+ONNX_PACKAGE = {"cuda": "onnxruntime-gpu", "rocm": "onnxruntime-migraphx",
+                "directml": "onnxruntime-directml", "coreml": "onnxruntime",
+                "openvino": "onnxruntime-openvino"}  # fmt: skip
+PACK_URL = "https://github.com/deepinsight/insightface/releases/tag/model-zoo"
+
+# Head model for solvePnP, arbitrary units, y up, z towards the lens: outer eye corners, nose tip,
+# mouth corners and chin as used in S. Mallick, "Head pose estimation using OpenCV and dlib"
+# (learnopencv.com, 2016); the eye centres lie two thirds of the way to the outer corners.
+HEAD_NOSE, HEAD_CHIN = (0, 0, 0), (0, -330, -65)
+HEAD_EYE_CORNERS = ((-225, 170, -135), (225, 170, -135))
+HEAD_EYES = ((-150, 170, -135), (150, 170, -135))
+HEAD_MOUTH = ((-150, -150, -125), (150, -150, -125))
+HEAD_6 = np.array([HEAD_NOSE, HEAD_CHIN, *HEAD_EYE_CORNERS, *HEAD_MOUTH], np.float64)
+HEAD_5 = np.array([*HEAD_EYES, HEAD_NOSE, *HEAD_MOUTH], np.float64)
+POSE_FOCAL = 10.0  # face sizes
+DLIB_6_OF_68 = (30, 8, 36, 45, 48, 54)  # nose tip, chin, outer eye corners, mouth corners
+
+DLIB_MODEL = "dlib"
+DLIB_DET_SIZE = 1600  # px; longer edge at which HOG looks for faces of 80 px and more
+DLIB_MAX_UPSCALE = 2.0  # small pictures are enlarged at most this much first
+DLIB_CHIP, DLIB_CHIP_PADDING = 150, 0.25  # input of dlib_face_recognition_resnet_model_v1
+
+
+# Mean of the raw embeddings, 128 float16 in base64; measured by tests/bench/measure_dlib.py on
+# half of the people of a labelled library (docs/analysis/dlib.md), the thresholds on the other.
+DLIB_MEAN = ""
+DLIB_THRESHOLDS = Thresholds(cluster=0.45)
+
+
+@functools.cache
+def dlib_mean() -> np.ndarray:
+    """(128,) float32 to subtract from dlib's raw embeddings."""
+    return np.frombuffer(base64.b64decode(DLIB_MEAN), dtype="<f2").astype(np.float32)
+
+
+class Engine:
+    """A detector, a recogniser and, where loaded, landmark models.
+
+    `recognizer` identifies the embedding space: caches made with another one do not mix.
+    """
+
+    model: str
+    recognizer: str
+    dim: int
+    det_size: int  # px
+    det_threshold: float
+    provider: str  # as in PROVIDERS
+    has_landmarks: bool
+
+    def detect(self, image: np.ndarray, det_size: int | None = None) -> Detections:
+        """Faces in an (h, w, 3) uint8 BGR picture, best first."""
+        raise NotImplementedError
+
+    def embed(self, image: np.ndarray, found: Detections) -> np.ndarray:
+        """(n, dim) float32 embeddings of detected faces, in one call of the recogniser."""
+        raise NotImplementedError
+
+    def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
+        """Landmarks and pose of detected faces: arrays named and shaped as in LANDMARK_SHAPES."""
+        raise NotImplementedError
+
+    def meta(self) -> dict[str, Any]:
+        """What a cache made with this engine must remember."""
+        return {
+            "schema": CACHE_SCHEMA, "tool": TOOL, "version": VERSION, "model": self.model,
+            "recognizer": self.recognizer, "dim": self.dim, "det_size": self.det_size,
+            "det_threshold": self.det_threshold, "roots": [],
+        }  # fmt: skip
+
+
+class InsightFaceEngine(Engine):
+    """An InsightFace model pack run by onnxruntime."""
+
+    def __init__(self, spec: EngineSpec, threads: int) -> None:
+        self.model = model_label(spec.model)
+        self.det_size = spec.det_size or DET_SIZE
+        self.det_threshold = spec.det_threshold
+        self.provider = choose_provider(spec)
+        models = load_pack(spec, self.provider, threads)
+        if "detection" not in models or "recognition" not in models:
+            raise SortFacesError(
+                f"--model {spec.model}: needs a detection and a recognition .onnx, has "
+                f"{', '.join(sorted(models)) or 'neither'}; name a complete pack"
+            )
+        self.detector, self.recogniser = models["detection"], models["recognition"]
+        self.pose_models = [models[name] for name in LANDMARK_SHAPES if name in models]
+        self.has_landmarks = bool(self.pose_models)
+        check_bound_provider(self.provider, [model.session for model in models.values()])
+        self.recognizer = sha256_of_file(self.recogniser.model_file)[:16]
+        self.dim = int(self.recogniser.output_shape[1])
+        self.detector.prepare(
+            0, input_size=(self.det_size, self.det_size), det_thresh=self.det_threshold
+        )
+        fixed = self.recogniser.input_shape[0]
+        self.batch = fixed if isinstance(fixed, int) and fixed > 0 else None
+        # DirectML allows one run at a time per session; a GPU gains nothing from more anyway.
+        self.one_at_a_time = (
+            contextlib.nullcontext() if self.provider == "cpu" else threading.RLock()
+        )
+
+    def detect(self, image: np.ndarray, det_size: int | None = None) -> Detections:
+        size = det_size or self.det_size
+        with self.one_at_a_time:
+            boxes, kps = self.detector.detect(image, input_size=(size, size))
+        if kps is None:
+            raise SortFacesError(f"--model {self.model}: its detector gives no key points")
+        return Detections(boxes[:, :4], boxes[:, 4], kps.astype(np.float32))
+
+    def embed(self, image: np.ndarray, found: Detections) -> np.ndarray:
+        from insightface.utils.face_align import norm_crop
+
+        if not len(found):
+            return np.zeros((0, self.dim), np.float32)
+        side = self.recogniser.input_size[0]
+        crops = [norm_crop(image, landmark=points, image_size=side) for points in found.kps]
+        step = self.batch or len(crops)
+        with self.one_at_a_time:
+            return np.concatenate(
+                [
+                    self.recogniser.get_feat(crops[at : at + step])
+                    for at in range(0, len(crops), step)
+                ]
+            )
+
+    def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
+        from insightface.app.common import Face
+
+        result = {
+            name: np.full((len(found), *shape), np.nan, np.float32)
+            for name, shape in LANDMARK_SHAPES.items()
+        }
+        for row in range(len(found)):
+            face = Face(bbox=found.bbox[row], kps=found.kps[row], det_score=found.score[row])
+            with self.one_at_a_time:
+                for model in self.pose_models:
+                    model.get(image, face)
+            for name in result.keys() & face.keys():
+                result[name][row] = face[name]
+        if not np.isfinite(result["pose"]).all():  # a pack with landmark_2d_106 alone
+            result["pose"] = pose_from_kps(found.kps, (image.shape[1], image.shape[0]))
+        return result
+
+
+class DlibEngine(Engine):
+    """dlib's HOG detector, 68 landmarks and 128-d network; all weights install with pip.
+
+    Its raw embeddings share a large mean (strangers have cosine 0.85), so DLIB_MEAN is
+    subtracted, which puts strangers near 0 like an ArcFace model (docs/analysis/dlib.md).
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        import dlib
+
+        if spec.require_gpu or spec.provider not in ("auto", "cpu"):
+            raise SortFacesError("--model dlib: runs on the CPU only; use a model pack on a GPU")
+        weights = dlib_weights()
+        self.dlib = dlib
+        self.model, self.provider, self.has_landmarks = DLIB_MODEL, "cpu", True
+        self.det_size = spec.det_size or DLIB_DET_SIZE
+        self.det_threshold = spec.det_threshold
+        self.dim = 128
+        self.recognizer = "dlib-resnet-v1"
+        self.predictor = dlib.shape_predictor(str(weights["predictor"]))
+        self.network = dlib.face_recognition_model_v1(str(weights["network"]))
+        self.local = threading.local()  # a HOG detector serves one thread at a time
+
+    def detect(self, image: np.ndarray, det_size: int | None = None) -> Detections:
+        import cv2
+
+        if not hasattr(self.local, "detector"):
+            self.local.detector = self.dlib.get_frontal_face_detector()
+        size = det_size or self.det_size
+        scale = min(DLIB_MAX_UPSCALE, size / max(image.shape[:2]))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
+        margin = math.log(self.det_threshold / (1.0 - self.det_threshold)) / 2.0
+        found, margins, _ = self.local.detector.run(rgb_of(small), 0, margin)
+        if not len(found):
+            return NO_DETECTIONS
+        boxes = np.array([[r.left(), r.top(), r.right(), r.bottom()] for r in found]) / scale
+        boxes = boxes.astype(np.float32)
+        # The HOG margin is 0 on the decision boundary; the logistic makes it a score like others.
+        score = (1.0 / (1.0 + np.exp(-2.0 * np.array(margins)))).astype(np.float32)
+        return Detections(boxes, score, kps_of_68(self.points(image, boxes)))
+
+    def points(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """(n, 68, 2) float32 landmarks of face boxes."""
+        shapes = self.shapes(rgb_of(image), boxes)
+        points = [[(p.x, p.y) for p in shape.parts()] for shape in shapes]
+        return np.array(points, np.float32).reshape(-1, 68, 2)
+
+    def shapes(self, rgb: np.ndarray, boxes: np.ndarray) -> list[Any]:
+        rounded = np.rint(boxes).astype(int).tolist()
+        return [self.predictor(rgb, self.dlib.rectangle(*box)) for box in rounded]
+
+    def embed(self, image: np.ndarray, found: Detections) -> np.ndarray:
+        rgb = rgb_of(image)
+        chips = [
+            self.dlib.get_face_chip(rgb, shape, size=DLIB_CHIP, padding=DLIB_CHIP_PADDING)
+            for shape in self.shapes(rgb, found.bbox)
+        ]
+        if not chips:
+            return np.zeros((0, self.dim), np.float32)
+        raw = np.array(self.network.compute_face_descriptor(np.stack(chips)), np.float32)
+        return raw.reshape(-1, self.dim) - dlib_mean()
+
+    def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
+        points = self.points(image, found.bbox)
+        wh = (image.shape[1], image.shape[0])
+        depth = np.zeros((*points.shape[:2], 1), np.float32)  # dlib's landmarks are flat
+        poses = [solve_pose(face[list(DLIB_6_OF_68)], HEAD_6, wh) for face in points]
+        return {
+            "landmark_2d_106": np.full((len(points), 106, 2), np.nan, np.float32),
+            "landmark_3d_68": np.concatenate([points, depth], axis=2),
+            "pose": np.array(poses, np.float32).reshape(-1, 3),
+        }
+
+
+def load_engine(spec: EngineSpec, threads: int = 1) -> Engine:
+    """Load the models of a spec. Raises SortFacesError with what to install or put where."""
+    try:
+        if spec.model == DLIB_MODEL:
+            engine: Engine = DlibEngine(spec)
+        else:
+            engine = InsightFaceEngine(spec, threads)
+    except ImportError as error:
+        raise SortFacesError(
+            f"--model {spec.model}: {error}; pip install -r requirements.txt"
+        ) from error
+    log.info("engine: %s on %s, det size %d", engine.model, engine.provider, engine.det_size)
+    return engine
+
+
+def thresholds_for(model: str) -> Thresholds:
+    """The distances at which a model's embeddings separate people best."""
+    return DLIB_THRESHOLDS if model == DLIB_MODEL else Thresholds()
+
+
+def model_label(model: str) -> str:
+    """Name of a model as caches store it: the pack's name, or the folder's."""
+    return Path(model).name if Path(model).expanduser().is_dir() else model
+
+
+def model_folder(spec: EngineSpec) -> Path:
+    """Folder where a pack's .onnx files lie or belong."""
+    named = Path(spec.model).expanduser()
+    if named.is_dir():
+        return named
+    folder = Path(spec.model_root).expanduser() / "models" / spec.model
+    nested = folder / spec.model  # the antelopev2 archive holds one folder too many
+    return nested if nested.is_dir() else folder
+
+
+def load_pack(spec: EngineSpec, provider: str, threads: int) -> dict[str, Any]:
+    """Load a pack's models by task name; downloads a named pack that is not there yet."""
+    import warnings
+
+    import onnxruntime
+    from insightface.app import FaceAnalysis
+
+    warnings.filterwarnings("ignore", category=FutureWarning)  # scikit-image inside norm_crop
+    folder = model_folder(spec)
+    if os.sep in spec.model and not folder.is_dir():
+        raise SortFacesError(f"--model {spec.model}: no such folder; name a pack or its folder")
+    if not folder.is_dir():
+        log.warning("%s is not in %s; asking insightface to download it", spec.model, folder)
+    elif not list(folder.glob("*.onnx")):
+        raise SortFacesError(
+            f"--model {spec.model}: no .onnx files in {folder}; {where_to_put(spec)}"
+        )
+    tasks = ["detection", "recognition"] + list(LANDMARK_SHAPES)[:2] * spec.landmarks
+    names = [n for n in PROVIDERS[provider] if n in onnxruntime.get_available_providers()]
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # the library prints where it downloads to
+            app = FaceAnalysis(
+                name=str(folder) if folder.is_dir() else spec.model,
+                root=str(Path(spec.model_root).expanduser()),
+                allowed_modules=tasks,
+                providers=names[:1] + ["CPUExecutionProvider"] * (provider != "cpu"),
+                sess_options=session_options(onnxruntime, provider, threads),
+            )
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        raise SortFacesError(
+            f"--model {spec.model}: cannot be loaded or downloaded ({one_line(error)}); "
+            f"{where_to_put(spec)}"
+        ) from error
+    except AssertionError:
+        raise SortFacesError(f"--model {spec.model}: no detection model in {folder}") from None
+    except (state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.NoSuchFile) as error:
+        raise SortFacesError(
+            f"--model {spec.model}: damaged .onnx file ({one_line(error)}); {where_to_put(spec)}"
+        ) from error
+    return app.models
+
+
+def where_to_put(spec: EngineSpec) -> str:
+    return (
+        f"unpack {spec.model}.zip from {PACK_URL} into {model_folder(spec)}, "
+        "or use --model dlib, which needs no download"
+    )
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def session_options(onnxruntime: Any, provider: str, threads: int) -> Any:
+    """Options that fit how we run: several photos at once on CPUs, one at a time on a GPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if provider == "cpu":
+        options.intra_op_num_threads = 1 if threads > 1 else 0
+    if provider == "directml":  # required by the DirectML provider
+        options.enable_mem_pattern = False
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    return options
+
+
+def choose_provider(spec: EngineSpec) -> str:
+    """Provider to bind: the one asked for, or with `auto` the best this onnxruntime offers."""
+    import onnxruntime
+
+    offered = set(onnxruntime.get_available_providers())
+    usable = [name for name, names in PROVIDERS.items() if offered.intersection(names)]
+    wanted = usable[0] if spec.provider == "auto" else spec.provider
+    if wanted not in usable:
+        raise SortFacesError(
+            f"--provider {wanted}: this onnxruntime offers {', '.join(usable)}; "
+            f"pip install {ONNX_PACKAGE[wanted]} in place of onnxruntime"
+        )
+    if spec.require_gpu and wanted == "cpu":
+        raise SortFacesError(
+            "--require-gpu: this onnxruntime offers only the CPU; install onnxruntime-gpu, "
+            "onnxruntime-directml or the package of your card"
+        )
+    return wanted
+
+
+def check_bound_provider(provider: str, sessions: Iterable[Any]) -> None:
+    """Refuse a model that onnxruntime moved to another provider behind our back."""
+    for session in sessions:
+        bound = session.get_providers()[0]
+        if bound not in PROVIDERS[provider]:
+            raise SortFacesError(
+                f"--provider {provider}: onnxruntime bound {bound} instead; "
+                "mend the driver (`doctor` tells more) or say --provider cpu"
+            )
+
+
+def dlib_weights() -> dict[str, Path]:
+    """Weight files of the face_recognition_models package, found without importing it."""
+    spec = importlib.util.find_spec("face_recognition_models")
+    if spec is None or spec.origin is None:
+        raise ImportError("face_recognition_models is not installed")
+    folder = Path(spec.origin).parent / "models"
+    return {
+        "predictor": folder / "shape_predictor_68_face_landmarks.dat",
+        "network": folder / "dlib_face_recognition_resnet_model_v1.dat",
+    }
+
+
+def rgb_of(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def kps_of_68(points: np.ndarray) -> np.ndarray:
+    """Five key points of iBUG-68 landmarks (n, 68, 2): eyes, nose tip, mouth corners."""
+    eyes = [points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)]
+    return np.stack([*eyes, points[:, 30], points[:, 48], points[:, 54]], axis=1)
+
+
+def pose_from_kps(kps: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
+    """(n, 3) degrees pitch yaw roll estimated from five key points (n, 5, 2) alone."""
+    poses = [solve_pose(points, HEAD_5, wh) for points in kps]
+    return np.array(poses, np.float32).reshape(-1, 3)
+
+
+def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tuple[float, ...]:
+    """Degrees (pitch, yaw, roll) of a head from image points (k, 2) and model points (k, 3).
+
+    Perspective-n-point with a lens as long as the picture is wide and the optical axis through
+    the face, so that a face at the edge of a group is not read as turned. For small faces the
+    lens is shortened to POSE_FOCAL face sizes: farther away perspective no longer shows, and the
+    solver refuses points that close together. NaN if unsolvable.
+    """
+    import cv2
+
+    centred = points.astype(np.float64) - points.mean(axis=0)
+    focal = min(float(max(wh)), POSE_FOCAL * float(np.ptp(centred)))
+    camera = np.array([[focal, 0, 0], [0, focal, 0], [0, 0, 1]], np.float64)
+    model = head * (1.0, -1.0, -1.0)  # image y runs down, z away from the lens
+    try:
+        solved, turn, _ = cv2.solvePnP(model, centred, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+    except cv2.error:  # points on one line or all in one place
+        solved = False
+    if not solved:
+        return math.nan, math.nan, math.nan
+    matrix = cv2.Rodrigues(turn)[0]
+    pitch = math.atan2(matrix[2, 1], matrix[2, 2])
+    yaw = math.asin(max(-1.0, min(1.0, -matrix[2, 0])))
+    roll = math.atan2(matrix[1, 0], matrix[0, 0])
+    return math.degrees(pitch), math.degrees(yaw), math.degrees(roll)
+
+
+# ============================================================================
+# Analysing one photo
+# ============================================================================
+
+
+def find_faces(engine: Engine, image: np.ndarray, passes: Passes) -> Detections:
+    """Detect with the plain pass and the optional ones."""
+    found = engine.detect(image)
+    if passes.tiles:
+        found = add_tiles(engine, image, found)
+    if passes.pad_retry and not len(found):
+        found = detect_padded(engine, image)
+    return found
+
+
+def add_tiles(engine: Engine, image: np.ndarray, whole: Detections) -> Detections:
+    """Add the small faces that show only when parts of a large picture are looked at closely.
+
+    A box that touches the inner edge of a tile is cut off there and seen whole in the next one.
+    """
+    height, width = image.shape[:2]
+    side = engine.det_size * (TILE_SCALE if engine.model != DLIB_MODEL else 1)
+    if max(width, height) <= side:
+        return whole
+    parts = [whole]
+    for x1, y1, x2, y2 in tile_windows(width, height, side):
+        found = engine.detect(np.ascontiguousarray(image[y1:y2, x1:x2]))
+        inner = np.array([x1 > 0, y1 > 0, x2 < width, y2 < height])
+        edge = np.stack(
+            [found.bbox[:, 0] <= 1, found.bbox[:, 1] <= 1,
+             found.bbox[:, 2] >= x2 - x1 - 1, found.bbox[:, 3] >= y2 - y1 - 1], axis=1
+        )  # fmt: skip
+        found = found.take(np.flatnonzero(~(edge & inner).any(axis=1)))
+        parts.append(shifted(found, x1, y1))
+    return distinct_faces(
+        Detections(*(np.concatenate([getattr(part, item.name) for part in parts])
+                     for item in fields(Detections)))
+    )  # fmt: skip
+
+
+def detect_padded(engine: Engine, image: np.ndarray) -> Detections:
+    """Look again with a border around the picture: a face that fills it then has a context."""
+    import cv2
+
+    pad = round(max(image.shape[:2]) * PAD_RETRY)
+    padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT)
+    return shifted(engine.detect(padded), -pad, -pad)
+
+
+def shifted(found: Detections, dx: float, dy: float) -> Detections:
+    """Detections moved by (dx, dy) pixels."""
+    move = np.array([dx, dy], np.float32)
+    return Detections(found.bbox + np.tile(move, 2), found.score, found.kps + move)
+
+
+def blur_of(image: np.ndarray, bbox: np.ndarray) -> float:
+    """Variance of the Laplacian of the grey face crop at native scale; 0 outside the picture."""
+    import cv2
+
+    x1, y1 = np.maximum(np.floor(bbox[:2]), 0).astype(int)
+    x2, y2 = np.ceil(bbox[2:]).astype(int)
+    crop = image[y1:y2, x1:x2]
+    if not crop.size:
+        return 0.0
+    return float(cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.CV_64F).var())
+
+
+def face_records(
+    engine: Engine, image: np.ndarray, passes: Passes, landmarks: bool
+) -> list[dict[str, Any]]:
+    """Everything a cache stores of each face in a picture, ready for a results line."""
+    found = find_faces(engine, image, passes)
+    embeddings = engine.embed(image, found)
+    marks = engine.landmarks(image, found) if landmarks and engine.has_landmarks else {}
+    short = np.minimum(*(found.bbox[:, 2:] - found.bbox[:, :2]).T) if len(found) else []
+    return [
+        {
+            "bbox": found.bbox[row].tolist(),
+            "det_score": float(found.score[row]),
+            "kps": found.kps[row].tolist(),
+            "face_short": float(short[row]),
+            "blur": blur_of(image, found.bbox[row]),
+            "embedding": pack_floats(embeddings[row]),
+            **{name: pack_floats(values[row]) for name, values in marks.items()},
+        }
+        for row in range(len(found))
+    ]
+
+
+# ============================================================================
+# Work queue
+# ============================================================================
+# Every slow step is a list of JSON items, a function from an item to a JSON result, and results
+# in the order of the items. Where the function runs is no business of the command.
+
+
+def embed_item(engine: Engine, item: dict[str, Any]) -> dict[str, Any]:
+    """One photo -> its faces. item: sha256, path, passes, landmarks."""
+    result: dict[str, Any] = {"wh": [0, 0], "taken": None, "error": "", "faces": []}
+    try:
+        photo = read_photo(item["path"], item["sha256"])
+    except PhotoError as error:
+        return {**result, "status": STATUS_UNREADABLE, "error": str(error)}
+    faces = face_records(engine, photo.image, Passes(**item["passes"]), item["landmarks"])
+    return {
+        **result,
+        "wh": list(photo.wh),
+        "taken": None if math.isnan(photo.taken) else photo.taken,
+        "status": STATUS_FACES if faces else STATUS_NO_FACE,
+        "faces": faces,
+    }
+
+
+def enrich_item(engine: Engine, item: dict[str, Any]) -> dict[str, Any]:
+    """One photo -> landmarks and pose of its known faces. item: sha256, path, faces."""
+    try:
+        photo = read_photo(item["path"], item["sha256"])
+    except PhotoError as error:
+        return {"error": str(error), "faces": []}
+    known = item["faces"]
+    found = Detections(
+        np.array([face["bbox"] for face in known], np.float32),
+        np.array([face["det_score"] for face in known], np.float32),
+        np.array([face["kps"] for face in known], np.float32),
+    )
+    marks = engine.landmarks(photo.image, found)
+    faces = [
+        {"index": face["index"], **{name: pack_floats(marks[name][row]) for name in marks}}
+        for row, face in enumerate(known)
+    ]
+    return {"error": "", "faces": faces}
+
+
+TASKS: dict[str, Callable[[Engine, dict[str, Any]], dict[str, Any]]] = {
+    "embed": embed_item,
+    "enrich": enrich_item,
+}
+
+
+def run_items(
+    task: str, items: Iterable[dict[str, Any]], engine: LazyEngine, threads: int
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield (item, result) in the order of the items, working on several at once."""
+    work = TASKS[task]
+    return ordered_map(lambda item: (item, work(engine.get(), item)), items, threads)
+
+
+def ordered_map(function: Callable, items: Iterable, threads: int) -> Iterator:
+    """Map over items in a few threads, results in order, at most 2 x threads items ahead."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        pending: deque = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class LazyEngine:
+    """Loads its engine at the first photo that needs one; a run without new photos loads none."""
+
+    def __init__(self, spec: EngineSpec, threads: int) -> None:
+        self.spec, self.threads = spec, threads
+        self.lock = threading.Lock()
+        self.engine: Engine | None = None
+
+    def get(self) -> Engine:
+        with self.lock:
+            if self.engine is None:
+                self.engine = load_engine(self.spec, self.threads)
+            return self.engine
+
+
+# ============================================================================
+# Output trees
+# ============================================================================
+# Photos placed by person. The manifest lists every file the tool put there; nothing else is ever
+# touched. A plan says what to place, move and take away before anything happens; the new manifest
+# lies beside the old one as `.pending` while it is carried out, so a killed run is simply repeated.
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One file of a tree."""
+
+    dst: str  # relative path with forward slashes
+    sha256: str
+    size: int  # bytes
+    source: str  # a live file with these bytes, "" if none is left
+
+
+@dataclass(frozen=True)
+class TreePlan:
+    """What it takes to turn a tree into the wanted one."""
+
+    place: list[Placement]  # new or changed files
+    move: list[tuple[str, Placement]]  # (present dst, new place) of files already in the tree
+    stale: list[tuple[str, bool]]  # (dst no longer wanted, whether its bytes exist elsewhere)
+    missing: list[str]  # wanted, but no file with these bytes is left
+    kept: int  # already in place
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "files_placed": len(self.place), "files_moved": len(self.move),
+            "files_removed": len(self.stale), "files_kept": self.kept,
+            "files_missing": len(self.missing),
+        }  # fmt: skip
+
+
+class Library:
+    """Where the photos of a cache lie now."""
+
+    def __init__(self, cache: FaceCache) -> None:
+        self.cache = cache
+        self.facts = known_paths(cache)
+        self.live: dict[int, str] = {}
+
+    def live_path(self, row: int) -> str:
+        """First path of a photo that still holds its bytes (by size and time), "" if none."""
+        if row not in self.live:
+            paths = (path for path in self.cache.paths[row] if self.unchanged(path))
+            self.live[row] = next(paths, "")
+        return self.live[row]
+
+    def unchanged(self, path: str) -> bool:
+        try:
+            now = os.stat(path)
+        except OSError:
+            return False
+        return (now.st_size, now.st_mtime_ns) == self.facts[path][1:]
+
+    def placements(self, folder: str, files: Iterable[int]) -> list[Placement]:
+        """Every path of the photos `files` (rows) as a file of one folder of a tree."""
+        wanted: dict[str, int] = {}
+        for row in files:
+            wanted.update((path, row) for path in self.cache.paths[row])
+        names = {path: safe_dst_name(path) for path in wanted}
+        shared = Counter(name.casefold() for name in names.values())  # NTFS folds case
+        result = []
+        for path, row in wanted.items():
+            name = names[path]
+            if shared[name.casefold()] > 1:
+                stem, suffix = os.path.splitext(name)
+                name = f"{stem}-{path_mark(path)}{suffix}"
+            sha, size, _ = self.facts[path]
+            source = path if self.unchanged(path) else self.live_path(row)
+            result.append(Placement(f"{folder}/{name}", sha, size, source))
+        return result
+
+
+def plan_tree(
+    out: Path, wanted: Sequence[Placement], owned: dict[str, str], keep_stale: bool
+) -> TreePlan:
+    """Compare a tree on disk with what is wanted in it.
+
+    owned: {dst: sha256} the tool placed earlier. Raises SortFacesError where a wanted name is
+    taken by a file that is not ours.
+    """
+    names = {item.dst for item in wanted}
+    stale = {dst: sha for dst, sha in owned.items() if dst not in names}
+    spare = defaultdict(list)
+    if not keep_stale:
+        for dst, sha in stale.items():
+            if os.path.isfile(out / dst):
+                spare[sha].append(dst)
+    place, move, missing, kept = [], [], [], 0
+    for item in wanted:
+        path = out / item.dst
+        if (
+            os.path.isfile(path)
+            and path.stat().st_size == item.size
+            and (
+                owned.get(item.dst) == item.sha256
+                or (item.dst not in owned and sha256_of_file(path) == item.sha256)
+            )
+        ):
+            kept += 1
+        elif os.path.lexists(path) and item.dst not in owned:
+            raise SortFacesError(
+                f"{path}: not written by this tool; move it away or choose another folder"
+            )
+        elif spare[item.sha256] and not os.path.lexists(path):
+            move.append((spare[item.sha256].pop(), item))
+        elif item.source:
+            place.append(item)
+        else:
+            missing.append(item.dst)
+    moved = {dst for dst, _ in move}
+    alive = {item.sha256 for item in wanted if item.source}
+    left = [] if keep_stale else [(dst, sha in alive) for dst, sha in stale.items()
+                                  if dst not in moved and os.path.lexists(out / dst)]  # fmt: skip
+    return TreePlan(place, move, left, missing, kept)
+
+
+def apply_tree(out: Path, plan: TreePlan, link: str) -> None:
+    """Carry out a plan: move, place, then take away what is stale."""
+    for dst, item in plan.move:
+        (out / item.dst).parent.mkdir(parents=True, exist_ok=True)
+        os.rename(out / dst, out / item.dst)
+    for item in progress(plan.place, len(plan.place), f"placing in {out.name}"):
+        place_file(Path(item.source), out / item.dst, link)
+    for dst, replaceable in plan.stale:
+        if replaceable:
+            (out / dst).unlink()
+        else:
+            set_aside(out, dst)
+    for folder in {(out / dst).parent for dst, _ in plan.stale + plan.move}:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only if empty
+
+
+def place_file(source: Path, target: Path, link: str) -> None:
+    """Copy or link one photo into a tree, atomically, with its modification time."""
+    try:
+        with writing(target, sync=False) as part:  # the photo itself is still there
+            if link == "hard":
+                os.link(source, part)
+            elif link == "sym":
+                os.symlink(os.path.abspath(source), part)
+            else:
+                clone_file(source, part) if link == "reflink" else shutil.copyfile(source, part)
+                facts = os.stat(source)
+                os.utime(part, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    except OSError as error:
+        hint = {
+            errno.EXDEV: "links need one file system, use --link copy",
+            errno.EOPNOTSUPP: f"this file system has no {link} links, use --link copy",
+            errno.EPERM: f"this file system has no {link} links, use --link copy",
+            errno.ENOSPC: "free some space and run again",
+        }.get(error.errno, "mend that and run again")
+        raise SortFacesError(f"{target}: {error.strerror}; {hint}") from error
+
+
+def clone_file(source: Path, target: Path) -> None:
+    """Copy a file by sharing its blocks (Linux FICLONE, on btrfs or XFS)."""
+    if sys.platform != "linux":
+        raise OSError(errno.EOPNOTSUPP, "no reflinks on this system")
+    import fcntl
+
+    ficlone = 0x40049409  # linux/fs.h
+    with open(source, "rb") as src, open(target, "wb") as dst:
+        fcntl.ioctl(dst.fileno(), ficlone, src.fileno())
+
+
+def set_aside(out: Path, dst: str) -> None:
+    """Move a file or folder of an output to its `_removed` folder under a free name."""
+    target = out / REMOVED_FOLDER / dst
+    for number in itertools.count(1):
+        if not os.path.lexists(target):
+            break
+        target = out / REMOVED_FOLDER / f"{dst}.{number}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(out / dst, target)
+
+
+def write_tree(
+    out: Path, manifest_name: str, manifest: dict[str, Any], wanted: Sequence[Placement],
+    tree: TreeOptions, keep_stale: bool = False,
+) -> TreePlan:  # fmt: skip
+    """Bring a tree to the wanted state and its manifest with it; with dry_run only plan."""
+    placed = {item.dst: item.sha256 for item in wanted}
+    if tree.dry_run:
+        return plan_tree(out, wanted, owned_files(out, manifest_name), keep_stale)
+    make_folder(out)
+    with locked(out / LOCK_NAME, str(out)):
+        remove_unfinished(out)
+        owned = owned_files(out, manifest_name)
+        plan = plan_tree(out, wanted, owned, keep_stale)
+        if keep_stale:
+            placed = {**owned, **placed}
+        manifest = {**manifest, "placed": placed}
+        pending = out / f"{manifest_name}.pending"
+        write_json(pending, manifest)
+        apply_tree(out, plan, tree.link)
+        write_json(out / manifest_name, manifest)
+        pending.unlink()
+    for dst in plan.missing:
+        log.warning("%s: the photo is gone and cannot be placed", dst)
+    return plan
+
+
+def owned_files(out: Path, manifest_name: str) -> dict[str, str]:
+    """{dst: sha256} of all files the tool may have put into a tree, a killed run's included."""
+    owned: dict[str, str] = {}
+    for name in (manifest_name, f"{manifest_name}.pending"):
+        with contextlib.suppress(OSError, ValueError):
+            owned.update(json.loads((out / name).read_text(encoding="utf-8")).get("placed", {}))
+    return owned
+
+
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SortFacesError(f"{path}: {error.strerror}; choose another folder") from None
+    if not os.access(path, os.W_OK):
+        raise SortFacesError(f"{path}: no permission to write; choose another folder")
+
+
+def check_output(out: Path, roots: Sequence[str], manifest_name: str) -> None:
+    """Refuse an output that lies among the photos or would mix with files that are not ours."""
+    real = out.resolve()
+    for root in roots:
+        if real == Path(root) or Path(root) in real.parents:
+            raise SortFacesError(
+                f"{out}: lies inside the source {root}; choose a folder outside it"
+            )
+    if out.exists() and not out.is_dir():
+        raise SortFacesError(f"{out}: is a file; name a folder")
+    ours = {LOCK_NAME, manifest_name, f"{manifest_name}.pending"}
+    if out.is_dir():
+        names = set(os.listdir(out))
+        if names and not names & ours:
+            raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
+
+
+def manifest_head(kind: str, cache: FaceCache, cache_path: Path, params: Any) -> dict[str, Any]:
+    """The fields every manifest starts with."""
+    return {
+        "tool": TOOL, "kind": kind, "version": VERSION, "created": now_text(),
+        "cache": str(cache_path.resolve()), "model": cache.meta["model"],
+        "recognizer": cache.meta["recognizer"],
+        "params": params if isinstance(params, dict) else asdict(params),
+    }  # fmt: skip
+
+
+def load_manifest(path: Path, kind: str, cache: FaceCache) -> dict[str, Any]:
+    """Read a manifest and make sure that it speaks of this cache's faces."""
+    manifest = read_json(path, kind)
+    if manifest.get("recognizer") != cache.meta["recognizer"]:
+        raise SortFacesError(
+            f"{path}: made with {manifest.get('model')}, the cache with {cache.meta['model']}; "
+            "run the earlier steps again with this cache"
+        )
+    return manifest
+
+
+def rows_of_faces(cache: FaceCache, faces: Iterable[str]) -> np.ndarray:
+    """Cache rows of face ids; faces that left the cache are passed over."""
+    rows = (cache.row_of_face.get(face) for face in faces)
+    return np.array([row for row in rows if row is not None], dtype=np.intp)
+
+
+def now_text() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+# ============================================================================
+# Reporting
+# ============================================================================
+
+
+def progress(items: Iterable, total: int, label: str) -> Iterable:
+    """Iterate with a progress bar on a terminal, with a line now and then in a log."""
+    if total == 0 or log.level > logging.INFO:
+        return items
+    if not sys.stderr.isatty():
+        return progress_lines(items, total, label)
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=label, unit="", file=sys.stderr, dynamic_ncols=True)
+
+
+def progress_lines(items: Iterable, total: int, label: str) -> Iterator:
+    """Yield the items; log count, rate and time left at every tenth and every minute."""
+    started = spoken = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if done == total or done * 10 // total > (done - 1) * 10 // total or now - spoken > 60:
+            spoken = now
+            rate = done / max(now - started, 1e-3)
+            left = (total - done) / rate
+            log.info("%s: %d/%d, %.1f/s, %.0f s left", label, done, total, rate, left)
+
+
+class LogHandler(logging.Handler):
+    """Writes log lines to stderr without tearing a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        line = prefix + record.getMessage().encode(errors="backslashreplace").decode()
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
+
+
+def start_logging(args: argparse.Namespace) -> None:
+    """Log to stderr and, for steps that take long, to work/logs/<command>-<date>.log."""
+    log.handlers.clear()
+    log.propagate = False
+    log.setLevel(logging.WARNING if args.quiet else logging.INFO)
+    log.addHandler(LogHandler())
+    folder = Path(os.environ.get("SORT_FACES_LOGS", LOG_FOLDER))
+    if not getattr(args, "log_file", False):
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{args.command}-{datetime.now():%Y-%m-%d}.log"
+        handler = logging.FileHandler(folder / name, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        log.warning("no log file: %s: %s", folder, error.strerror)
+        return
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, " ".join(sys.argv), (), None))
+
+
+def report(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Print a command's result on stdout: a table for people, JSON for programs."""
+    if args.json:
+        print(json.dumps(result, default=json_default))
+        return
+    width = max((len(key) for key, value in result.items() if not is_table(value)), default=0)
+    for key, value in result.items():
+        if is_table(value):
+            print_table(key, value)
+        elif value not in ({}, [], None):
+            print(f"{key.replace('_', ' '):<{width}}  {plain(value)}")
+
+
+def is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Rows of the same keys as aligned columns, numbers to the right."""
+    keys = list(rows[0])
+    cells = [[plain(row.get(key, "")) for key in keys] for row in rows]
+    widths = [max(len(key), *(len(line[at]) for line in cells)) for at, key in enumerate(keys)]
+    right = [isinstance(rows[0][key], (int, float)) for key in keys]
+    print(f"\n{title.replace('_', ' ')}")
+    for line in [[key.replace("_", " ") for key in keys], *cells]:
+        columns = zip(line, widths, right, strict=True)
+        text = "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in columns)
+        print(f"  {text.rstrip()}")
+
+
+def plain(value: Any) -> str:
+    """A value as a person reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    if isinstance(value, dict):
+        return "  ".join(f"{key} {plain(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(item) for item in value)
+    return str(value)
+
+
+# ============================================================================
+# Shared options
+# ============================================================================
+
+
+@dataclass(frozen=True)
+class TreeOptions:
+    """How photos get into an output tree."""
+
+    link: str = "copy"
+    dry_run: bool = False
+
+
+def number_type(kind: type, low: float, high: float, what: str) -> Callable[[str], Any]:
+    """An argparse type: a finite number in [low, high]."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return parse
+
+
+cosine = number_type(float, 0.0, 2.0, "a cosine distance from 0 to 2")
+share = number_type(float, 0.0, 1.0, "a number from 0 to 1")
+at_least_0 = number_type(float, 0.0, 1e9, "a number of 0 or more")
+count = number_type(int, 1, 1_000_000, "a whole number of 1 or more")
+pixels = number_type(int, 32, 8192, "a size from 32 to 8192 pixels")
+
+
+def detector_score(text: str) -> float:
+    """An argparse type: a score strictly between 0 and 1."""
+    value = share(text)
+    if value in (0.0, 1.0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
+    return value
+
+
+def add_engine_options(p: argparse.ArgumentParser, detector: bool = True) -> None:
+    group = p.add_argument_group("engine")
+    group.add_argument(
+        "--model",
+        default=EngineSpec.model,
+        metavar="PACK",
+        help="InsightFace pack, a folder of .onnx files, or dlib (default: %(default)s)",
+    )
+    group.add_argument(
+        "--model-root",
+        default=EngineSpec.model_root,
+        metavar="DIR",
+        help="where packs lie, in models/PACK (default: %(default)s)",
+    )
+    group.add_argument(
+        "--provider",
+        default="auto",
+        choices=["auto", *PROVIDERS],
+        help="what onnxruntime computes on (default: %(default)s)",
+    )
+    group.add_argument(
+        "--require-gpu", action="store_true", help="fail rather than compute on the CPU"
+    )
+    group.add_argument(
+        "--threads",
+        type=count,
+        default=usable_cores(),
+        metavar="N",
+        help="photos worked on at once (default: the usable cores, %(default)s here)",
+    )
+    if detector:
+        group.add_argument(
+            "--det-size",
+            type=pixels,
+            default=0,
+            metavar="PX",
+            help=f"detector input (default: {DET_SIZE}; dlib: {DLIB_DET_SIZE})",
+        )
+        group.add_argument(
+            "--det-threshold",
+            type=detector_score,
+            default=DET_THRESHOLD,
+            metavar="SCORE",
+            help="detections below this score are no faces (default: %(default)s)",
+        )
+
+
+def engine_spec(args: argparse.Namespace, landmarks: bool) -> EngineSpec:
+    return EngineSpec(
+        model=args.model, model_root=args.model_root, provider=args.provider,
+        require_gpu=args.require_gpu, det_size=getattr(args, "det_size", 0),
+        det_threshold=getattr(args, "det_threshold", DET_THRESHOLD), landmarks=landmarks,
+    )  # fmt: skip
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def add_distance_option(p: argparse.ArgumentParser, flag: str, field_name: str, what: str) -> None:
+    """A cosine distance whose default depends on the cache's model."""
+    usual, own = getattr(Thresholds(), field_name), getattr(DLIB_THRESHOLDS, field_name)
+    p.add_argument(flag, type=cosine, metavar="COS", help=f"{what} (default: {usual}; dlib: {own})")
+
+
+def chosen(value: float | None, cache: FaceCache, field_name: str) -> float:
+    """An option's value, or what suits the cache's model."""
+    return getattr(thresholds_for(cache.meta["model"]), field_name) if value is None else value
+
+
+def add_tree_options(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("output")
+    group.add_argument(
+        "--link",
+        default="copy",
+        choices=["copy", "hard", "sym", "reflink"],
+        help="how photos are placed (default: %(default)s)",
+    )
+    add_dry_run(group)
+
+
+def add_dry_run(p: Any) -> None:
+    p.add_argument("--dry-run", action="store_true", help="say what would be done and stop")
+
+
+def add_gate_options(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("quality gates")
+    group.add_argument(
+        "--min-faces",
+        type=count,
+        default=MIN_FACES,
+        metavar="N",
+        help="unique images a face set needs (default: %(default)s)",
+    )
+    group.add_argument(
+        "--min-short",
+        type=at_least_0,
+        default=MIN_SHORT,
+        metavar="PX",
+        help="short edge of the face box (default: %(default)s)",
+    )
+    group.add_argument(
+        "--min-blur",
+        type=at_least_0,
+        default=MIN_BLUR,
+        metavar="VAR",
+        help="variance of the Laplacian; lower is softer (default: %(default)s)",
+    )
+    group.add_argument(
+        "--min-det-score",
+        type=share,
+        default=MIN_DET_SCORE,
+        metavar="SCORE",
+        help="detector score (default: %(default)s)",
+    )
+
+
+# ============================================================================
+# Command: embed
+# ============================================================================
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """What `embed` is asked to do."""
+
+    sources: tuple[Path, ...]
+    cache: Path
+    spec: EngineSpec
+    threads: int
+    passes: Passes = Passes()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    rescan: bool = False
+    retry_errors: bool = False
+    prune: bool = False
+
+    def passes_label(self) -> str:
+        """The detection settings as file_passes stores them."""
+        size = self.spec.det_size or (DLIB_DET_SIZE if self.spec.model == DLIB_MODEL else DET_SIZE)
+        extra = "+tiles" * self.passes.tiles + "+pad" * self.passes.pad_retry
+        return f"{size}@{self.spec.det_threshold:g}{extra}"
+
+
+def add_embed_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "sources", nargs="+", type=Path, metavar="SRC", help="folders (or files) of photos"
+    )
+    p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz to create or to add to")
+    add_scan_options(p)
+    p.add_argument("--enrich", action="store_true", help="find landmarks and pose in the same pass")
+    add_engine_options(p)
+
+
+def add_scan_options(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("photos")
+    group.add_argument(
+        "--include",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="only files whose name or path below SRC matches; repeatable",
+    )
+    group.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="no files whose name or path below SRC matches; repeatable",
+    )
+    group.add_argument(
+        "--tiles",
+        action="store_true",
+        help="look at large photos in tiles too, for small faces in big groups",
+    )
+    group.add_argument(
+        "--pad-retry",
+        action="store_true",
+        help="look again with a border where no face was found, for faces that fill the picture",
+    )
+    group.add_argument(
+        "--rescan",
+        action="store_true",
+        help="redo photos whose faces were found with other detection settings",
+    )
+    group.add_argument("--retry-errors", action="store_true", help="try unreadable files again")
+    group.add_argument(
+        "--prune", action="store_true", help="forget files below SRC that no longer exist"
+    )
+
+
+def cmd_embed(args: argparse.Namespace) -> int:
+    """find and embed every face below SRC into the cache; resumable"""
+    result = embed_library(embed_options(args, args.sources, args.cache, args.enrich))
+    if args.enrich:
+        result |= enrich_library(args.cache, engine_spec(args, True), args.threads)
+    report(args, result)
+    return EXIT_FOUND_WRONG if result["unreadable"] == result["photos"] else EXIT_OK
+
+
+def embed_options(
+    args: argparse.Namespace, sources: Sequence[Path], cache: Path, landmarks: bool
+) -> EmbedOptions:
+    return EmbedOptions(
+        sources=tuple(sources), cache=cache, spec=engine_spec(args, landmarks),
+        threads=args.threads, passes=Passes(args.tiles, args.pad_retry),
+        include=tuple(args.include), exclude=tuple(args.exclude), rescan=args.rescan,
+        retry_errors=args.retry_errors, prune=args.prune,
+    )  # fmt: skip
+
+
+def embed_library(options: EmbedOptions) -> dict[str, Any]:
+    """Scan, hash, detect and embed what the cache does not hold yet; returns the counts."""
+    roots = source_roots(options.sources)
+    if options.cache.suffix != ".npz":
+        raise SortFacesError(f"{options.cache}: a cache is named *.npz")
+    scan = ScanReport()
+    files = scan_photos(roots, options.include, options.exclude, scan)
+    for line in scan.unreadable:
+        log.warning("%s", line)
+    for folder in scan.skipped_outputs:
+        log.info("%s: skipped, an output of this tool", folder)
+    if not files:
+        raise SortFacesError(f"{', '.join(map(str, options.sources))}: no photos found there")
+    make_folder(options.cache.absolute().parent)
+    with locked(options.cache.with_name(options.cache.name + ".lock"), f"cache {options.cache}"):
+        run = EmbedRun(options, roots, files)
+        run.execute()
+        cache = run.finish()
+    return {
+        "cache": str(options.cache), "photos": len(files), "unchanged": run.counts["unchanged"],
+        "new": run.counts["new"], "copies": len(cache.alias_path),
+        "moved_or_gone": run.counts["gone"], "faces": cache.faces,
+        "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
+        "unreadable": run.counts["unreadable"], "failed": run.failed[:20],
+        "folders_unreadable": len(scan.unreadable), "other_files": scan.other_files,
+    }  # fmt: skip
+
+
+def source_roots(sources: Sequence[Path]) -> list[Path]:
+    """Absolute source paths. Raises SortFacesError for one that is missing or our own output."""
+    roots = []
+    for source in sources:
+        root = source.expanduser().absolute()
+        if not root.exists():
+            raise SortFacesError(f"{source}: no such file or folder; name the photos' folder")
+        if is_own_output(str(root)):
+            raise SortFacesError(f"{source}: is an output of this tool; name the photos' folder")
+        roots.append(Path(os.path.normpath(root)))
+    return roots
+
+
+class EmbedRun:
+    """One pass over a library: which files are new, whose bytes are known, what to compute."""
+
+    def __init__(
+        self, options: EmbedOptions, roots: Sequence[Path], files: Sequence[FoundFile]
+    ) -> None:
+        self.options, self.roots, self.files = options, roots, files
+        self.counts: Counter[str] = Counter()
+        self.failed: list[str] = []
+        self.cache = load_cache(options.cache) if cache_exists(options.cache) else None
+        self.meta = self.cache.meta if self.cache else None
+        self.check_model()
+        self.paths = known_paths(self.cache) if self.cache else {}
+        self.paths_of: dict[str, list[str]] = defaultdict(list)
+        for path, (sha, _, _) in self.paths.items():
+            self.paths_of[sha].append(path)
+        shas = self.cache.file_sha256.tolist() if self.cache else []
+        self.redo = {sha for row, sha in enumerate(shas) if self.wants_redo(row)}
+        self.engine = LazyEngine(options.spec, options.threads)
+        self.journal: Journal | None = None
+
+    def check_model(self) -> None:
+        """Refuse to mix embeddings of two models in one cache."""
+        asked = model_label(self.options.spec.model)
+        if self.meta is not None and self.meta["model"] != asked:
+            raise SortFacesError(
+                f"{self.options.cache}: holds faces of {self.meta['model']}, not {asked}; "
+                f"use --model {self.meta['model']} or another cache"
+            )
+
+    def wants_redo(self, row: int) -> bool:
+        """Whether a photo that did not change must be looked at again all the same."""
+        other_settings = self.cache.file_passes[row] != self.options.passes_label()
+        status = self.cache.file_status[row]
+        if status == STATUS_UNREADABLE:
+            return self.options.retry_errors
+        return bool(other_settings and (status == STATUS_NO_FACE or self.options.rescan))
+
+    def execute(self) -> None:
+        """Work through the files; every finished photo is in the journal at once."""
+        todo = [file for file in self.files if not self.is_unchanged(file)]
+        self.counts["unchanged"] = len(self.files) - len(todo)
+        hashed = ordered_map(hash_file, todo, self.options.threads)
+        bar = progress(hashed, len(todo), "embed")
+        try:
+            results = run_items("embed", self.new_items(bar), self.engine, self.options.threads)
+            for item, result in results:
+                self.store(item, result)
+            self.forget_missing()
+        finally:
+            if self.journal is not None:
+                self.journal.close()
+
+    def is_unchanged(self, file: FoundFile) -> bool:
+        sha, *facts = self.paths.get(file.path, (None,))
+        return facts == [file.size, file.mtime_ns] and sha not in self.redo
+
+    def new_items(
+        self, hashed: Iterable[tuple[FoundFile, str | None, str]]
+    ) -> Iterator[dict[str, Any]]:
+        """Queue items for bytes never seen; paths of known bytes are only noted."""
+        pending: set[str] = set()
+        for file, sha, error in hashed:
+            if sha is None:
+                self.fail(file.path, error)
+            elif sha in pending or (sha in self.paths_of and sha not in self.redo):
+                self.note_path(file, sha)
+            else:
+                pending.add(sha)
+                self.redo.discard(sha)
+                yield {
+                    "id": sha, "sha256": sha, "path": file.path, "size": file.size,
+                    "mtime_ns": file.mtime_ns, "passes": asdict(self.options.passes),
+                    "landmarks": self.options.spec.landmarks,
+                }  # fmt: skip
+
+    def note_path(self, file: FoundFile, sha: str) -> None:
+        """Record one more path of known bytes; paths they moved away from are forgotten."""
+        self.append("path", path=file.path, sha256=sha, size=file.size, mtime_ns=file.mtime_ns)
+        for old in self.paths_of[sha]:
+            if old != file.path and self.is_gone(old):
+                self.forget(old)
+        self.paths_of[sha].append(file.path)
+
+    def store(self, item: dict[str, Any], result: dict[str, Any]) -> None:
+        """Journal the result of one photo."""
+        if result["status"] == STATUS_UNREADABLE:
+            self.fail(item["path"], result["error"])
+            if result["error"].startswith("changed"):
+                return  # its hash is no longer its own; the next run sees it anew
+        facts = {key: item[key] for key in ("path", "sha256", "size", "mtime_ns")}
+        self.append("photo", passes=self.options.passes_label(), **facts, **result)
+        self.paths_of[item["sha256"]].append(item["path"])
+        self.counts["new"] += 1
+
+    def fail(self, path: str, reason: str) -> None:
+        log.warning("%s: %s", path, reason)
+        self.counts["unreadable"] += 1
+        self.failed.append(f"{path}: {reason}")
+
+    def forget_missing(self) -> None:
+        if self.options.prune:
+            for path in self.paths:
+                if self.is_gone(path):
+                    self.forget(path)
+
+    def is_gone(self, path: str) -> bool:
+        """Whether a known path lies below a scanned root and no longer exists."""
+        here = any(root in PurePath(path).parents for root in self.roots)
+        return here and not os.path.lexists(path)
+
+    def forget(self, path: str) -> None:
+        self.append("gone", path=path)
+        self.counts["gone"] += 1
+
+    def append(self, op: str, **record: Any) -> None:
+        if self.journal is None:
+            self.meta = self.meta or self.engine.get().meta()
+            self.check_recognizer()
+            self.journal = Journal(self.options.cache, self.meta)
+        self.journal.append(op, **record)
+
+    def check_recognizer(self) -> None:
+        """The same name may hide other weights: compare them once a photo has needed them."""
+        engine = self.engine.engine
+        if engine is not None and engine.recognizer != self.meta["recognizer"]:
+            raise SortFacesError(
+                f"{self.options.cache}: made with another {self.meta['model']} recogniser "
+                f"({self.meta['recognizer']}, not {engine.recognizer}); use another cache"
+            )
+
+    def finish(self) -> FaceCache:
+        """Compact the journal into the cache and remember where the photos lie."""
+        if self.journal is None and not journal_path(self.options.cache).exists():
+            if self.cache is None:
+                raise SortFacesError(
+                    f"{self.failed[0]}; no file could be read, so no cache was written"
+                )
+            cache, known = self.cache, set(self.cache.meta["roots"])
+            if known >= {str(root.resolve()) for root in self.roots}:
+                return cache
+        cache = load_cache(self.options.cache)
+        roots = {*cache.meta["roots"], *(str(root.resolve()) for root in self.roots)}
+        cache = replace(cache, meta={**cache.meta, "roots": sorted(roots)})
+        save_cache(self.options.cache, cache)
+        return cache
+
+
+def hash_file(file: FoundFile) -> tuple[FoundFile, str | None, str]:
+    """(file, sha256 or None, why not)."""
+    try:
+        return file, sha256_of_file(file.path), ""
+    except OSError as error:
+        return file, None, error.strerror or str(error)
+
+
+# ============================================================================
+# Command: enrich
+# ============================================================================
+
+
+def add_enrich_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    add_engine_options(p, detector=False)
+
+
+def add_cache_argument(p: argparse.ArgumentParser) -> None:
+    p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz that embed wrote")
+
+
+def cmd_enrich(args: argparse.Namespace) -> int:
+    """add landmarks and head pose to the cached faces that lack them"""
+    result = enrich_library(args.cache, engine_spec(args, True), args.threads)
+    report(args, result)
+    all_lost = result["photos_lost"] and not result["enriched"] and result["lacking"]
+    return EXIT_FOUND_WRONG if all_lost else EXIT_OK
+
+
+def enrich_library(
+    path: Path, spec: EngineSpec, threads: int, required: bool = True
+) -> dict[str, Any]:
+    """Find landmarks and pose at the cached boxes; neither detector nor recogniser is run.
+
+    A pack without landmark models is an error only where `required`; a chain goes on without.
+    """
+    with locked(path.with_name(path.name + ".lock"), f"cache {path}"):
+        cache = load_cache(path)
+        if cache.meta["model"] != model_label(spec.model):
+            raise SortFacesError(
+                f"{path}: holds faces of {cache.meta['model']}; use --model {cache.meta['model']}"
+            )
+        lacking = np.flatnonzero(~cache.enriched)
+        items, lost = enrich_queue(cache, lacking)
+        engine = LazyEngine(spec, threads)
+        if items and not engine.get().has_landmarks:
+            text = (
+                f"--model {spec.model}: the pack has no landmark_2d_106 or landmark_3d_68 model; "
+                "export-swap will estimate the pose from the five key points instead"
+            )
+            if required:
+                raise SortFacesError(text)
+            log.info("%s", text)
+            items = []
+        journal = Journal(path, cache.meta)
+        done = 0
+        try:
+            results = run_items("enrich", items, engine, threads)
+            for item, result in progress(results, len(items), "enrich"):
+                if result["error"]:
+                    log.warning("%s: %s", item["path"], result["error"])
+                    lost += 1
+                else:
+                    journal.append("enrich", sha256=item["sha256"], faces=result["faces"])
+                    done += len(result["faces"])
+        finally:
+            journal.close()
+        if journal.count:
+            save_cache(path, load_cache(path))
+    return {"lacking": len(lacking), "enriched": done, "photos_lost": lost}
+
+
+def enrich_queue(cache: FaceCache, rows: np.ndarray) -> tuple[list[dict[str, Any]], int]:
+    """Items for the photos of faces `rows`, and how many photos have no live file left."""
+    library = Library(cache)
+    items, lost = [], 0
+    for group in groups_of(cache.face_file[rows]):
+        group = rows[group]
+        file = int(cache.face_file[group[0]])
+        path = library.live_path(file)
+        if not path:
+            log.warning("%s: gone or changed since embed", cache.file_path[file])
+            lost += 1
+            continue
+        faces = [
+            {"index": int(cache.face_index[row]), "bbox": cache.bbox[row].tolist(),
+             "det_score": float(cache.det_score[row]), "kps": cache.kps[row].tolist()}
+            for row in group
+        ]  # fmt: skip
+        sha = str(cache.file_sha256[file])
+        items.append({"id": sha, "sha256": sha, "path": path, "faces": faces})
+    return items, lost
+
+
+# ============================================================================
+# Command: cluster
+# ============================================================================
+
+
+def add_cluster_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    p.add_argument("out", type=Path, metavar="OUT", help="folder for person_NNN/")
+    add_distance_option(p, "--threshold", "cluster", "average linkage stops at this distance")
+    add_tree_options(p)
+
+
+def cmd_cluster(args: argparse.Namespace) -> int:
+    """sort the photos into person_NNN/, _singletons/ and _noface/"""
+    tree = TreeOptions(args.link, args.dry_run)
+    report(args, cluster_library(args.cache, args.out, args.threshold, tree))
+    return EXIT_OK
+
+
+def cluster_library(
+    cache_path: Path, out: Path, threshold: float | None, tree: TreeOptions
+) -> dict[str, Any]:
+    """Cluster every face of a cache and write the raw tree; returns the counts."""
+    cache = load_cache(cache_path)
+    check_output(out, cache.meta["roots"], "manifest.json")
+    threshold = chosen(threshold, cache, "cluster")
+    groups = groups_of(average_linkage(cache.unit, threshold))
+    persons = {
+        numbered("person", number): rows
+        for number, rows in enumerate((rows for rows in groups if len(rows) > 1), 1)
+    }
+    singles = np.array([rows[0] for rows in groups if len(rows) == 1], dtype=np.intp)
+    manifest, wanted = raw_manifest(cache, cache_path, {"threshold": threshold}, persons, singles)
+    plan = write_tree(out, "manifest.json", manifest, wanted, tree)
+    return {"out": str(out), **manifest["counts"], **plan.counts()}
+
+
+def raw_manifest(
+    cache: FaceCache, cache_path: Path, params: dict[str, Any],
+    persons: dict[str, np.ndarray], singles: np.ndarray,
+) -> tuple[dict[str, Any], list[Placement]]:  # fmt: skip
+    """Manifest and placements of a raw tree from rows per person and single rows."""
+    library = Library(cache)
+    faceless = np.flatnonzero(cache.file_status == STATUS_NO_FACE)
+    wanted = []
+    for folder, files in [
+        *((person, cache.face_file[rows]) for person, rows in persons.items()),
+        ("_singletons", cache.face_file[singles]),
+        ("_noface", faceless),
+    ]:
+        wanted += library.placements(folder, np.unique(files).tolist())
+    manifest = {
+        **manifest_head("raw", cache, cache_path, params),
+        "counts": {
+            "faces": cache.faces, "persons": len(persons), "singletons": len(singles),
+            "without_face": len(faceless),
+        },
+        "persons": [
+            {"id": person, "face_count": len(rows),
+             "image_count": len(np.unique(cache.face_file[rows])), "faces": face_names(cache, rows)}
+            for person, rows in persons.items()
+        ],
+        "singletons": face_names(cache, singles),
+    }  # fmt: skip
+    return manifest, wanted
+
+
+def face_names(cache: FaceCache, rows: Iterable[int]) -> list[str]:
+    return [cache.face_ids[row] for row in rows]
+
+
+# ============================================================================
+# Command: refine
+# ============================================================================
+
+
+def add_refine_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    p.add_argument("out", type=Path, metavar="OUT", help="folder for faceset_NNN/")
+    add_refine_distances(p)
+    add_gate_options(p)
+    add_tree_options(p)
+
+
+def add_refine_distances(p: argparse.ArgumentParser) -> None:
+    add_distance_option(p, "--initial-threshold", "cluster", "first clustering stops here")
+    add_distance_option(p, "--merge-threshold", "merge", "centroids this close are one person")
+    add_distance_option(
+        p,
+        "--outlier-threshold",
+        "outlier",
+        f"farthest from the centroid, in clusters of {OUTLIER_MIN_CLUSTER} and more",
+    )
+
+
+def cmd_refine(args: argparse.Namespace) -> int:
+    """keep the clean, large identities as faceset_NNN/"""
+    tree = TreeOptions(args.link, args.dry_run)
+    report(args, refine_library(args.cache, args.out, refine_params(args), tree))
+    return EXIT_OK
+
+
+def refine_params(args: argparse.Namespace) -> Callable[[FaceCache], RefineParams]:
+    """Refine parameters once the cache, and with it the model's defaults, is known."""
+
+    def resolve(cache: FaceCache) -> RefineParams:
+        return RefineParams(
+            initial_threshold=chosen(args.initial_threshold, cache, "cluster"),
+            merge_threshold=chosen(args.merge_threshold, cache, "merge"),
+            outlier_threshold=chosen(args.outlier_threshold, cache, "outlier"),
+            copy_threshold=chosen(None, cache, "copy"),
+            min_faces=args.min_faces, min_short=args.min_short, min_blur=args.min_blur,
+            min_det_score=args.min_det_score,
+        )  # fmt: skip
+
+    return resolve
+
+
+def refine_library(
+    cache_path: Path, out: Path, params_for: Callable[[FaceCache], RefineParams],
+    tree: TreeOptions,
+) -> dict[str, Any]:  # fmt: skip
+    """Refine every face of a cache and write the face sets; returns the counts."""
+    cache = load_cache(cache_path)
+    check_output(out, cache.meta["roots"], "refine_manifest.json")
+    params = params_for(cache)
+    refined = refine_identities(cache, np.arange(cache.faces), params)
+    facesets = {
+        numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
+    }
+    manifest, wanted = refined_manifest(cache, cache_path, params, facesets, refined.dropped)
+    plan = write_tree(out, "refine_manifest.json", manifest, wanted, tree)
+    summary = [
+        {key: entry[key] for key in ("id", "face_count", "image_count", "alias_count")}
+        for entry in manifest["facesets"]
+    ]
+    return {"out": str(out), **manifest["counts"], **plan.counts(), "facesets": summary}
+
+
+def refined_manifest(
+    cache: FaceCache, cache_path: Path, params: RefineParams,
+    facesets: dict[str, np.ndarray], dropped: dict[str, int],
+) -> tuple[dict[str, Any], list[Placement]]:  # fmt: skip
+    """Manifest and placements of a refined tree from rows per face set."""
+    library = Library(cache)
+    entries, wanted = [], []
+    for name, rows in facesets.items():
+        files = np.unique(cache.face_file[rows]).tolist()
+        placed = library.placements(name, files)
+        wanted += placed
+        entries.append(
+            {
+                "id": name,
+                "face_count": len(rows),
+                "image_count": len(files),
+                "alias_count": len(placed) - len(files),
+                "faces": face_names(cache, rows),
+                "images": [item.dst for item in placed],
+            }  # fmt: skip
+        )
+    manifest = {
+        **manifest_head("refined", cache, cache_path, params),
+        "extended": False,
+        "counts": {
+            "faces": cache.faces, "faces_kept": sum(len(rows) for rows in facesets.values()),
+            "dropped": dropped,
+        },
+        "facesets": entries,
+        "seen": [sha[:16] for sha in cache.file_sha256.tolist()],
+    }  # fmt: skip
+    return manifest, wanted
+
+
+# ============================================================================
+# Command: dedup
+# ============================================================================
+
+
+def add_dedup_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    add_distance_option(p, "--threshold", "duplicate", "faces this close are one picture")
+
+
+def cmd_dedup(args: argparse.Namespace) -> int:
+    """report byte-identical files and near-duplicate faces as CACHE.duplicates.json"""
+    report(args, dedup_library(args.cache, args.threshold))
+    return EXIT_OK
+
+
+def dedup_library(cache_path: Path, threshold: float | None) -> dict[str, Any]:
+    """Write the duplicates report beside the cache; returns the counts."""
+    cache = load_cache(cache_path)
+    threshold = chosen(threshold, cache, "duplicate")
+    byte_groups = [
+        {"sha256": sha, "paths": paths}
+        for sha, paths in zip(cache.file_sha256.tolist(), cache.paths, strict=True)
+        if len(paths) > 1
+    ]
+    labels = near_duplicate_labels(cache.unit, threshold, cache.bbox)
+    worth = cache.det_score * cache.face_short * np.maximum(cache.blur, 1.0)
+    visual_groups = [
+        {
+            "faces": face_names(cache, rows),
+            "paths": [str(cache.file_path[file]) for file in cache.face_file[rows]],
+            "keep": cache.face_ids[rows[worth[rows].argmax()]],
+        }
+        for rows in groups_of(labels)
+        if len(np.unique(cache.face_file[rows])) > 1
+    ]
+    target = cache_path.with_suffix(".duplicates.json")
+    head = manifest_head("duplicates", cache, cache_path, {"threshold": threshold})
+    write_json(target, {**head, "byte_groups": byte_groups, "visual_groups": visual_groups})
+    return {
+        "report": str(target), "byte_groups": len(byte_groups),
+        "byte_copies": sum(len(group["paths"]) - 1 for group in byte_groups),
+        "visual_groups": len(visual_groups),
+        "visual_faces": sum(len(group["faces"]) for group in visual_groups),
+    }  # fmt: skip
+
+
+# ============================================================================
+# Command: extend
+# ============================================================================
+
+
+def add_extend_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    p.add_argument("raw_out", type=Path, metavar="RAW_OUT", help="folder that cluster wrote")
+    p.add_argument(
+        "--refine-out", type=Path, metavar="DIR", help="folder that refine wrote, to extend as well"
+    )
+    add_distance_option(p, "--threshold", "cluster", "new faces join a centroid this close")
+    add_tree_options(p)
+
+
+def cmd_extend(args: argparse.Namespace) -> int:
+    """fold new faces into existing persons and face sets; nothing is renumbered"""
+    cache = load_cache(args.cache)
+    raw = load_manifest(args.raw_out / "manifest.json", "raw", cache)
+    refined = None
+    if args.refine_out is not None:
+        refined = load_manifest(args.refine_out / "refine_manifest.json", "refined", cache)
+    tree = TreeOptions(args.link, args.dry_run)
+    threshold = chosen(args.threshold, cache, "cluster")
+    result = extend_raw(cache, args.cache, args.raw_out, raw, threshold, tree)
+    if refined is not None:
+        result |= extend_refined(cache, args.cache, args.refine_out, refined, tree)
+    report(args, result)
+    return EXIT_OK
+
+
+def join_centroids(
+    cache: FaceCache, rows: np.ndarray, groups: dict[str, np.ndarray], threshold: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Give each row to the nearest group centroid within threshold: (rows per group, the rest)."""
+    names = [name for name, members in groups.items() if len(members)]
+    centres = [centroid(cache.unit[groups[name]]) for name in names]
+    index, distance = nearest(cache.unit[rows], np.array(centres).reshape(len(names), -1))
+    near = distance <= threshold
+    return {name: rows[near & (index == at)] for at, name in enumerate(names)}, rows[~near]
+
+
+def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
+    """Unused numbered names after the highest one taken."""
+    last = max((int(name.rsplit("_", 1)[1]) for name in taken), default=0)
+    return (numbered(prefix, number) for number in itertools.count(last + 1))
+
+
+def extend_raw(
+    cache: FaceCache, cache_path: Path, out: Path, old: dict[str, Any], threshold: float,
+    tree: TreeOptions,
+) -> dict[str, Any]:  # fmt: skip
+    """Add faces the raw manifest does not know: to persons, as new persons, or as singletons.
+
+    An old singleton may found a new person together with a new face; its file stays where it is.
+    """
+    persons = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in old["persons"]}
+    singles = rows_of_faces(cache, old["singletons"])
+    known = np.concatenate([singles, *persons.values()])
+    new = np.setdiff1d(np.arange(cache.faces), known)
+    joined, rest = join_centroids(cache, new, persons, threshold)
+    persons = {name: np.concatenate([rows, joined.get(name, rows[:0])])
+               for name, rows in persons.items()}  # fmt: skip
+    loose = np.concatenate([rest, singles])
+    founders = [
+        rows
+        for rows in (loose[g] for g in groups_of(average_linkage(cache.unit[loose], threshold)))
+        if len(rows) > 1 and np.isin(rows, rest).any()
+    ]
+    names = next_names("person", persons)
+    persons |= {next(names): rows for rows in founders}
+    singles = np.setdiff1d(loose, np.concatenate([loose[:0], *founders]))
+    params = {**old["params"], "extend_threshold": threshold}
+    manifest, wanted = raw_manifest(cache, cache_path, params, persons, singles)
+    plan = write_tree(out, "manifest.json", manifest, wanted, tree, keep_stale=True)
+    return {
+        "raw_out": str(out), "new_faces": len(new), "joined_persons": len(new) - len(rest),
+        "new_persons": len(founders), **plan.counts(),
+    }  # fmt: skip
+
+
+def extend_refined(
+    cache: FaceCache, cache_path: Path, out: Path, old: dict[str, Any], tree: TreeOptions
+) -> dict[str, Any]:
+    """Add faces of photos the refine manifest has not seen: to face sets, or as new ones."""
+    params = RefineParams(**{item.name: old["params"][item.name] for item in fields(RefineParams)})
+    facesets = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in old["facesets"]}
+    owned = np.concatenate([np.zeros(0, np.intp), *facesets.values()])
+    seen = set(old["seen"])
+    unseen = np.array([sha[:16] not in seen for sha in cache.file_sha256.tolist()], dtype=bool)
+    new = np.setdiff1d(np.flatnonzero(unseen[cache.face_file]), owned)
+    good, dropped = gate_faces(cache, new, params.gates)
+    joined, _ = join_centroids(cache, good, facesets, params.outlier_threshold)
+    added = 0
+    for name, rows in joined.items():
+        kept, _ = one_face_per_photo(cache, rows, params.copy_threshold)
+        facesets[name] = np.concatenate([facesets[name], kept])
+        added += len(kept)
+    free = np.setdiff1d(np.arange(cache.faces), np.concatenate([owned, *facesets.values()]))
+    found = refine_identities(cache, free, params).identities if len(new) else []
+    founders = [rows for rows in found if np.isin(rows, new).any()]
+    names = next_names("faceset", facesets)
+    facesets |= {next(names): rows for rows in founders}
+    manifest, wanted = refined_manifest(
+        cache, cache_path, params, facesets, old["counts"]["dropped"]
+    )
+    manifest["extended"] = True
+    plan = write_tree(out, "refine_manifest.json", manifest, wanted, tree, keep_stale=True)
+    return {
+        "refine_out": str(out), "joined_facesets": added, "new_facesets": len(founders),
+        "failed_gates": dict(dropped),
+        "refined": plan.counts(),
+    }  # fmt: skip
+
+
+# ============================================================================
+# Command: export-swap
+# ============================================================================
+
+
+@dataclass(frozen=True)
+class ExportParams:
+    """What `export-swap` decides by; stored in every manifest it writes."""
+
+    top_n: int = TOP_N
+    outlier_threshold: float = EXPORT_OUTLIER_DISTANCE
+    duplicate_threshold: float = DUPLICATE_DISTANCE
+    same_face_threshold: float = SAME_FACE_DISTANCE
+    pad_ratio: float = PAD_RATIO
+    out_size: int = OUT_SIZE
+    min_face_short: float = EXPORT_MIN_SHORT
+    weights: QualityWeights = QualityWeights()
+    candidates: bool = False
+    candidate_match_threshold: float = CANDIDATE_DISTANCE
+    candidate_min_score: float = CANDIDATE_MIN_SCORE
+
+
+def add_export_swap_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    p.add_argument("refined", type=Path, metavar="REFINE_MANIFEST", help="refine_manifest.json")
+    p.add_argument("out", type=Path, metavar="OUT", help="folder for the swap-ready face sets")
+    p.add_argument(
+        "--raw-manifest",
+        type=Path,
+        metavar="FILE",
+        help="manifest.json of the raw tree; --candidates takes its singletons",
+    )
+    add_distance_option(
+        p,
+        "--outlier-threshold",
+        "export_outlier",
+        "farthest from the centroid; tighter than refine",
+    )
+    add_export_choices(p)
+    add_dry_run(p)
+    add_engine_options(p, detector=False)
+
+
+def add_export_choices(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("export")
+    group.add_argument(
+        "--top-n",
+        type=count,
+        default=TOP_N,
+        metavar="N",
+        help="faces in the small bundle (default: %(default)s)",
+    )
+    group.add_argument(
+        "--pad-ratio",
+        type=number_type(float, 0.0, 3.0, "a number from 0 to 3"),
+        default=PAD_RATIO,
+        metavar="SHARE",
+        help="border around the face box, of its longer edge (default: %(default)s)",
+    )
+    group.add_argument(
+        "--out-size",
+        type=pixels,
+        default=OUT_SIZE,
+        metavar="PX",
+        help="edge of the square PNGs (default: %(default)s)",
+    )
+    group.add_argument(
+        "--min-face-short",
+        type=at_least_0,
+        default=EXPORT_MIN_SHORT,
+        metavar="PX",
+        help="short edge of the face box (default: %(default)s)",
+    )
+    group.add_argument(
+        "--candidates",
+        action="store_true",
+        help="put matching singletons into _candidates/ for review",
+    )
+    add_distance_option(
+        group, "--candidate-match-threshold", "candidate", "singletons match a centroid this close"
+    )
+    group.add_argument(
+        "--candidate-min-score",
+        type=share,
+        default=CANDIDATE_MIN_SCORE,
+        metavar="SCORE",
+        help="quality a candidate needs (default: %(default)s)",
+    )
+    for item in fields(QualityWeights):
+        group.add_argument(
+            f"--weight-{item.name.replace('_', '-')}",
+            type=at_least_0,
+            default=item.default,
+            metavar="W",
+            help=f"weight of {item.name.replace('_', ' ')} (default: %(default)s)",
+        )
+
+
+def cmd_export_swap(args: argparse.Namespace) -> int:
+    """crop, rank and bundle every face set for face-swap programs"""
+    if args.candidates and args.raw_manifest is None:
+        raise SortFacesError("--candidates: needs --raw-manifest, which lists the singletons")
+    result = export_library(
+        args.cache, args.refined, args.raw_manifest, args.out, export_params(args),
+        engine_spec(args, False), args.threads, args.dry_run,
+    )  # fmt: skip
+    report(args, result)
+    return EXIT_OK
+
+
+def export_params(args: argparse.Namespace) -> Callable[[FaceCache], ExportParams]:
+    """Export parameters once the cache, and with it the model's defaults, is known."""
+    weights = {item.name: getattr(args, f"weight_{item.name}") for item in fields(QualityWeights)}
+    if not sum(weights.values()):
+        raise SortFacesError("--weight-*: all are 0; leave at least one above")
+
+    def resolve(cache: FaceCache) -> ExportParams:
+        return ExportParams(
+            top_n=args.top_n, pad_ratio=args.pad_ratio, out_size=args.out_size,
+            outlier_threshold=chosen(args.outlier_threshold, cache, "export_outlier"),
+            duplicate_threshold=chosen(None, cache, "duplicate"),
+            same_face_threshold=chosen(None, cache, "same_face"),
+            min_face_short=args.min_face_short, weights=QualityWeights(**weights),
+            candidates=args.candidates,
+            candidate_match_threshold=chosen(args.candidate_match_threshold, cache, "candidate"),
+            candidate_min_score=args.candidate_min_score,
+        )  # fmt: skip
+
+    return resolve
+
+
+@dataclass(frozen=True)
+class FacesetPlan:
+    """The faces of one set in rank order, and every face left out with its reason."""
+
+    name: str
+    rows: np.ndarray  # (k,) cache rows, best first
+    distance: np.ndarray  # (k,) to the centroid
+    kept_because: list[str]
+    dropped: list[dict[str, Any]]
+
+
+class ExportRun:
+    """One export: what is planned, and the means to carry it out."""
+
+    def __init__(
+        self, cache: FaceCache, cache_path: Path, out: Path, params: ExportParams,
+        engine: LazyEngine,
+    ) -> None:  # fmt: skip
+        self.cache, self.cache_path, self.out, self.params = cache, cache_path, out, params
+        self.engine = engine
+        self.library = Library(cache)
+        self.terms = cached_quality_terms(cache)  # (n, 5)
+        self.quality = composite_quality(self.terms, params.weights)  # (n,)
+        self.head = manifest_head("faceset", cache, cache_path, params)
+        order = np.argsort(cache.face_file, kind="stable")
+        self.faces_by_file = order, cache.face_file[order]
+
+    def neighbours(self, row: int) -> np.ndarray:
+        """(k, 4) boxes of the other faces in the photo of a face."""
+        order, files = self.faces_by_file
+        low, high = np.searchsorted(
+            files, [self.cache.face_file[row], self.cache.face_file[row] + 1]
+        )
+        return self.cache.bbox[[other for other in order[low:high] if other != row]]
+
+
+def cached_quality_terms(cache: FaceCache) -> np.ndarray:
+    """Quality terms of every face, (n, 5); without landmarks from the five key points."""
+    pose, outline = cache.pose.copy(), cache.kps
+    bare = np.flatnonzero(~cache.enriched)
+    for row in bare:
+        wh = tuple(cache.file_wh[cache.face_file[row]].tolist())
+        pose[row] = pose_from_kps(cache.kps[row : row + 1], wh)[0]
+    terms = quality_terms(pose, cache.det_score, outline, cache.kps, cache.face_short, cache.blur)
+    at = QUALITY_TERMS.index("landmark_symmetry")
+    for points in (cache.landmark_3d_68[..., :2], cache.landmark_2d_106):
+        have = np.isfinite(points).all(axis=(1, 2))
+        terms[have, at] = landmark_symmetry(points[have], cache.kps[have])
+    return terms
+
+
+def export_library(
+    cache_path: Path, refined_path: Path, raw_path: Path | None, out: Path,
+    params_for: Callable[[FaceCache], ExportParams], spec: EngineSpec, threads: int,
+    dry_run: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the swap-ready corpus of a refine manifest; returns the counts."""
+    cache = load_cache(cache_path)
+    refined = load_manifest(refined_path, "refined", cache)
+    raw = load_manifest(raw_path, "raw", cache) if raw_path is not None else None
+    check_output(out, cache.meta["roots"], "manifest.json")
+    params = params_for(cache)
+    if model_label(spec.model) != cache.meta["model"]:
+        raise SortFacesError(
+            f"{cache_path}: holds faces of {cache.meta['model']}; use --model {cache.meta['model']}"
+        )
+    spec = replace(spec, det_size=cache.meta["det_size"], det_threshold=cache.meta["det_threshold"])
+    run = ExportRun(cache, cache_path, out, params, LazyEngine(spec, threads))
+    plans = [
+        plan_faceset(run, entry["id"], rows_of_faces(cache, entry["faces"]))
+        for entry in refined["facesets"]
+    ]
+    if dry_run:
+        return {"out": str(out), "facesets": [
+            {"id": plan.name, "faces": len(plan.rows), "left_out": len(plan.dropped)}
+            for plan in plans]}  # fmt: skip
+    make_folder(out)
+    with locked(out / LOCK_NAME, str(out)):
+        return write_corpus(run, plans, raw, threads)
+
+
+def plan_faceset(run: ExportRun, name: str, rows: np.ndarray) -> FacesetPlan:
+    """Choose and rank the faces of one identity.
+
+    Size gate, outlier gate, then the best of each photo and of each group of near-duplicates.
+    """
+    cache, params = run.cache, run.params
+    dropped: list[dict[str, Any]] = []
+
+    def drop(gone: np.ndarray, reason: str, values: np.ndarray | None = None) -> None:
+        for at, row in enumerate(gone):
+            facts = {"face": cache.face_ids[row], "source": cache.file_path[cache.face_file[row]]}
+            number = {} if values is None else {"value": round(float(values[at]), 4)}
+            dropped.append({**facts, "reason": reason, **number})
+
+    small = cache.face_short[rows] < params.min_face_short
+    drop(rows[small], "face too small", cache.face_short[rows[small]])
+    rows = rows[~small]
+    centre = centroid(cache.unit[rows]) if len(rows) else np.zeros(cache.meta["dim"], np.float32)
+    distance = 1.0 - cache.unit[rows] @ centre
+    far = distance > params.outlier_threshold
+    if len(rows) < OUTLIER_MIN_CLUSTER:
+        far[:] = False
+    drop(rows[far], "outlier", distance[far])
+    rows = rows[~far]
+    because = {int(row): "passes every gate" for row in rows}
+    copies = near_duplicate_labels(cache.unit[rows], params.duplicate_threshold)
+    for labels, what in (
+        (cache.face_file[rows], "faces in its photo"),
+        (copies, "near-duplicates"),
+    ):
+        labels = dict(zip(rows.tolist(), labels.tolist(), strict=True))
+        rows = keep_best(run, [r for r in rows if r in because], labels, what, because, drop)
+    order = np.argsort(-run.quality[rows], kind="stable")
+    rows = rows[order]
+    distance = 1.0 - cache.unit[rows] @ centre
+    return FacesetPlan(name, rows, distance, [because[int(row)] for row in rows], dropped)
+
+
+def keep_best(
+    run: ExportRun, rows: Sequence[int], labels: dict[int, int], what: str,
+    because: dict[int, str], drop: Callable[..., None],
+) -> np.ndarray:  # fmt: skip
+    """The best face of each label; the others are dropped, and the winner knows why it stayed."""
+    rows = np.array(rows, dtype=np.intp)
+    kept = []
+    for group in groups_of(np.array([labels[int(row)] for row in rows], dtype=np.intp)):
+        ranked = rows[group][np.argsort(-run.quality[rows[group]], kind="stable")]
+        kept.append(ranked[0])
+        if len(ranked) > 1:
+            because[int(ranked[0])] = f"best of {len(ranked)} {what}"
+            drop(ranked[1:], f"not the best of {len(ranked)} {what}", run.quality[ranked[1:]])
+    return np.array(kept, dtype=np.intp)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Outcome of cutting one face out of its photo."""
+
+    row: int
+    png: bytes  # empty if it was not accepted
+    reason: str  # why not, or ""
+    pad: float
+    painted: bool  # neighbours were painted over
+
+
+def cut_face(run: ExportRun, row: int) -> Crop:
+    """Cut a face so that a consumer finds exactly this one face, trying CROP_VARIANTS in turn."""
+    import cv2
+
+    path = run.library.live_path(int(run.cache.face_file[row]))
+    if not path:
+        return Crop(row, b"", "photo gone or changed since embed", 0.0, False)
+    try:
+        photo = read_photo(path)
+    except PhotoError as error:
+        return Crop(row, b"", f"photo unreadable: {error}", 0.0, False)
+    bbox, others = run.cache.bbox[row], run.neighbours(row)
+    reason = ""
+    for scale, paint in CROP_VARIANTS:
+        pad = run.params.pad_ratio * scale
+        window = crop_square(bbox, photo.wh, pad)
+        crop = cut_window(
+            photo.image, window, run.params.out_size, others if paint else others[:0], bbox
+        )
+        reason, strangers = judge_crop(run, row, crop, window)
+        if not reason:
+            png = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+            return Crop(row, png, "", pad, paint)
+        others = np.concatenate([others, strangers])
+    return Crop(row, b"", reason, 0.0, False)
+
+
+def cut_window(
+    image: np.ndarray, window: tuple[int, int, int], size: int, paint: np.ndarray,
+    own: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Square (x, y, side) of a picture as (size, size, 3) uint8, border pixels repeated.
+
+    paint: (k, 4) boxes to cover with a smooth field of the surrounding colours; the face box
+    `own` and a margin around it are never covered.
+    """
+    import cv2
+
+    x, y, side = window
+    height, width = image.shape[:2]
+    part = image[max(y, 0) : min(y + side, height), max(x, 0) : min(x + side, width)]
+    part = cv2.copyMakeBorder(
+        part, max(-y, 0), max(y + side - height, 0), max(-x, 0), max(x + side - width, 0),
+        cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    if len(paint):
+        hidden = np.zeros((side, side), np.uint8)
+        for box in paint:
+            grown = grow_box(box, CROP_OWN_MARGIN) - (x, y, x, y)
+            x1, y1, x2, y2 = np.rint(np.clip(grown, 0, side)).astype(int)
+            hidden[y1:y2, x1:x2] = 255
+        x1, y1, x2, y2 = np.rint(
+            np.clip(grow_box(own, CROP_OWN_MARGIN) - (x, y, x, y), 0, side)
+        ).astype(int)
+        hidden[y1:y2, x1:x2] = 0
+        field = cv2.resize(cv2.resize(part, (6, 6), interpolation=cv2.INTER_AREA), (side, side))
+        part = np.where(hidden[..., None] > 0, field, part)
+    method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    return cv2.resize(part, (size, size), interpolation=method)
+
+
+def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
+    """A box (4,) grown on every side by a share of its longer edge."""
+    grow = margin * float(np.max(box[2:] - box[:2]))
+    return box + np.array([-grow, -grow, grow, grow])
+
+
+def judge_crop(
+    run: ExportRun, row: int, crop: np.ndarray, window: tuple[int, int, int]
+) -> tuple[str, np.ndarray]:
+    """Look at a crop as a consumer does: ("" or why it is refused, strangers' boxes (k, 4)).
+
+    At every detector size consumers offer there must be one face, in the right place, and it must
+    be the cached face. The strangers' boxes are in photo pixels, to be painted over next time.
+    """
+    engine = run.engine.get()
+    x, y, side = window
+    scale = len(crop) / side
+    expected = (run.cache.bbox[row] - (x, y, x, y)) * scale
+    for size in CONSUMER_DET_SIZES:
+        found = engine.detect(crop, size)
+        right = box_iou(expected, found.bbox) >= CROP_FACE_IOU
+        strangers = found.bbox[~right] / scale + (x, y, x, y)
+        if len(found) != 1:
+            return f"{len(found) or 'no'} faces in the crop at detector size {size}", strangers
+        if not right[0]:
+            return "another face stands in its place", strangers
+    seen = unit_rows(engine.embed(crop, found))[0]
+    distance = 1.0 - float(seen @ run.cache.unit[row])
+    if distance > run.params.same_face_threshold:
+        return f"the crop looks like someone else (distance {distance:.2f})", strangers
+    return "", strangers
+
+
+def write_corpus(
+    run: ExportRun, plans: Sequence[FacesetPlan], raw: dict[str, Any] | None, threads: int
+) -> dict[str, Any]:
+    """Write every face set, the candidates and the master manifest; returns the counts."""
+    out = run.out
+    recover_folders(out)
+    remove_unfinished(out)
+    master = load_master(out)
+    names = operator_names(out, plans, run.cache)
+    total = sum(len(plan.rows) for plan in plans)
+    ticks = iter(progress(range(total), total, "export"))
+    entries = []
+    for plan in plans:
+        entry = write_faceset(run, plan, names.get(plan.name, UNNAMED), threads, ticks)
+        if entry is None:
+            log.warning("%s: no face passed; nothing exported", plan.name)
+        else:
+            entries.append(entry)
+    next(ticks, None)
+    retire_facesets(out, {entry["id"] for entry in entries})
+    candidates = write_candidates(run, entries, raw, threads) if run.params.candidates else {}
+    counts = {
+        "facesets": len(entries), "faces": sum(entry["face_count"] for entry in entries),
+        "left_out": sum(entry["left_out"] for entry in entries), **candidates,
+    }  # fmt: skip
+    master = {
+        **run.head, "kind": "swap", "facesets": entries,
+        **{key: master.get(key, []) for key in ("masked", "thin_eras", "merged")},
+        "runs": [*master.get("runs", []), {"command": "export-swap", "at": now_text(),
+                 "params": asdict(run.params), "counts": counts}],
+    }  # fmt: skip
+    write_json(out / "manifest.json", master)
+    table = [{key: entry[key] for key in ("id", "name", "face_count", "left_out", "best", "bundle")}
+             for entry in entries]  # fmt: skip
+    return {"out": str(out), **counts, "facesets": table}
+
+
+UNNAMED = "unnamed"
+FOLDER_OLD = ".sort_faces-old-"  # the face set a new one is about to replace
+
+
+def load_master(out: Path) -> dict[str, Any]:
+    path = out / "manifest.json"
+    return read_json(path, "swap") if path.exists() else {}
+
+
+def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) -> dict[str, str]:
+    """What the operator wrote into NAME.txt, given to the new face set that shares most faces."""
+    named = []
+    for path in sorted(out.glob("faceset_*/NAME.txt")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            text = path.read_text(encoding="utf-8")
+            manifest = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
+            if text.strip() != UNNAMED:
+                faces = {face["face"] for face in manifest["faces"] + manifest["dropped"]}
+                named.append((faces, text))
+    names: dict[str, str] = {}
+    sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
+    pairs = [(len(faces & own), at, name) for at, (faces, _) in enumerate(named)
+             for name, own in sets.items() if faces & own]  # fmt: skip
+    used = set()
+    for _, at, name in sorted(pairs, reverse=True):
+        if at not in used and name not in names:
+            used.add(at)
+            names[name] = named[at][1]
+    for at, (_, text) in enumerate(named):
+        if at not in used:
+            log.warning("the name %r fits no face set any more", text.strip())
+    return names
+
+
+def write_faceset(
+    run: ExportRun, plan: FacesetPlan, name: str, threads: int, ticks: Iterator
+) -> dict[str, Any] | None:
+    """Build one face set in a hidden folder and swap it in; returns its master entry."""
+    stage = run.out / f"{PART_PREFIX}{plan.name}"
+    faces, dropped = [], list(plan.dropped)
+    facts = {int(row): (plan.distance[at], plan.kept_because[at])
+             for at, row in enumerate(plan.rows)}  # fmt: skip
+    for crop in ordered_map(functools.partial(cut_face, run), plan.rows.tolist(), threads):
+        next(ticks, None)
+        entry = face_entry(run, crop, *facts[crop.row])
+        if crop.reason:
+            dropped.append(
+                {key: entry[key] for key in ("face", "source")} | {"reason": crop.reason}
+            )
+            continue
+        entry = {"file": f"faces/{len(faces):03d}.png", "rank": len(faces), **entry}
+        write_part(stage / entry["file"], crop.png)
+        faces.append(entry)
+    if not faces:
+        shutil.rmtree(stage, ignore_errors=True)
+        return None
+    bundles = write_bundles(stage, plan.name, [face["file"] for face in faces], run.params.top_n)
+    grid = contact_sheet(
+        [stage / face["file"] for face in faces], [face["quality"] for face in faces]
+    )
+    write_part(stage / "previews" / "top_20_grid.jpg", grid)
+    write_part(stage / "NAME.txt", (name.strip() + "\n").encode())
+    own = ["manifest.json", "NAME.txt", "previews/top_20_grid.jpg", *bundles]
+    manifest = {
+        **run.head, "id": plan.name, "quality_terms": QUALITY_TERMS,
+        "counts": {"faces": len(faces), "dropped": len(dropped)},
+        "files": [*own, *(face["file"] for face in faces)], "faces": faces, "dropped": dropped,
+    }  # fmt: skip
+    write_json(stage / "manifest.json", manifest)
+    swap_folder(stage, run.out / plan.name)
+    return {
+        "id": plan.name, "name": name.strip(), "face_count": len(faces), "left_out": len(dropped),
+        "best": faces[0]["quality"], "bundle": f"{plan.name}/{bundles[0]}",
+        "full_bundle": f"{plan.name}/{bundles[1]}", "faces": [face["face"] for face in faces],
+    }  # fmt: skip
+
+
+def face_entry(run: ExportRun, crop: Crop, distance: float, because: str) -> dict[str, Any]:
+    """What a manifest tells of one exported face."""
+    cache, row = run.cache, crop.row
+    file = int(cache.face_file[row])
+    taken = cache.file_taken[file]
+    terms = dict(zip(QUALITY_TERMS, run.terms[row].round(4).tolist(), strict=True))
+    return {
+        "face": cache.face_ids[row],
+        "source": str(cache.file_path[file]),
+        "photo_sha256": str(cache.file_sha256[file]),
+        "sha256": hashlib.sha256(crop.png).hexdigest(),
+        "bbox": cache.bbox[row].round(1).tolist(),
+        "taken": None if math.isnan(taken) else taken,
+        "quality": round(float(run.quality[row]), 4),
+        "terms": terms,
+        "distance": round(float(distance), 4),
+        "pad": round(crop.pad, 3),
+        "neighbours_painted": crop.painted,
+        "kept_because": because,
+    }
+
+
+def write_part(path: Path, data: bytes) -> None:
+    """Write a file of a folder that nobody reads yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def write_bundles(stage: Path, name: str, faces: Sequence[str], top_n: int) -> list[str]:
+    """Write NAME_topN.fsz and NAME.fsz: flat, stored zips of PNGs; returns their names."""
+    names = [f"{name}_top{top_n}.fsz", f"{name}.fsz"]
+    for bundle, files in zip(names, (faces[:top_n], faces), strict=True):
+        with zipfile.ZipFile(stage / bundle, "w", zipfile.ZIP_STORED) as archive:
+            for file in files:
+                info = zipfile.ZipInfo(PurePosixPath(file).name, ZIP_DATE)
+                info.external_attr = 0o600 << 16
+                archive.writestr(info, (stage / file).read_bytes())
+    return names
+
+
+def contact_sheet(files: Sequence[Path], scores: Sequence[float]) -> bytes:
+    """JPEG grid of the best faces, each with its rank and score."""
+    import cv2
+
+    shown = min(len(files), GRID_COLUMNS * GRID_ROWS)
+    rows = math.ceil(shown / GRID_COLUMNS)
+    sheet = np.full((rows * GRID_CELL, GRID_COLUMNS * GRID_CELL, 3), 32, np.uint8)
+    for at in range(shown):
+        image = cv2.imdecode(np.frombuffer(files[at].read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        cell = cv2.resize(image, (GRID_CELL, GRID_CELL), interpolation=cv2.INTER_AREA)
+        cv2.rectangle(cell, (0, GRID_CELL - 20), (86, GRID_CELL), (0, 0, 0), -1)
+        cv2.putText(cell, f"{at}  {scores[at]:.2f}", (4, GRID_CELL - 5),
+                    cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)  # fmt: skip
+        y, x = at // GRID_COLUMNS * GRID_CELL, at % GRID_COLUMNS * GRID_CELL
+        sheet[y : y + GRID_CELL, x : x + GRID_CELL] = cell
+    return cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def swap_folder(stage: Path, target: Path) -> None:
+    """Put a finished folder in the place of the old one, with what others have put into that."""
+    old = target.with_name(FOLDER_OLD + target.name)
+    if target.exists():
+        carry_over(target, stage)
+        os.rename(target, old)
+    os.rename(stage, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def carry_over(old: Path, stage: Path) -> None:
+    """Copy every file of the old folder that the tool did not write itself."""
+    known: set[str] = set()
+    with contextlib.suppress(OSError, ValueError):
+        known = set(json.loads((old / "manifest.json").read_text(encoding="utf-8"))["files"])
+    for path in old.rglob("*"):
+        relative = path.relative_to(old).as_posix()
+        if path.is_file() and relative not in known and not (stage / relative).exists():
+            (stage / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, stage / relative)
+
+
+def recover_folders(out: Path) -> None:
+    """Finish the swaps a killed run left between its two renames."""
+    for old in out.glob(FOLDER_OLD + "*"):
+        target = old.with_name(old.name[len(FOLDER_OLD) :])
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(old, target)
+
+
+def retire_facesets(out: Path, wanted: set[str]) -> None:
+    """Set aside the folders of face sets the refine manifest no longer has."""
+    for folder in sorted(out.glob("faceset_*")):
+        if folder.name not in wanted and is_own_output(str(folder)):
+            log.info("%s: no longer a face set, moved to %s", folder.name, REMOVED_FOLDER)
+            set_aside(out, folder.name)
+
+
+def write_candidates(
+    run: ExportRun, entries: Sequence[dict[str, Any]], raw: dict[str, Any] | None, threads: int
+) -> dict[str, Any]:
+    """Offer good singletons for review: next to the face set they resemble, or as new groups."""
+    cache, params = run.cache, run.params
+    singles = rows_of_faces(cache, raw["singletons"] if raw else [])
+    exported = {face for entry in entries for face in entry["faces"]}
+    singles = np.array([row for row in singles if cache.face_ids[row] not in exported], np.intp)
+    good = singles[run.quality[singles] >= params.candidate_min_score]
+    groups = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in entries}
+    matched, rest = join_centroids(cache, good, groups, params.candidate_match_threshold)
+    folders = {f"to_{name}": rows for name, rows in matched.items() if len(rows)}
+    clusters = groups_of(average_linkage(cache.unit[rest], params.candidate_match_threshold))
+    new = [rest[group] for group in clusters if len(group) > 1]
+    folders |= {numbered("new", number): rows for number, rows in enumerate(new, 1)}
+    stage = run.out / f"{PART_PREFIX}_candidates"
+    faces, dropped = [], []
+    for folder, rows in folders.items():
+        distance = dict(zip(rows.tolist(), 1.0 - cache.unit[rows] @ centroid(
+            cache.unit[groups.get(folder[3:], rows)]), strict=True))  # fmt: skip
+        for crop in ordered_map(functools.partial(cut_face, run), rows.tolist(), threads):
+            entry = face_entry(run, crop, distance[crop.row], "candidate")
+            if crop.reason:
+                dropped.append(
+                    {"face": entry["face"], "source": entry["source"], "reason": crop.reason}
+                )
+                continue
+            name = f"{folder}/{entry['quality']:.2f}_{entry['face'].replace(':', '-')}.png"
+            write_part(stage / name, crop.png)
+            faces.append({"file": name, **entry})
+    files = ["manifest.json", *(face["file"] for face in faces)]
+    stage.mkdir(parents=True, exist_ok=True)
+    write_json(
+        stage / "manifest.json",
+        {**run.head, "kind": "candidates", "files": files, "faces": faces, "dropped": dropped},
+    )
+    swap_folder(stage, run.out / "_candidates")
+    return {"candidates": len(faces), "candidate_groups": len(folders)}
+
+
+# ============================================================================
+# Command: run
+# ============================================================================
+
+RUN_TREES = {"raw": "raw_full", "refined": "facesets_full", "swap": "facesets_swap_ready"}
+
+
+def add_run_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="folders of photos")
+    p.add_argument("out", type=Path, metavar="OUT", help="folder for the cache and all three trees")
+    p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
+    add_scan_options(p)
+    add_engine_options(p)
+    add_chain_options(p)
+
+
+def add_chain_options(p: argparse.ArgumentParser) -> None:
+    """Options of the steps after embed; the two outlier gates need two names here."""
+    add_distance_option(p, "--threshold", "cluster", "cluster: average linkage stops here")
+    add_refine_distances(p)
+    add_gate_options(p)
+    add_distance_option(
+        p, "--export-outlier-threshold", "export_outlier", "export-swap: farthest from the centroid"
+    )
+    add_export_choices(p)
+    p.add_argument(
+        "--link",
+        default="copy",
+        choices=["copy", "hard", "sym", "reflink"],
+        help="how photos are placed (default: %(default)s)",
+    )
+
+
+def cmd_run(args: argparse.Namespace) -> int:
+    """do the whole photo chain in one go: embed to swap-ready face sets"""
+    report(args, run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz"))
+    return EXIT_OK
+
+
+def run_chain(
+    args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
+) -> dict[str, Any]:
+    """Run every photo step over one cache; returns what the closing table shows."""
+    roots = source_roots(sources)
+    check_output(out / RUN_TREES["swap"], [str(root.resolve()) for root in roots], "manifest.json")
+    tree = TreeOptions(args.link)
+    export_args = argparse.Namespace(
+        **{**vars(args), "outlier_threshold": args.export_outlier_threshold}
+    )
+    steps: list[tuple[str, Callable[[], dict[str, Any]]]] = [
+        ("embed", lambda: embed_library(embed_options(args, sources, cache, True))),
+        ("enrich", lambda: enrich_library(cache, engine_spec(args, True), args.threads, False)),
+        ("cluster", lambda: cluster_library(cache, out / RUN_TREES["raw"], args.threshold, tree)),
+        ("refine", lambda: refine_library(
+            cache, out / RUN_TREES["refined"], refine_params(args), tree)),
+        ("dedup", lambda: dedup_library(cache, None)),
+        ("export-swap", lambda: export_library(
+            cache, out / RUN_TREES["refined"] / "refine_manifest.json",
+            out / RUN_TREES["raw"] / "manifest.json", out / RUN_TREES["swap"],
+            export_params(export_args), engine_spec(args, False), args.threads, False)),
+    ]  # fmt: skip
+    table, results = [], {}
+    for number, (name, step) in enumerate(steps, 1):
+        log.info("%d/%d %s", number, len(steps), name)
+        started = time.monotonic()
+        results[name] = step()
+        table.append({"step": name, "seconds": round(time.monotonic() - started, 1),
+                      "result": headline(results[name])})  # fmt: skip
+    return {"out": str(out), "cache": str(cache), "steps": table,
+            "facesets": results["export-swap"]["facesets"]}  # fmt: skip
+
+
+def headline(result: dict[str, Any]) -> str:
+    """The numbers of a step's result in one line."""
+    numbers = {key: value for key, value in result.items() if isinstance(value, int) and value}
+    return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in numbers.items())
+
+
+# ============================================================================
+# Command: demo
+# ============================================================================
+
+# The six people of t1.jpg, the group photo inside the insightface package: x1 y1 x2 y2 pixels.
+DEMO_FACES = {
+    "anna": (59, 263, 169, 396),
+    "bert": (269, 147, 371, 265),
+    "cleo": (465, 265, 573, 416),
+    "dora": (746, 339, 846, 481),
+    "emil": (905, 54, 1013, 204),
+    "finn": (1131, 271, 1226, 399),
+}
+DEMO_VARIANTS = 18  # photos per person
+DEMO_MIN_FACES = 6  # several variants turn out to be near-duplicates of each other, as they should
+DEMO_EDGE = 420  # px; edge of a made photo before it is scaled
+
+
+def add_demo_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "out",
+        nargs="?",
+        type=Path,
+        default=Path("work/demo"),
+        metavar="OUT",
+        help="folder for the made photos and all results (default: %(default)s)",
+    )
+    add_scan_options(p)
+    add_engine_options(p)
+    add_chain_options(p)
+    p.set_defaults(model=DLIB_MODEL, min_faces=DEMO_MIN_FACES)
+
+
+def cmd_demo(args: argparse.Namespace) -> int:
+    """make a small photo library and run the whole chain on it, offline"""
+    photos = args.out / "photos"
+    made = make_demo_library(photos)
+    out = args.out / "out"
+    result = run_chain(args, [photos], out, out / "faces.npz")
+    ready = out / RUN_TREES["swap"]
+    report(args, {"photos_made": made, "photos": str(photos), **result,
+                  "look_at": str(next(iter(sorted(ready.glob("*/previews/*.jpg"))), ready))})  # fmt: skip
+    return EXIT_OK
+
+
+def make_demo_library(folder: Path) -> int:
+    """Write photos of six people with what real libraries hold: copies, turned and broken files."""
+    import cv2
+
+    source = demo_photo()
+    group = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR)
+    rng = np.random.default_rng(7)
+    pictures: dict[str, bytes] = {"2019/group.jpg": source, "backup/group (copy).jpg": source}
+    for name, box in DEMO_FACES.items():
+        for number in range(DEMO_VARIANTS):
+            image = demo_variant(group, np.array(box, np.float32), rng)
+            path = f"{2012 + number % 9}/{name}_{20120101 + number % 9 * 10000}_{number:02d}.jpg"
+            pictures[path] = encode_jpeg(image, int(rng.integers(80, 96)))
+    some = sorted(pictures)
+    pictures["backup/Übersicht ☀ 日本.jpg"] = pictures[some[3]]  # a byte-identical copy
+    turned = turn_upright(cv2.imdecode(np.frombuffer(pictures[some[5]], np.uint8), 1), 8)
+    pictures["2020/turned by the camera.jpg"] = with_orientation(encode_jpeg(turned, 90), 6)
+    pictures["2020/half group.jpg"] = encode_jpeg(cv2.resize(group, None, fx=0.75, fy=0.75), 90)
+    pictures["2020/no face.png"] = cv2.imencode(
+        ".png", np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 320, 3))
+    )[1].tobytes()
+    pictures["2020/broken.jpg"] = b"\xff\xd8\xff\xe0 this is no picture"
+    for name, data in pictures.items():
+        path = folder / name
+        if not path.exists() or path.read_bytes() != data:
+            write_bytes(path, data)
+    return len(pictures)
+
+
+def demo_photo() -> bytes:
+    """The group photo that ships inside the insightface package."""
+    spec = importlib.util.find_spec("insightface")
+    path = Path(spec.origin).parent / "data" / "images" / "t1.jpg" if spec else None
+    if path is None or not path.exists():
+        raise SortFacesError(
+            "demo: the insightface package is missing; pip install -r requirements.txt"
+        )
+    return path.read_bytes()
+
+
+def demo_variant(group: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One face of the group as another photo: own frame, tilt, perspective, light and noise."""
+    import cv2
+
+    edge = float(np.max(box[2:] - box[:2]))
+    middle = (box[:2] + box[2:]) / 2
+    reach = edge * rng.uniform(0.85, 1.25)
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32) * reach
+    tilt = math.radians(rng.uniform(-14, 14))
+    turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
+    corners = corners @ turn.T + middle + rng.uniform(-0.12, 0.12, (4, 2)) * edge
+    target = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * DEMO_EDGE
+    warp = cv2.getPerspectiveTransform(corners.astype(np.float32), target)
+    image = cv2.warpPerspective(
+        group, warp, (DEMO_EDGE, DEMO_EDGE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+    )
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    light = (image / 255.0) ** rng.uniform(0.6, 1.6) * rng.uniform(0.9, 1.1, 3)
+    noisy = light * 255.0 + rng.normal(0, rng.uniform(1, 6), image.shape)
+    image = np.clip(noisy, 0, 255).astype(np.uint8)
+    scale = rng.uniform(0.8, 1.6)
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+
+def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    import cv2
+
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """Put an EXIF orientation into a JPEG without touching its pixels."""
+    import PIL.Image
+
+    exif = PIL.Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    block = exif.tobytes()
+    return jpeg[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
+
+
+# ============================================================================
+# Command: status
+# ============================================================================
+
+
+def add_status_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("path", type=Path, metavar="CACHE|OUT", help="a cache or an output folder")
+
+
+def cmd_status(args: argparse.Namespace) -> int:
+    """say what is in a cache or an output folder"""
+    if args.path.is_dir():
+        report(args, folder_status(args.path))
+    else:
+        report(args, cache_status(args.path))
+    return EXIT_OK
+
+
+def cache_status(path: Path) -> dict[str, Any]:
+    """Counts per stage of a cache, and how far the photos on disk have moved on."""
+    cache = load_cache(path)
+    library = Library(cache)
+    gone = sum(not library.live_path(row) for row in range(cache.files))
+    taken = cache.file_taken[np.isfinite(cache.file_taken)]
+    years = [datetime.fromtimestamp(t, timezone.utc).year for t in (taken.min(), taken.max())] \
+        if len(taken) else []  # fmt: skip
+    return {
+        "cache": str(path), "model": cache.meta["model"], "recognizer": cache.meta["recognizer"],
+        "detector": f"{cache.meta['det_size']} px, score {cache.meta['det_threshold']}",
+        "sources": cache.meta["roots"], "photos": cache.files, "copies": len(cache.alias_path),
+        "with_faces": int(np.count_nonzero(cache.file_status == STATUS_FACES)),
+        "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
+        "unreadable": int(np.count_nonzero(cache.file_status == STATUS_UNREADABLE)),
+        "gone_or_changed": gone, "faces": cache.faces,
+        "enriched": int(np.count_nonzero(cache.enriched)),
+        "passing_the_gates": len(gate_faces(cache, np.arange(cache.faces), Gates())[0]),
+        "years": "-".join(map(str, years)),
+        "journal_bytes": journal_path(path).stat().st_size if journal_path(path).exists() else 0,
+    }  # fmt: skip
+
+
+def folder_status(path: Path) -> dict[str, Any]:
+    """Counts of one output tree, or of every tree below a folder `run` wrote."""
+    rows = []
+    for folder in [path, *(path / name for name in RUN_TREES.values())]:
+        for name, kind in (("manifest.json", "raw"), ("manifest.json", "swap"),
+                           ("refine_manifest.json", "refined")):  # fmt: skip
+            with contextlib.suppress(SortFacesError):
+                rows.append(tree_status(folder, read_json(folder / name, kind)))
+    caches = sorted(path.glob("*.npz"))
+    if not rows and not caches:
+        raise SortFacesError(f"{path}: neither a cache nor an output of {TOOL}; name one")
+    result: dict[str, Any] = {"folder": str(path)}
+    for cache in caches:
+        result |= cache_status(cache)
+    return {**result, "trees": rows} if rows else result
+
+
+def tree_status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """One line of counts for a tree, with the files its manifest names that are not there."""
+    groups = manifest.get("persons", manifest.get("facesets", []))
+    files = [
+        *manifest.get("placed", {}),
+        *(group["bundle"] for group in groups if "bundle" in group),
+    ]
+    return {
+        "tree": folder.name, "kind": manifest["kind"], "groups": len(groups),
+        "faces": sum(group["face_count"] for group in groups), "files": len(files),
+        "missing": sum(not os.path.lexists(folder / name) for name in files),
+        "unfinished": any(folder.glob("*.pending")), "written": manifest["created"],
+    }  # fmt: skip
+
+
+# ============================================================================
+# Command: doctor
+# ============================================================================
+
+DOCTOR_ROUNDS = 3  # timed passes over the sample photo
+DOCTOR_MODULES = (
+    *("numpy", "scipy", "cv2", "PIL", "pillow_heif", "onnxruntime", "insightface", "dlib"),
+    *("filelock", "tqdm"),
+)
+
+
+def add_doctor_options(p: argparse.ArgumentParser) -> None:
+    add_engine_options(p)
+
+
+def cmd_doctor(args: argparse.Namespace) -> int:
+    """check engines, providers and tools, and say what to do about what is missing"""
+    spec = engine_spec(args, True)
+    checks = [
+        *doctor_packages(),
+        doctor_engine(
+            replace(spec, model=DLIB_MODEL, provider="auto", require_gpu=False), args.threads
+        ),
+        *([doctor_engine(spec, args.threads)] if spec.model != DLIB_MODEL else []),
+        doctor_ffmpeg(),
+    ]
+    report(args, {"python": platform.python_version(), "system": platform.platform(),
+                  "cores": usable_cores(), "checks": checks})  # fmt: skip
+    wanted = [check for check in checks if check["what"] in ("packages", f"engine {spec.model}")]
+    return EXIT_OK if all(check["ok"] for check in wanted) else EXIT_FOUND_WRONG
+
+
+def doctor_packages() -> list[dict[str, Any]]:
+    """Whether the packages are there, and only one onnxruntime among them."""
+    from importlib.metadata import packages_distributions
+
+    providers = packages_distributions().get("onnxruntime", [])
+    owners = sorted({name for name in providers if name.startswith("onnxruntime")})
+    missing = [name for name in DOCTOR_MODULES if importlib.util.find_spec(name) is None]
+    checks = [doctor_line(
+        "packages", not missing, "all there" if not missing else f"missing: {', '.join(missing)}",
+        "pip install -r requirements.txt")]  # fmt: skip
+    if len(owners) > 1:
+        checks.append(doctor_line(
+            "onnxruntime", False, f"{' and '.join(owners)} overwrite each other",
+            f"pip uninstall {' '.join(owners)}, then install the one you need"))  # fmt: skip
+    return checks
+
+
+def doctor_engine(spec: EngineSpec, threads: int) -> dict[str, Any]:
+    """Load an engine and time it on the sample photo, without downloading anything."""
+    what = f"engine {spec.model}"
+    folder = model_folder(spec)
+    try:
+        if spec.model != DLIB_MODEL and not folder.is_dir():
+            raise SortFacesError(f"weights not in {folder}; {where_to_put(spec)}")
+        engine = load_engine(spec, threads)
+        image = decode_photo(demo_photo()).image
+    except SortFacesError as error:
+        return doctor_line(what, False, *str(error).split("; ", 1))
+    rounds = [(engine, image)] * (DOCTOR_ROUNDS * threads)
+    face_records(engine, image, Passes(), False)
+    started = time.monotonic()
+    faces = list(ordered_map(lambda job: face_records(*job, Passes(), False), rounds, threads))
+    rate = len(rounds) / (time.monotonic() - started)
+    return doctor_line(
+        what,
+        True,
+        f"{engine.provider}, {rate:.1f} photos/s, {len(faces[0])} faces found, "
+        f"landmarks {'yes' if engine.has_landmarks else 'no'}"
+        + (", for offline use: buffalo_l is far more accurate" * (spec.model == DLIB_MODEL)),
+    )
+
+
+def doctor_ffmpeg() -> dict[str, Any]:
+    """ffmpeg of the system, else of the imageio-ffmpeg wheel; only video needs it."""
+    found = shutil.which("ffmpeg")
+    if found is None and importlib.util.find_spec("imageio_ffmpeg") is not None:
+        import imageio_ffmpeg
+
+        with contextlib.suppress(RuntimeError):
+            found = imageio_ffmpeg.get_ffmpeg_exe()
+    return doctor_line(
+        "ffmpeg", found is not None, found or "not found", "pip install imageio-ffmpeg"
+    )
+
+
+def doctor_line(what: str, ok: bool, finding: str, advice: str = "") -> dict[str, Any]:
+    return {"what": what, "ok": ok, "finding": finding, "what_to_do": "" if ok else advice}
+
+
+# ============================================================================
+# Entry point
+# ============================================================================
+
+COMMANDS: dict[str, tuple[Callable, Callable]] = {  # in pipeline order
+    "embed": (add_embed_options, cmd_embed),
+    "cluster": (add_cluster_options, cmd_cluster),
+    "refine": (add_refine_options, cmd_refine),
+    "dedup": (add_dedup_options, cmd_dedup),
+    "extend": (add_extend_options, cmd_extend),
+    "enrich": (add_enrich_options, cmd_enrich),
+    "export-swap": (add_export_swap_options, cmd_export_swap),
+    "run": (add_run_options, cmd_run),
+    "demo": (add_demo_options, cmd_demo),
+    "status": (add_status_options, cmd_status),
+    "doctor": (add_doctor_options, cmd_doctor),
+}
+LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, from the registry of commands."""
+    parser = argparse.ArgumentParser(
+        prog=TOOL, description=__doc__.split("\n\nContents", 1)[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="exit codes: 0 done, 1 ran and found something wrong, 2 bad usage or input, "
+        "130 interrupted",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"{TOOL} {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (add_options, handler) in COMMANDS.items():
+        p = commands.add_parser(name, help=handler.__doc__, description=handler.__doc__)
+        add_options(p)
+        p.add_argument("--json", action="store_true", help="print the result as JSON")
+        p.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
+        p.set_defaults(handler=handler, log_file=name in LOGGED_COMMANDS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. Only bugs leave a traceback."""
+    args = build_parser().parse_args(argv)
+    os.umask(0o077)  # photos of faces are nobody else's business
+    start_logging(args)
+    try:
+        return args.handler(args)
+    except SortFacesError as error:
+        return complain(args.command, str(error))
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - `| head` has what it wanted
+            return EXIT_OK
+        where = f"{error.filename}: " if error.filename else ""
+        return complain(args.command, f"{where}{error.strerror or error}; mend that and run again")
+    except KeyboardInterrupt:
+        complain(args.command, "interrupted; run the same command again to go on")
+        return EXIT_INTERRUPTED
+
+
+def complain(command: str, message: str) -> int:
+    """Print the one line that explains a failure; returns the exit code for it."""
+    line = " ".join(message.split())
+    print(f"{TOOL} {command}: {line}", file=sys.stderr)
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(log.makeRecord(TOOL, logging.ERROR, "", 0, line, (), None))
+    return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C
+    sys.exit(main())
