@@ -163,6 +163,7 @@ PART_PREFIX = ".sort_faces-part-"  # unfinished writes; removed by the next run
 REMOVED_FOLDER = "_removed"  # what a re-run no longer wants but cannot make again
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the zip epoch: same faces, same bytes
 
+LOG_INTERVAL = 15.0  # seconds between progress lines where stderr is no terminal
 LOG_FOLDER = Path(__file__).resolve().parent / "work" / "logs"
 
 log = logging.getLogger(TOOL)
@@ -977,7 +978,6 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file while writing; a second writer is told who holds it."""
     from filelock import FileLock, Timeout
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_name(path.name + ".holder")
     lock = FileLock(path, timeout=0)
     try:
@@ -993,9 +993,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             holder.unlink()
-        lock.release()
-        with contextlib.suppress(OSError):
-            path.unlink()
+        lock.release()  # the file stays: removing it would let two writers hold two locks
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -1304,6 +1302,19 @@ def load_cache(path: Path) -> FaceCache:
     return fold_records(cache, records)
 
 
+def locked_cache(path: Path) -> contextlib.AbstractContextManager[None]:
+    if not path.parent.is_dir():
+        raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
+    return locked(path.with_name(path.name + ".lock"), f"cache {path}")
+
+
+def check_model(cache: FaceCache, path: Path, spec: EngineSpec) -> None:
+    """Refuse to mix the embeddings of two models."""
+    own = cache.meta["model"]
+    if own != model_label(spec.model):
+        raise SortFacesError(f"{path}: holds faces of {own}; use --model {own} or another cache")
+
+
 def read_npz(path: Path) -> FaceCache:
     damaged = f"{path}: is no readable cache"
     advice = "restore it from a backup, or move it away and embed again"
@@ -1609,7 +1620,12 @@ DLIB_CHIP, DLIB_CHIP_PADDING = 150, 0.25  # input of dlib_face_recognition_resne
 
 # Mean of the raw embeddings, 128 float16 in base64; measured by tests/bench/measure_dlib.py on
 # half of the people of a labelled library (docs/analysis/dlib.md), the thresholds on the other.
-DLIB_MEAN = ""
+DLIB_MEAN = (
+    "FK6ZLd4r2qk/rmikE6TRrrkwZKwVMhKpw7Mqp+anNjDxsCKwMa8crY8iISkzJ0UmNrDttJGspa27Kj2tJyGsK8Wx"
+    "26pIKEsseapbrKYyeSWqsQUgnyoGNJUy+R4pJqWsSS89tDgqpjA0L+cs7izEsCYkQDDbsdUsCi1erg+oJaljMbct"
+    "I653sFUxorDVqcQsCq4UsTe03Cf4NQcwcrGJIuaszqMPKOkpo6yaqb2t8yRSMkenh6X+MgQeC563KKYqc6+bolSv"
+    "FaWMKBWufSHWLbuxQDEApxqmEqJVpQGt+JuRMduzijKxMWQZPDDuK6krm5fxnkCwn64BKGGmmyUCKQ=="
+)
 DLIB_THRESHOLDS = Thresholds(cluster=0.45)
 
 
@@ -2459,14 +2475,14 @@ def progress(items: Iterable, total: int, label: str) -> Iterable:
 
 
 def progress_lines(items: Iterable, total: int, label: str) -> Iterator:
-    """Yield the items; log count, rate and time left at every tenth and every minute."""
+    """Yield the items; log count, rate and time left every LOG_INTERVAL seconds."""
     started = spoken = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if done == total or done * 10 // total > (done - 1) * 10 // total or now - spoken > 60:
+        if now - spoken > LOG_INTERVAL:
             spoken = now
-            rate = done / max(now - started, 1e-3)
+            rate = done / (now - started)
             left = (total - done) / rate
             log.info("%s: %d/%d, %.1f/s, %.0f s left", label, done, total, rate, left)
 
@@ -2814,9 +2830,12 @@ def embed_library(options: EmbedOptions) -> dict[str, Any]:
         log.info("%s: skipped, an output of this tool", folder)
     if not files:
         raise SortFacesError(f"{', '.join(map(str, options.sources))}: no photos found there")
+    engine = LazyEngine(options.spec, options.threads)
+    if not cache_exists(options.cache):
+        engine.get()  # nothing is written before the models are known to work
     make_folder(options.cache.absolute().parent)
-    with locked(options.cache.with_name(options.cache.name + ".lock"), f"cache {options.cache}"):
-        run = EmbedRun(options, roots, files)
+    with locked_cache(options.cache):
+        run = EmbedRun(options, roots, files, engine)
         run.execute()
         cache = run.finish()
     return {
@@ -2846,31 +2865,27 @@ class EmbedRun:
     """One pass over a library: which files are new, whose bytes are known, what to compute."""
 
     def __init__(
-        self, options: EmbedOptions, roots: Sequence[Path], files: Sequence[FoundFile]
+        self,
+        options: EmbedOptions,
+        roots: Sequence[Path],
+        files: Sequence[FoundFile],
+        engine: LazyEngine,
     ) -> None:
-        self.options, self.roots, self.files = options, roots, files
+        self.options, self.roots, self.files, self.engine = options, roots, files, engine
         self.counts: Counter[str] = Counter()
         self.failed: list[str] = []
-        self.cache = load_cache(options.cache) if cache_exists(options.cache) else None
-        self.meta = self.cache.meta if self.cache else None
-        self.check_model()
-        self.paths = known_paths(self.cache) if self.cache else {}
+        if cache_exists(options.cache):
+            self.cache = load_cache(options.cache)
+            check_model(self.cache, options.cache, options.spec)
+        else:
+            self.cache = empty_cache(engine.get().meta())
+        self.paths = known_paths(self.cache)
         self.paths_of: dict[str, list[str]] = defaultdict(list)
         for path, (sha, _, _) in self.paths.items():
             self.paths_of[sha].append(path)
-        shas = self.cache.file_sha256.tolist() if self.cache else []
+        shas = self.cache.file_sha256.tolist()
         self.redo = {sha for row, sha in enumerate(shas) if self.wants_redo(row)}
-        self.engine = LazyEngine(options.spec, options.threads)
-        self.journal: Journal | None = None
-
-    def check_model(self) -> None:
-        """Refuse to mix embeddings of two models in one cache."""
-        asked = model_label(self.options.spec.model)
-        if self.meta is not None and self.meta["model"] != asked:
-            raise SortFacesError(
-                f"{self.options.cache}: holds faces of {self.meta['model']}, not {asked}; "
-                f"use --model {self.meta['model']} or another cache"
-            )
+        self.journal = Journal(options.cache, self.cache.meta)
 
     def wants_redo(self, row: int) -> bool:
         """Whether a photo that did not change must be looked at again all the same."""
@@ -2892,8 +2907,7 @@ class EmbedRun:
                 self.store(item, result)
             self.forget_missing()
         finally:
-            if self.journal is not None:
-                self.journal.close()
+            self.journal.close()
 
     def is_unchanged(self, file: FoundFile) -> bool:
         sha, *facts = self.paths.get(file.path, (None,))
@@ -2920,7 +2934,9 @@ class EmbedRun:
 
     def note_path(self, file: FoundFile, sha: str) -> None:
         """Record one more path of known bytes; paths they moved away from are forgotten."""
-        self.append("path", path=file.path, sha256=sha, size=file.size, mtime_ns=file.mtime_ns)
+        self.journal.append(
+            "path", path=file.path, sha256=sha, size=file.size, mtime_ns=file.mtime_ns
+        )
         for old in self.paths_of[sha]:
             if old != file.path and self.is_gone(old):
                 self.forget(old)
@@ -2933,7 +2949,8 @@ class EmbedRun:
             if result["error"].startswith("changed"):
                 return  # its hash is no longer its own; the next run sees it anew
         facts = {key: item[key] for key in ("path", "sha256", "size", "mtime_ns")}
-        self.append("photo", passes=self.options.passes_label(), **facts, **result)
+        self.check_recognizer()
+        self.journal.append("photo", passes=self.options.passes_label(), **facts, **result)
         self.paths_of[item["sha256"]].append(item["path"])
         self.counts["new"] += 1
 
@@ -2954,37 +2971,28 @@ class EmbedRun:
         return here and not os.path.lexists(path)
 
     def forget(self, path: str) -> None:
-        self.append("gone", path=path)
+        self.journal.append("gone", path=path)
         self.counts["gone"] += 1
 
-    def append(self, op: str, **record: Any) -> None:
-        if self.journal is None:
-            self.meta = self.meta or self.engine.get().meta()
-            self.check_recognizer()
-            self.journal = Journal(self.options.cache, self.meta)
-        self.journal.append(op, **record)
-
     def check_recognizer(self) -> None:
-        """The same name may hide other weights: compare them once a photo has needed them."""
-        engine = self.engine.engine
-        if engine is not None and engine.recognizer != self.meta["recognizer"]:
+        """The same name may hide other weights: compare them with what the cache was made with."""
+        own, made_with = self.engine.get().recognizer, self.cache.meta["recognizer"]
+        if own != made_with:
             raise SortFacesError(
-                f"{self.options.cache}: made with another {self.meta['model']} recogniser "
-                f"({self.meta['recognizer']}, not {engine.recognizer}); use another cache"
+                f"{self.options.cache}: made with another {self.cache.meta['model']} recogniser "
+                f"({made_with}, not {own}); use another cache"
             )
 
     def finish(self) -> FaceCache:
         """Compact the journal into the cache and remember where the photos lie."""
-        if self.journal is None and not journal_path(self.options.cache).exists():
-            if self.cache is None:
-                raise SortFacesError(
-                    f"{self.failed[0]}; no file could be read, so no cache was written"
-                )
-            cache, known = self.cache, set(self.cache.meta["roots"])
-            if known >= {str(root.resolve()) for root in self.roots}:
-                return cache
+        roots = {str(root.resolve()) for root in self.roots}
+        written = journal_path(self.options.cache).exists()
+        if not written and not self.cache.files:
+            raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
+        if not written and roots <= set(self.cache.meta["roots"]):
+            return self.cache
         cache = load_cache(self.options.cache)
-        roots = {*cache.meta["roots"], *(str(root.resolve()) for root in self.roots)}
+        roots |= set(cache.meta["roots"])
         cache = replace(cache, meta={**cache.meta, "roots": sorted(roots)})
         save_cache(self.options.cache, cache)
         return cache
@@ -3027,12 +3035,9 @@ def enrich_library(
 
     A pack without landmark models is an error only where `required`; a chain goes on without.
     """
-    with locked(path.with_name(path.name + ".lock"), f"cache {path}"):
+    with locked_cache(path):
         cache = load_cache(path)
-        if cache.meta["model"] != model_label(spec.model):
-            raise SortFacesError(
-                f"{path}: holds faces of {cache.meta['model']}; use --model {cache.meta['model']}"
-            )
+        check_model(cache, path, spec)
         lacking = np.flatnonzero(~cache.enriched)
         items, lost = enrich_queue(cache, lacking)
         engine = LazyEngine(spec, threads)
@@ -3613,10 +3618,7 @@ def export_library(
     raw = load_manifest(raw_path, "raw", cache) if raw_path is not None else None
     check_output(out, cache.meta["roots"], "manifest.json")
     params = params_for(cache)
-    if model_label(spec.model) != cache.meta["model"]:
-        raise SortFacesError(
-            f"{cache_path}: holds faces of {cache.meta['model']}; use --model {cache.meta['model']}"
-        )
+    check_model(cache, cache_path, spec)
     spec = replace(spec, det_size=cache.meta["det_size"], det_threshold=cache.meta["det_threshold"])
     run = ExportRun(cache, cache_path, out, params, LazyEngine(spec, threads))
     plans = [
@@ -3811,7 +3813,9 @@ def write_corpus(
             entries.append(entry)
     next(ticks, None)
     retire_facesets(out, {entry["id"] for entry in entries})
-    candidates = write_candidates(run, entries, raw, threads) if run.params.candidates else {}
+    candidates = {}
+    if run.params.candidates and raw is not None:
+        candidates = write_candidates(run, candidate_groups(run, entries, raw), threads)
     counts = {
         "facesets": len(entries), "faces": sum(entry["face_count"] for entry in entries),
         "left_out": sum(entry["left_out"] for entry in entries), **candidates,
@@ -3874,9 +3878,7 @@ def write_faceset(
         next(ticks, None)
         entry = face_entry(run, crop, *facts[crop.row])
         if crop.reason:
-            dropped.append(
-                {key: entry[key] for key in ("face", "source")} | {"reason": crop.reason}
-            )
+            dropped.append(left_out(entry, crop.reason))
             continue
         entry = {"file": f"faces/{len(faces):03d}.png", "rank": len(faces), **entry}
         write_part(stage / entry["file"], crop.png)
@@ -3925,6 +3927,11 @@ def face_entry(run: ExportRun, crop: Crop, distance: float, because: str) -> dic
         "neighbours_painted": crop.painted,
         "kept_because": because,
     }
+
+
+def left_out(entry: dict[str, Any], reason: str) -> dict[str, Any]:
+    """A face_entry that did not make it, as manifests list it."""
+    return {"face": entry["face"], "source": entry["source"], "reason": reason}
 
 
 def write_part(path: Path, data: bytes) -> None:
@@ -4003,44 +4010,49 @@ def retire_facesets(out: Path, wanted: set[str]) -> None:
             set_aside(out, folder.name)
 
 
-def write_candidates(
-    run: ExportRun, entries: Sequence[dict[str, Any]], raw: dict[str, Any] | None, threads: int
-) -> dict[str, Any]:
-    """Offer good singletons for review: next to the face set they resemble, or as new groups."""
+def candidate_groups(
+    run: ExportRun, entries: Sequence[dict[str, Any]], raw: dict[str, Any]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{folder: (rows, centroid)} of good singletons: near a face set, or near each other."""
     cache, params = run.cache, run.params
-    singles = rows_of_faces(cache, raw["singletons"] if raw else [])
     exported = {face for entry in entries for face in entry["faces"]}
-    singles = np.array([row for row in singles if cache.face_ids[row] not in exported], np.intp)
+    singles = rows_of_faces(cache, (face for face in raw["singletons"] if face not in exported))
     good = singles[run.quality[singles] >= params.candidate_min_score]
-    groups = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in entries}
-    matched, rest = join_centroids(cache, good, groups, params.candidate_match_threshold)
-    folders = {f"to_{name}": rows for name, rows in matched.items() if len(rows)}
-    clusters = groups_of(average_linkage(cache.unit[rest], params.candidate_match_threshold))
-    new = [rest[group] for group in clusters if len(group) > 1]
-    folders |= {numbered("new", number): rows for number, rows in enumerate(new, 1)}
+    sets = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in entries}
+    matched, rest = join_centroids(cache, good, sets, params.candidate_match_threshold)
+    groups = {
+        f"to_{name}": (rows, centroid(cache.unit[sets[name]]))
+        for name, rows in matched.items()
+        if len(rows)
+    }
+    labels = average_linkage(cache.unit[rest], params.candidate_match_threshold)
+    new = [rest[group] for group in groups_of(labels) if len(group) > 1]
+    for number, rows in enumerate(new, 1):
+        groups[numbered("new", number)] = rows, centroid(cache.unit[rows])
+    return groups
+
+
+def write_candidates(
+    run: ExportRun, groups: dict[str, tuple[np.ndarray, np.ndarray]], threads: int
+) -> dict[str, Any]:
+    """Write _candidates/ anew; returns the counts."""
     stage = run.out / f"{PART_PREFIX}_candidates"
     faces, dropped = [], []
-    for folder, rows in folders.items():
-        distance = dict(zip(rows.tolist(), 1.0 - cache.unit[rows] @ centroid(
-            cache.unit[groups.get(folder[3:], rows)]), strict=True))  # fmt: skip
+    for folder, (rows, centre) in groups.items():
         for crop in ordered_map(functools.partial(cut_face, run), rows.tolist(), threads):
-            entry = face_entry(run, crop, distance[crop.row], "candidate")
+            distance = 1.0 - float(run.cache.unit[crop.row] @ centre)
+            entry = face_entry(run, crop, distance, "candidate")
             if crop.reason:
-                dropped.append(
-                    {"face": entry["face"], "source": entry["source"], "reason": crop.reason}
-                )
+                dropped.append(left_out(entry, crop.reason))
                 continue
             name = f"{folder}/{entry['quality']:.2f}_{entry['face'].replace(':', '-')}.png"
             write_part(stage / name, crop.png)
             faces.append({"file": name, **entry})
     files = ["manifest.json", *(face["file"] for face in faces)]
-    stage.mkdir(parents=True, exist_ok=True)
-    write_json(
-        stage / "manifest.json",
-        {**run.head, "kind": "candidates", "files": files, "faces": faces, "dropped": dropped},
-    )
+    manifest = {**run.head, "kind": "candidates", "files": files, "faces": faces}
+    write_json(stage / "manifest.json", {**manifest, "dropped": dropped})
     swap_folder(stage, run.out / "_candidates")
-    return {"candidates": len(faces), "candidate_groups": len(folders)}
+    return {"candidates": len(faces), "candidate_groups": len(groups)}
 
 
 # ============================================================================
@@ -4431,9 +4443,17 @@ COMMANDS: dict[str, tuple[Callable, Callable]] = {  # in pipeline order
 LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor"}
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, but a usage error is one line like every other error of ours."""
+
+    def error(self, message: str) -> None:
+        print(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line, from the registry of commands."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=TOOL, description=__doc__.split("\n\nContents", 1)[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="exit codes: 0 done, 1 ran and found something wrong, 2 bad usage or input, "

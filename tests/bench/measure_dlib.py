@@ -29,8 +29,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
-import sort_faces  # noqa: E402
 from metrics import bcubed_scores, mixed_groups, pairwise_scores  # noqa: E402
+
+import sort_faces  # noqa: E402
 from sort_faces import (  # noqa: E402
     CONSUMER_DET_SIZES,
     CROP_FACE_IOU,
@@ -45,6 +46,7 @@ from sort_faces import (  # noqa: E402
     box_iou,
     centroid,
     crop_square,
+    cut_window,
     groups_of,
     merge_by_centroid,
     read_photo,
@@ -53,9 +55,12 @@ from sort_faces import (  # noqa: E402
     unit_rows,
 )
 
-Variant = Callable[[Engine, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray] | None]
+# A face found: box (4,) and raw embedding (128,), or None. A variant makes another form of a photo
+# (h, w, 3) and finds the face with this box in it again.
+Found = tuple[np.ndarray, np.ndarray] | None
+Variant = Callable[[Engine, np.ndarray, np.ndarray], Found]
 
-CACHE_VERSION = 1  # raise when a variant or the choice of the main face changes
+CACHE_VERSION = 2  # raise when a variant or the choice of the main face changes
 DIM = 128  # of dlib_face_recognition_resnet_model_v1
 SIZE_CLASSES = (2, 7)  # faces; the sample has people with 1, with 3-6 and with 18-20
 COARSE_STEP, FINE_STEP = 0.05, 0.025  # of the cluster sweep
@@ -91,7 +96,7 @@ class Sample:
 # ============================================================================
 
 
-def main_face(engine: Engine, image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def main_face(engine: Engine, image: np.ndarray) -> Found:
     """Box (4,) and raw embedding (128,) of the face nearest the middle; None without a face."""
     found = engine.detect(image)
     if not len(found):
@@ -104,7 +109,7 @@ def main_face(engine: Engine, image: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def face_at(
     engine: Engine, image: np.ndarray, expected: np.ndarray, det_size: int | None = None
-) -> tuple[np.ndarray, np.ndarray] | None:
+) -> Found:
     """Box and raw embedding of the face found again where it must be; None if it is not."""
     found = engine.detect(image, det_size)
     if not len(found):
@@ -124,11 +129,12 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-def reencoded(engine: Engine, image: np.ndarray, bbox: np.ndarray, quality: int):
+def reencoded(engine: Engine, image: np.ndarray, bbox: np.ndarray, quality: int) -> Found:
+    """The picture saved as JPEG once more."""
     return face_at(engine, jpeg(image, quality), bbox)
 
 
-def smaller(engine: Engine, image: np.ndarray, bbox: np.ndarray, quality: int):
+def smaller(engine: Engine, image: np.ndarray, bbox: np.ndarray, quality: int) -> Found:
     """The picture at SMALLER of its size, then saved as JPEG."""
     import cv2
 
@@ -136,25 +142,20 @@ def smaller(engine: Engine, image: np.ndarray, bbox: np.ndarray, quality: int):
     return face_at(engine, jpeg(small, quality), bbox * SMALLER)
 
 
-def mirrored(engine: Engine, image: np.ndarray, bbox: np.ndarray):
+def mirrored(engine: Engine, image: np.ndarray, bbox: np.ndarray) -> Found:
+    """The picture seen in a mirror."""
     width = image.shape[1]
     box = np.array([width - bbox[2], bbox[1], width - bbox[0], bbox[3]], np.float32)
     return face_at(engine, np.ascontiguousarray(image[:, ::-1]), box)
 
 
-def cropped(engine: Engine, image: np.ndarray, bbox: np.ndarray, pad: float, det_size: int):
-    """The face in an export crop: crop_square with `pad`, missing parts black, OUT_SIZE px."""
-    import cv2
-
-    height, width = image.shape[:2]
-    x, y, side = crop_square(bbox, (width, height), pad)
-    crop = np.zeros((side, side, 3), np.uint8)
-    x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + side, width), min(y + side, height)
-    crop[y1 - y : y2 - y, x1 - x : x2 - x] = image[y1:y2, x1:x2]
-    scale = OUT_SIZE / side
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    crop = cv2.resize(crop, (OUT_SIZE, OUT_SIZE), interpolation=method)
-    expected = (bbox - np.array([x, y, x, y])) * scale
+def cropped(
+    engine: Engine, image: np.ndarray, bbox: np.ndarray, pad: float, det_size: int
+) -> Found:
+    """The face in a crop as export-swap cuts it, looked at with a consumer's detector size."""
+    x, y, side = crop_square(bbox, (image.shape[1], image.shape[0]), pad)
+    crop = cut_window(image, (x, y, side), OUT_SIZE, np.zeros((0, 4)), bbox)
+    expected = (bbox - np.array([x, y, x, y])) * (OUT_SIZE / side)
     return face_at(engine, crop, expected.astype(np.float32), det_size)
 
 
@@ -344,14 +345,13 @@ def print_cluster_sweep(title: str, unit: np.ndarray, person: np.ndarray) -> Non
     print_table(title, ["cluster", *GROUPING_HEAD], sorted(rows, key=lambda values: values[0]))
 
 
-def print_merge_sweep(unit: np.ndarray, person: np.ndarray, cluster: float) -> None:
+def print_merge_sweep(title: str, unit: np.ndarray, person: np.ndarray, cluster: float) -> None:
     """merge_by_centroid after average linkage at `cluster`; the first row is without it."""
     before = average_linkage(unit, cluster)
     rows: list[list[object]] = [["none", *grouping_row(person, before)]]
     for distance in MERGE_SWEEP:
         labels = merge_by_centroid(unit, before, float(distance))
         rows.append([float(distance), *grouping_row(person, labels)])
-    title = f"merge_by_centroid after average linkage at {cluster:g}"
     print_table(title, ["merge", *GROUPING_HEAD], rows)
 
 
@@ -411,7 +411,7 @@ def nearest_identity(unit: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, 
     return names[distance.argmin(axis=1)], distance.min(axis=1)
 
 
-def print_candidate_sweep(unit: np.ndarray, person: np.ndarray) -> None:
+def print_candidate_sweep(title: str, unit: np.ndarray, person: np.ndarray) -> None:
     """Single faces against the identities: faces that have one, and faces that have none."""
     name, distance = nearest_identity(unit, person)
     sizes = dict(zip(*np.unique(person, return_counts=True), strict=True))
@@ -429,16 +429,17 @@ def print_candidate_sweep(unit: np.ndarray, person: np.ndarray) -> None:
         )  # fmt: skip
     head = ["candidate", "to the right identity", "to a wrong one", "strangers taken in",
             "right among taken"]  # fmt: skip
-    print_table(f"Single faces against identities of {MIN_IDENTITY} faces and more", head, rows)
+    print_table(title, head, rows)
 
 
 def again_distances(held: Sample, again_raw: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
     """Cosine distance of every held-back face to each of its variants, NaN if not found again."""
-    unit = unit_rows(held.raw - mean)
-    return {
-        name: 1.0 - np.einsum("nd,nd->n", unit, unit_rows(again_raw[:, at] - mean))
-        for at, name in enumerate(variants())
-    }
+    unit, distances = unit_rows(held.raw - mean), {}
+    for at, name in enumerate(variants()):
+        found = np.isfinite(again_raw[:, at]).all(axis=1)  # unit_rows would make NaN a zero row
+        again = unit_rows(np.where(found[:, None], again_raw[:, at], 0.0) - mean)
+        distances[name] = np.where(found, 1.0 - np.einsum("nd,nd->n", unit, again), np.nan)
+    return distances
 
 
 def print_again(held: Sample, again_bbox: np.ndarray, distances: dict[str, np.ndarray]) -> None:
@@ -488,15 +489,19 @@ def print_closest(title: str, held: Sample, mean: np.ndarray, same: bool, count:
 # ============================================================================
 
 
-def print_grouping_tables(everyone: Sample, held: Sample, mean: np.ndarray, args) -> None:
+def print_grouping_tables(
+    everyone: Sample, held: Sample, mean: np.ndarray, args: argparse.Namespace
+) -> None:
     """Everything that groups faces: cluster, merge, outlier and candidate."""
     unit, person = unit_rows(held.raw - mean), held.person
-    print_cluster_sweep(f"Average linkage, held-back half ({len(unit)} faces)", unit, person)
-    print_cluster_sweep(
-        f"Average linkage, both halves ({len(everyone.raw)} faces; the mean knows half of them)",
-        unit_rows(everyone.raw - mean), everyone.person,
-    )  # fmt: skip
-    print_merge_sweep(unit, person, args.cluster)
+    all_unit = unit_rows(everyone.raw - mean)
+    half = f"held-back half ({len(unit)} faces)"
+    both = f"both halves ({len(all_unit)} faces; the mean knows half of them)"
+    print_cluster_sweep(f"Average linkage, {half}", unit, person)
+    print_cluster_sweep(f"Average linkage, {both}", all_unit, everyone.person)
+    step = f"merge_by_centroid after average linkage at {args.cluster:g}"
+    print_merge_sweep(f"{step}, {half}", unit, person, args.cluster)
+    print_merge_sweep(f"{step}, {both}", all_unit, everyone.person, args.cluster)
     groups = merged_groups(unit, person, args.cluster, args.merge)
     where = f"cluster {args.cluster:g}, merge {args.merge:g}"
     print_outlier_sweep(
@@ -508,7 +513,9 @@ def print_grouping_tables(everyone: Sample, held: Sample, mean: np.ndarray, args
         f"trim_outliers on the {len(planted)} people of {OUTLIER_MIN_CLUSTER} faces and more, "
         f"each with the {PLANTED} strangers most like them planted", unit, planted,
     )  # fmt: skip
-    print_candidate_sweep(unit, person)
+    step = f"Single faces against identities of {MIN_IDENTITY} faces and more"
+    print_candidate_sweep(f"{step}, {half}", unit, person)
+    print_candidate_sweep(f"{step}, {both}", all_unit, everyone.person)
 
 
 def print_single_face_tables(
