@@ -95,7 +95,8 @@ RECORD_SCHEMA = 1  # of one journal / results line
 
 # Photos. Suffixes are only a filter for the scan; the decoder looks at the bytes.
 PHOTO_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .heic .heif .hif .avif".split()
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
+    | {".heic", ".heif", ".hif", ".avif"}
 )
 SKIPPED_FOLDERS = frozenset(  # thumbnails and bins that NAS and desktop systems leave behind
     {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
@@ -267,7 +268,7 @@ class FaceCache:
                 raise SortFacesError(f"cache: {name} has the wrong length; it is damaged")
         for name in ("face_file", "alias_file"):
             rows = getattr(self, name)
-            if len(rows) and not (0 <= rows.min() and rows.max() < self.files):
+            if len(rows) and (rows.min() < 0 or rows.max() >= self.files):
                 raise SortFacesError(f"cache: {name} points outside the files; it is damaged")
 
     @property
@@ -308,10 +309,9 @@ class FaceCache:
         return np.isfinite(self.pose).all(axis=1)
 
 
-FACE_ARRAYS = (
-    "face_file face_index bbox det_score kps face_short blur embedding "
-    "landmark_2d_106 landmark_3d_68 pose"
-).split()
+FACE_ARRAYS = tuple(  # one row a face; they follow face_file in the class
+    itertools.dropwhile(lambda name: name != "face_file", (item.name for item in fields(FaceCache)))
+)
 LANDMARK_SHAPES = {"landmark_2d_106": (106, 2), "landmark_3d_68": (68, 3), "pose": (3,)}
 
 
@@ -730,9 +730,13 @@ QUALITY_TERMS = tuple(item.name for item in fields(QualityWeights))
 
 
 def quality_terms(
-    pose: np.ndarray, det_score: np.ndarray, outline: np.ndarray, kps: np.ndarray,
-    face_short: np.ndarray, blur: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+    pose: np.ndarray,
+    det_score: np.ndarray,
+    outline: np.ndarray,
+    kps: np.ndarray,
+    face_short: np.ndarray,
+    blur: np.ndarray,
+) -> np.ndarray:
     """The five terms of the composite score, (n, 5) float64 in [0, 1], in QUALITY_TERMS order.
 
     pose (n, 3) degrees pitch yaw roll; det_score (n,); outline (n, k, 2) landmarks or key
@@ -1256,18 +1260,29 @@ def empty_cache(meta: dict[str, Any]) -> FaceCache:
 
     return FaceCache(
         meta=meta,
-        file_path=zeros((), "U1"), file_sha256=zeros((), "U64"), file_size=zeros((), np.int64),
-        file_mtime_ns=zeros((), np.int64), file_wh=zeros((2,), np.int32),
-        file_taken=zeros((), np.float64), file_status=zeros((), np.uint8),
-        file_error=zeros((), "U1"), file_passes=zeros((), "U1"),
-        alias_path=zeros((), "U1"), alias_file=zeros((), np.int32),
-        alias_size=zeros((), np.int64), alias_mtime_ns=zeros((), np.int64),
-        face_file=zeros((), np.int32), face_index=zeros((), np.int16),
-        bbox=zeros((4,), np.float32), det_score=zeros((), np.float32),
-        kps=zeros((5, 2), np.float32), face_short=zeros((), np.float32),
-        blur=zeros((), np.float32), embedding=zeros((meta["dim"],), np.float32),
+        file_path=zeros((), "U1"),
+        file_sha256=zeros((), "U64"),
+        file_size=zeros((), np.int64),
+        file_mtime_ns=zeros((), np.int64),
+        file_wh=zeros((2,), np.int32),
+        file_taken=zeros((), np.float64),
+        file_status=zeros((), np.uint8),
+        file_error=zeros((), "U1"),
+        file_passes=zeros((), "U1"),
+        alias_path=zeros((), "U1"),
+        alias_file=zeros((), np.int32),
+        alias_size=zeros((), np.int64),
+        alias_mtime_ns=zeros((), np.int64),
+        face_file=zeros((), np.int32),
+        face_index=zeros((), np.int16),
+        bbox=zeros((4,), np.float32),
+        det_score=zeros((), np.float32),
+        kps=zeros((5, 2), np.float32),
+        face_short=zeros((), np.float32),
+        blur=zeros((), np.float32),
+        embedding=zeros((meta["dim"],), np.float32),
         **{name: zeros(shape, np.float32) for name, shape in LANDMARK_SHAPES.items()},
-    )  # fmt: skip
+    )
 
 
 def journal_path(path: Path) -> Path:
@@ -1353,9 +1368,8 @@ def save_cache(path: Path, cache: FaceCache) -> None:
         if not np.isfinite(arrays[name]).any():
             del arrays[name]  # not enriched yet: no gigabytes of NaN
     meta = np.array(json.dumps({**cache.meta, "version": VERSION}))
-    with writing(path) as part:
-        with open(part, "wb") as stream:
-            np.savez(stream, meta=meta, **arrays)
+    with writing(path) as part, open(part, "wb") as stream:
+        np.savez(stream, meta=meta, **arrays)
     with contextlib.suppress(FileNotFoundError):
         journal_path(path).unlink()
 
@@ -1401,7 +1415,7 @@ class Journal:
     def append(self, op: str, **record: Any) -> None:
         """Write one line and hand it to the operating system; survives a kill of this process."""
         if self.stream is None:
-            self.stream = open(self.path, "a+b")
+            self.stream = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the run
             self.cut_torn_line()
             if self.stream.tell() == 0:
                 self.write({"op": "meta", "schema": RECORD_SCHEMA, "meta": self.meta})
@@ -1499,8 +1513,11 @@ def rebuild_cache(
     canonical = dict(zip(cache.file_sha256.tolist(), cache.file_path.tolist(), strict=True))
     for path, (sha, _, _) in paths.items():
         paths_of[sha].insert(0 if canonical.get(sha) == path else len(paths_of[sha]), path)
-    old = [row for row, sha in enumerate(cache.file_sha256.tolist())
-           if sha in paths_of and sha not in photos]  # fmt: skip
+    old = [
+        row
+        for row, sha in enumerate(cache.file_sha256.tolist())
+        if sha in paths_of and sha not in photos
+    ]
     new = [record for sha, record in photos.items() if sha in paths_of]
     shas = cache.file_sha256[old].tolist() + [record["sha256"] for record in new]
     main = [paths_of[sha][0] for sha in shas]
@@ -1508,8 +1525,11 @@ def rebuild_cache(
     row_of = np.full(cache.files, -1, dtype=np.int64)
     row_of[old] = np.arange(len(old))
     kept = np.flatnonzero(row_of[cache.face_file] >= 0)
-    faces = [(len(old) + at, index, face) for at, record in enumerate(new)
-             for index, face in enumerate(record["faces"])]  # fmt: skip
+    faces = [
+        (len(old) + at, index, face)
+        for at, record in enumerate(new)
+        for index, face in enumerate(record["faces"])
+    ]
 
     def join(name: str, values: list[Any]) -> np.ndarray:
         have = getattr(cache, name)
@@ -1523,8 +1543,9 @@ def rebuild_cache(
     def face_arrays(key: str) -> np.ndarray:
         shape = getattr(cache, key).shape[1:]
         blank = np.full(shape, np.nan, np.float32)
-        return join(key, [unpack_floats(face[key], shape) if key in face else blank
-                          for _, _, face in faces])  # fmt: skip
+        return join(
+            key, [unpack_floats(face[key], shape) if key in face else blank for _, _, face in faces]
+        )
 
     return FaceCache(
         meta=cache.meta,
@@ -1556,8 +1577,12 @@ def apply_enrichment(cache: FaceCache, enriched: dict[str, list[dict[str, Any]]]
         return cache
     arrays = {name: getattr(cache, name).copy() for name in LANDMARK_SHAPES}
     sha_of = cache.file_sha256.tolist()
-    row_at = {(sha_of[f], i): row for row, (f, i) in enumerate(
-        zip(cache.face_file.tolist(), cache.face_index.tolist(), strict=True))}  # fmt: skip
+    row_at = {
+        (sha_of[f], i): row
+        for row, (f, i) in enumerate(
+            zip(cache.face_file.tolist(), cache.face_index.tolist(), strict=True)
+        )
+    }
     for sha, faces in enriched.items():
         for face in faces:
             row = row_at.get((sha, face["index"]))
@@ -1595,9 +1620,13 @@ PROVIDERS = {  # --provider -> onnxruntime names, best first; `auto` tries them 
     "openvino": ("OpenVINOExecutionProvider",),
     "cpu": ("CPUExecutionProvider",),
 }
-ONNX_PACKAGE = {"cuda": "onnxruntime-gpu", "rocm": "onnxruntime-migraphx",
-                "directml": "onnxruntime-directml", "coreml": "onnxruntime",
-                "openvino": "onnxruntime-openvino"}  # fmt: skip
+ONNX_PACKAGE = {
+    "cuda": "onnxruntime-gpu",
+    "rocm": "onnxruntime-migraphx",
+    "directml": "onnxruntime-directml",
+    "coreml": "onnxruntime",
+    "openvino": "onnxruntime-openvino",
+}
 PACK_URL = "https://github.com/deepinsight/insightface/releases/tag/model-zoo"
 
 # Head model for solvePnP, arbitrary units, y up, z towards the lens: outer eye corners, nose tip,
@@ -1621,12 +1650,21 @@ DLIB_CHIP, DLIB_CHIP_PADDING = 150, 0.25  # input of dlib_face_recognition_resne
 # Mean of the raw embeddings, 128 float16 in base64; measured by tests/bench/measure_dlib.py on
 # half of the people of a labelled library (docs/analysis/dlib.md), the thresholds on the other.
 DLIB_MEAN = (
-    "FK6ZLd4r2qk/rmikE6TRrrkwZKwVMhKpw7Mqp+anNjDxsCKwMa8crY8iISkzJ0UmNrDttJGspa27Kj2tJyGsK8Wx"
-    "26pIKEsseapbrKYyeSWqsQUgnyoGNJUy+R4pJqWsSS89tDgqpjA0L+cs7izEsCYkQDDbsdUsCi1erg+oJaljMbct"
-    "I653sFUxorDVqcQsCq4UsTe03Cf4NQcwcrGJIuaszqMPKOkpo6yaqb2t8yRSMkenh6X+MgQeC563KKYqc6+bolSv"
-    "FaWMKBWufSHWLbuxQDEApxqmEqJVpQGt+JuRMduzijKxMWQZPDDuK6krm5fxnkCwn64BKGGmmyUCKQ=="
+    "Bq67LR8sjqp7riuljaS2ruEwiawSMk6pzrOPp5ynOzD3sEqw1K4xrWki+SipJjkmVrDqtICse63LKUWthCJpLNyx"
+    "Cqt/KJYse6o5rH0y1STSseMV9SoJNLYyIR0SJUqsmS9UtMwpszBNL9AsGi3WsBIkWjDIsbEs6yzsruOnk6mGMcct"
+    "Vq56sG4xirALqhAtJa4CsUu05ybhNbQvbLFGItGsaqAVJj4qj6x3qfCtmCNlMuSnv6UCM6INEpptKLgqiq/po4Cv"
+    "DKVtKDeuSBwzLsaxKzGopwOlWqQ/prCsv5qEMeyzkzKoMbOQQDC0KxwrWpruoTGwxq7GJy2npSTsKA=="
 )
-DLIB_THRESHOLDS = Thresholds(cluster=0.45)
+DLIB_THRESHOLDS = Thresholds(
+    cluster=0.40,
+    merge=0.25,
+    outlier=0.40,
+    export_outlier=0.35,
+    candidate=0.40,
+    duplicate=0.05,
+    copy=0.15,
+    same_face=0.30,
+)
 
 
 @functools.cache
@@ -1664,10 +1702,16 @@ class Engine:
     def meta(self) -> dict[str, Any]:
         """What a cache made with this engine must remember."""
         return {
-            "schema": CACHE_SCHEMA, "tool": TOOL, "version": VERSION, "model": self.model,
-            "recognizer": self.recognizer, "dim": self.dim, "det_size": self.det_size,
-            "det_threshold": self.det_threshold, "roots": [],
-        }  # fmt: skip
+            "schema": CACHE_SCHEMA,
+            "tool": TOOL,
+            "version": VERSION,
+            "model": self.model,
+            "recognizer": self.recognizer,
+            "dim": self.dim,
+            "det_size": self.det_size,
+            "det_threshold": self.det_threshold,
+            "roots": [],
+        }
 
 
 class InsightFaceEngine(Engine):
@@ -2034,15 +2078,24 @@ def add_tiles(engine: Engine, image: np.ndarray, whole: Detections) -> Detection
         found = engine.detect(np.ascontiguousarray(image[y1:y2, x1:x2]))
         inner = np.array([x1 > 0, y1 > 0, x2 < width, y2 < height])
         edge = np.stack(
-            [found.bbox[:, 0] <= 1, found.bbox[:, 1] <= 1,
-             found.bbox[:, 2] >= x2 - x1 - 1, found.bbox[:, 3] >= y2 - y1 - 1], axis=1
-        )  # fmt: skip
+            [
+                found.bbox[:, 0] <= 1,
+                found.bbox[:, 1] <= 1,
+                found.bbox[:, 2] >= x2 - x1 - 1,
+                found.bbox[:, 3] >= y2 - y1 - 1,
+            ],
+            axis=1,
+        )
         found = found.take(np.flatnonzero(~(edge & inner).any(axis=1)))
         parts.append(shifted(found, x1, y1))
     return distinct_faces(
-        Detections(*(np.concatenate([getattr(part, item.name) for part in parts])
-                     for item in fields(Detections)))
-    )  # fmt: skip
+        Detections(
+            *(
+                np.concatenate([getattr(part, item.name) for part in parts])
+                for item in fields(Detections)
+            )
+        )
+    )
 
 
 def detect_padded(engine: Engine, image: np.ndarray) -> Detections:
@@ -2214,18 +2267,21 @@ class TreePlan:
 
     def counts(self) -> dict[str, int]:
         return {
-            "files_placed": len(self.place), "files_moved": len(self.move),
-            "files_removed": len(self.stale), "files_kept": self.kept,
+            "files_placed": len(self.place),
+            "files_moved": len(self.move),
+            "files_removed": len(self.stale),
+            "files_kept": self.kept,
             "files_missing": len(self.missing),
-        }  # fmt: skip
+        }
 
 
 class Library:
-    """Where the photos of a cache lie now."""
+    """A cache, and where its photos lie now."""
 
-    def __init__(self, cache: FaceCache) -> None:
-        self.cache = cache
+    def __init__(self, cache: FaceCache, path: Path) -> None:
+        self.cache, self.path = cache, path
         self.facts = known_paths(cache)
+        self.row_of_sha = {sha: row for row, sha in enumerate(cache.file_sha256.tolist())}
         self.live: dict[int, str] = {}
 
     def live_path(self, row: int) -> str:
@@ -2234,6 +2290,11 @@ class Library:
             paths = (path for path in self.cache.paths[row] if self.unchanged(path))
             self.live[row] = next(paths, "")
         return self.live[row]
+
+    def holds(self, sha256: str) -> bool:
+        """Whether a file with these bytes still lies among the photos."""
+        row = self.row_of_sha.get(sha256)
+        return row is not None and bool(self.live_path(row))
 
     def unchanged(self, path: str) -> bool:
         try:
@@ -2262,12 +2323,16 @@ class Library:
 
 
 def plan_tree(
-    out: Path, wanted: Sequence[Placement], owned: dict[str, str], keep_stale: bool
+    out: Path,
+    wanted: Sequence[Placement],
+    owned: dict[str, str],
+    library: Library,
+    keep_stale: bool,
 ) -> TreePlan:
     """Compare a tree on disk with what is wanted in it.
 
-    owned: {dst: sha256} the tool placed earlier. Raises SortFacesError where a wanted name is
-    taken by a file that is not ours.
+    owned: {dst: sha256} the tool placed earlier. keep_stale leaves what is no longer wanted.
+    Raises SortFacesError where a wanted name is taken by a file that is not ours.
     """
     names = {item.dst for item in wanted}
     stale = {dst: sha for dst, sha in owned.items() if dst not in names}
@@ -2279,14 +2344,7 @@ def plan_tree(
     place, move, missing, kept = [], [], [], 0
     for item in wanted:
         path = out / item.dst
-        if (
-            os.path.isfile(path)
-            and path.stat().st_size == item.size
-            and (
-                owned.get(item.dst) == item.sha256
-                or (item.dst not in owned and sha256_of_file(path) == item.sha256)
-            )
-        ):
+        if is_placed(path, item, owned.get(item.dst)):
             kept += 1
         elif os.path.lexists(path) and item.dst not in owned:
             raise SortFacesError(
@@ -2299,10 +2357,18 @@ def plan_tree(
         else:
             missing.append(item.dst)
     moved = {dst for dst, _ in move}
-    alive = {item.sha256 for item in wanted if item.source}
-    left = [] if keep_stale else [(dst, sha in alive) for dst, sha in stale.items()
-                                  if dst not in moved and os.path.lexists(out / dst)]  # fmt: skip
+    left = []
+    if not keep_stale:
+        gone = [dst for dst in stale if dst not in moved and os.path.lexists(out / dst)]
+        left = [(dst, library.holds(stale[dst])) for dst in gone]
     return TreePlan(place, move, left, missing, kept)
+
+
+def is_placed(path: Path, item: Placement, owned_sha256: str | None) -> bool:
+    """Whether a file of a tree is in place; our own are known by name and size, others read."""
+    if not path.is_file() or path.stat().st_size != item.size:
+        return False
+    return (owned_sha256 or sha256_of_file(path)) == item.sha256
 
 
 def apply_tree(out: Path, plan: TreePlan, link: str) -> None:
@@ -2367,18 +2433,23 @@ def set_aside(out: Path, dst: str) -> None:
 
 
 def write_tree(
-    out: Path, manifest_name: str, manifest: dict[str, Any], wanted: Sequence[Placement],
-    tree: TreeOptions, keep_stale: bool = False,
-) -> TreePlan:  # fmt: skip
+    library: Library,
+    out: Path,
+    manifest_name: str,
+    manifest: dict[str, Any],
+    wanted: Sequence[Placement],
+    tree: TreeOptions,
+    keep_stale: bool = False,
+) -> TreePlan:
     """Bring a tree to the wanted state and its manifest with it; with dry_run only plan."""
     placed = {item.dst: item.sha256 for item in wanted}
     if tree.dry_run:
-        return plan_tree(out, wanted, owned_files(out, manifest_name), keep_stale)
+        return plan_tree(out, wanted, owned_files(out, manifest_name), library, keep_stale)
     make_folder(out)
     with locked(out / LOCK_NAME, str(out)):
         remove_unfinished(out)
         owned = owned_files(out, manifest_name)
-        plan = plan_tree(out, wanted, owned, keep_stale)
+        plan = plan_tree(out, wanted, owned, library, keep_stale)
         if keep_stale:
             placed = {**owned, **placed}
         manifest = {**manifest, "placed": placed}
@@ -2427,14 +2498,18 @@ def check_output(out: Path, roots: Sequence[str], manifest_name: str) -> None:
             raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
 
 
-def manifest_head(kind: str, cache: FaceCache, cache_path: Path, params: Any) -> dict[str, Any]:
+def manifest_head(kind: str, library: Library, params: Any) -> dict[str, Any]:
     """The fields every manifest starts with."""
     return {
-        "tool": TOOL, "kind": kind, "version": VERSION, "created": now_text(),
-        "cache": str(cache_path.resolve()), "model": cache.meta["model"],
-        "recognizer": cache.meta["recognizer"],
+        "tool": TOOL,
+        "kind": kind,
+        "version": VERSION,
+        "created": now_text(),
+        "cache": str(library.path.resolve()),
+        "model": library.cache.meta["model"],
+        "recognizer": library.cache.meta["recognizer"],
         "params": params if isinstance(params, dict) else asdict(params),
-    }  # fmt: skip
+    }
 
 
 def load_manifest(path: Path, kind: str, cache: FaceCache) -> dict[str, Any]:
@@ -2655,10 +2730,14 @@ def add_engine_options(p: argparse.ArgumentParser, detector: bool = True) -> Non
 
 def engine_spec(args: argparse.Namespace, landmarks: bool) -> EngineSpec:
     return EngineSpec(
-        model=args.model, model_root=args.model_root, provider=args.provider,
-        require_gpu=args.require_gpu, det_size=getattr(args, "det_size", 0),
-        det_threshold=getattr(args, "det_threshold", DET_THRESHOLD), landmarks=landmarks,
-    )  # fmt: skip
+        model=args.model,
+        model_root=args.model_root,
+        provider=args.provider,
+        require_gpu=args.require_gpu,
+        det_size=getattr(args, "det_size", 0),
+        det_threshold=getattr(args, "det_threshold", DET_THRESHOLD),
+        landmarks=landmarks,
+    )
 
 
 def usable_cores() -> int:
@@ -2810,11 +2889,17 @@ def embed_options(
     args: argparse.Namespace, sources: Sequence[Path], cache: Path, landmarks: bool
 ) -> EmbedOptions:
     return EmbedOptions(
-        sources=tuple(sources), cache=cache, spec=engine_spec(args, landmarks),
-        threads=args.threads, passes=Passes(args.tiles, args.pad_retry),
-        include=tuple(args.include), exclude=tuple(args.exclude), rescan=args.rescan,
-        retry_errors=args.retry_errors, prune=args.prune,
-    )  # fmt: skip
+        sources=tuple(sources),
+        cache=cache,
+        spec=engine_spec(args, landmarks),
+        threads=args.threads,
+        passes=Passes(args.tiles, args.pad_retry),
+        include=tuple(args.include),
+        exclude=tuple(args.exclude),
+        rescan=args.rescan,
+        retry_errors=args.retry_errors,
+        prune=args.prune,
+    )
 
 
 def embed_library(options: EmbedOptions) -> dict[str, Any]:
@@ -2839,13 +2924,19 @@ def embed_library(options: EmbedOptions) -> dict[str, Any]:
         run.execute()
         cache = run.finish()
     return {
-        "cache": str(options.cache), "photos": len(files), "unchanged": run.counts["unchanged"],
-        "new": run.counts["new"], "copies": len(cache.alias_path),
-        "moved_or_gone": run.counts["gone"], "faces": cache.faces,
+        "cache": str(options.cache),
+        "photos": len(files),
+        "unchanged": run.counts["unchanged"],
+        "new": run.counts["new"],
+        "copies": len(cache.alias_path),
+        "moved_or_gone": run.counts["gone"],
+        "faces": cache.faces,
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
-        "unreadable": run.counts["unreadable"], "failed": run.failed[:20],
-        "folders_unreadable": len(scan.unreadable), "other_files": scan.other_files,
-    }  # fmt: skip
+        "unreadable": run.counts["unreadable"],
+        "failed": run.failed[:20],
+        "folders_unreadable": len(scan.unreadable),
+        "other_files": scan.other_files,
+    }
 
 
 def source_roots(sources: Sequence[Path]) -> list[Path]:
@@ -2927,10 +3018,14 @@ class EmbedRun:
                 pending.add(sha)
                 self.redo.discard(sha)
                 yield {
-                    "id": sha, "sha256": sha, "path": file.path, "size": file.size,
-                    "mtime_ns": file.mtime_ns, "passes": asdict(self.options.passes),
+                    "id": sha,
+                    "sha256": sha,
+                    "path": file.path,
+                    "size": file.size,
+                    "mtime_ns": file.mtime_ns,
+                    "passes": asdict(self.options.passes),
                     "landmarks": self.options.spec.landmarks,
-                }  # fmt: skip
+                }
 
     def note_path(self, file: FoundFile, sha: str) -> None:
         """Record one more path of known bytes; paths they moved away from are forgotten."""
@@ -3039,7 +3134,7 @@ def enrich_library(
         cache = load_cache(path)
         check_model(cache, path, spec)
         lacking = np.flatnonzero(~cache.enriched)
-        items, lost = enrich_queue(cache, lacking)
+        items, lost = enrich_queue(Library(cache, path), lacking)
         engine = LazyEngine(spec, threads)
         if items and not engine.get().has_landmarks:
             text = (
@@ -3068,9 +3163,9 @@ def enrich_library(
     return {"lacking": len(lacking), "enriched": done, "photos_lost": lost}
 
 
-def enrich_queue(cache: FaceCache, rows: np.ndarray) -> tuple[list[dict[str, Any]], int]:
+def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any]], int]:
     """Items for the photos of faces `rows`, and how many photos have no live file left."""
-    library = Library(cache)
+    cache = library.cache
     items, lost = [], 0
     for group in groups_of(cache.face_file[rows]):
         group = rows[group]
@@ -3081,10 +3176,14 @@ def enrich_queue(cache: FaceCache, rows: np.ndarray) -> tuple[list[dict[str, Any
             lost += 1
             continue
         faces = [
-            {"index": int(cache.face_index[row]), "bbox": cache.bbox[row].tolist(),
-             "det_score": float(cache.det_score[row]), "kps": cache.kps[row].tolist()}
+            {
+                "index": int(cache.face_index[row]),
+                "bbox": cache.bbox[row].tolist(),
+                "det_score": float(cache.det_score[row]),
+                "kps": cache.kps[row].tolist(),
+            }
             for row in group
-        ]  # fmt: skip
+        ]
         sha = str(cache.file_sha256[file])
         items.append({"id": sha, "sha256": sha, "path": path, "faces": faces})
     return items, lost
@@ -3122,17 +3221,20 @@ def cluster_library(
         for number, rows in enumerate((rows for rows in groups if len(rows) > 1), 1)
     }
     singles = np.array([rows[0] for rows in groups if len(rows) == 1], dtype=np.intp)
-    manifest, wanted = raw_manifest(cache, cache_path, {"threshold": threshold}, persons, singles)
-    plan = write_tree(out, "manifest.json", manifest, wanted, tree)
+    library = Library(cache, cache_path)
+    manifest, wanted = raw_manifest(library, {"threshold": threshold}, persons, singles)
+    plan = write_tree(library, out, "manifest.json", manifest, wanted, tree)
     return {"out": str(out), **manifest["counts"], **plan.counts()}
 
 
 def raw_manifest(
-    cache: FaceCache, cache_path: Path, params: dict[str, Any],
-    persons: dict[str, np.ndarray], singles: np.ndarray,
-) -> tuple[dict[str, Any], list[Placement]]:  # fmt: skip
+    library: Library,
+    params: dict[str, Any],
+    persons: dict[str, np.ndarray],
+    singles: np.ndarray,
+) -> tuple[dict[str, Any], list[Placement]]:
     """Manifest and placements of a raw tree from rows per person and single rows."""
-    library = Library(cache)
+    cache = library.cache
     faceless = np.flatnonzero(cache.file_status == STATUS_NO_FACE)
     wanted = []
     for folder, files in [
@@ -3142,18 +3244,24 @@ def raw_manifest(
     ]:
         wanted += library.placements(folder, np.unique(files).tolist())
     manifest = {
-        **manifest_head("raw", cache, cache_path, params),
+        **manifest_head("raw", library, params),
         "counts": {
-            "faces": cache.faces, "persons": len(persons), "singletons": len(singles),
+            "faces": cache.faces,
+            "persons": len(persons),
+            "singletons": len(singles),
             "without_face": len(faceless),
         },
         "persons": [
-            {"id": person, "face_count": len(rows),
-             "image_count": len(np.unique(cache.face_file[rows])), "faces": face_names(cache, rows)}
+            {
+                "id": person,
+                "face_count": len(rows),
+                "image_count": len(np.unique(cache.face_file[rows])),
+                "faces": face_names(cache, rows),
+            }
             for person, rows in persons.items()
         ],
         "singletons": face_names(cache, singles),
-    }  # fmt: skip
+    }
     return manifest, wanted
 
 
@@ -3201,17 +3309,21 @@ def refine_params(args: argparse.Namespace) -> Callable[[FaceCache], RefineParam
             merge_threshold=chosen(args.merge_threshold, cache, "merge"),
             outlier_threshold=chosen(args.outlier_threshold, cache, "outlier"),
             copy_threshold=chosen(None, cache, "copy"),
-            min_faces=args.min_faces, min_short=args.min_short, min_blur=args.min_blur,
+            min_faces=args.min_faces,
+            min_short=args.min_short,
+            min_blur=args.min_blur,
             min_det_score=args.min_det_score,
-        )  # fmt: skip
+        )
 
     return resolve
 
 
 def refine_library(
-    cache_path: Path, out: Path, params_for: Callable[[FaceCache], RefineParams],
+    cache_path: Path,
+    out: Path,
+    params_for: Callable[[FaceCache], RefineParams],
     tree: TreeOptions,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Refine every face of a cache and write the face sets; returns the counts."""
     cache = load_cache(cache_path)
     check_output(out, cache.meta["roots"], "refine_manifest.json")
@@ -3220,8 +3332,9 @@ def refine_library(
     facesets = {
         numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
     }
-    manifest, wanted = refined_manifest(cache, cache_path, params, facesets, refined.dropped)
-    plan = write_tree(out, "refine_manifest.json", manifest, wanted, tree)
+    library = Library(cache, cache_path)
+    manifest, wanted = refined_manifest(library, params, facesets, refined.dropped)
+    plan = write_tree(library, out, "refine_manifest.json", manifest, wanted, tree)
     summary = [
         {key: entry[key] for key in ("id", "face_count", "image_count", "alias_count")}
         for entry in manifest["facesets"]
@@ -3230,11 +3343,13 @@ def refine_library(
 
 
 def refined_manifest(
-    cache: FaceCache, cache_path: Path, params: RefineParams,
-    facesets: dict[str, np.ndarray], dropped: dict[str, int],
-) -> tuple[dict[str, Any], list[Placement]]:  # fmt: skip
+    library: Library,
+    params: RefineParams,
+    facesets: dict[str, np.ndarray],
+    dropped: dict[str, int],
+) -> tuple[dict[str, Any], list[Placement]]:
     """Manifest and placements of a refined tree from rows per face set."""
-    library = Library(cache)
+    cache = library.cache
     entries, wanted = [], []
     for name, rows in facesets.items():
         files = np.unique(cache.face_file[rows]).tolist()
@@ -3248,18 +3363,19 @@ def refined_manifest(
                 "alias_count": len(placed) - len(files),
                 "faces": face_names(cache, rows),
                 "images": [item.dst for item in placed],
-            }  # fmt: skip
+            }
         )
     manifest = {
-        **manifest_head("refined", cache, cache_path, params),
+        **manifest_head("refined", library, params),
         "extended": False,
         "counts": {
-            "faces": cache.faces, "faces_kept": sum(len(rows) for rows in facesets.values()),
+            "faces": cache.faces,
+            "faces_kept": sum(len(rows) for rows in facesets.values()),
             "dropped": dropped,
         },
         "facesets": entries,
         "seen": [sha[:16] for sha in cache.file_sha256.tolist()],
-    }  # fmt: skip
+    }
     return manifest, wanted
 
 
@@ -3300,14 +3416,15 @@ def dedup_library(cache_path: Path, threshold: float | None) -> dict[str, Any]:
         if len(np.unique(cache.face_file[rows])) > 1
     ]
     target = cache_path.with_suffix(".duplicates.json")
-    head = manifest_head("duplicates", cache, cache_path, {"threshold": threshold})
+    head = manifest_head("duplicates", Library(cache, cache_path), {"threshold": threshold})
     write_json(target, {**head, "byte_groups": byte_groups, "visual_groups": visual_groups})
     return {
-        "report": str(target), "byte_groups": len(byte_groups),
+        "report": str(target),
+        "byte_groups": len(byte_groups),
         "byte_copies": sum(len(group["paths"]) - 1 for group in byte_groups),
         "visual_groups": len(visual_groups),
         "visual_faces": sum(len(group["faces"]) for group in visual_groups),
-    }  # fmt: skip
+    }
 
 
 # ============================================================================
@@ -3333,10 +3450,11 @@ def cmd_extend(args: argparse.Namespace) -> int:
     if args.refine_out is not None:
         refined = load_manifest(args.refine_out / "refine_manifest.json", "refined", cache)
     tree = TreeOptions(args.link, args.dry_run)
+    library = Library(cache, args.cache)
     threshold = chosen(args.threshold, cache, "cluster")
-    result = extend_raw(cache, args.cache, args.raw_out, raw, threshold, tree)
+    result = extend_raw(library, args.raw_out, raw, threshold, tree)
     if refined is not None:
-        result |= extend_refined(cache, args.cache, args.refine_out, refined, tree)
+        result |= extend_refined(library, args.refine_out, refined, tree)
     report(args, result)
     return EXIT_OK
 
@@ -3359,20 +3477,25 @@ def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
 
 
 def extend_raw(
-    cache: FaceCache, cache_path: Path, out: Path, old: dict[str, Any], threshold: float,
+    library: Library,
+    out: Path,
+    old: dict[str, Any],
+    threshold: float,
     tree: TreeOptions,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Add faces the raw manifest does not know: to persons, as new persons, or as singletons.
 
     An old singleton may found a new person together with a new face; its file stays where it is.
     """
+    cache = library.cache
     persons = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in old["persons"]}
     singles = rows_of_faces(cache, old["singletons"])
     known = np.concatenate([singles, *persons.values()])
     new = np.setdiff1d(np.arange(cache.faces), known)
     joined, rest = join_centroids(cache, new, persons, threshold)
-    persons = {name: np.concatenate([rows, joined.get(name, rows[:0])])
-               for name, rows in persons.items()}  # fmt: skip
+    persons = {
+        name: np.concatenate([rows, joined.get(name, rows[:0])]) for name, rows in persons.items()
+    }
     loose = np.concatenate([rest, singles])
     founders = [
         rows
@@ -3383,18 +3506,22 @@ def extend_raw(
     persons |= {next(names): rows for rows in founders}
     singles = np.setdiff1d(loose, np.concatenate([loose[:0], *founders]))
     params = {**old["params"], "extend_threshold": threshold}
-    manifest, wanted = raw_manifest(cache, cache_path, params, persons, singles)
-    plan = write_tree(out, "manifest.json", manifest, wanted, tree, keep_stale=True)
+    manifest, wanted = raw_manifest(library, params, persons, singles)
+    plan = write_tree(library, out, "manifest.json", manifest, wanted, tree, keep_stale=True)
     return {
-        "raw_out": str(out), "new_faces": len(new), "joined_persons": len(new) - len(rest),
-        "new_persons": len(founders), **plan.counts(),
-    }  # fmt: skip
+        "raw_out": str(out),
+        "new_faces": len(new),
+        "joined_persons": len(new) - len(rest),
+        "new_persons": len(founders),
+        **plan.counts(),
+    }
 
 
 def extend_refined(
-    cache: FaceCache, cache_path: Path, out: Path, old: dict[str, Any], tree: TreeOptions
+    library: Library, out: Path, old: dict[str, Any], tree: TreeOptions
 ) -> dict[str, Any]:
     """Add faces of photos the refine manifest has not seen: to face sets, or as new ones."""
+    cache = library.cache
     params = RefineParams(**{item.name: old["params"][item.name] for item in fields(RefineParams)})
     facesets = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in old["facesets"]}
     owned = np.concatenate([np.zeros(0, np.intp), *facesets.values()])
@@ -3413,16 +3540,16 @@ def extend_refined(
     founders = [rows for rows in found if np.isin(rows, new).any()]
     names = next_names("faceset", facesets)
     facesets |= {next(names): rows for rows in founders}
-    manifest, wanted = refined_manifest(
-        cache, cache_path, params, facesets, old["counts"]["dropped"]
-    )
+    manifest, wanted = refined_manifest(library, params, facesets, old["counts"]["dropped"])
     manifest["extended"] = True
-    plan = write_tree(out, "refine_manifest.json", manifest, wanted, tree, keep_stale=True)
+    plan = write_tree(library, out, "refine_manifest.json", manifest, wanted, tree, keep_stale=True)
     return {
-        "refine_out": str(out), "joined_facesets": added, "new_facesets": len(founders),
+        "refine_out": str(out),
+        "joined_facesets": added,
+        "new_facesets": len(founders),
         "failed_gates": dict(dropped),
         "refined": plan.counts(),
-    }  # fmt: skip
+    }
 
 
 # ============================================================================
@@ -3528,9 +3655,15 @@ def cmd_export_swap(args: argparse.Namespace) -> int:
     if args.candidates and args.raw_manifest is None:
         raise SortFacesError("--candidates: needs --raw-manifest, which lists the singletons")
     result = export_library(
-        args.cache, args.refined, args.raw_manifest, args.out, export_params(args),
-        engine_spec(args, False), args.threads, args.dry_run,
-    )  # fmt: skip
+        args.cache,
+        args.refined,
+        args.raw_manifest,
+        args.out,
+        export_params(args),
+        engine_spec(args, False),
+        args.threads,
+        args.dry_run,
+    )
     report(args, result)
     return EXIT_OK
 
@@ -3543,15 +3676,18 @@ def export_params(args: argparse.Namespace) -> Callable[[FaceCache], ExportParam
 
     def resolve(cache: FaceCache) -> ExportParams:
         return ExportParams(
-            top_n=args.top_n, pad_ratio=args.pad_ratio, out_size=args.out_size,
+            top_n=args.top_n,
+            pad_ratio=args.pad_ratio,
+            out_size=args.out_size,
             outlier_threshold=chosen(args.outlier_threshold, cache, "export_outlier"),
             duplicate_threshold=chosen(None, cache, "duplicate"),
             same_face_threshold=chosen(None, cache, "same_face"),
-            min_face_short=args.min_face_short, weights=QualityWeights(**weights),
+            min_face_short=args.min_face_short,
+            weights=QualityWeights(**weights),
             candidates=args.candidates,
             candidate_match_threshold=chosen(args.candidate_match_threshold, cache, "candidate"),
             candidate_min_score=args.candidate_min_score,
-        )  # fmt: skip
+        )
 
     return resolve
 
@@ -3571,15 +3707,17 @@ class ExportRun:
     """One export: what is planned, and the means to carry it out."""
 
     def __init__(
-        self, cache: FaceCache, cache_path: Path, out: Path, params: ExportParams,
+        self,
+        library: Library,
+        out: Path,
+        params: ExportParams,
         engine: LazyEngine,
-    ) -> None:  # fmt: skip
-        self.cache, self.cache_path, self.out, self.params = cache, cache_path, out, params
-        self.engine = engine
-        self.library = Library(cache)
+    ) -> None:
+        self.library, self.out, self.params, self.engine = library, out, params, engine
+        self.cache = cache = library.cache
         self.terms = cached_quality_terms(cache)  # (n, 5)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
-        self.head = manifest_head("faceset", cache, cache_path, params)
+        self.head = manifest_head("faceset", library, params)
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -3608,10 +3746,15 @@ def cached_quality_terms(cache: FaceCache) -> np.ndarray:
 
 
 def export_library(
-    cache_path: Path, refined_path: Path, raw_path: Path | None, out: Path,
-    params_for: Callable[[FaceCache], ExportParams], spec: EngineSpec, threads: int,
+    cache_path: Path,
+    refined_path: Path,
+    raw_path: Path | None,
+    out: Path,
+    params_for: Callable[[FaceCache], ExportParams],
+    spec: EngineSpec,
+    threads: int,
     dry_run: bool,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Write the swap-ready corpus of a refine manifest; returns the counts."""
     cache = load_cache(cache_path)
     refined = load_manifest(refined_path, "refined", cache)
@@ -3620,15 +3763,20 @@ def export_library(
     params = params_for(cache)
     check_model(cache, cache_path, spec)
     spec = replace(spec, det_size=cache.meta["det_size"], det_threshold=cache.meta["det_threshold"])
-    run = ExportRun(cache, cache_path, out, params, LazyEngine(spec, threads))
+    library = Library(cache, cache_path)
+    run = ExportRun(library, out, params, LazyEngine(spec, threads))
     plans = [
         plan_faceset(run, entry["id"], rows_of_faces(cache, entry["faces"]))
         for entry in refined["facesets"]
     ]
     if dry_run:
-        return {"out": str(out), "facesets": [
-            {"id": plan.name, "faces": len(plan.rows), "left_out": len(plan.dropped)}
-            for plan in plans]}  # fmt: skip
+        return {
+            "out": str(out),
+            "facesets": [
+                {"id": plan.name, "faces": len(plan.rows), "left_out": len(plan.dropped)}
+                for plan in plans
+            ],
+        }
     make_folder(out)
     with locked(out / LOCK_NAME, str(out)):
         return write_corpus(run, plans, raw, threads)
@@ -3673,9 +3821,13 @@ def plan_faceset(run: ExportRun, name: str, rows: np.ndarray) -> FacesetPlan:
 
 
 def keep_best(
-    run: ExportRun, rows: Sequence[int], labels: dict[int, int], what: str,
-    because: dict[int, str], drop: Callable[..., None],
-) -> np.ndarray:  # fmt: skip
+    run: ExportRun,
+    rows: Sequence[int],
+    labels: dict[int, int],
+    what: str,
+    because: dict[int, str],
+    drop: Callable[..., None],
+) -> np.ndarray:
     """The best face of each label; the others are dropped, and the winner knows why it stayed."""
     rows = np.array(rows, dtype=np.intp)
     kept = []
@@ -3727,9 +3879,12 @@ def cut_face(run: ExportRun, row: int) -> Crop:
 
 
 def cut_window(
-    image: np.ndarray, window: tuple[int, int, int], size: int, paint: np.ndarray,
+    image: np.ndarray,
+    window: tuple[int, int, int],
+    size: int,
+    paint: np.ndarray,
     own: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Square (x, y, side) of a picture as (size, size, 3) uint8, border pixels repeated.
 
     paint: (k, 4) boxes to cover with a smooth field of the surrounding colours; the face box
@@ -3741,9 +3896,13 @@ def cut_window(
     height, width = image.shape[:2]
     part = image[max(y, 0) : min(y + side, height), max(x, 0) : min(x + side, width)]
     part = cv2.copyMakeBorder(
-        part, max(-y, 0), max(y + side - height, 0), max(-x, 0), max(x + side - width, 0),
+        part,
+        max(-y, 0),
+        max(y + side - height, 0),
+        max(-x, 0),
+        max(x + side - width, 0),
         cv2.BORDER_REPLICATE,
-    )  # fmt: skip
+    )
     if len(paint):
         hidden = np.zeros((side, side), np.uint8)
         for box in paint:
@@ -3817,18 +3976,31 @@ def write_corpus(
     if run.params.candidates and raw is not None:
         candidates = write_candidates(run, candidate_groups(run, entries, raw), threads)
     counts = {
-        "facesets": len(entries), "faces": sum(entry["face_count"] for entry in entries),
-        "left_out": sum(entry["left_out"] for entry in entries), **candidates,
-    }  # fmt: skip
+        "facesets": len(entries),
+        "faces": sum(entry["face_count"] for entry in entries),
+        "left_out": sum(entry["left_out"] for entry in entries),
+        **candidates,
+    }
     master = {
-        **run.head, "kind": "swap", "facesets": entries,
+        **run.head,
+        "kind": "swap",
+        "facesets": entries,
         **{key: master.get(key, []) for key in ("masked", "thin_eras", "merged")},
-        "runs": [*master.get("runs", []), {"command": "export-swap", "at": now_text(),
-                 "params": asdict(run.params), "counts": counts}],
-    }  # fmt: skip
+        "runs": [
+            *master.get("runs", []),
+            {
+                "command": "export-swap",
+                "at": now_text(),
+                "params": asdict(run.params),
+                "counts": counts,
+            },
+        ],
+    }
     write_json(out / "manifest.json", master)
-    table = [{key: entry[key] for key in ("id", "name", "face_count", "left_out", "best", "bundle")}
-             for entry in entries]  # fmt: skip
+    table = [
+        {key: entry[key] for key in ("id", "name", "face_count", "left_out", "best", "bundle")}
+        for entry in entries
+    ]
     return {"out": str(out), **counts, "facesets": table}
 
 
@@ -3853,8 +4025,12 @@ def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) ->
                 named.append((faces, text))
     names: dict[str, str] = {}
     sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
-    pairs = [(len(faces & own), at, name) for at, (faces, _) in enumerate(named)
-             for name, own in sets.items() if faces & own]  # fmt: skip
+    pairs = [
+        (len(faces & own), at, name)
+        for at, (faces, _) in enumerate(named)
+        for name, own in sets.items()
+        if faces & own
+    ]
     used = set()
     for _, at, name in sorted(pairs, reverse=True):
         if at not in used and name not in names:
@@ -3872,8 +4048,9 @@ def write_faceset(
     """Build one face set in a hidden folder and swap it in; returns its master entry."""
     stage = run.out / f"{PART_PREFIX}{plan.name}"
     faces, dropped = [], list(plan.dropped)
-    facts = {int(row): (plan.distance[at], plan.kept_because[at])
-             for at, row in enumerate(plan.rows)}  # fmt: skip
+    facts = {
+        int(row): (plan.distance[at], plan.kept_because[at]) for at, row in enumerate(plan.rows)
+    }
     for crop in ordered_map(functools.partial(cut_face, run), plan.rows.tolist(), threads):
         next(ticks, None)
         entry = face_entry(run, crop, *facts[crop.row])
@@ -3894,17 +4071,26 @@ def write_faceset(
     write_part(stage / "NAME.txt", (name.strip() + "\n").encode())
     own = ["manifest.json", "NAME.txt", "previews/top_20_grid.jpg", *bundles]
     manifest = {
-        **run.head, "id": plan.name, "quality_terms": QUALITY_TERMS,
+        **run.head,
+        "id": plan.name,
+        "quality_terms": QUALITY_TERMS,
         "counts": {"faces": len(faces), "dropped": len(dropped)},
-        "files": [*own, *(face["file"] for face in faces)], "faces": faces, "dropped": dropped,
-    }  # fmt: skip
+        "files": [*own, *(face["file"] for face in faces)],
+        "faces": faces,
+        "dropped": dropped,
+    }
     write_json(stage / "manifest.json", manifest)
     swap_folder(stage, run.out / plan.name)
     return {
-        "id": plan.name, "name": name.strip(), "face_count": len(faces), "left_out": len(dropped),
-        "best": faces[0]["quality"], "bundle": f"{plan.name}/{bundles[0]}",
-        "full_bundle": f"{plan.name}/{bundles[1]}", "faces": [face["face"] for face in faces],
-    }  # fmt: skip
+        "id": plan.name,
+        "name": name.strip(),
+        "face_count": len(faces),
+        "left_out": len(dropped),
+        "best": faces[0]["quality"],
+        "bundle": f"{plan.name}/{bundles[0]}",
+        "full_bundle": f"{plan.name}/{bundles[1]}",
+        "faces": [face["face"] for face in faces],
+    }
 
 
 def face_entry(run: ExportRun, crop: Crop, distance: float, because: str) -> dict[str, Any]:
@@ -3963,8 +4149,16 @@ def contact_sheet(files: Sequence[Path], scores: Sequence[float]) -> bytes:
         image = cv2.imdecode(np.frombuffer(files[at].read_bytes(), np.uint8), cv2.IMREAD_COLOR)
         cell = cv2.resize(image, (GRID_CELL, GRID_CELL), interpolation=cv2.INTER_AREA)
         cv2.rectangle(cell, (0, GRID_CELL - 20), (86, GRID_CELL), (0, 0, 0), -1)
-        cv2.putText(cell, f"{at}  {scores[at]:.2f}", (4, GRID_CELL - 5),
-                    cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)  # fmt: skip
+        cv2.putText(
+            cell,
+            f"{at}  {scores[at]:.2f}",
+            (4, GRID_CELL - 5),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.45,
+            (255, 255, 255),
+            1,
+            cv2.LINE_AA,
+        )
         y, x = at // GRID_COLUMNS * GRID_CELL, at % GRID_COLUMNS * GRID_CELL
         sheet[y : y + GRID_CELL, x : x + GRID_CELL] = cell
     return cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
@@ -4108,23 +4302,43 @@ def run_chain(
         ("embed", lambda: embed_library(embed_options(args, sources, cache, True))),
         ("enrich", lambda: enrich_library(cache, engine_spec(args, True), args.threads, False)),
         ("cluster", lambda: cluster_library(cache, out / RUN_TREES["raw"], args.threshold, tree)),
-        ("refine", lambda: refine_library(
-            cache, out / RUN_TREES["refined"], refine_params(args), tree)),
+        (
+            "refine",
+            lambda: refine_library(cache, out / RUN_TREES["refined"], refine_params(args), tree),
+        ),
         ("dedup", lambda: dedup_library(cache, None)),
-        ("export-swap", lambda: export_library(
-            cache, out / RUN_TREES["refined"] / "refine_manifest.json",
-            out / RUN_TREES["raw"] / "manifest.json", out / RUN_TREES["swap"],
-            export_params(export_args), engine_spec(args, False), args.threads, False)),
-    ]  # fmt: skip
+        (
+            "export-swap",
+            lambda: export_library(
+                cache,
+                out / RUN_TREES["refined"] / "refine_manifest.json",
+                out / RUN_TREES["raw"] / "manifest.json",
+                out / RUN_TREES["swap"],
+                export_params(export_args),
+                engine_spec(args, False),
+                args.threads,
+                False,
+            ),
+        ),
+    ]
     table, results = [], {}
     for number, (name, step) in enumerate(steps, 1):
         log.info("%d/%d %s", number, len(steps), name)
         started = time.monotonic()
         results[name] = step()
-        table.append({"step": name, "seconds": round(time.monotonic() - started, 1),
-                      "result": headline(results[name])})  # fmt: skip
-    return {"out": str(out), "cache": str(cache), "steps": table,
-            "facesets": results["export-swap"]["facesets"]}  # fmt: skip
+        table.append(
+            {
+                "step": name,
+                "seconds": round(time.monotonic() - started, 1),
+                "result": headline(results[name]),
+            }
+        )
+    return {
+        "out": str(out),
+        "cache": str(cache),
+        "steps": table,
+        "facesets": results["export-swap"]["facesets"],
+    }
 
 
 def headline(result: dict[str, Any]) -> str:
@@ -4173,8 +4387,15 @@ def cmd_demo(args: argparse.Namespace) -> int:
     out = args.out / "out"
     result = run_chain(args, [photos], out, out / "faces.npz")
     ready = out / RUN_TREES["swap"]
-    report(args, {"photos_made": made, "photos": str(photos), **result,
-                  "look_at": str(next(iter(sorted(ready.glob("*/previews/*.jpg"))), ready))})  # fmt: skip
+    report(
+        args,
+        {
+            "photos_made": made,
+            "photos": str(photos),
+            **result,
+            "look_at": str(next(iter(sorted(ready.glob("*/previews/*.jpg"))), ready)),
+        },
+    )
     return EXIT_OK
 
 
@@ -4226,9 +4447,9 @@ def demo_variant(group: np.ndarray, box: np.ndarray, rng: np.random.Generator) -
     middle = (box[:2] + box[2:]) / 2
     reach = edge * rng.uniform(0.85, 1.25)
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32) * reach
-    tilt = math.radians(rng.uniform(-14, 14))
+    tilt = math.radians(rng.uniform(-20, 20))
     turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
-    corners = corners @ turn.T + middle + rng.uniform(-0.12, 0.12, (4, 2)) * edge
+    corners = corners @ turn.T + middle + rng.uniform(-0.2, 0.2, (4, 2)) * edge
     target = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * DEMO_EDGE
     warp = cv2.getPerspectiveTransform(corners.astype(np.float32), target)
     image = cv2.warpPerspective(
@@ -4236,7 +4457,7 @@ def demo_variant(group: np.ndarray, box: np.ndarray, rng: np.random.Generator) -
     )
     if rng.random() < 0.5:
         image = image[:, ::-1]
-    light = (image / 255.0) ** rng.uniform(0.6, 1.6) * rng.uniform(0.9, 1.1, 3)
+    light = (image / 255.0) ** rng.uniform(0.45, 2.2) * rng.uniform(0.8, 1.2, 3)
     noisy = light * 255.0 + rng.normal(0, rng.uniform(1, 6), image.shape)
     image = np.clip(noisy, 0, 255).astype(np.uint8)
     scale = rng.uniform(0.8, 1.6)
@@ -4280,32 +4501,43 @@ def cmd_status(args: argparse.Namespace) -> int:
 def cache_status(path: Path) -> dict[str, Any]:
     """Counts per stage of a cache, and how far the photos on disk have moved on."""
     cache = load_cache(path)
-    library = Library(cache)
+    library = Library(cache, path)
     gone = sum(not library.live_path(row) for row in range(cache.files))
     taken = cache.file_taken[np.isfinite(cache.file_taken)]
-    years = [datetime.fromtimestamp(t, timezone.utc).year for t in (taken.min(), taken.max())] \
-        if len(taken) else []  # fmt: skip
+    years = (
+        [datetime.fromtimestamp(t, timezone.utc).year for t in (taken.min(), taken.max())]
+        if len(taken)
+        else []
+    )
     return {
-        "cache": str(path), "model": cache.meta["model"], "recognizer": cache.meta["recognizer"],
+        "cache": str(path),
+        "model": cache.meta["model"],
+        "recognizer": cache.meta["recognizer"],
         "detector": f"{cache.meta['det_size']} px, score {cache.meta['det_threshold']}",
-        "sources": cache.meta["roots"], "photos": cache.files, "copies": len(cache.alias_path),
+        "sources": cache.meta["roots"],
+        "photos": cache.files,
+        "copies": len(cache.alias_path),
         "with_faces": int(np.count_nonzero(cache.file_status == STATUS_FACES)),
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
         "unreadable": int(np.count_nonzero(cache.file_status == STATUS_UNREADABLE)),
-        "gone_or_changed": gone, "faces": cache.faces,
+        "gone_or_changed": gone,
+        "faces": cache.faces,
         "enriched": int(np.count_nonzero(cache.enriched)),
         "passing_the_gates": len(gate_faces(cache, np.arange(cache.faces), Gates())[0]),
         "years": "-".join(map(str, years)),
         "journal_bytes": journal_path(path).stat().st_size if journal_path(path).exists() else 0,
-    }  # fmt: skip
+    }
 
 
 def folder_status(path: Path) -> dict[str, Any]:
     """Counts of one output tree, or of every tree below a folder `run` wrote."""
     rows = []
     for folder in [path, *(path / name for name in RUN_TREES.values())]:
-        for name, kind in (("manifest.json", "raw"), ("manifest.json", "swap"),
-                           ("refine_manifest.json", "refined")):  # fmt: skip
+        for name, kind in (
+            ("manifest.json", "raw"),
+            ("manifest.json", "swap"),
+            ("refine_manifest.json", "refined"),
+        ):
             with contextlib.suppress(SortFacesError):
                 rows.append(tree_status(folder, read_json(folder / name, kind)))
     caches = sorted(path.glob("*.npz"))
@@ -4325,11 +4557,15 @@ def tree_status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         *(group["bundle"] for group in groups if "bundle" in group),
     ]
     return {
-        "tree": folder.name, "kind": manifest["kind"], "groups": len(groups),
-        "faces": sum(group["face_count"] for group in groups), "files": len(files),
+        "tree": folder.name,
+        "kind": manifest["kind"],
+        "groups": len(groups),
+        "faces": sum(group["face_count"] for group in groups),
+        "files": len(files),
         "missing": sum(not os.path.lexists(folder / name) for name in files),
-        "unfinished": any(folder.glob("*.pending")), "written": manifest["created"],
-    }  # fmt: skip
+        "unfinished": any(folder.glob("*.pending")),
+        "written": manifest["created"],
+    }
 
 
 # ============================================================================
@@ -4358,8 +4594,15 @@ def cmd_doctor(args: argparse.Namespace) -> int:
         *([doctor_engine(spec, args.threads)] if spec.model != DLIB_MODEL else []),
         doctor_ffmpeg(),
     ]
-    report(args, {"python": platform.python_version(), "system": platform.platform(),
-                  "cores": usable_cores(), "checks": checks})  # fmt: skip
+    report(
+        args,
+        {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cores": usable_cores(),
+            "checks": checks,
+        },
+    )
     wanted = [check for check in checks if check["what"] in ("packages", f"engine {spec.model}")]
     return EXIT_OK if all(check["ok"] for check in wanted) else EXIT_FOUND_WRONG
 
@@ -4371,13 +4614,23 @@ def doctor_packages() -> list[dict[str, Any]]:
     providers = packages_distributions().get("onnxruntime", [])
     owners = sorted({name for name in providers if name.startswith("onnxruntime")})
     missing = [name for name in DOCTOR_MODULES if importlib.util.find_spec(name) is None]
-    checks = [doctor_line(
-        "packages", not missing, "all there" if not missing else f"missing: {', '.join(missing)}",
-        "pip install -r requirements.txt")]  # fmt: skip
+    checks = [
+        doctor_line(
+            "packages",
+            not missing,
+            "all there" if not missing else f"missing: {', '.join(missing)}",
+            "pip install -r requirements.txt",
+        )
+    ]
     if len(owners) > 1:
-        checks.append(doctor_line(
-            "onnxruntime", False, f"{' and '.join(owners)} overwrite each other",
-            f"pip uninstall {' '.join(owners)}, then install the one you need"))  # fmt: skip
+        checks.append(
+            doctor_line(
+                "onnxruntime",
+                False,
+                f"{' and '.join(owners)} overwrite each other",
+                f"pip uninstall {' '.join(owners)}, then install the one you need",
+            )
+        )
     return checks
 
 
@@ -4454,11 +4707,12 @@ class OneLineParser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """The command line, from the registry of commands."""
     parser = OneLineParser(
-        prog=TOOL, description=__doc__.split("\n\nContents", 1)[0],
+        prog=TOOL,
+        description=__doc__.split("\n\nContents", 1)[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="exit codes: 0 done, 1 ran and found something wrong, 2 bad usage or input, "
         "130 interrupted",
-    )  # fmt: skip
+    )
     parser.add_argument("--version", action="version", version=f"{TOOL} {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (add_options, handler) in COMMANDS.items():

@@ -502,12 +502,11 @@ def print_grouping_tables(
     step = f"merge_by_centroid after average linkage at {args.cluster:g}"
     print_merge_sweep(f"{step}, {half}", unit, person, args.cluster)
     print_merge_sweep(f"{step}, {both}", all_unit, everyone.person, args.cluster)
-    groups = merged_groups(unit, person, args.cluster, args.merge)
     where = f"cluster {args.cluster:g}, merge {args.merge:g}"
-    print_outlier_sweep(
-        f"trim_outliers on the {len(groups)} groups of {OUTLIER_MIN_CLUSTER} faces and more "
-        f"({where})", unit, groups,
-    )  # fmt: skip
+    for vectors, names, which in ((unit, person, half), (all_unit, everyone.person, both)):
+        groups = merged_groups(vectors, names, args.cluster, args.merge)
+        title = f"trim_outliers on the {len(groups)} groups of {OUTLIER_MIN_CLUSTER} faces and more"
+        print_outlier_sweep(f"{title}, {where}, {which}", vectors, groups)
     planted = planted_groups(unit, person)
     print_outlier_sweep(
         f"trim_outliers on the {len(planted)} people of {OUTLIER_MIN_CLUSTER} faces and more, "

@@ -1,27 +1,30 @@
-"""Made face embeddings shaped like a photo library, and what the benchmarks share to print.
+"""Made face embeddings shaped like a photo library, for the benchmarks.
 
     library_faces(count, seed)   identities of power-law size, several eras each, bridging faces
-    chained_faces(count, seed)   the same linked by bridges into one component
+    chained_faces(count, seed)   identities of equal size bridged into one component
     drifting_faces(count, seed)  one long walk: every face near the last, none near the first
+    one_person(count, seed)      a single identity, the costly case for average linkage
 
-The numbers are set by what ArcFace-like models give on labelled photos: faces of one person in one
-era have a cosine around 0.65 to 0.75, across eras 0.45 to 0.55, strangers 0 +- 0.05.
+The weights follow what ArcFace-like models give on labelled photos: good faces of one person have
+a cosine of about 0.72 within an era and 0.52 across eras, poor ones less, strangers 0 +- 0.05.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 
 import numpy as np
 
 DIM = 512
-LARGEST_SHARE = 0.08  # of a library; its owner's face
+LARGEST_SHARE = 0.08  # of a library's faces: its owner
 POWER = 1.1  # of the identity sizes: P(size > s) ~ s^-POWER, many singles and a few hundreds
 ERA_FACES = 40  # faces of one person per era, about
-COS_IDENTITY = 0.52  # of two good faces of one person in different eras
+COS_IDENTITY = 0.52  # two good faces of one person in different eras
 COS_ERA = 0.72  # in the same era
-BLURRED_SHARE = 0.15  # of the faces: poor ones, a third to two thirds of the way into noise
-BRIDGE_SHARE = 0.002  # of the faces: between two people
+POOR_SHARE = 0.15  # of the faces: profiles, blur; their own noise is POOR_NOISE times as strong
+POOR_NOISE = (1.3, 2.5)
+BRIDGE_SHARE = 0.002  # of the faces: half one person, half another
+DRIFT_COS = 0.85  # of one face of a walk and the next
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -49,8 +52,8 @@ def library_faces(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(count, dim) float32 unit faces in random order, and whose each is: (count,) int.
 
-    A face is its identity, plus its era, plus noise of its own; some are poor, and a few lie
-    between two people (a blend, a child that looks like a parent, a look-alike).
+    A face is its identity plus its era plus noise of its own; some are poor, and a few lie between
+    two people (a blend, a child that looks like a parent, a look-alike).
     """
     rng = np.random.default_rng(seed)
     sizes = power_law_sizes(rng, count) if sizes is None else sizes
@@ -61,8 +64,8 @@ def library_faces(
     centres = weights[0] * directions(rng, len(sizes), dim)[person]
     centres += weights[1] * directions(rng, int(eras.sum()), dim)[era]
     noise = np.full((count, 1), weights[2], np.float32)
-    poor = rng.random(count) < BLURRED_SHARE
-    noise[poor, 0] *= rng.uniform(1.3, 2.5, np.count_nonzero(poor))
+    poor = rng.random(count) < POOR_SHARE
+    noise[poor, 0] *= rng.uniform(*POOR_NOISE, np.count_nonzero(poor))
     faces = unit(centres + noise * directions(rng, count, dim))
     bridges = np.flatnonzero(rng.random(count) < BRIDGE_SHARE)
     others = rng.integers(0, count, len(bridges))
@@ -72,13 +75,33 @@ def library_faces(
 
 
 def chained_faces(count: int, seed: int, dim: int = DIM) -> tuple[np.ndarray, np.ndarray]:
-    """Faces of people of 40 each, every one bridged to the next, so that all are one component."""
-    rng = np.random.default_rng(seed)
-    sizes = np.full(count // ERA_FACES + 1, ERA_FACES)
-    sizes[-1] = count - sizes[:-1].sum()
-    faces, person = library_faces(count, seed, dim, sizes[sizes > 0])
+    """As library_faces, but people of ERA_FACES faces each, one face of each bridged to the next.
+
+    Almost all faces are one connected component at the cluster threshold, yet hundreds of people.
+    """
+    sizes = np.full(-(-count // ERA_FACES), ERA_FACES)
+    sizes[-1] -= sizes.sum() - count
+    faces, person = library_faces(count, seed, dim, sizes)
     first = np.unique(person, return_index=True)[1]
-    for here, following in zip(first[:-1], first[1:], strict=True):
+    for here, following in itertools.pairwise(first):
         faces[here] = unit(faces[here] + faces[following])
-    del rng
     return faces, person
+
+
+def drifting_faces(count: int, seed: int, dim: int = DIM) -> tuple[np.ndarray, np.ndarray]:
+    """A random walk on the sphere with cosine DRIFT_COS per step; "person" is every 40th step."""
+    rng = np.random.default_rng(seed)
+    faces = directions(rng, count, dim)
+    keep, turn = np.sqrt([DRIFT_COS**2, 1.0 - DRIFT_COS**2]).astype(np.float32)
+    for at in range(1, count):
+        faces[at] = unit(keep * faces[at - 1] + turn * faces[at])
+    order = rng.permutation(count)
+    return faces[order], np.arange(count)[order] // ERA_FACES
+
+
+def one_person(count: int, seed: int, dim: int = DIM) -> tuple[np.ndarray, np.ndarray]:
+    """One identity in one era of good faces: cosines of COS_IDENTITY, give or take 0.04."""
+    rng = np.random.default_rng(seed)
+    weights = np.sqrt([COS_IDENTITY, 1.0 - COS_IDENTITY]).astype(np.float32)
+    faces = weights[0] * directions(rng, 1, dim) + weights[1] * directions(rng, count, dim)
+    return unit(faces), np.zeros(count, int)

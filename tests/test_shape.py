@@ -1,0 +1,190 @@
+"""The shape of sort_faces.py: contents, banners, docstrings, help texts, imports, output."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from conftest import SCRIPT
+
+import sort_faces as sf
+
+SOURCE = SCRIPT.read_text(encoding="utf-8")
+LINES = SOURCE.splitlines()
+TREE = ast.parse(SOURCE)
+RULE = "# " + "=" * 76
+LONGEST_FUNCTION = 60  # lines; one screen
+UNDOCUMENTED_LINES = 10  # a public function this long needs a docstring
+HEAVY = "cv2 onnxruntime insightface dlib scipy sklearn skimage PIL pillow_heif tqdm filelock"
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def banners() -> list[tuple[int, str]]:
+    """(line number, section name) of every banner."""
+    rules = [at for at, line in enumerate(LINES) if line == RULE]
+    return [(at + 1, LINES[at + 1][2:]) for at in rules[::2]]
+
+
+def section_of(line: int) -> str:
+    """Name of the section a line number lies in; "" above the first banner."""
+    return next((name for at, name in reversed(banners()) if at <= line), "")
+
+
+def functions() -> Iterator[tuple[Function, ast.AST]]:
+    """Every function with the node it stands in."""
+    for parent in ast.walk(TREE):
+        for child in ast.iter_child_nodes(parent):
+            if isinstance(child, Function):
+                yield child, parent
+
+
+def where(node: ast.AST, name: str = "") -> str:
+    return f"line {node.lineno} {name or node.name}"
+
+
+def length(node: Function) -> int:
+    return node.end_lineno - node.lineno + 1
+
+
+def arguments(node: Function, parent: ast.AST) -> list[ast.arg]:
+    """Arguments that need an annotation: all but the first of a method."""
+    given = node.args
+    named = [*given.posonlyargs, *given.args]
+    named = named[1:] if isinstance(parent, ast.ClassDef) else named
+    return [*named, *given.kwonlyargs, *(arg for arg in (given.vararg, given.kwarg) if arg)]
+
+
+def inherits_docstring(name: str, parent: ast.AST) -> bool:
+    """Whether a base class in the same file documents the method of this name."""
+    if not isinstance(parent, ast.ClassDef):
+        return False
+    bases = {base.id for base in parent.bases if isinstance(base, ast.Name)}
+    return any(
+        isinstance(node, Function) and node.name == name and ast.get_docstring(node)
+        for other in ast.walk(TREE)
+        if isinstance(other, ast.ClassDef) and other.name in bases
+        for node in other.body
+    )
+
+
+def test_banners_are_three_lines():
+    rules = [at for at, line in enumerate(LINES) if line.startswith("# ==")]
+    assert [LINES[at] for at in rules] == [RULE] * len(rules)
+    assert len(rules) % 2 == 0
+    for top, bottom in zip(rules[::2], rules[1::2], strict=True):
+        assert bottom == top + 2, where(TREE.body[0], f"banner at line {top + 1}")
+        assert re.fullmatch(r"# \S.*", LINES[top + 1])
+        assert LINES[top - 1] == "", f"no empty line above the banner at line {top + 1}"
+
+
+def test_contents_are_the_banners():
+    contents = sf.__doc__.split("\nContents\n", 1)[1].rstrip().splitlines()
+    assert [line.strip() for line in contents] == [name for _, name in banners()]
+
+
+def test_every_function_is_annotated():
+    bare = [
+        where(node)
+        for node, parent in functions()
+        if node.returns is None or any(arg.annotation is None for arg in arguments(node, parent))
+    ]
+    assert not bare, "\n".join(bare)
+
+
+def test_long_public_functions_have_docstrings():
+    missing = [
+        f"{where(node)} ({length(node)} lines)"
+        for node, parent in functions()
+        if not node.name.startswith("_")
+        and not isinstance(parent, Function)  # nothing outside can call it
+        and length(node) >= UNDOCUMENTED_LINES
+        and not ast.get_docstring(node)
+        and not inherits_docstring(node.name, parent)
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_no_function_is_longer_than_a_screen():
+    long = [where(node) for node, _ in functions() if length(node) > LONGEST_FUNCTION]
+    assert not long, "\n".join(long)
+
+
+def test_numbers_at_module_level_carry_a_comment():
+    def is_number(value: ast.expr) -> bool:
+        if isinstance(value, ast.Tuple):
+            return bool(value.elts) and all(is_number(part) for part in value.elts)
+        if isinstance(value, ast.UnaryOp):
+            return is_number(value.operand)
+        return isinstance(value, ast.Constant) and type(value.value) in (int, float)
+
+    tokens = tokenize.generate_tokens(io.StringIO(SOURCE).readline)
+    commented = {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
+    bare = [
+        f"line {node.lineno} {ast.unparse(node)}"
+        for node in TREE.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and node.value is not None
+        and is_number(node.value)
+        and not commented.intersection(range(node.lineno, node.end_lineno + 1))
+    ]
+    assert not bare, "\n".join(bare)
+
+
+def test_print_stands_only_where_output_is_made():
+    places = [
+        where(node, section_of(node.lineno))
+        for node in ast.walk(TREE)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+        if section_of(node.lineno) not in ("Reporting", "Entry point")
+    ]
+    assert not places, "\n".join(places)
+
+
+def test_sys_exit_is_called_once():
+    calls = [ast.unparse(node.func) for node in ast.walk(TREE) if isinstance(node, ast.Call)]
+    assert Counter(calls)["sys.exit"] == 1
+    assert Counter(calls)["exit"] == Counter(calls)["quit"] == Counter(calls)["os._exit"] == 0
+
+
+def test_commands_have_unique_help():
+    texts = {name: handler.__doc__ for name, (_, handler) in sf.COMMANDS.items()}
+    assert all(texts.values())
+    assert [text for text, times in Counter(texts.values()).items() if times > 1] == []
+
+
+@pytest.mark.parametrize("name", sf.COMMANDS)
+def test_command_names_agree(name: str):
+    add_options, handler = sf.COMMANDS[name]
+    word = name.replace("-", "_")
+    assert (add_options.__name__, handler.__name__) == (f"add_{word}_options", f"cmd_{word}")
+    assert f"Command: {name}" in [section for _, section in banners()]
+
+
+@pytest.mark.parametrize("name", sf.COMMANDS)
+def test_options_have_unique_help(name: str):
+    parser = argparse.ArgumentParser()
+    sf.COMMANDS[name][0](parser)
+    texts = {action.dest: action.help for action in parser._actions}
+    assert [dest for dest, text in texts.items() if not text] == []
+    plain = Counter(text.split(" (default")[0] for text in texts.values())
+    assert [text for text, times in plain.items() if times > 1] == []
+
+
+def test_help_needs_no_heavy_module():
+    code = (
+        "import sys, sort_faces; sort_faces.build_parser(); "
+        f"print(*(name for name in {HEAVY!r}.split() if name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SCRIPT.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
