@@ -27,12 +27,17 @@ Contents
     Core: quality
     Core: crop geometry
     Core: names
+    Core: paths between systems
     Files and locks
     Photos
     Cache I/O
     Engines
+    Scorers
     Analysing one photo
     Work queue
+    Work elsewhere: a worker process
+    Work elsewhere: a Dask cluster
+    Crew
     Output trees
     Reporting
     Shared options
@@ -43,6 +48,7 @@ Contents
     Command: dedup
     Command: extend
     Command: export-swap
+    Command: occlusion
     Command: run
     Command: demo
     Command: status
@@ -71,7 +77,9 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -367,6 +375,7 @@ class EngineSpec:
     det_size: int = 0  # 0: the engine's own default
     det_threshold: float = DET_THRESHOLD
     landmarks: bool = False
+    clip: str = ""  # load a CLIP scorer in place of an engine: a folder, or open_clip NAME/WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -572,6 +581,23 @@ def near_duplicate_labels(
     for left, right in hyperplane_candidates(unit, max_distance):
         labels = join_near_duplicates(labels, left, right, unit, max_distance, boxes)
     return labels
+
+
+def nearest_keeper(unit: np.ndarray, max_distance: float) -> np.ndarray:
+    """For unit rows (n, d) in order of preference: which earlier row stands for each, (n,) int.
+
+    A row stays (and stands for itself) unless one that stays lies within max_distance; unlike
+    with groups, a chain of small steps does not collapse into one.
+    """
+    keeper = np.arange(len(unit))
+    kept: list[int] = []
+    for row in range(len(unit)):
+        cosine = unit[kept] @ unit[row]
+        if len(kept) and cosine.max() >= 1.0 - max_distance:
+            keeper[row] = kept[int(cosine.argmax())]
+        else:
+            kept.append(row)
+    return keeper
 
 
 def join_near_duplicates(
@@ -914,6 +940,72 @@ def numbered(prefix: str, number: int) -> str:
 
 
 # ============================================================================
+# Core: paths between systems
+# ============================================================================
+# WSL sees drive E: as /mnt/e; Windows sees the WSL files as \\wsl.localhost\<distro>. Characters
+# Windows forbids in names appear there 0xF000 higher, as WSL's own file server presents them.
+
+DRIVE_MOUNT = re.compile(r"^/mnt/([a-z])(?=/|$)")
+WSL_SHARE = re.compile(r"^//(?:wsl\.localhost|wsl\$)/([^/]+)(/.*)?$", re.IGNORECASE)
+FORBIDDEN_UP = {ord(c): ord(c) + 0xF000 for c in '<>:"|?*\\'} | {
+    c: c + 0xF000 for c in range(1, 32)
+}
+FORBIDDEN_DOWN = {high: low for low, high in FORBIDDEN_UP.items()}
+LONG_PATH = 248  # characters; beyond, Windows wants the \\?\ form (CreateDirectory's limit)
+
+
+def to_windows_path(path: str, distro: str) -> str:
+    r"""Absolute WSL path as Windows opens it: `/mnt/e/x` -> `E:\x`, else `\\wsl.localhost\...`.
+
+    Raises SortFacesError for a relative path, PhotoError for a name that is no Unicode.
+    """
+    if not path.startswith("/"):
+        raise SortFacesError(f"{path}: is no absolute path")
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        raise PhotoError("its name is no UTF-8, Windows cannot open it; rename it") from None
+    drive = DRIVE_MOUNT.match(path)
+    names = (path[drive.end() :] if drive else path).split("/")
+    tail = "\\".join(name.translate(FORBIDDEN_UP) for name in names)
+    if drive:
+        whole, long = f"{drive[1].upper()}:{tail or chr(92)}", "\\\\?\\"
+    else:
+        whole, long = f"\\wsl.localhost\\{distro}{tail}", "\\\\?\\UNC"
+    if len(whole) >= LONG_PATH:
+        return long + whole
+    return whole if drive else "\\" + whole
+
+
+def from_windows_path(path: str) -> str:
+    r"""The WSL path of what to_windows_path made (and of `\\wsl$\...` and forward slashes)."""
+    text = path.removeprefix("\\\\?\\UNC").removeprefix("\\\\?\\").replace("\\", "/")
+    if path.startswith("\\\\?\\UNC"):
+        text = "/" + text
+    share = WSL_SHARE.match(text)
+    if share:
+        text = share[2] or "/"
+    elif re.match(r"^[A-Za-z]:", text):
+        text = f"/mnt/{text[0].lower()}{text[2:].rstrip('/') if len(text) == 3 else text[2:]}"
+    else:
+        raise SortFacesError(f"{path}: is neither a drive nor a WSL path")
+    return text.translate(FORBIDDEN_DOWN)
+
+
+def distro_name() -> str:
+    """Name of the WSL distribution we run in. Raises SortFacesError outside WSL."""
+    name = os.environ.get("WSL_DISTRO_NAME", "")
+    if not name and shutil.which("wslpath"):
+        shown = subprocess.run(["wslpath", "-w", "/"], capture_output=True, text=True).stdout
+        name = shown.strip().strip("\\").split("\\")[-1]
+    if not name:
+        raise SortFacesError(
+            "--worker: no WSL distribution found; set WSL_DISTRO_NAME to what `wsl -l` shows"
+        )
+    return name
+
+
+# ============================================================================
 # Files and locks
 # ============================================================================
 
@@ -1076,6 +1168,9 @@ def walk_files(
     top: str, seen: set[tuple[int, int]], report: ScanReport
 ) -> Iterator[tuple[str, str]]:
     """Yield (folder, file name) below `top`, each real folder once."""
+    if os.path.isfile(top):
+        yield os.path.split(top)
+        return
     pending = [top]
     while pending:
         folder = pending.pop()
@@ -1289,6 +1384,11 @@ def journal_path(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
 
 
+def queue_folder(path: Path) -> Path:
+    """Where workers find the queues of a cache."""
+    return path.absolute().with_name(path.name + ".queue")
+
+
 def cache_exists(path: Path) -> bool:
     return path.exists() or journal_path(path).exists()
 
@@ -1325,9 +1425,11 @@ def locked_cache(path: Path) -> contextlib.AbstractContextManager[None]:
 
 def check_model(cache: FaceCache, path: Path, spec: EngineSpec) -> None:
     """Refuse to mix the embeddings of two models."""
-    own = cache.meta["model"]
-    if own != model_label(spec.model):
-        raise SortFacesError(f"{path}: holds faces of {own}; use --model {own} or another cache")
+    own, asked = cache.meta["model"], model_label(spec.model)
+    if own != asked:
+        raise SortFacesError(
+            f"{path}: holds faces of {own}, not {asked}; name that model or another cache"
+        )
 
 
 def read_npz(path: Path) -> FaceCache:
@@ -1402,30 +1504,18 @@ def read_journal(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]
     return records[0]["meta"], records[1:]
 
 
-class Journal:
-    """Append-only log of records beside a cache; an append costs what is new."""
+class AppendOnly:
+    """A JSONL file that grows by whole lines; an append costs what is new."""
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
-        self.path = journal_path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.meta = meta
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.stream: io.BufferedRandom | None = None
-        self.count = 0
 
-    def append(self, op: str, **record: Any) -> None:
-        """Write one line and hand it to the operating system; survives a kill of this process."""
-        if self.stream is None:
-            self.stream = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the run
-            self.cut_torn_line()
-            if self.stream.tell() == 0:
-                self.write({"op": "meta", "schema": RECORD_SCHEMA, "meta": self.meta})
-        self.write({"op": op, "schema": RECORD_SCHEMA, **record})
-        self.count += 1
-
-    def write(self, record: dict[str, Any]) -> None:
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one line and hand it to the operating system; it survives a kill of us."""
         line = json.dumps(record, default=json_default).encode() + b"\n"
         try:
-            self.stream.write(line)
+            self.open().write(line)
             self.stream.flush()
         except OSError as error:
             raise SortFacesError(
@@ -1433,10 +1523,16 @@ class Journal:
                 "everything up to here is kept"
             ) from None
 
+    def open(self) -> io.BufferedRandom:
+        if self.stream is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.stream = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the run
+            self.cut_torn_line()
+        return self.stream
+
     def cut_torn_line(self) -> None:
         """Remove the unfinished last line of a killed run, so that the next one starts clean."""
-        size = self.stream.seek(0, os.SEEK_END)
-        at = size
+        size = at = self.stream.seek(0, os.SEEK_END)
         while at > 0:
             start = max(0, at - 65536)
             self.stream.seek(start)
@@ -1453,6 +1549,24 @@ class Journal:
         if self.stream is not None:
             self.stream.close()
             self.stream = None
+
+
+class Journal:
+    """What came since the cache was written; opened by the first record."""
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self.lines = AppendOnly(journal_path(path))
+        self.meta = meta
+        self.count = 0
+
+    def append(self, op: str, **record: Any) -> None:
+        if self.lines.stream is None and self.lines.open().tell() == 0:
+            self.lines.append({"op": "meta", "schema": RECORD_SCHEMA, "meta": self.meta})
+        self.lines.append({"op": op, "schema": RECORD_SCHEMA, **record})
+        self.count += 1
+
+    def close(self) -> None:
+        self.lines.close()
 
 
 def pack_floats(array: np.ndarray) -> str:
@@ -1476,12 +1590,12 @@ def fold_records(cache: FaceCache, records: Sequence[dict[str, Any]]) -> FaceCac
     photos: dict[str, dict[str, Any]] = {}
     enriched: dict[str, list[dict[str, Any]]] = {}
     paths = known_paths(cache)
-    known = set(cache.file_sha256.tolist())
+    known = {*cache.file_sha256.tolist(), *(r["sha256"] for r in records if r["op"] == "photo")}
     for record in records:
         op = record["op"]
         if op == "photo":
             photos[record["sha256"]] = record
-            known.add(record["sha256"])
+            enriched.pop(record["sha256"], None)  # it told of the faces this record replaces
         elif op == "enrich":
             enriched[record["sha256"]] = record["faces"]
         if op in ("photo", "path") and record["sha256"] in known:
@@ -1510,7 +1624,8 @@ def rebuild_cache(
 ) -> FaceCache:
     """Cache rows not replaced by `photos`, then the new photos, with exactly these paths."""
     paths_of: dict[str, list[str]] = defaultdict(list)
-    canonical = dict(zip(cache.file_sha256.tolist(), cache.file_path.tolist(), strict=True))
+    canonical = {sha: record["path"] for sha, record in photos.items()}
+    canonical |= zip(cache.file_sha256.tolist(), cache.file_path.tolist(), strict=True)
     for path, (sha, _, _) in paths.items():
         paths_of[sha].insert(0 if canonical.get(sha) == path else len(paths_of[sha]), path)
     old = [
@@ -1680,6 +1795,7 @@ class Engine:
     """
 
     model: str
+    source: str  # what --model has to say to load it again
     recognizer: str
     dim: int
     det_size: int  # px
@@ -1691,13 +1807,25 @@ class Engine:
         """Faces in an (h, w, 3) uint8 BGR picture, best first."""
         raise NotImplementedError
 
-    def embed(self, image: np.ndarray, found: Detections) -> np.ndarray:
-        """(n, dim) float32 embeddings of detected faces, in one call of the recogniser."""
+    def align(self, image: np.ndarray, found: Detections) -> list[np.ndarray]:
+        """One aligned crop per detected face, as the recogniser takes it."""
         raise NotImplementedError
+
+    def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """(n, dim) float32 embeddings of aligned crops, in one call where the model allows it."""
+        raise NotImplementedError
+
+    def embed(self, image: np.ndarray, found: Detections) -> np.ndarray:
+        """(n, dim) float32 embeddings of the faces detected in one picture."""
+        return self.embed_crops(self.align(image, found))
 
     def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
         """Landmarks and pose of detected faces: arrays named and shaped as in LANDMARK_SHAPES."""
         raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """What a command must know of the engine wherever it runs."""
+        return {"meta": self.meta(), "landmarks": self.has_landmarks, "provider": self.provider}
 
     def meta(self) -> dict[str, Any]:
         """What a cache made with this engine must remember."""
@@ -1706,6 +1834,7 @@ class Engine:
             "tool": TOOL,
             "version": VERSION,
             "model": self.model,
+            "model_source": self.source,
             "recognizer": self.recognizer,
             "dim": self.dim,
             "det_size": self.det_size,
@@ -1718,7 +1847,9 @@ class InsightFaceEngine(Engine):
     """An InsightFace model pack run by onnxruntime."""
 
     def __init__(self, spec: EngineSpec, threads: int) -> None:
-        self.model = model_label(spec.model)
+        self.model, self.source = model_label(spec.model), spec.model
+        if self.model != spec.model:
+            self.source = str(Path(spec.model).expanduser().resolve())
         self.det_size = spec.det_size or DET_SIZE
         self.det_threshold = spec.det_threshold
         self.provider = choose_provider(spec)
@@ -1752,21 +1883,19 @@ class InsightFaceEngine(Engine):
             raise SortFacesError(f"--model {self.model}: its detector gives no key points")
         return Detections(boxes[:, :4], boxes[:, 4], kps.astype(np.float32))
 
-    def embed(self, image: np.ndarray, found: Detections) -> np.ndarray:
+    def align(self, image: np.ndarray, found: Detections) -> list[np.ndarray]:
         from insightface.utils.face_align import norm_crop
 
-        if not len(found):
-            return np.zeros((0, self.dim), np.float32)
         side = self.recogniser.input_size[0]
-        crops = [norm_crop(image, landmark=points, image_size=side) for points in found.kps]
-        step = self.batch or len(crops)
+        return [norm_crop(image, landmark=points, image_size=side) for points in found.kps]
+
+    def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        step = self.batch or max(1, len(crops))
+        parts = [np.zeros((0, self.dim), np.float32)]
         with self.one_at_a_time:
-            return np.concatenate(
-                [
-                    self.recogniser.get_feat(crops[at : at + step])
-                    for at in range(0, len(crops), step)
-                ]
-            )
+            for at in range(0, len(crops), step):
+                parts.append(self.recogniser.get_feat(list(crops[at : at + step])))
+        return np.concatenate(parts)
 
     def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
         from insightface.app.common import Face
@@ -1801,7 +1930,8 @@ class DlibEngine(Engine):
             raise SortFacesError("--model dlib: runs on the CPU only; use a model pack on a GPU")
         weights = dlib_weights()
         self.dlib = dlib
-        self.model, self.provider, self.has_landmarks = DLIB_MODEL, "cpu", True
+        self.model = self.source = DLIB_MODEL
+        self.provider, self.has_landmarks = "cpu", True
         self.det_size = spec.det_size or DLIB_DET_SIZE
         self.det_threshold = spec.det_threshold
         self.dim = 128
@@ -1839,15 +1969,17 @@ class DlibEngine(Engine):
         rounded = np.rint(boxes).astype(int).tolist()
         return [self.predictor(rgb, self.dlib.rectangle(*box)) for box in rounded]
 
-    def embed(self, image: np.ndarray, found: Detections) -> np.ndarray:
+    def align(self, image: np.ndarray, found: Detections) -> list[np.ndarray]:
         rgb = rgb_of(image)
-        chips = [
+        return [
             self.dlib.get_face_chip(rgb, shape, size=DLIB_CHIP, padding=DLIB_CHIP_PADDING)
             for shape in self.shapes(rgb, found.bbox)
         ]
-        if not chips:
+
+    def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        if not crops:
             return np.zeros((0, self.dim), np.float32)
-        raw = np.array(self.network.compute_face_descriptor(np.stack(chips)), np.float32)
+        raw = np.array(self.network.compute_face_descriptor(np.stack(crops)), np.float32)
         return raw.reshape(-1, self.dim) - dlib_mean()
 
     def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
@@ -1863,7 +1995,7 @@ class DlibEngine(Engine):
 
 
 def load_engine(spec: EngineSpec, threads: int = 1) -> Engine:
-    """Load the models of a spec. Raises SortFacesError with what to install or put where."""
+    """Load the face models of a spec. Raises SortFacesError with what to install or put where."""
     try:
         if spec.model == DLIB_MODEL:
             engine: Engine = DlibEngine(spec)
@@ -2050,6 +2182,250 @@ def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tup
 
 
 # ============================================================================
+# Scorers
+# ============================================================================
+# CLIP zero-shot: an image is compared with two ensembles of sentences per attribute. The image
+# tower runs on onnxruntime (any provider) once `occlusion prepare` has exported it, or on torch.
+
+CLIP_MODEL = "ViT-L-14/dfn2b_s39b"  # open_clip name and weights; the reference's choice
+UNTRAINED = "untrained"  # in place of the weights' name: random ones, to test everything but sense
+CLIP_TOLERANCE = 0.9999  # least cosine between the exported and the original image embedding
+CLIP_PROMPTS = {  # attribute: (it is there, it is not)
+    "mask": (
+        (
+            "a photo of a face with a surgical mask over mouth and nose",
+            "a person whose nose and mouth are covered by a cloth mask",
+            "a portrait of somebody wearing a medical face mask",
+            "a face half hidden behind an FFP2 respirator",
+            "a close-up of a person with a protective mask on",
+            "a face with a scarf pulled over mouth and nose",
+        ),
+        (
+            "a photo of a face with mouth and nose in plain view",
+            "a person whose whole face can be seen",
+            "a portrait of somebody smiling, the mouth visible",
+            "a bearded face with nothing in front of it",
+            "a face with a mask pulled down under the chin, mouth and nose visible",
+            "a close-up of a bare face",
+        ),
+    ),
+    "sunglasses": (
+        (
+            "a photo of a face with dark sunglasses over the eyes",
+            "a person whose eyes are hidden behind opaque sunglasses",
+            "a portrait of somebody looking through black sunglasses",
+            "a face with mirrored sunglasses covering both eyes",
+            "a close-up of a person wearing tinted shades, eyes not visible",
+        ),
+        (
+            "a photo of a face with both eyes in plain view",
+            "a face with sunglasses pushed up on the forehead, the eyes visible below",
+            "a person with sunglasses resting on top of the head, the eyes uncovered",
+            "a face wearing clear prescription glasses, the eyes visible through them",
+            "a portrait of somebody without glasses",
+            "a close-up of a person with open eyes",
+        ),
+    ),
+}
+
+
+def prompt_ensemble(vectors: np.ndarray) -> np.ndarray:
+    """One direction for several sentences (k, d): the normalised mean of the normalised."""
+    return centroid(unit_rows(vectors))
+
+
+def clip_probabilities(images: np.ndarray, texts: np.ndarray, logit_scale: float) -> np.ndarray:
+    """P(attribute) of unit image embeddings (n, d) against texts (k, 2, d): (n, k) in [0, 1].
+
+    softmax(logit_scale * [with, without]). CLIP cosines lie within 0.1 of each other; without the
+    scale (about 100) every probability would be 0.5.
+    """
+    cosine = np.einsum("nd,ktd->nkt", images.astype(np.float64), texts.astype(np.float64))
+    gap = logit_scale * (cosine[..., 1] - cosine[..., 0])
+    return 1.0 / (1.0 + np.exp(np.clip(gap, -500.0, 500.0)))
+
+
+@dataclass(frozen=True)
+class ClipTexts:
+    """What scoring needs beside the image tower; saved as prompts.npz."""
+
+    model: str
+    attributes: np.ndarray  # (k,) str
+    texts: np.ndarray  # (k, 2, d) float32 unit vectors: with, without
+    logit_scale: float
+    size: int  # px; edge of the square the tower sees
+    mean: np.ndarray  # (3,) float32 RGB in [0, 1]
+    std: np.ndarray  # (3,) float32
+    squash: bool  # resize the whole picture to the square, else its middle
+
+    def save(self, path: Path) -> None:
+        with writing(path) as part, open(part, "wb") as stream:
+            np.savez(stream, **asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> ClipTexts:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                values = {item.name: archive[item.name] for item in fields(cls)}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise SortFacesError(
+                f"{path}: no prompts file ({one_line(error)}); run `occlusion prepare`"
+            ) from None
+        scalars = {key: value.item() if value.ndim == 0 else value for key, value in values.items()}
+        return cls(**scalars)
+
+
+def clip_input(images: Sequence[np.ndarray], texts: ClipTexts) -> np.ndarray:
+    """Pictures (h, w, 3) uint8 BGR as open_clip's own preprocessing gives them: (n, 3, s, s)."""
+    import PIL.Image
+
+    prepared = []
+    for image in images:
+        picture = PIL.Image.fromarray(rgb_of(image))
+        if texts.squash:
+            wh = (texts.size, texts.size)
+        else:
+            scale = texts.size / min(picture.size)
+            wh = tuple(max(texts.size, int(edge * scale)) for edge in picture.size)
+        picture = picture.resize(wh, PIL.Image.Resampling.BICUBIC)
+        left, top = (round((edge - texts.size) / 2) for edge in wh)
+        picture = picture.crop((left, top, left + texts.size, top + texts.size))
+        pixels = np.asarray(picture, np.float32) / 255.0
+        prepared.append(((pixels - texts.mean) / texts.std).transpose(2, 0, 1))
+    return np.ascontiguousarray(np.stack(prepared), dtype=np.float32)
+
+
+class ClipScorer:
+    """Scores pictures by CLIP; subclasses run the image tower."""
+
+    texts: ClipTexts
+    provider: str
+
+    def embed_images(self, batch: np.ndarray) -> np.ndarray:
+        """(n, d) float32 image embeddings of a prepared batch (n, 3, s, s)."""
+        raise NotImplementedError
+
+    def score(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """P(attribute) of pictures: (n, attributes) in [0, 1]."""
+        embeddings = unit_rows(self.embed_images(clip_input(images, self.texts)))
+        return clip_probabilities(embeddings, self.texts.texts, self.texts.logit_scale)
+
+    def facts(self) -> dict[str, Any]:
+        names = self.texts.attributes.tolist()
+        return {"model": self.texts.model, "attributes": names, "provider": self.provider}
+
+
+class OnnxClipScorer(ClipScorer):
+    """An image tower that `occlusion prepare` exported, on onnxruntime."""
+
+    def __init__(self, folder: Path, spec: EngineSpec, threads: int) -> None:
+        import onnxruntime
+
+        self.texts = ClipTexts.load(folder / "prompts.npz")
+        self.provider = choose_provider(spec)
+        names = [n for n in PROVIDERS[self.provider] if n in onnxruntime.get_available_providers()]
+        tower = folder / "image.onnx"
+        if not tower.is_file():
+            raise SortFacesError(f"{tower}: not there; run `occlusion prepare {folder}`")
+        self.session = onnxruntime.InferenceSession(
+            str(tower),
+            session_options(onnxruntime, self.provider, threads),
+            providers=names[:1] + ["CPUExecutionProvider"] * (self.provider != "cpu"),
+        )
+        check_bound_provider(self.provider, [self.session])
+
+    def embed_images(self, batch: np.ndarray) -> np.ndarray:
+        return self.session.run(None, {self.session.get_inputs()[0].name: batch})[0]
+
+
+class TorchClipScorer(ClipScorer):
+    """An open_clip model on torch; needs work/requirements-clip.txt."""
+
+    def __init__(self, name: str) -> None:
+        self.torch, self.model, self.texts = load_open_clip(name)
+        self.device = torch_device(self.torch)
+        self.provider = f"torch on {self.device}"
+        self.model.to(self.device)
+
+    def embed_images(self, batch: np.ndarray) -> np.ndarray:
+        with self.torch.no_grad():
+            images = self.torch.from_numpy(batch).to(self.device)
+            return self.model.encode_image(images).float().cpu().numpy()
+
+
+def load_scorer(spec: EngineSpec, threads: int) -> ClipScorer:
+    """The scorer of spec.clip: a folder `occlusion prepare` wrote, or an open_clip NAME/WEIGHTS."""
+    folder = Path(spec.clip).expanduser()
+    scorer = (
+        OnnxClipScorer(folder, spec, threads) if folder.is_dir() else TorchClipScorer(spec.clip)
+    )
+    log.info("scorer: %s on %s", scorer.texts.model, scorer.provider)
+    return scorer
+
+
+def torch_device(torch: Any) -> Any:
+    """The GPU torch sees, DirectML where torch_directml is installed, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if importlib.util.find_spec("torch_directml") is not None:
+        import torch_directml
+
+        return torch_directml.device()
+    return torch.device("cpu")
+
+
+def load_open_clip(name: str) -> tuple[Any, Any, ClipTexts]:
+    """(torch, model in evaluation mode, texts) of an open_clip NAME/WEIGHTS."""
+    architecture, _, weights = name.partition("/")
+    for chatty in (None, "huggingface_hub"):  # what matters becomes our own one line
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    try:
+        import open_clip
+        import torch
+    except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises the latter
+        raise SortFacesError(
+            f"--clip {name}: {one_line(error)}; pip install -r work/requirements-clip.txt"
+        ) from None
+    if architecture not in open_clip.list_models():
+        raise SortFacesError(
+            f"--clip {name}: open_clip has no {architecture}; see its list_models()"
+        )
+    try:
+        model, _, _ = open_clip.create_model_and_transforms(
+            architecture, pretrained="" if weights == UNTRAINED else weights
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SortFacesError(
+            f"--clip {name}: its weights cannot be loaded ({one_line(error)}); download them where "
+            f"there is a network and say {architecture}/FILE"
+        ) from None
+    model.eval()
+    tokenize = open_clip.get_tokenizer(architecture)
+    with torch.no_grad():
+        pairs = [
+            [
+                prompt_ensemble(model.encode_text(tokenize(list(side))).float().numpy())
+                for side in sides
+            ]
+            for sides in CLIP_PROMPTS.values()
+        ]
+        scale = float(model.logit_scale.exp())
+    view = model.visual.preprocess_cfg
+    size = view["size"] if isinstance(view["size"], int) else view["size"][0]
+    texts = ClipTexts(
+        model=name,
+        attributes=np.array(list(CLIP_PROMPTS)),
+        texts=np.array(pairs, np.float32),
+        logit_scale=scale,
+        size=size,
+        mean=np.array(view["mean"], np.float32),
+        std=np.array(view["std"], np.float32),
+        squash=view.get("resize_mode") == "squash",
+    )
+    return torch, model, texts
+
+
+# ============================================================================
 # Analysing one photo
 # ============================================================================
 
@@ -2126,25 +2502,42 @@ def blur_of(image: np.ndarray, bbox: np.ndarray) -> float:
 
 
 def face_records(
-    engine: Engine, image: np.ndarray, passes: Passes, landmarks: bool
-) -> list[dict[str, Any]]:
-    """Everything a cache stores of each face in a picture, ready for a results line."""
-    found = find_faces(engine, image, passes)
-    embeddings = engine.embed(image, found)
-    marks = engine.landmarks(image, found) if landmarks and engine.has_landmarks else {}
-    short = np.minimum(*(found.bbox[:, 2:] - found.bbox[:, :2]).T) if len(found) else []
+    engine: Engine, images: Sequence[np.ndarray], passes: Passes, landmarks: bool
+) -> list[list[dict[str, Any]]]:
+    """Everything a cache stores of each face in each picture, ready for a results line.
+
+    The faces of all pictures go through the recogniser together.
+    """
+    found = [find_faces(engine, image, passes) for image in images]
+    pairs = list(zip(images, found, strict=True))
+    crops = [crop for image, faces in pairs for crop in engine.align(image, faces)]
+    embeddings = iter(engine.embed_crops(crops))
+    want_marks = landmarks and engine.has_landmarks
     return [
-        {
-            "bbox": found.bbox[row].tolist(),
-            "det_score": float(found.score[row]),
-            "kps": found.kps[row].tolist(),
-            "face_short": float(short[row]),
-            "blur": blur_of(image, found.bbox[row]),
-            "embedding": pack_floats(embeddings[row]),
-            **{name: pack_floats(values[row]) for name, values in marks.items()},
-        }
-        for row in range(len(found))
+        [face_record(image, faces, row, next(embeddings), marks) for row in range(len(faces))]
+        for image, faces in pairs
+        for marks in [engine.landmarks(image, faces) if want_marks else {}]
     ]
+
+
+def face_record(
+    image: np.ndarray,
+    found: Detections,
+    row: int,
+    embedding: np.ndarray,
+    marks: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    """What a cache stores of one detected face."""
+    bbox = found.bbox[row]
+    return {
+        "bbox": bbox.tolist(),
+        "det_score": float(found.score[row]),
+        "kps": found.kps[row].tolist(),
+        "face_short": float(np.min(bbox[2:] - bbox[:2])),
+        "blur": blur_of(image, bbox),
+        "embedding": pack_floats(embedding),
+        **{name: pack_floats(values[row]) for name, values in marks.items()},
+    }
 
 
 # ============================================================================
@@ -2154,25 +2547,47 @@ def face_records(
 # in the order of the items. Where the function runs is no business of the command.
 
 
-def embed_item(engine: Engine, item: dict[str, Any]) -> dict[str, Any]:
-    """One photo -> its faces. item: sha256, path, passes, landmarks."""
-    result: dict[str, Any] = {"wh": [0, 0], "taken": None, "error": "", "faces": []}
-    try:
-        photo = read_photo(item["path"], item["sha256"])
-    except PhotoError as error:
-        return {**result, "status": STATUS_UNREADABLE, "error": str(error)}
-    faces = face_records(engine, photo.image, Passes(**item["passes"]), item["landmarks"])
-    return {
-        **result,
-        "wh": list(photo.wh),
-        "taken": None if math.isnan(photo.taken) else photo.taken,
-        "status": STATUS_FACES if faces else STATUS_NO_FACE,
-        "faces": faces,
-    }
+Item = dict[str, Any]  # JSON: what to work on
+Result = dict[str, Any]  # JSON: what came of it, or {"failed": why} where the engine gave up
 
 
-def enrich_item(engine: Engine, item: dict[str, Any]) -> dict[str, Any]:
-    """One photo -> landmarks and pose of its known faces. item: sha256, path, faces."""
+def describe_items(engine: Models, items: Sequence[Item]) -> list[Result]:
+    """What whoever does the work would do it with; asks for nothing but a working engine."""
+    return [engine.facts() for _ in items]
+
+
+def embed_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
+    """Photos -> their faces. item: sha256, path, passes, landmarks."""
+    results: list[Result] = []
+    photos: dict[int, Photo] = {}
+    for at, item in enumerate(items):
+        result = {"wh": [0, 0], "taken": None, "error": "", "faces": []}
+        try:
+            photos[at] = read_photo(item["path"], item["sha256"])
+        except PhotoError as error:
+            result |= {"status": STATUS_UNREADABLE, "error": str(error)}
+        results.append(result)
+    if not photos:
+        return results
+    images = [photo.image for photo in photos.values()]
+    first = items[0]  # all items of a run are asked alike
+    records = face_records(engine, images, Passes(**first["passes"]), first["landmarks"])
+    for (at, photo), faces in zip(photos.items(), records, strict=True):
+        results[at] |= {
+            "wh": list(photo.wh),
+            "taken": None if math.isnan(photo.taken) else photo.taken,
+            "status": STATUS_FACES if faces else STATUS_NO_FACE,
+            "faces": faces,
+        }
+    return results
+
+
+def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
+    """Photos -> landmarks and pose of their known faces. item: sha256, path, faces."""
+    return [enrich_photo(engine, item) for item in items]
+
+
+def enrich_photo(engine: Engine, item: Item) -> Result:
     try:
         photo = read_photo(item["path"], item["sha256"])
     except PhotoError as error:
@@ -2191,18 +2606,80 @@ def enrich_item(engine: Engine, item: dict[str, Any]) -> dict[str, Any]:
     return {"error": "", "faces": faces}
 
 
-TASKS: dict[str, Callable[[Engine, dict[str, Any]], dict[str, Any]]] = {
-    "embed": embed_item,
-    "enrich": enrich_item,
+def score_items(scorer: ClipScorer, items: Sequence[Item]) -> list[Result]:
+    """Pictures -> probabilities of each attribute. item: path, sha256."""
+    results: list[Result] = []
+    images = []
+    for item in items:
+        try:
+            images.append(read_photo(item["path"], item["sha256"]).image)
+            results.append({"error": "", "scores": None})
+        except PhotoError as error:
+            results.append({"error": str(error), "scores": []})
+    scores = iter(scorer.score(images) if images else [])
+    return [r if r["error"] else {**r, "scores": next(scores).tolist()} for r in results]
+
+
+Models = Engine | ClipScorer  # what a spec loads
+
+TASKS: dict[str, Callable[[Any, Sequence[Item]], list[Result]]] = {
+    "describe": describe_items,
+    "embed": embed_items,
+    "enrich": enrich_items,
+    "score": score_items,
 }
 
 
-def run_items(
-    task: str, items: Iterable[dict[str, Any]], engine: LazyEngine, threads: int
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield (item, result) in the order of the items, working on several at once."""
-    work = TASKS[task]
-    return ordered_map(lambda item: (item, work(engine.get(), item)), items, threads)
+def load_models(spec: EngineSpec, threads: int) -> Models:
+    return load_scorer(spec, threads) if spec.clip else load_engine(spec, threads)
+
+
+def work_batch(task: str, engine: Models, items: Sequence[Item]) -> list[Result]:
+    """Results of a few items; when the engine fails on them, each gets a second try alone."""
+    errors = engine_errors()
+    with contextlib.suppress(*errors):
+        return TASKS[task](engine, items)
+    results = []
+    for item in items:
+        try:
+            results += TASKS[task](engine, [item])
+        except errors as error:
+            results.append({"failed": one_line(error)})
+    return results
+
+
+@functools.cache
+def engine_errors() -> tuple[type[Exception], ...]:
+    """What OpenCV, onnxruntime and dlib raise when a picture or a driver is too much for them."""
+    import cv2
+    import onnxruntime
+
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    of_onnxruntime = (state.Fail, state.RuntimeException, state.EPFail, state.InvalidArgument)
+    return (*of_onnxruntime, cv2.error, RuntimeError, MemoryError)
+
+
+def run_here(
+    task: str,
+    items: Iterable[Item],
+    engine: Callable[[], Models],
+    threads: int,
+    batch: int,
+) -> Iterator[tuple[Item, Result]]:
+    """Yield (item, result) in the order of the items, working on several batches at once."""
+
+    def work(some: list[Item]) -> list[tuple[Item, Result]]:
+        return list(zip(some, work_batch(task, engine(), some), strict=True))
+
+    for pairs in ordered_map(work, batched(items, batch), threads):
+        yield from pairs
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of at most `size` items (itertools.batched is younger than the Pythons we serve)."""
+    items = iter(items)
+    while some := list(itertools.islice(items, size)):
+        yield some
 
 
 def ordered_map(function: Callable, items: Iterable, threads: int) -> Iterator:
@@ -2222,19 +2699,487 @@ def ordered_map(function: Callable, items: Iterable, threads: int) -> Iterator:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-class LazyEngine:
-    """Loads its engine at the first photo that needs one; a run without new photos loads none."""
+# ============================================================================
+# Work elsewhere: a worker process
+# ============================================================================
+# The queue and the results are files both sides see. The worker appends a line per item; whoever
+# waits reads the lines, starts the worker again when it dies, and stops it by a `stop` file, as
+# signals do not cross from WSL to Windows.
 
-    def __init__(self, spec: EngineSpec, threads: int) -> None:
-        self.spec, self.threads = spec, threads
+QUEUE_SCHEMA = 1
+WORKER_SCRIPT = Path(__file__).resolve().parent / "work" / "dml_worker.py"
+WORKER_POLL = 0.2  # seconds between looks at the results
+WORKER_BEAT = 2.0  # seconds between heartbeats
+WORKER_SILENCE = 300.0  # seconds without results or heartbeat until a worker is started anew
+WORKER_RESTARTS = 5  # deaths in a row without a single result
+WORKER_PATIENCE = 20.0  # seconds a worker gets to finish what it does after a stop
+FATAL_DEATHS = 3  # times a worker may die on one item alone before the item is given up
+
+
+@dataclass(frozen=True)
+class QueueFiles:
+    """The files of one queue, in a folder both sides can reach."""
+
+    folder: Path
+
+    @property
+    def queue(self) -> Path:
+        return self.folder / "queue.json"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results.jsonl"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.folder / "heartbeat.json"
+
+    @property
+    def stop(self) -> Path:
+        return self.folder / "stop"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+    def state(self) -> dict[str, Any]:
+        """The last heartbeat: pid, state (working, stopped), doing, alone, deaths."""
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads(self.heartbeat.read_text(encoding="utf-8"))
+        return {}
+
+
+def item_id(item: Item) -> str:
+    """Name of an item by all that decides its result; where the file lies does not."""
+    facts = {key: value for key, value in item.items() if key not in ("path", "size", "mtime_ns")}
+    text = json.dumps(facts, sort_keys=True, default=json_default)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+class ResultTail:
+    """Reads a growing results file line by line; an unfinished last line waits."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def read(self) -> list[Result]:
+        try:
+            with open(self.path, "rb") as stream:
+                stream.seek(self.offset)
+                data = stream.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        return [self.parse(line) for line in whole.splitlines()]
+
+    def parse(self, line: bytes) -> Result:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            result = json.loads(line)
+            if result["schema"] == RECORD_SCHEMA and isinstance(result["id"], str):
+                return result
+        raise SortFacesError(
+            f"{self.path}: a line is no result of this version ({line[:40]!r}); remove that line "
+            "to keep the others, or the file to compute them again"
+        )
+
+
+def run_on_worker(
+    task: str, items: Iterable[Item], crew: Crew, files: QueueFiles
+) -> Iterator[tuple[Item, Result]]:
+    """Yield (item, result) as a worker process finishes them; results already there come first.
+
+    Raises SortFacesError when the worker cannot be started or keeps dying; what it had finished
+    by then stays in the results file, and the next run begins with it.
+    """
+    waiting = {item_id(item): item for item in items}
+    if not waiting:
+        return
+    files.folder.mkdir(parents=True, exist_ok=True)
+    stop_worker(files)
+    tail = ResultTail(files.results)
+    for result in tail.read():
+        if result["id"] in waiting:
+            yield waiting.pop(result["id"]), result
+    for name, error in write_queue(task, waiting, crew, files):
+        yield waiting.pop(name), {"failed": error}
+    worker = WorkerProcess(crew, files)
+    try:
+        while waiting:
+            fresh = tail.read()
+            for result in fresh:
+                if result["id"] in waiting:
+                    yield waiting.pop(result["id"]), result
+            if waiting:
+                worker.watch(bool(fresh))
+    finally:
+        worker.close()
+    shutil.rmtree(files.folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        files.folder.parent.rmdir()  # unless another queue waits there
+
+
+def write_queue(
+    task: str, items: dict[str, Item], crew: Crew, files: QueueFiles
+) -> list[tuple[str, str]]:
+    """Write queue.json with paths the worker can open; returns [(id, why)] of hopeless items."""
+    hopeless, listed = [], []
+    for name, item in items.items():
+        try:
+            path = {"path": crew.path_there(item["path"])} if "path" in item else {}
+            listed.append({**item, **path, "id": name})
+        except PhotoError as error:
+            hopeless.append((name, str(error)))
+    head = {"tool": TOOL, "kind": "queue", "schema": QUEUE_SCHEMA, "version": VERSION}
+    write_json(files.queue, {**head, "task": task, "spec": asdict(crew.spec), "items": listed})
+    return hopeless
+
+
+def stop_worker(files: QueueFiles) -> None:
+    """Ask a worker left over from a killed run to stop, and wait until its heart is silent."""
+    if files.state().get("state") == "working":
+        files.stop.touch()
+        last, since = b"", time.monotonic()
+        while time.monotonic() - since < 2 * WORKER_BEAT:
+            beat = files.heartbeat.read_bytes() if files.heartbeat.exists() else b""
+            if beat != last:
+                last, since = beat, time.monotonic()
+            if files.state().get("state") != "working":
+                break
+            time.sleep(WORKER_POLL)
+    files.stop.unlink(missing_ok=True)
+
+
+class WorkerProcess:
+    """The worker of one queue: started, watched, started again when it dies or falls silent."""
+
+    def __init__(self, crew: Crew, files: QueueFiles) -> None:
+        self.crew, self.files = crew, files
+        self.deaths = 0  # in a row, without a result between them
+        self.process: subprocess.Popen | None = None
+        self.start()
+
+    def start(self) -> None:
+        there = self.crew.path_there
+        command = [
+            self.crew.worker,
+            there(str(WORKER_SCRIPT)),
+            there(str(self.files.queue)),
+            there(str(self.files.results)),
+            *("--batch", str(self.crew.batch), "--threads", str(self.crew.threads)),
+        ]
+        try:
+            with open(self.files.log, "ab") as output:
+                self.process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                )
+        except OSError as error:
+            raise SortFacesError(
+                f"--worker {self.crew.worker}: {error.strerror}; name the python.exe of the "
+                "worker's environment (work/setup_dml_worker.ps1 makes one)"
+            ) from None
+        self.seen, self.heard = b"", time.monotonic()
+
+    def watch(self, progressed: bool) -> None:
+        """Called while results are awaited: wait a little, see to it that somebody works."""
+        if progressed:
+            self.deaths, self.heard = 0, time.monotonic()
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(WORKER_POLL)
+        code = self.process.poll()
+        if code is None:
+            self.check_pulse()
+        elif code == EXIT_USAGE:
+            raise SortFacesError(f"--worker: {self.last_words()}")
+        else:
+            self.revive(f"ended with code {code}")
+
+    def check_pulse(self) -> None:
+        """Kill a worker that neither beats nor delivers."""
+        with contextlib.suppress(OSError):
+            beat = self.files.heartbeat.read_bytes()
+            if beat != self.seen:
+                self.seen, self.heard = beat, time.monotonic()
+        if time.monotonic() - self.heard > WORKER_SILENCE:
+            self.process.kill()
+            self.process.wait()
+            self.revive("fell silent")
+
+    def revive(self, why: str) -> None:
+        self.deaths += 1
+        if self.deaths > WORKER_RESTARTS:
+            raise SortFacesError(
+                f"--worker: {why} {self.deaths} times without a result ({self.last_words()}); "
+                "finished items are kept; docs/worker.md says what to look at"
+            )
+        log.warning("worker %s, starting it again", why)
+        time.sleep(min(2 ** (self.deaths - 1), 30) * WORKER_POLL)
+        self.start()
+
+    def last_words(self) -> str:
+        """The last line the worker said."""
+        with contextlib.suppress(OSError):
+            lines = self.files.log.read_text("utf-8", errors="replace").strip().splitlines()
+            return lines[-1] if lines else "it said nothing"
+        return "it said nothing"
+
+    def close(self) -> None:
+        """Let the worker finish what it does, then make sure that it is gone."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.files.stop.touch()
+        try:
+            self.process.wait(WORKER_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def worker_main(argv: Sequence[str] | None = None) -> int:
+    """The worker's side (work/dml_worker.py): work through a queue, append a line per item."""
+    p = OneLineParser(prog="dml_worker", description="Work through a queue of sort_faces.")
+    p.add_argument("queue", type=Path, help="queue.json")
+    p.add_argument("results", type=Path, help="results.jsonl to append to")
+    p.add_argument("--batch", type=count, default=1, metavar="N", help="photos per model call")
+    p.add_argument("--threads", type=count, default=usable_cores(), metavar="N", help="at once")
+    args = p.parse_args(argv)
+    os.umask(0o077)
+    log.setLevel(logging.INFO)
+    log.addHandler(LogHandler())
+    try:
+        queue = read_json(args.queue, "queue")
+        if queue["schema"] != QUEUE_SCHEMA or queue["version"] != VERSION:
+            raise SortFacesError(
+                f"{args.queue}: written by version {queue['version']}, this worker is {VERSION}; "
+                "let both run the same sort_faces.py"
+            )
+        return WorkerRun(queue, args).execute()
+    except SortFacesError as error:
+        return complain("dml_worker", str(error))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+class WorkerRun:
+    """One life of a worker."""
+
+    def __init__(self, queue: dict[str, Any], args: argparse.Namespace) -> None:
+        self.task, self.args = queue["task"], args
+        self.files = QueueFiles(args.results.parent)
+        self.last = self.files.state()  # of the worker before this one
+        self.deaths: dict[str, int] = dict(self.last.get("deaths", {}))
+        self.results = AppendOnly(args.results)
+        done = {result["id"] for result in ResultTail(args.results).read()}
+        self.todo = {item["id"]: item for item in queue["items"] if item["id"] not in done}
+        self.engine = load_models(EngineSpec(**queue["spec"]), args.threads)
+        self.beaten = -math.inf
+
+    def execute(self) -> int:
+        try:
+            self.retry_suspects()
+            pairs = run_here(
+                self.task,
+                list(self.todo.values()),
+                lambda: self.engine,
+                self.args.threads,
+                self.args.batch,
+            )
+            self.beat(self.in_flight())
+            for item, result in pairs:
+                self.finish(item, result)
+                if self.files.stop.exists():
+                    return EXIT_INTERRUPTED
+                self.beat(self.in_flight())
+            return EXIT_OK
+        finally:
+            self.results.close()
+            self.beat([], state="stopped")
+
+    def retry_suspects(self) -> None:
+        """Do alone what the last worker was doing when it died; give up what kills repeatedly."""
+        if self.last.get("state") != "working":
+            return
+        doing = [name for name in self.last.get("doing", []) if name in self.todo]
+        if self.last.get("alone") and doing:
+            self.deaths[doing[0]] = self.deaths.get(doing[0], 0) + 1
+        for name in doing:
+            item = self.todo[name]
+            self.beat([name], alone=True)
+            if self.deaths.get(name, 0) >= FATAL_DEATHS:
+                self.finish(item, {"failed": f"killed the worker {FATAL_DEATHS} times"})
+            elif not self.files.stop.exists():
+                self.finish(item, work_batch(self.task, self.engine, [item])[0])
+
+    def finish(self, item: Item, result: Result) -> None:
+        self.results.append({"schema": RECORD_SCHEMA, "id": item["id"], **result})
+        del self.todo[item["id"]]
+
+    def in_flight(self) -> list[str]:
+        """Items that may be in somebody's hands: the first that are not done yet."""
+        most = (2 * self.args.threads + 1) * self.args.batch
+        return list(itertools.islice(self.todo, most))
+
+    def beat(self, doing: list[str], alone: bool = False, state: str = "working") -> None:
+        """Say what is being done; a worker that dies tells so what it died on."""
+        now = time.monotonic()
+        if now - self.beaten < WORKER_BEAT and not alone and state == "working":
+            return
+        self.beaten = now
+        facts = {"pid": os.getpid(), "time": time.time(), "state": state, "doing": doing}
+        write_json(self.files.heartbeat, {**facts, "alone": alone, "deaths": self.deaths})
+
+
+# ============================================================================
+# Work elsewhere: a Dask cluster
+# ============================================================================
+
+CLUSTER_AHEAD = 4  # batches sent per worker thread before the first is back
+CLUSTER_RETRIES = 3  # times a batch is repeated when the worker that held it is lost
+
+
+def run_on_cluster(task: str, items: Iterable[Item], crew: Crew) -> Iterator[tuple[Item, Result]]:
+    """Yield (item, result) as the workers of a dask.distributed scheduler finish them."""
+    client, module, distributed = connect_cluster(crew.cluster)
+    with client:
+        batches = batched(items, crew.batch)
+        pending = distributed.as_completed(loop=client.loop)
+        held: dict[Any, list[Item]] = {}
+
+        def send_next() -> None:
+            for some in itertools.islice(batches, 1):
+                there = [
+                    {**item, "path": crew.path_there(item["path"])} if "path" in item else item
+                    for item in some
+                ]
+                future = client.submit(
+                    module.cluster_work,
+                    task,
+                    asdict(crew.spec),
+                    there,
+                    pure=False,
+                    retries=CLUSTER_RETRIES,
+                )
+                held[future] = some
+                pending.add(future)
+
+        for _ in range(CLUSTER_AHEAD * max(1, sum(client.nthreads().values()))):
+            send_next()
+        for future in pending:
+            some = held.pop(future)
+            send_next()
+            yield from zip(some, batch_results(future, len(some), distributed), strict=True)
+
+
+def batch_results(future: Any, size: int, distributed: Any) -> list[Result]:
+    """What a finished future brings; a batch that killed its workers is given up, not the run."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, distributed.scheduler.KilledWorker):
+        return [{"failed": "killed the cluster's workers"}] * size
+    raise SortFacesError(f"--cluster: a worker says: {one_line(error)}") from error
+
+
+def connect_cluster(address: str) -> tuple[Any, Any, Any]:
+    """(client, this script as a module the workers have, the dask.distributed package)."""
+    try:
+        import distributed
+    except ImportError:
+        raise SortFacesError("--cluster: pip install 'dask[distributed]' here and there") from None
+    import importlib
+
+    try:
+        client = distributed.Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise SortFacesError(
+            f"--cluster {address}: {one_line(error)}; "
+            "start `dask scheduler` there, or mend the address"
+        ) from None
+    if not client.nthreads():
+        client.close()
+        raise SortFacesError(f"--cluster {address}: no workers; start `dask worker {address}`")
+    client.upload_file(__file__)
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    return client, importlib.import_module(Path(__file__).stem), distributed
+
+
+def cluster_work(task: str, spec: dict[str, Any], items: list[Item]) -> list[Result]:
+    """Runs on a cluster's worker: one batch, with an engine loaded once per process."""
+    return work_batch(task, cluster_engine(EngineSpec(**spec)), items)
+
+
+CLUSTER_LOADING = threading.Lock()
+
+
+@functools.lru_cache(maxsize=2)
+def loaded_engine(spec: EngineSpec) -> Models:
+    return load_models(spec, threads=2)  # a worker has threads of its own: one core per call
+
+
+def cluster_engine(spec: EngineSpec) -> Models:
+    with CLUSTER_LOADING:
+        return loaded_engine(spec)
+
+
+# ============================================================================
+# Crew
+# ============================================================================
+
+
+class Crew:
+    """Who does the slow work, and with which models: this process, a worker, or a cluster."""
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        threads: int,
+        batch: int = 1,
+        worker: str = "",
+        cluster: str = "",
+        path_map: tuple[str, str] | None = None,
+    ) -> None:
+        self.spec, self.threads, self.batch = spec, threads, batch
+        self.worker, self.cluster, self.path_map = worker, cluster, path_map
         self.lock = threading.Lock()
-        self.engine: Engine | None = None
+        self.loaded: Models | None = None
 
-    def get(self) -> Engine:
+    def engine(self) -> Models:
+        """The engine of this process, loaded when it is first needed."""
         with self.lock:
-            if self.engine is None:
-                self.engine = load_engine(self.spec, self.threads)
-            return self.engine
+            if self.loaded is None:
+                self.loaded = load_models(self.spec, self.threads)
+            return self.loaded
+
+    def run(self, task: str, items: Iterable[Item], folder: Path) -> Iterator[tuple[Item, Result]]:
+        """Yield (item, result), here in the order of the items, elsewhere as they are finished.
+
+        folder: where a worker's queue may lie; it is gone again when all is done.
+        """
+        if self.worker:
+            models = hashlib.sha256(repr(self.spec).encode()).hexdigest()[:8]
+            return run_on_worker(task, items, self, QueueFiles(folder / f"{task}-{models}"))
+        if self.cluster:
+            return run_on_cluster(task, items, self)
+        return run_here(task, items, self.engine, self.threads, self.batch)
+
+    @functools.cached_property
+    def facts(self) -> Result:
+        """What describe_items says of whoever does the work: meta, landmarks, provider."""
+        if not (self.worker or self.cluster):
+            return describe_items(self.engine(), [{}])[0]
+        with tempfile.TemporaryDirectory(prefix="sort_faces-") as folder:
+            result = next(iter(self.run("describe", [{}], Path(folder))))[1]
+        log.info("engine there: %s on %s", self.spec.model, result.get("provider"))
+        return result
+
+    def path_there(self, path: str) -> str:
+        """A path of ours as whoever does the work opens it."""
+        if self.path_map and path.startswith(self.path_map[0]):
+            return self.path_map[1] + path[len(self.path_map[0]) :]
+        if self.worker.lower().endswith(".exe") and os.name != "nt":
+            return to_windows_path(os.path.abspath(path), distro_name())
+        return path
 
 
 # ============================================================================
@@ -2574,6 +3519,16 @@ class LogHandler(logging.Handler):
             print(line, file=sys.stderr)
 
 
+def complain(program: str, message: str) -> int:
+    """Print the one line that explains a failure; returns the exit code for it."""
+    line = " ".join(message.split())
+    print(f"{program}: {line}", file=sys.stderr)
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(log.makeRecord(TOOL, logging.ERROR, "", 0, line, (), None))
+    return EXIT_USAGE
+
+
 def start_logging(args: argparse.Namespace) -> None:
     """Log to stderr and, for steps that take long, to work/logs/<command>-<date>.log."""
     log.handlers.clear()
@@ -2740,6 +3695,63 @@ def engine_spec(args: argparse.Namespace, landmarks: bool) -> EngineSpec:
     )
 
 
+def add_work_options(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("who does the work")
+    group.add_argument(
+        "--worker",
+        default=os.environ.get("SORT_FACES_WORKER", "local"),
+        metavar="PYTHON_EXE",
+        help="python.exe that runs work/dml_worker.py on Windows "
+        "(default: $SORT_FACES_WORKER, else this process)",
+    )
+    group.add_argument(
+        "--cluster",
+        default="",
+        metavar="ADDRESS",
+        help="scheduler of a Dask cluster, such as tcp://host:8786",
+    )
+    group.add_argument(
+        "--path-map",
+        type=path_pair,
+        metavar="LOCAL=REMOTE",
+        help="how paths that begin with LOCAL begin where the work is done",
+    )
+    group.add_argument(
+        "--batch",
+        type=count,
+        default=1,
+        metavar="N",
+        help="photos per call of the recogniser; a kill loses at most so many per thread "
+        "(default: %(default)s)",
+    )
+
+
+def path_pair(text: str) -> tuple[str, str]:
+    """An argparse type: LOCAL=REMOTE."""
+    local, equals, remote = text.partition("=")
+    if not (local and equals and remote):
+        raise argparse.ArgumentTypeError(f"{text!r} is not LOCAL=REMOTE")
+    return local, remote
+
+
+def crew_of(args: argparse.Namespace, landmarks: bool) -> Crew:
+    """Who does the work, as the options say."""
+    worker = "" if getattr(args, "worker", "local") == "local" else args.worker
+    cluster = getattr(args, "cluster", "")
+    if worker and cluster:
+        raise SortFacesError("--worker and --cluster: choose one of them")
+    if worker and shutil.which(worker) is None:
+        raise SortFacesError(f"--worker {worker}: no such program; name the worker's python.exe")
+    return Crew(
+        engine_spec(args, landmarks),
+        args.threads,
+        getattr(args, "batch", 1),
+        worker,
+        cluster,
+        getattr(args, "path_map", None),
+    )
+
+
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -2813,8 +3825,7 @@ class EmbedOptions:
 
     sources: tuple[Path, ...]
     cache: Path
-    spec: EngineSpec
-    threads: int
+    crew: Crew
     passes: Passes = Passes()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -2824,9 +3835,10 @@ class EmbedOptions:
 
     def passes_label(self) -> str:
         """The detection settings as file_passes stores them."""
-        size = self.spec.det_size or (DLIB_DET_SIZE if self.spec.model == DLIB_MODEL else DET_SIZE)
+        spec = self.crew.spec
+        size = spec.det_size or (DLIB_DET_SIZE if spec.model == DLIB_MODEL else DET_SIZE)
         extra = "+tiles" * self.passes.tiles + "+pad" * self.passes.pad_retry
-        return f"{size}@{self.spec.det_threshold:g}{extra}"
+        return f"{size}@{spec.det_threshold:g}{extra}"
 
 
 def add_embed_options(p: argparse.ArgumentParser) -> None:
@@ -2837,6 +3849,7 @@ def add_embed_options(p: argparse.ArgumentParser) -> None:
     add_scan_options(p)
     p.add_argument("--enrich", action="store_true", help="find landmarks and pose in the same pass")
     add_engine_options(p)
+    add_work_options(p)
 
 
 def add_scan_options(p: argparse.ArgumentParser) -> None:
@@ -2880,7 +3893,7 @@ def cmd_embed(args: argparse.Namespace) -> int:
     """find and embed every face below SRC into the cache; resumable"""
     result = embed_library(embed_options(args, args.sources, args.cache, args.enrich))
     if args.enrich:
-        result |= enrich_library(args.cache, engine_spec(args, True), args.threads)
+        result |= enrich_library(args.cache, crew_of(args, True), required=False)
     report(args, result)
     return EXIT_FOUND_WRONG if result["unreadable"] == result["photos"] else EXIT_OK
 
@@ -2891,8 +3904,7 @@ def embed_options(
     return EmbedOptions(
         sources=tuple(sources),
         cache=cache,
-        spec=engine_spec(args, landmarks),
-        threads=args.threads,
+        crew=crew_of(args, landmarks),
         passes=Passes(args.tiles, args.pad_retry),
         include=tuple(args.include),
         exclude=tuple(args.exclude),
@@ -2915,12 +3927,13 @@ def embed_library(options: EmbedOptions) -> dict[str, Any]:
         log.info("%s: skipped, an output of this tool", folder)
     if not files:
         raise SortFacesError(f"{', '.join(map(str, options.sources))}: no photos found there")
-    engine = LazyEngine(options.spec, options.threads)
     if not cache_exists(options.cache):
-        engine.get()  # nothing is written before the models are known to work
+        _ = options.crew.facts  # nothing is written before the models are known to work
     make_folder(options.cache.absolute().parent)
     with locked_cache(options.cache):
-        run = EmbedRun(options, roots, files, engine)
+        for part in options.cache.absolute().parent.glob(f"{PART_PREFIX}*-{options.cache.name}"):
+            part.unlink()  # a cache that was being written when its run was killed
+        run = EmbedRun(options, roots, files)
         run.execute()
         cache = run.finish()
     return {
@@ -2932,7 +3945,7 @@ def embed_library(options: EmbedOptions) -> dict[str, Any]:
         "moved_or_gone": run.counts["gone"],
         "faces": cache.faces,
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
-        "unreadable": run.counts["unreadable"],
+        "unreadable": len(files) - run.usable(cache),
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
         "other_files": scan.other_files,
@@ -2960,16 +3973,17 @@ class EmbedRun:
         options: EmbedOptions,
         roots: Sequence[Path],
         files: Sequence[FoundFile],
-        engine: LazyEngine,
     ) -> None:
-        self.options, self.roots, self.files, self.engine = options, roots, files, engine
+        self.options, self.roots, self.files = options, roots, files
+        folders = {folder for file in files for folder in PurePath(file.path).parents}
+        self.mounted = [root for root in roots if root in folders]
         self.counts: Counter[str] = Counter()
         self.failed: list[str] = []
         if cache_exists(options.cache):
             self.cache = load_cache(options.cache)
-            check_model(self.cache, options.cache, options.spec)
+            check_model(self.cache, options.cache, options.crew.spec)
         else:
-            self.cache = empty_cache(engine.get().meta())
+            self.cache = empty_cache(options.crew.facts["meta"])
         self.paths = known_paths(self.cache)
         self.paths_of: dict[str, list[str]] = defaultdict(list)
         for path, (sha, _, _) in self.paths.items():
@@ -2990,11 +4004,11 @@ class EmbedRun:
         """Work through the files; every finished photo is in the journal at once."""
         todo = [file for file in self.files if not self.is_unchanged(file)]
         self.counts["unchanged"] = len(self.files) - len(todo)
-        hashed = ordered_map(hash_file, todo, self.options.threads)
+        crew, folder = self.options.crew, queue_folder(self.options.cache)
+        hashed = ordered_map(hash_file, todo, crew.threads)
         bar = progress(hashed, len(todo), "embed")
         try:
-            results = run_items("embed", self.new_items(bar), self.engine, self.options.threads)
-            for item, result in results:
+            for item, result in crew.run("embed", self.new_items(bar), folder):
                 self.store(item, result)
             self.forget_missing()
         finally:
@@ -3018,13 +4032,12 @@ class EmbedRun:
                 pending.add(sha)
                 self.redo.discard(sha)
                 yield {
-                    "id": sha,
                     "sha256": sha,
                     "path": file.path,
                     "size": file.size,
                     "mtime_ns": file.mtime_ns,
                     "passes": asdict(self.options.passes),
-                    "landmarks": self.options.spec.landmarks,
+                    "landmarks": self.options.crew.spec.landmarks,
                 }
 
     def note_path(self, file: FoundFile, sha: str) -> None:
@@ -3039,31 +4052,51 @@ class EmbedRun:
 
     def store(self, item: dict[str, Any], result: dict[str, Any]) -> None:
         """Journal the result of one photo."""
+        if "failed" in result:
+            self.fail(item["path"], result["failed"])
+            return
         if result["status"] == STATUS_UNREADABLE:
             self.fail(item["path"], result["error"])
             if result["error"].startswith("changed"):
                 return  # its hash is no longer its own; the next run sees it anew
         facts = {key: item[key] for key in ("path", "sha256", "size", "mtime_ns")}
+        facts |= {key: result[key] for key in ("wh", "taken", "status", "error", "faces")}
         self.check_recognizer()
-        self.journal.append("photo", passes=self.options.passes_label(), **facts, **result)
+        self.journal.append("photo", passes=self.options.passes_label(), **facts)
         self.paths_of[item["sha256"]].append(item["path"])
         self.counts["new"] += 1
 
     def fail(self, path: str, reason: str) -> None:
         log.warning("%s: %s", path, reason)
-        self.counts["unreadable"] += 1
         self.failed.append(f"{path}: {reason}")
 
+    def usable(self, cache: FaceCache) -> int:
+        """How many of the scanned files the cache knows with or without faces."""
+        readable = {
+            sha
+            for sha, status in zip(cache.file_sha256, cache.file_status, strict=True)
+            if status != STATUS_UNREADABLE
+        }
+        paths = known_paths(cache)
+        return sum(file.path in paths and paths[file.path][0] in readable for file in self.files)
+
     def forget_missing(self) -> None:
-        if self.options.prune:
-            for path in self.paths:
-                if self.is_gone(path):
-                    self.forget(path)
+        """Forget paths that no longer exist, below the roots or whose bytes still lie elsewhere."""
+        if not self.options.prune:
+            return
+        for path, (sha, _, _) in self.paths.items():
+            elsewhere = any(os.path.lexists(other) for other in self.paths_of[sha])
+            if self.is_gone(path) or (elsewhere and not os.path.lexists(path)):
+                self.forget(path)
 
     def is_gone(self, path: str) -> bool:
-        """Whether a known path lies below a scanned root and no longer exists."""
-        here = any(root in PurePath(path).parents for root in self.roots)
-        return here and not os.path.lexists(path)
+        """Whether a known path lies below a scanned root and no longer exists.
+
+        A root without a single photo is taken for an unmounted disk: nothing below it is gone.
+        """
+        if os.path.lexists(path):
+            return False
+        return any(root in PurePath(path).parents for root in self.mounted)
 
     def forget(self, path: str) -> None:
         self.journal.append("gone", path=path)
@@ -3071,7 +4104,10 @@ class EmbedRun:
 
     def check_recognizer(self) -> None:
         """The same name may hide other weights: compare them with what the cache was made with."""
-        own, made_with = self.engine.get().recognizer, self.cache.meta["recognizer"]
+        own, made_with = (
+            self.options.crew.facts["meta"]["recognizer"],
+            self.cache.meta["recognizer"],
+        )
         if own != made_with:
             raise SortFacesError(
                 f"{self.options.cache}: made with another {self.cache.meta['model']} recogniser "
@@ -3109,6 +4145,7 @@ def hash_file(file: FoundFile) -> tuple[FoundFile, str | None, str]:
 def add_enrich_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     add_engine_options(p, detector=False)
+    add_work_options(p)
 
 
 def add_cache_argument(p: argparse.ArgumentParser) -> None:
@@ -3117,29 +4154,26 @@ def add_cache_argument(p: argparse.ArgumentParser) -> None:
 
 def cmd_enrich(args: argparse.Namespace) -> int:
     """add landmarks and head pose to the cached faces that lack them"""
-    result = enrich_library(args.cache, engine_spec(args, True), args.threads)
+    result = enrich_library(args.cache, crew_of(args, True))
     report(args, result)
     all_lost = result["photos_lost"] and not result["enriched"] and result["lacking"]
     return EXIT_FOUND_WRONG if all_lost else EXIT_OK
 
 
-def enrich_library(
-    path: Path, spec: EngineSpec, threads: int, required: bool = True
-) -> dict[str, Any]:
+def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, Any]:
     """Find landmarks and pose at the cached boxes; neither detector nor recogniser is run.
 
     A pack without landmark models is an error only where `required`; a chain goes on without.
     """
     with locked_cache(path):
         cache = load_cache(path)
-        check_model(cache, path, spec)
+        check_model(cache, path, crew.spec)
         lacking = np.flatnonzero(~cache.enriched)
         items, lost = enrich_queue(Library(cache, path), lacking)
-        engine = LazyEngine(spec, threads)
-        if items and not engine.get().has_landmarks:
+        if items and not crew.facts["landmarks"]:
             text = (
-                f"--model {spec.model}: the pack has no landmark_2d_106 or landmark_3d_68 model; "
-                "export-swap will estimate the pose from the five key points instead"
+                f"--model {crew.spec.model}: the pack has no landmark_2d_106 or landmark_3d_68 "
+                "model; export-swap will estimate the pose from the five key points instead"
             )
             if required:
                 raise SortFacesError(text)
@@ -3148,10 +4182,11 @@ def enrich_library(
         journal = Journal(path, cache.meta)
         done = 0
         try:
-            results = run_items("enrich", items, engine, threads)
+            results = crew.run("enrich", items, queue_folder(path))
             for item, result in progress(results, len(items), "enrich"):
-                if result["error"]:
-                    log.warning("%s: %s", item["path"], result["error"])
+                error = result.get("failed") or result["error"]
+                if error:
+                    log.warning("%s: %s", item["path"], error)
                     lost += 1
                 else:
                     journal.append("enrich", sha256=item["sha256"], faces=result["faces"])
@@ -3185,7 +4220,7 @@ def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any
             for row in group
         ]
         sha = str(cache.file_sha256[file])
-        items.append({"id": sha, "sha256": sha, "path": path, "faces": faces})
+        items.append({"sha256": sha, "path": path, "faces": faces})
     return items, lost
 
 
@@ -3390,7 +4425,7 @@ def add_dedup_options(p: argparse.ArgumentParser) -> None:
 
 
 def cmd_dedup(args: argparse.Namespace) -> int:
-    """report byte-identical files and near-duplicate faces as CACHE.duplicates.json"""
+    """report byte-identical files and near-duplicate faces beside the cache"""
     report(args, dedup_library(args.cache, args.threshold))
     return EXIT_OK
 
@@ -3623,7 +4658,7 @@ def add_export_choices(p: argparse.ArgumentParser) -> None:
         type=at_least_0,
         default=EXPORT_MIN_SHORT,
         metavar="PX",
-        help="short edge of the face box (default: %(default)s)",
+        help="short edge of the face box of an exported face (default: %(default)s)",
     )
     group.add_argument(
         "--candidates",
@@ -3660,12 +4695,11 @@ def cmd_export_swap(args: argparse.Namespace) -> int:
         args.raw_manifest,
         args.out,
         export_params(args),
-        engine_spec(args, False),
-        args.threads,
+        crew_of(args, False),
         args.dry_run,
     )
     report(args, result)
-    return EXIT_OK
+    return EXIT_OK if result["facesets"] else EXIT_FOUND_WRONG
 
 
 def export_params(args: argparse.Namespace) -> Callable[[FaceCache], ExportParams]:
@@ -3711,9 +4745,9 @@ class ExportRun:
         library: Library,
         out: Path,
         params: ExportParams,
-        engine: LazyEngine,
+        crew: Crew,
     ) -> None:
-        self.library, self.out, self.params, self.engine = library, out, params, engine
+        self.library, self.out, self.params, self.crew = library, out, params, crew
         self.cache = cache = library.cache
         self.terms = cached_quality_terms(cache)  # (n, 5)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
@@ -3751,8 +4785,7 @@ def export_library(
     raw_path: Path | None,
     out: Path,
     params_for: Callable[[FaceCache], ExportParams],
-    spec: EngineSpec,
-    threads: int,
+    crew: Crew,
     dry_run: bool,
 ) -> dict[str, Any]:
     """Write the swap-ready corpus of a refine manifest; returns the counts."""
@@ -3761,10 +4794,12 @@ def export_library(
     raw = load_manifest(raw_path, "raw", cache) if raw_path is not None else None
     check_output(out, cache.meta["roots"], "manifest.json")
     params = params_for(cache)
-    check_model(cache, cache_path, spec)
-    spec = replace(spec, det_size=cache.meta["det_size"], det_threshold=cache.meta["det_threshold"])
+    check_model(cache, cache_path, crew.spec)
+    crew.spec = replace(
+        crew.spec, det_size=cache.meta["det_size"], det_threshold=cache.meta["det_threshold"]
+    )
     library = Library(cache, cache_path)
-    run = ExportRun(library, out, params, LazyEngine(spec, threads))
+    run = ExportRun(library, out, params, crew)
     plans = [
         plan_faceset(run, entry["id"], rows_of_faces(cache, entry["faces"]))
         for entry in refined["facesets"]
@@ -3779,7 +4814,32 @@ def export_library(
         }
     make_folder(out)
     with locked(out / LOCK_NAME, str(out)):
-        return write_corpus(run, plans, raw, threads)
+        return write_corpus(run, plans, raw)
+
+
+class Selection:
+    """The faces of one identity while they are being chosen."""
+
+    def __init__(self, run: ExportRun, rows: np.ndarray) -> None:
+        self.run, self.rows = run, rows
+        self.because: dict[int, str] = {}
+        self.dropped: list[dict[str, Any]] = []
+
+    def drop(self, gone: np.ndarray, reason: str, values: np.ndarray) -> None:
+        """Leave out the faces where `gone` (k,) is true; `values` (k,) say what decided."""
+        cache = self.run.cache
+        for row, value in zip(self.rows[gone], values[gone], strict=True):
+            face, source = cache.face_ids[row], str(cache.file_path[cache.face_file[row]])
+            number = round(float(value), 4)
+            self.dropped.append({"face": face, "source": source, "reason": reason, "value": number})
+        self.rows = self.rows[~gone]
+
+    def collapse(self, keeper: np.ndarray, what: str) -> None:
+        """Keep of each group the face that stands for it: keeper (k,) is its index."""
+        gone = keeper != np.arange(len(keeper))
+        for at, others in Counter(keeper[gone].tolist()).items():
+            self.because[int(self.rows[at])] = f"best of {others + 1} {what}"
+        self.drop(gone, f"not the best of the {what}", self.run.quality[self.rows])
 
 
 def plan_faceset(run: ExportRun, name: str, rows: np.ndarray) -> FacesetPlan:
@@ -3788,56 +4848,30 @@ def plan_faceset(run: ExportRun, name: str, rows: np.ndarray) -> FacesetPlan:
     Size gate, outlier gate, then the best of each photo and of each group of near-duplicates.
     """
     cache, params = run.cache, run.params
-    dropped: list[dict[str, Any]] = []
-
-    def drop(gone: np.ndarray, reason: str, values: np.ndarray | None = None) -> None:
-        for at, row in enumerate(gone):
-            facts = {"face": cache.face_ids[row], "source": cache.file_path[cache.face_file[row]]}
-            number = {} if values is None else {"value": round(float(values[at]), 4)}
-            dropped.append({**facts, "reason": reason, **number})
-
-    small = cache.face_short[rows] < params.min_face_short
-    drop(rows[small], "face too small", cache.face_short[rows[small]])
-    rows = rows[~small]
-    centre = centroid(cache.unit[rows]) if len(rows) else np.zeros(cache.meta["dim"], np.float32)
-    distance = 1.0 - cache.unit[rows] @ centre
-    far = distance > params.outlier_threshold
-    if len(rows) < OUTLIER_MIN_CLUSTER:
-        far[:] = False
-    drop(rows[far], "outlier", distance[far])
-    rows = rows[~far]
-    because = {int(row): "passes every gate" for row in rows}
-    copies = near_duplicate_labels(cache.unit[rows], params.duplicate_threshold)
-    for labels, what in (
-        (cache.face_file[rows], "faces in its photo"),
-        (copies, "near-duplicates"),
-    ):
-        labels = dict(zip(rows.tolist(), labels.tolist(), strict=True))
-        rows = keep_best(run, [r for r in rows if r in because], labels, what, because, drop)
-    order = np.argsort(-run.quality[rows], kind="stable")
-    rows = rows[order]
-    distance = 1.0 - cache.unit[rows] @ centre
-    return FacesetPlan(name, rows, distance, [because[int(row)] for row in rows], dropped)
+    chosen = Selection(run, rows)
+    short = cache.face_short[chosen.rows]
+    chosen.drop(short < params.min_face_short, "face too small", short)
+    centre = centroid(cache.unit[chosen.rows]) if len(chosen.rows) else cache.unit[:0].sum(axis=0)
+    distance = 1.0 - cache.unit[chosen.rows] @ centre
+    if len(chosen.rows) >= OUTLIER_MIN_CLUSTER:
+        chosen.drop(distance > params.outlier_threshold, "outlier", distance)
+    chosen.rows = chosen.rows[np.argsort(-run.quality[chosen.rows], kind="stable")]  # best first
+    chosen.collapse(first_of_each(cache.face_file[chosen.rows]), "faces in its photo")
+    twins = nearest_keeper(cache.unit[chosen.rows], params.duplicate_threshold)
+    chosen.collapse(twins, "near-duplicates")
+    return FacesetPlan(
+        name=name,
+        rows=chosen.rows,
+        distance=1.0 - cache.unit[chosen.rows] @ centre,
+        kept_because=[chosen.because.get(int(row), "passes every gate") for row in chosen.rows],
+        dropped=chosen.dropped,
+    )
 
 
-def keep_best(
-    run: ExportRun,
-    rows: Sequence[int],
-    labels: dict[int, int],
-    what: str,
-    because: dict[int, str],
-    drop: Callable[..., None],
-) -> np.ndarray:
-    """The best face of each label; the others are dropped, and the winner knows why it stayed."""
-    rows = np.array(rows, dtype=np.intp)
-    kept = []
-    for group in groups_of(np.array([labels[int(row)] for row in rows], dtype=np.intp)):
-        ranked = rows[group][np.argsort(-run.quality[rows[group]], kind="stable")]
-        kept.append(ranked[0])
-        if len(ranked) > 1:
-            because[int(ranked[0])] = f"best of {len(ranked)} {what}"
-            drop(ranked[1:], f"not the best of {len(ranked)} {what}", run.quality[ranked[1:]])
-    return np.array(kept, dtype=np.intp)
+def first_of_each(labels: np.ndarray) -> np.ndarray:
+    """Index of the first row with the same label, (n,) int."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 @dataclass(frozen=True)
@@ -3933,7 +4967,7 @@ def judge_crop(
     At every detector size consumers offer there must be one face, in the right place, and it must
     be the cached face. The strangers' boxes are in photo pixels, to be painted over next time.
     """
-    engine = run.engine.get()
+    engine = run.crew.engine()
     x, y, side = window
     scale = len(crop) / side
     expected = (run.cache.bbox[row] - (x, y, x, y)) * scale
@@ -3953,7 +4987,7 @@ def judge_crop(
 
 
 def write_corpus(
-    run: ExportRun, plans: Sequence[FacesetPlan], raw: dict[str, Any] | None, threads: int
+    run: ExportRun, plans: Sequence[FacesetPlan], raw: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Write every face set, the candidates and the master manifest; returns the counts."""
     out = run.out
@@ -3965,7 +4999,7 @@ def write_corpus(
     ticks = iter(progress(range(total), total, "export"))
     entries = []
     for plan in plans:
-        entry = write_faceset(run, plan, names.get(plan.name, UNNAMED), threads, ticks)
+        entry = write_faceset(run, plan, names.get(plan.name, UNNAMED), ticks)
         if entry is None:
             log.warning("%s: no face passed; nothing exported", plan.name)
         else:
@@ -3974,7 +5008,7 @@ def write_corpus(
     retire_facesets(out, {entry["id"] for entry in entries})
     candidates = {}
     if run.params.candidates and raw is not None:
-        candidates = write_candidates(run, candidate_groups(run, entries, raw), threads)
+        candidates = write_candidates(run, candidate_groups(run, entries, raw))
     counts = {
         "facesets": len(entries),
         "faces": sum(entry["face_count"] for entry in entries),
@@ -4005,6 +5039,7 @@ def write_corpus(
 
 
 UNNAMED = "unnamed"
+YOURS = "_yours"  # files of others whose names a face set needs for itself
 FOLDER_OLD = ".sort_faces-old-"  # the face set a new one is about to replace
 
 
@@ -4043,21 +5078,23 @@ def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) ->
 
 
 def write_faceset(
-    run: ExportRun, plan: FacesetPlan, name: str, threads: int, ticks: Iterator
+    run: ExportRun, plan: FacesetPlan, name: str, ticks: Iterator
 ) -> dict[str, Any] | None:
     """Build one face set in a hidden folder and swap it in; returns its master entry."""
     stage = run.out / f"{PART_PREFIX}{plan.name}"
     faces, dropped = [], list(plan.dropped)
+    digits = max(3, len(str(len(plan.rows) - 1)))
     facts = {
         int(row): (plan.distance[at], plan.kept_because[at]) for at, row in enumerate(plan.rows)
     }
-    for crop in ordered_map(functools.partial(cut_face, run), plan.rows.tolist(), threads):
+    for crop in ordered_map(functools.partial(cut_face, run), plan.rows.tolist(), run.crew.threads):
         next(ticks, None)
         entry = face_entry(run, crop, *facts[crop.row])
         if crop.reason:
             dropped.append(left_out(entry, crop.reason))
             continue
-        entry = {"file": f"faces/{len(faces):03d}.png", "rank": len(faces), **entry}
+        file = f"faces/{len(faces):0{digits}d}.png"  # as many digits as sort in rank order
+        entry = {"file": file, "rank": len(faces), **entry}
         write_part(stage / entry["file"], crop.png)
         faces.append(entry)
     if not faces:
@@ -4175,15 +5212,20 @@ def swap_folder(stage: Path, target: Path) -> None:
 
 
 def carry_over(old: Path, stage: Path) -> None:
-    """Copy every file of the old folder that the tool did not write itself."""
+    """Copy every file of the old folder that the tool did not write itself.
+
+    One whose name the new folder needs goes to YOURS.
+    """
     known: set[str] = set()
     with contextlib.suppress(OSError, ValueError):
         known = set(json.loads((old / "manifest.json").read_text(encoding="utf-8"))["files"])
     for path in old.rglob("*"):
         relative = path.relative_to(old).as_posix()
-        if path.is_file() and relative not in known and not (stage / relative).exists():
-            (stage / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, stage / relative)
+        if path.is_file() and relative not in known:
+            taken = (stage / relative).exists()
+            target = stage / YOURS / relative if taken else stage / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
 
 
 def recover_folders(out: Path) -> None:
@@ -4227,13 +5269,13 @@ def candidate_groups(
 
 
 def write_candidates(
-    run: ExportRun, groups: dict[str, tuple[np.ndarray, np.ndarray]], threads: int
+    run: ExportRun, groups: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, Any]:
     """Write _candidates/ anew; returns the counts."""
     stage = run.out / f"{PART_PREFIX}_candidates"
     faces, dropped = [], []
     for folder, (rows, centre) in groups.items():
-        for crop in ordered_map(functools.partial(cut_face, run), rows.tolist(), threads):
+        for crop in ordered_map(functools.partial(cut_face, run), rows.tolist(), run.crew.threads):
             distance = 1.0 - float(run.cache.unit[crop.row] @ centre)
             entry = face_entry(run, crop, distance, "candidate")
             if crop.reason:
@@ -4250,6 +5292,129 @@ def write_candidates(
 
 
 # ============================================================================
+# Command: occlusion
+# ============================================================================
+
+
+def add_occlusion_options(p: argparse.ArgumentParser) -> None:
+    steps = p.add_subparsers(dest="step", required=True, metavar="STEP")
+    add_step(steps, "prepare", add_occlusion_prepare_options, cmd_occlusion_prepare)
+
+
+def add_step(steps: Any, name: str, add_options: Callable, handler: Callable) -> None:
+    """A subcommand of a command: `occlusion prepare`."""
+    p = steps.add_parser(name, help=handler.__doc__, description=handler.__doc__)
+    add_options(p)
+    p.set_defaults(step_handler=handler)
+
+
+def cmd_occlusion(args: argparse.Namespace) -> int:
+    """find masks and sunglasses on exported faces"""
+    return args.step_handler(args)
+
+
+def add_occlusion_prepare_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("out", type=Path, metavar="OUT", help="folder for image.onnx and prompts.npz")
+    p.add_argument(
+        "--clip",
+        default=CLIP_MODEL,
+        metavar="NAME/WEIGHTS",
+        help="open_clip model and weights, or NAME/FILE (default: %(default)s)",
+    )
+
+
+def cmd_occlusion_prepare(args: argparse.Namespace) -> int:
+    """turn an open_clip model into ONNX plus prompt vectors, and compare the two"""
+    report(args, export_clip(args.clip, args.out))
+    return EXIT_OK
+
+
+def export_clip(name: str, out: Path) -> dict[str, Any]:
+    """Export the image tower and the prompts; refuse an export that does not match the model.
+
+    Torch on DirectML runs attention on the CPU (2.4x gain measured by the reference), pure ONNX
+    runs whole on the GPU (7.5x); the exported files also need neither torch nor open_clip.
+    """
+    torch, model, texts = load_open_clip(name)
+    make_folder(out)
+    sample = torch.from_numpy(clip_input(clip_samples(), texts))
+    with torch.no_grad():
+        expected = model.encode_image(sample).float().numpy()
+    with writing(out / "image.onnx") as part:
+        save_image_tower(torch, model, sample[:2], part)
+        tower_bytes = part.stat().st_size
+        actual = run_tower(part, sample.numpy())
+        cosine = np.einsum("nd,nd->n", unit_rows(expected), unit_rows(actual))
+        if cosine.min() < CLIP_TOLERANCE:
+            raise SortFacesError(
+                f"--clip {name}: the export differs from the model (cosine {cosine.min():.6f}); "
+                "try another version of torch or onnxruntime"
+            )
+    texts.save(out / "prompts.npz")
+    scores = [
+        clip_probabilities(unit_rows(e), texts.texts, texts.logit_scale) for e in (expected, actual)
+    ]
+    return {
+        "out": str(out),
+        "model": name,
+        "attributes": texts.attributes.tolist(),
+        "image_size": texts.size,
+        "logit_scale": texts.logit_scale,
+        "bytes": tower_bytes,
+        "samples": len(sample),
+        "least_cosine": float(cosine.min()),
+        "largest_score_difference": float(np.abs(scores[0] - scores[1]).max()),
+    }
+
+
+def save_image_tower(torch: Any, model: Any, sample: Any, path: Path) -> None:
+    """Write model.encode_image as one .onnx file with a free batch size."""
+    import warnings
+
+    class ImageTower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, image: Any) -> Any:
+            return self.model.encode_image(image)
+
+    torch.backends.mha.set_fastpath_enabled(False)  # a fused attention ONNX has no operator for
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracer and deprecation notes: the result is compared
+        torch.onnx.export(
+            ImageTower().eval(),
+            (sample,),
+            str(path),
+            input_names=["image"],
+            output_names=["embedding"],
+            opset_version=17,
+            dynamo=False,
+            dynamic_axes={"image": {0: "n"}, "embedding": {0: "n"}},
+        )
+
+
+def run_tower(path: Path, batch: np.ndarray) -> np.ndarray:
+    """Image embeddings by an exported tower on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": batch})[0]
+
+
+def clip_samples() -> list[np.ndarray]:
+    """Pictures to compare two forms of a model on: the demo's people, cut out, and the group."""
+    group = decode_photo(demo_photo()).image
+    wh = (group.shape[1], group.shape[0])
+    boxes = [np.array(box, np.float32) for box in DEMO_FACES.values()]
+    cuts = [
+        cut_window(group, crop_square(box, wh, PAD_RATIO), OUT_SIZE, box[None][:0], box)
+        for box in boxes
+    ]
+    return [*cuts, group]
+
+
+# ============================================================================
 # Command: run
 # ============================================================================
 
@@ -4262,6 +5427,7 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
     add_scan_options(p)
     add_engine_options(p)
+    add_work_options(p)
     add_chain_options(p)
 
 
@@ -4300,7 +5466,7 @@ def run_chain(
     )
     steps: list[tuple[str, Callable[[], dict[str, Any]]]] = [
         ("embed", lambda: embed_library(embed_options(args, sources, cache, True))),
-        ("enrich", lambda: enrich_library(cache, engine_spec(args, True), args.threads, False)),
+        ("enrich", lambda: enrich_library(cache, crew_of(args, True), False)),
         ("cluster", lambda: cluster_library(cache, out / RUN_TREES["raw"], args.threshold, tree)),
         (
             "refine",
@@ -4315,8 +5481,7 @@ def run_chain(
                 out / RUN_TREES["raw"] / "manifest.json",
                 out / RUN_TREES["swap"],
                 export_params(export_args),
-                engine_spec(args, False),
-                args.threads,
+                crew_of(args, False),
                 False,
             ),
         ),
@@ -4361,7 +5526,7 @@ DEMO_FACES = {
     "finn": (1131, 271, 1226, 399),
 }
 DEMO_VARIANTS = 18  # photos per person
-DEMO_MIN_FACES = 6  # several variants turn out to be near-duplicates of each other, as they should
+DEMO_MIN_FACES = 4  # several variants turn out to be near-duplicates of each other, as they should
 DEMO_EDGE = 420  # px; edge of a made photo before it is scaled
 
 
@@ -4376,6 +5541,7 @@ def add_demo_options(p: argparse.ArgumentParser) -> None:
     )
     add_scan_options(p)
     add_engine_options(p)
+    add_work_options(p)
     add_chain_options(p)
     p.set_defaults(model=DLIB_MODEL, min_faces=DEMO_MIN_FACES)
 
@@ -4523,7 +5689,7 @@ def cache_status(path: Path) -> dict[str, Any]:
         "gone_or_changed": gone,
         "faces": cache.faces,
         "enriched": int(np.count_nonzero(cache.enriched)),
-        "passing_the_gates": len(gate_faces(cache, np.arange(cache.faces), Gates())[0]),
+        "passing_default_gates": len(gate_faces(cache, np.arange(cache.faces), Gates())[0]),
         "years": "-".join(map(str, years)),
         "journal_bytes": journal_path(path).stat().st_size if journal_path(path).exists() else 0,
     }
@@ -4544,8 +5710,10 @@ def folder_status(path: Path) -> dict[str, Any]:
     if not rows and not caches:
         raise SortFacesError(f"{path}: neither a cache nor an output of {TOOL}; name one")
     result: dict[str, Any] = {"folder": str(path)}
-    for cache in caches:
-        result |= cache_status(cache)
+    if len(caches) == 1:
+        result |= cache_status(caches[0])
+    elif caches:
+        result["caches"] = caches
     return {**result, "trees": rows} if rows else result
 
 
@@ -4622,10 +5790,17 @@ def doctor_packages() -> list[dict[str, Any]]:
             "pip install -r requirements.txt",
         )
     ]
+    if "onnxruntime" not in missing:
+        import onnxruntime
+
+        offered = ", ".join(onnxruntime.get_available_providers())
+        checks.append(
+            doctor_line("onnxruntime", True, f"{onnxruntime.__version__} offers {offered}")
+        )
     if len(owners) > 1:
         checks.append(
             doctor_line(
-                "onnxruntime",
+                "packages",
                 False,
                 f"{' and '.join(owners)} overwrite each other",
                 f"pip uninstall {' '.join(owners)}, then install the one you need",
@@ -4645,15 +5820,15 @@ def doctor_engine(spec: EngineSpec, threads: int) -> dict[str, Any]:
         image = decode_photo(demo_photo()).image
     except SortFacesError as error:
         return doctor_line(what, False, *str(error).split("; ", 1))
-    rounds = [(engine, image)] * (DOCTOR_ROUNDS * threads)
-    face_records(engine, image, Passes(), False)
+    rounds = [(engine, [image])] * (DOCTOR_ROUNDS * threads)
+    face_records(engine, [image], Passes(), False)
     started = time.monotonic()
     faces = list(ordered_map(lambda job: face_records(*job, Passes(), False), rounds, threads))
     rate = len(rounds) / (time.monotonic() - started)
     return doctor_line(
         what,
         True,
-        f"{engine.provider}, {rate:.1f} photos/s, {len(faces[0])} faces found, "
+        f"{engine.provider}, {rate:.1f} photos/s, {len(faces[0][0])} faces found, "
         f"landmarks {'yes' if engine.has_landmarks else 'no'}"
         + (", for offline use: buffalo_l is far more accurate" * (spec.model == DLIB_MODEL)),
     )
@@ -4688,6 +5863,7 @@ COMMANDS: dict[str, tuple[Callable, Callable]] = {  # in pipeline order
     "extend": (add_extend_options, cmd_extend),
     "enrich": (add_enrich_options, cmd_enrich),
     "export-swap": (add_export_swap_options, cmd_export_swap),
+    "occlusion": (add_occlusion_options, cmd_occlusion),
     "run": (add_run_options, cmd_run),
     "demo": (add_demo_options, cmd_demo),
     "status": (add_status_options, cmd_status),
@@ -4732,26 +5908,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.handler(args)
     except SortFacesError as error:
-        return complain(args.command, str(error))
+        return complain(f"{TOOL} {args.command}", str(error))
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - `| head` has what it wanted
             return EXIT_OK
         where = f"{error.filename}: " if error.filename else ""
-        return complain(args.command, f"{where}{error.strerror or error}; mend that and run again")
+        return complain(
+            f"{TOOL} {args.command}", f"{where}{error.strerror or error}; mend that and run again"
+        )
     except KeyboardInterrupt:
-        complain(args.command, "interrupted; run the same command again to go on")
+        complain(f"{TOOL} {args.command}", "interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED
-
-
-def complain(command: str, message: str) -> int:
-    """Print the one line that explains a failure; returns the exit code for it."""
-    line = " ".join(message.split())
-    print(f"{TOOL} {command}: {line}", file=sys.stderr)
-    for handler in log.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.emit(log.makeRecord(TOOL, logging.ERROR, "", 0, line, (), None))
-    return EXIT_USAGE
 
 
 if __name__ == "__main__":

@@ -70,27 +70,33 @@ def with_values(cache: sf.FaceCache, **changes: dict[int, object]) -> sf.FaceCac
     return replace(cache, **arrays)
 
 
-def on_disk(cache: sf.FaceCache, aliases: dict[str, int] | None = None) -> sf.FaceCache:
-    """Write distinct bytes for every photo, copies for the aliases, and note their facts."""
+def on_disk(cache: sf.FaceCache) -> sf.FaceCache:
+    """Write distinct bytes for every photo and note their facts."""
     shas, facts = [], []
     for row, path in enumerate(cache.file_path.tolist()):
         data = f"photo {row} of {path!a}\n".encode() * (3 + row % 7)
         shas.append(hashlib.sha256(data).hexdigest())
         facts.append(write_photo(path, data, 1_500_000_000 + row))
-    aliases = aliases or {}
-    twins = []
-    for path, row in aliases.items():
-        data = Path(cache.file_path[row]).read_bytes()
-        twins.append(write_photo(path, data, 1_600_000_000 + row))
     return replace(
         cache,
         file_sha256=np.array(shas),
         file_size=np.array([size for size, _ in facts], np.int64),
         file_mtime_ns=np.array([mtime for _, mtime in facts], np.int64),
-        alias_path=np.array(list(aliases), dtype=str if aliases else "U1"),
-        alias_file=np.array(list(aliases.values()), np.int32),
-        alias_size=np.array([size for size, _ in twins], np.int64),
-        alias_mtime_ns=np.array([mtime for _, mtime in twins], np.int64),
+    )
+
+
+def with_twins(cache: sf.FaceCache, twins: dict[str, int]) -> sf.FaceCache:
+    """Write byte-identical copies {path: photo} and make them known as aliases."""
+    facts = [
+        write_photo(path, Path(cache.file_path[row]).read_bytes(), 1_600_000_000 + row)
+        for path, row in twins.items()
+    ]
+    return replace(
+        cache,
+        alias_path=np.array(list(twins)),
+        alias_file=np.array(list(twins.values()), np.int32),
+        alias_size=np.array([size for size, _ in facts], np.int64),
+        alias_mtime_ns=np.array([mtime for _, mtime in facts], np.int64),
     )
 
 
@@ -181,6 +187,11 @@ def photos_in(folder: Path) -> dict[str, str]:
     }
 
 
+def count_files(folder: Path) -> int:
+    """Files below the sub-folders of a tree; safe while another process fills it."""
+    return sum(len(files) for at, _, files in os.walk(folder) if Path(at) != folder)
+
+
 def manifest_of(out: Path) -> dict:
     for name in ("manifest.json", "refine_manifest.json"):
         if (out / name).exists():
@@ -213,10 +224,9 @@ def refused(run: Callable, *argv: object, word: str) -> str:
     """The one line a command refused its input with (exit 2); it must contain `word`."""
     code, out, err = run(*argv, "--json")
     assert (code, out) == (2, ""), err
-    lines = [line for line in err.splitlines() if not line.startswith("engine: ")]
-    assert len(lines) == 1 and lines[0].startswith(f"sort_faces {argv[0]}: "), err
-    assert word in lines[0]
-    return lines[0]
+    assert err.count("\n") == 1 and err.startswith(f"sort_faces {argv[0]}: "), err
+    assert word in err
+    return err
 
 
 def start(*argv: object) -> subprocess.Popen:
@@ -234,6 +244,18 @@ def wait_until(process: subprocess.Popen, ready: Callable[[], bool], limit: floa
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.0005)
     return process.poll() is None
+
+
+def some_time_after(moment: Callable[[], bool], seconds: float) -> Callable[[], bool]:
+    """A condition that comes true a while after another one first did."""
+    since: list[float] = []
+
+    def ready() -> bool:
+        if not since and moment():
+            since.append(time.monotonic())
+        return bool(since) and time.monotonic() - since[0] >= seconds
+
+    return ready
 
 
 def kill_when(ready: Callable[[], bool], *argv: object) -> bool:
@@ -265,7 +287,12 @@ class MemoEngine:
     def answer(self, task: str, image: np.ndarray, *rest: object) -> object:
         self.asked += 1
         digest = hashlib.sha256(np.ascontiguousarray(image)).digest()
-        key = (task, image.shape, digest, *(a.bbox.tobytes() if isinstance(a, sf.Detections) else a for a in rest))
+        key = (
+            task,
+            image.shape,
+            digest,
+            *(a.bbox.tobytes() if isinstance(a, sf.Detections) else a for a in rest),
+        )
         if key not in self.known:
             self.known[key] = getattr(self.engine, task)(image, *rest)
         return self.known[key]

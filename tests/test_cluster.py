@@ -19,11 +19,11 @@ from material import (
     Library,
     assert_agrees,
     broken_caches,
+    count_files,
     kill_when,
     manifest_of,
     move_face,
     ok,
-    on_disk,
     photos_in,
     pick,
     refused,
@@ -31,6 +31,7 @@ from material import (
     start,
     tree,
     wait_until,
+    with_twins,
     with_values,
 )
 
@@ -105,7 +106,7 @@ def test_a_photo_of_two_people_lies_in_both_folders(run, tmp_path):
 
 def test_every_copy_of_a_photo_is_placed_under_its_own_name(run, library):
     twin = str(library.src / "backup" / "copy of 0.jpg")
-    library.save(on_disk(library.cache, aliases={twin: 0}))
+    library.save(with_twins(library.cache, {twin: 0}))
     result = ok(run, "cluster", library.path, library.out)
     assert result["files_placed"] == library.cache.files + 1
     same = [name for name, sha in photos_in(library.out).items()
@@ -240,7 +241,7 @@ def test_a_manifest_json_of_another_program_is_refused_not_overwritten(run, libr
 
 
 def test_a_manifest_of_another_step_is_refused_not_overwritten(run, library):
-    head = sf.manifest_head("swap", library.cache, library.path, {})
+    head = {"tool": "sort_faces", "kind": "swap"}
     sf.write_json(library.out / "manifest.json", {**head, "facesets": []})
     before = tree(library.out)
     refused(run, "cluster", library.path, library.out, word=str(library.out))
@@ -408,7 +409,7 @@ def test_a_foreign_file_under_the_name_of_a_missing_photo_is_not_taken_for_ours(
 
 def test_a_copy_serves_where_the_first_path_of_a_photo_is_gone(run, library):
     twin = str(library.src / "backup" / "twin.jpg")
-    library.save(on_disk(library.cache, aliases={twin: 0}))
+    library.save(with_twins(library.cache, {twin: 0}))
     library.photo(0).unlink()
     result = ok(run, "cluster", library.path, library.out)
     assert (result["files_missing"], result["files_placed"]) == (0, 19)
@@ -437,16 +438,12 @@ def big_library(tmp_path: Path) -> Library:
     return library
 
 
-def placed_count(out: Path) -> int:
-    return sum(len(files) for folder, _, files in os.walk(out) if "person_" in folder)
-
-
 def test_a_tree_killed_five_times_while_it_is_filled_ends_up_like_an_undisturbed_one(run, tmp_path):
     library = big_library(tmp_path)
     killed = 0
     for after in sorted(random.Random(3).sample(range(5, 280), 5)):
         killed += kill_when(
-            lambda after=after: placed_count(library.out) >= after,
+            lambda after=after: count_files(library.out) >= after,
             "cluster", library.path, library.out,
         )  # fmt: skip
     assert killed, "no kill came in time; the test proves nothing"
@@ -501,7 +498,7 @@ def test_a_second_run_at_once_is_refused_and_told_who_is_writing(run, tmp_path):
     library = big_library(tmp_path)
     first = start("cluster", library.path, library.out)
     try:
-        assert wait_until(first, lambda: placed_count(library.out) >= 5)
+        assert wait_until(first, lambda: count_files(library.out) >= 5)
         first.send_signal(signal.SIGSTOP)
         line = refused(run, "cluster", library.path, library.out, word=f"process {first.pid} ")
         assert "wait for it" in line

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from conftest import make_cache, sf
-from material import Library, broken_caches, move_face, ok, on_disk, refused, tree
+from material import Library, broken_caches, move_face, ok, refused, tree, with_twins
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_library_without_duplicates_gives_an_empty_report(run, library):
 def test_byte_identical_files_are_one_group_with_every_path(run, library):
     twins = {str(library.src / "b" / "été.jpg"): 2, str(library.src / "c" / "日本.jpg"): 2,
              str(library.src / "d.jpg"): 9}  # fmt: skip
-    library.save(on_disk(library.cache, aliases=twins))
+    library.save(with_twins(library.cache, twins))
     result, report = dedup(run, library)
     groups = {group["sha256"]: set(group["paths"]) for group in report["byte_groups"]}
     cache = library.cache

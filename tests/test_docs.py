@@ -48,13 +48,23 @@ def test_relative_links_point_to_files(page: Path):
     assert [link for link in local if not (page.parent / link).exists()] == []
 
 
+def test_engines_page_lists_every_distance():
+    usual, dlib = sf.Thresholds(), sf.DLIB_THRESHOLDS
+    expected = [
+        (item.name, f"{getattr(usual, item.name):g}", f"{getattr(dlib, item.name):g}")
+        for item in fields(sf.Thresholds)
+    ]
+    page = (DOCS / "engines.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| ([\d.]+) \| ([\d.]+) \|", page, re.MULTILINE)
+    assert rows == expected
+
+
 def test_cache_page_lists_every_array():
     empty = sf.empty_cache({"dim": 0})
     expected = []
     for item in fields(sf.FaceCache)[1:]:
         array = getattr(empty, item.name)
-        rows = {"f": "f", "a": "a"}.get(item.name[0], "n") if "_" in item.name else "n"
-        rows = "n" if item.name.startswith("face_") else rows
+        rows = {"file": "f", "alias": "a"}.get(item.name.split("_")[0], "n")
         sides = ["d"] if item.name == "embedding" else [str(side) for side in array.shape[1:]]
         shape = f"({', '.join([rows, *sides])})" if sides else f"({rows},)"
         dtype = "str" if array.dtype.kind == "U" else str(np.dtype(array.dtype))

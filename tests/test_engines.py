@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import shutil
@@ -28,31 +29,37 @@ def group() -> np.ndarray:
     return sf.decode_photo(sf.demo_photo()).image
 
 
-@pytest.fixture(scope="module")
-def dlib_engine() -> sf.Engine:
-    return sf.load_engine(sf.EngineSpec(model="dlib"))
+@functools.cache
+def engine_of(model: str) -> sf.Engine:
+    """Each engine is loaded once for all tests."""
+    return sf.load_engine(sf.EngineSpec(model=model))
 
 
-@pytest.fixture(scope="module")
-def loaded() -> dict[str, sf.Engine]:
-    """Engines by model, loaded once."""
-    return {}
+@functools.cache
+def faces_of_group(model: str) -> sf.Detections:
+    return engine_of(model).detect(sf.decode_photo(sf.demo_photo()).image)
 
 
 @pytest.fixture(params=["dlib", "mini"])
-def engine(request, loaded) -> sf.Engine:
-    """Each engine in turn; the pack where ../shared is."""
-    if request.param not in loaded:
-        model = "dlib" if request.param == "dlib" else str(request.getfixturevalue("mini"))
-        loaded[request.param] = sf.load_engine(sf.EngineSpec(model=model))
-    return loaded[request.param]
+def model(request) -> str:
+    """Each --model in turn; the pack where ../shared is."""
+    return "dlib" if request.param == "dlib" else str(request.getfixturevalue("mini"))
 
 
 @pytest.fixture
-def mini_engine(mini, loaded) -> sf.Engine:
-    if "mini" not in loaded:
-        loaded["mini"] = sf.load_engine(sf.EngineSpec(model=str(mini)))
-    return loaded["mini"]
+def engine(model) -> sf.Engine:
+    return engine_of(model)
+
+
+@pytest.fixture
+def found(model) -> sf.Detections:
+    """What the engine found in the group photo."""
+    return faces_of_group(model)
+
+
+@pytest.fixture
+def mini_engine(mini) -> sf.Engine:
+    return engine_of(str(mini))
 
 
 @pytest.fixture
@@ -93,8 +100,7 @@ def person_of(box: np.ndarray) -> str:
 # ---------------------------------------------------------------------------- detection
 
 
-def test_the_people_of_the_group_photo_are_found(engine, group) -> None:
-    found = engine.detect(group)
+def test_the_people_of_the_group_photo_are_found(engine, found) -> None:
     people = [person_of(box) for box in found.bbox]
     assert len(set(people) - {""}) >= (5 if engine.model == "dlib" else 6)
     assert len(people) == len(set(people)), "a face came twice"
@@ -103,8 +109,7 @@ def test_the_people_of_the_group_photo_are_found(engine, group) -> None:
     assert found.kps.shape == (len(found), 5, 2) and found.kps.dtype == np.float32
 
 
-def test_key_points_lie_in_the_face_in_the_right_order(engine, group) -> None:
-    found = engine.detect(group)
+def test_key_points_lie_in_the_face_in_the_right_order(found) -> None:
     for box, (left_eye, right_eye, nose, left_mouth, right_mouth) in zip(
         found.bbox, found.kps, strict=True
     ):
@@ -114,24 +119,18 @@ def test_key_points_lie_in_the_face_in_the_right_order(engine, group) -> None:
         assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
 
 
-def test_a_higher_threshold_leaves_the_better_faces(engine, group) -> None:
-    scores = engine.detect(group).score
-    strict = sf.load_engine(
-        sf.EngineSpec(
-            model="dlib"
-            if engine.model == "dlib"
-            else str(Path(engine.detector.model_file).parent),
-            det_threshold=float(scores[2] + scores[3]) / 2,
-        )
-    )
-    assert np.allclose(strict.detect(group).score, scores[:3], atol=1e-4)
+def test_a_higher_threshold_leaves_the_better_faces(model, found, group) -> None:
+    between = float(found.score[2] + found.score[3]) / 2
+    strict = sf.load_engine(sf.EngineSpec(model=model, det_threshold=between))
+    assert np.allclose(strict.detect(group).score, found.score[:3], atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 30), (1, 1500), (1500, 1), (3, 20_000), (700, 700)])
 def test_a_picture_of_any_shape_without_a_face_gives_none(engine, shape) -> None:
     """Rulers and spacers of old web pages lie in photo libraries too."""
     blank = np.full((*shape, 3), 128, np.uint8)
-    assert sf.face_records(engine, blank, sf.Passes(tiles=True, pad_retry=True), True) == []
+    assert len(sf.find_faces(engine, blank, sf.Passes())) == 0
+    assert len(sf.find_faces(engine, blank, sf.Passes(tiles=True, pad_retry=True))) == 0
 
 
 def test_no_faces_give_empty_arrays_of_the_right_shape(engine, group) -> None:
@@ -143,28 +142,27 @@ def test_no_faces_give_empty_arrays_of_the_right_shape(engine, group) -> None:
 # ---------------------------------------------------------------------------- embedding
 
 
-def test_the_same_face_at_80_percent_is_closer_than_any_two_people(engine, group) -> None:
+def test_the_same_face_at_80_percent_is_closer_than_any_two_people(engine, found, group) -> None:
     smaller = cv2.resize(group, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
-    unit = {}
-    for size, image in (("full", group), ("small", smaller)):
-        found = engine.detect(image)
-        people = [person_of(box / (1.0 if size == "full" else 0.8)) for box in found.bbox]
-        unit[size] = dict(zip(people, sf.unit_rows(engine.embed(image, found)), strict=True))
-    both = (unit["full"].keys() & unit["small"].keys()) - {""}
+    again = engine.detect(smaller)
+    full, small = (
+        dict(zip(map(person_of, boxes), sf.unit_rows(engine.embed(image, faces)), strict=True))
+        for image, faces, boxes in (
+            (group, found, found.bbox),
+            (smaller, again, again.bbox / 0.8),
+        )
+    )
+    both = (full.keys() & small.keys()) - {""}
     assert len(both) >= 5
-    same = [1.0 - unit["full"][name] @ unit["small"][name] for name in both]
-    others = [
-        1.0 - unit["full"][a] @ unit[size][b]
-        for a, b in itertools.permutations(both, 2)
-        for size in unit
-    ]
+    same = [1.0 - full[name] @ small[name] for name in both]
+    pairs = itertools.permutations(both, 2)
+    others = [1.0 - full[a] @ faces[b] for a, b in pairs for faces in (full, small)]
     assert max(same) < min(others)
     limit = sf.thresholds_for(engine.model).cluster
     assert max(same) < limit < min(others), "and the default threshold lies between them"
 
 
-def test_a_batch_gives_what_single_faces_give(engine, group) -> None:
-    found = engine.detect(group)
+def test_a_batch_gives_what_single_faces_give(engine, found, group) -> None:
     batch = engine.embed(group, found)
     single = np.concatenate([engine.embed(group, found.take([row])) for row in range(len(found))])
     assert np.allclose(batch, single, rtol=1e-3, atol=1e-4)
@@ -205,28 +203,30 @@ def test_a_recogniser_with_a_fixed_batch_is_fed_in_steps(
 
 
 def test_threads_give_what_one_thread_gives(engine, group) -> None:
-    images = [np.ascontiguousarray(group[:, x : x + 700]) for x in (0, 200, 400, 586)]
-    alone = [sf.face_records(engine, image, sf.Passes(), False) for image in images]
-    jobs = [(engine, image) for image in images * 2]
-    together = list(
-        sf.ordered_map(lambda job: sf.face_records(*job, sf.Passes(), False), jobs, threads=4)
-    )
-    assert [len(faces) for faces in together] == [len(faces) for faces in alone * 2]
-    for faces, others in zip(together, alone * 2, strict=True):
-        for a, b in zip(faces, others, strict=True):
-            assert np.allclose(a["bbox"], b["bbox"], atol=0.01)
-            left, right = (sf.unpack_floats(x["embedding"], (engine.dim,)) for x in (a, b))
-            assert np.allclose(left, right, rtol=1e-3, atol=1e-4)
+    crops = [(y1 - 50, y2 + 50, max(0, x1 - 50), x2 + 50) for x1, y1, x2, y2 in
+             [sf.DEMO_FACES[name] for name in ("anna", "cleo", "finn")]]  # fmt: skip
+    images = [np.ascontiguousarray(group[a:b, c:d]) for a, b, c, d in crops]
+
+    def work(image: np.ndarray) -> tuple[sf.Detections, np.ndarray]:
+        faces = engine.detect(image)
+        return faces, engine.embed(image, faces)
+
+    alone = [work(image) for image in images]
+    assert all(len(faces) for faces, _ in alone)
+    together = sf.ordered_map(work, images * 2, threads=4)
+    for (faces, embedding), (same, expected) in zip(together, alone * 2, strict=True):
+        assert np.allclose(faces.bbox, same.bbox, atol=0.01)
+        assert np.allclose(embedding, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_recognisers_are_told_apart(dlib_engine, mini, tmp_path) -> None:
+def test_recognisers_are_told_apart(mini, tmp_path) -> None:
     same = sf.load_engine(sf.EngineSpec(model=str(copy_of(mini, tmp_path / "same"))))
     other = copy_of(mini, tmp_path / "other")
     with open(other / "rec.onnx", "ab") as stream:  # protobuf: one more unknown field
         stream.write(b"\xf8\x07\x00")
     changed = sf.load_engine(sf.EngineSpec(model=str(other)))
     assert same.recognizer == sf.sha256_of_file(mini / "rec.onnx")[:16]
-    assert len({same.recognizer, changed.recognizer, dlib_engine.recognizer}) == 3
+    assert len({same.recognizer, changed.recognizer, engine_of("dlib").recognizer}) == 3
 
 
 # ---------------------------------------------------------------------------- landmarks
@@ -311,24 +311,25 @@ def test_landmark_models_are_loaded_only_on_demand(pack) -> None:
     assert not sf.load_engine(sf.EngineSpec(model=str(pack))).has_landmarks
 
 
-def test_landmarks_of_dlib(dlib_engine, group) -> None:
-    found = dlib_engine.detect(group)
-    marks = dlib_engine.landmarks(group, found)
+def test_landmarks_of_dlib(group) -> None:
+    found = faces_of_group("dlib")
+    marks = engine_of("dlib").landmarks(group, found)
     assert marks["landmark_3d_68"].shape == (len(found), 68, 3)
-    assert marks["pose"].shape == (len(found), 3)
     assert np.isnan(marks["landmark_2d_106"]).all()
     assert np.isfinite(marks["landmark_3d_68"]).all()
-    assert np.abs(marks["pose"]).max() < 45, "all six look at the camera"
     nose = marks["landmark_3d_68"][:, 30, :2]
     assert ((nose > found.bbox[:, :2]) & (nose < found.bbox[:, 2:])).all()
+    pose = dict(zip(map(person_of, found.bbox), marks["pose"], strict=True))
+    assert abs(pose["cleo"][1]) < 15 and abs(pose["emil"][1]) > 40
 
 
-def test_pose_of_a_mirrored_face_has_the_opposite_yaw_and_roll(dlib_engine, group) -> None:
+def test_pose_of_a_mirrored_face_has_the_opposite_yaw_and_roll(group) -> None:
+    engine = engine_of("dlib")
     x1, y1, x2, y2 = sf.DEMO_FACES["anna"]
     image = np.ascontiguousarray(group[y1 - 60 : y2 + 60, max(0, x1 - 59) : x2 + 60])
     mirrored = np.ascontiguousarray(image[:, ::-1])
     (plain,), (other,) = (
-        dlib_engine.landmarks(x, dlib_engine.detect(x).take([0]))["pose"] for x in (image, mirrored)
+        engine.landmarks(x, engine.detect(x).take([0]))["pose"] for x in (image, mirrored)
     )
     assert np.allclose(plain, other * (1, -1, -1), atol=6)
 

@@ -23,7 +23,7 @@ TREE = ast.parse(SOURCE)
 RULE = "# " + "=" * 76
 LONGEST_FUNCTION = 60  # lines; one screen
 UNDOCUMENTED_LINES = 10  # a public function this long needs a docstring
-HEAVY = "cv2 onnxruntime insightface dlib scipy sklearn skimage PIL pillow_heif tqdm filelock"
+HEAVY = "cv2 onnxruntime insightface dlib scipy sklearn PIL pillow_heif tqdm filelock distributed"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -39,12 +39,12 @@ def section_of(line: int) -> str:
     return next((name for at, name in reversed(banners()) if at <= line), "")
 
 
-def functions() -> Iterator[tuple[Function, ast.AST]]:
-    """Every function with the node it stands in."""
-    for parent in ast.walk(TREE):
-        for child in ast.iter_child_nodes(parent):
-            if isinstance(child, Function):
-                yield child, parent
+def functions(node: ast.AST = TREE, owner: ast.AST = TREE) -> Iterator[tuple[Function, ast.AST]]:
+    """Every function with the module, class or function it is defined in."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Function):
+            yield child, owner
+        yield from functions(child, child if isinstance(child, Function | ast.ClassDef) else owner)
 
 
 def where(node: ast.AST, name: str = "") -> str:
@@ -120,11 +120,12 @@ def test_no_function_is_longer_than_a_screen():
 
 def test_numbers_at_module_level_carry_a_comment():
     def is_number(value: ast.expr) -> bool:
-        if isinstance(value, ast.Tuple):
-            return bool(value.elts) and all(is_number(part) for part in value.elts)
-        if isinstance(value, ast.UnaryOp):
-            return is_number(value.operand)
-        return isinstance(value, ast.Constant) and type(value.value) in (int, float)
+        """A number, or several numbers given to several names."""
+        parts = value.elts if isinstance(value, ast.Tuple) else [value]
+        parts = [part.operand if isinstance(part, ast.UnaryOp) else part for part in parts]
+        return all(
+            isinstance(part, ast.Constant) and type(part.value) in (int, float) for part in parts
+        )
 
     tokens = tokenize.generate_tokens(io.StringIO(SOURCE).readline)
     commented = {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
