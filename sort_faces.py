@@ -115,7 +115,7 @@ STATUS_FACES, STATUS_NO_FACE, STATUS_UNREADABLE = 0, 1, 2  # file_status in the 
 # Detection. 640 and 0.5 are what roop-unleashed's FaceAnalysis uses (face_util.py).
 DET_SIZE = 640  # px; side of the square the detector sees
 CONSUMER_DET_SIZES = (640, 320)  # px; both settings the consumers offer
-DET_THRESHOLD = 0.5
+DET_THRESHOLD = 0.5  # score; insightface's and roop's default
 NMS_IOU = 0.4  # insightface SCRFD.nms_thresh
 TILE_SCALE = 2  # a tile covers det_size x this many photo pixels
 TILE_OVERLAP = 0.25  # of a tile; a face up to a quarter tile is whole in one of them
@@ -123,36 +123,37 @@ TILE_NESTED = 0.6  # share of a small box inside a larger one that makes it the 
 PAD_RETRY = 0.5  # border added on every side, as a share of the longer edge
 
 # Grouping; the reference readme's table "Key defaults".
-CLUSTER_DISTANCE = 0.55
-MERGE_DISTANCE = 0.40
-OUTLIER_DISTANCE = 0.55
+CLUSTER_DISTANCE = 0.55  # average linkage stops here
+MERGE_DISTANCE = 0.40  # centroids this close are one person
+OUTLIER_DISTANCE = 0.55  # farthest a face may lie from its centroid
 OUTLIER_MIN_CLUSTER = 4  # smaller clusters have no centroid worth measuring against
 MIN_FACES = 15  # unique images per faceset
 MIN_SHORT = 90.0  # px
 MIN_BLUR = 40.0  # variance of the Laplacian
-MIN_DET_SCORE = 0.6
-DUPLICATE_DISTANCE = 0.03
+MIN_DET_SCORE = 0.6  # detector score a face needs in a face set
+DUPLICATE_DISTANCE = 0.03  # re-encoded or resized copies of one picture
 DUPLICATE_SIZE_TOLERANCE = 0.10  # relative difference of box width and height
 COPY_DISTANCE = 0.20  # two faces of one photo this close are a mirror image or a collage
 
 # export-swap; same table.
-EXPORT_OUTLIER_DISTANCE = 0.45
+EXPORT_OUTLIER_DISTANCE = 0.45  # tighter than refine: trims what would blur the average
 EXPORT_MIN_SHORT = 100.0  # px
-TOP_N = 30
-PAD_RATIO = 0.5
+TOP_N = 30  # faces in the small bundle
+PAD_RATIO = 0.5  # of the longer edge of the box, on each side; roop wants this headroom
 OUT_SIZE = 512  # px
-CANDIDATE_DISTANCE = 0.55
-CANDIDATE_MIN_SCORE = 0.40
+CANDIDATE_DISTANCE = 0.55  # singleton to centroid
+CANDIDATE_MIN_SCORE = 0.40  # composite quality
 SAME_FACE_DISTANCE = 0.40  # crop against cache: the merge threshold, one person for certain
 CROP_FACE_IOU = 0.3  # the face found in a crop against where it must be
-CROP_VARIANTS = (  # (share of --pad-ratio, neighbours painted over), tried in this order
-    (1.0, False),
-    (0.7, False),
-    (1.0, True),
-    (0.7, True),
-    (0.4, True),
+CROP_VARIANTS = (  # (share of --pad-ratio, border of the own face left free of paint), in turn
+    (1.0, None),  # nothing painted over
+    (0.7, None),
+    (1.0, 0.15),  # neighbours painted over, but not nearer than 15 % of the face
+    (0.7, 0.15),
+    (1.0, 0.0),
+    (0.4, 0.0),
 )
-CROP_OWN_MARGIN = 0.15  # of the face box; never painted over
+PAINT_MARGIN = 0.15  # of a neighbour's box; painted over with it
 GRID_COLUMNS, GRID_ROWS, GRID_CELL = 5, 4, 192  # top_20_grid.jpg
 
 # Quality terms; how each measured value is brought to [0, 1].
@@ -181,7 +182,7 @@ log = logging.getLogger(TOOL)
 # Errors and exit codes
 # ============================================================================
 
-EXIT_OK, EXIT_FOUND_WRONG, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FOUND_WRONG, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130  # docs: README
 
 
 class SortFacesError(Exception):
@@ -1211,8 +1212,8 @@ def wanted_path(relative: str, name: str, include: Sequence[str], exclude: Seque
 # ============================================================================
 
 # EXIF tags (CIPA DC-008, section 4.6)
-EXIF_ORIENTATION, EXIF_IFD, EXIF_DATETIME = 0x0112, 0x8769, 0x0132
-EXIF_ORIGINAL, EXIF_DIGITIZED = 0x9003, 0x9004
+EXIF_ORIENTATION, EXIF_IFD, EXIF_DATETIME = 0x0112, 0x8769, 0x0132  # in the first directory
+EXIF_ORIGINAL, EXIF_DIGITIZED = 0x9003, 0x9004  # in the EXIF directory
 
 
 @dataclass(frozen=True)
@@ -1423,6 +1424,13 @@ def locked_cache(path: Path) -> contextlib.AbstractContextManager[None]:
     return locked(path.with_name(path.name + ".lock"), f"cache {path}")
 
 
+def with_cache_model(spec: EngineSpec, cache: FaceCache) -> EngineSpec:
+    """A spec that names no model takes the cache's, and always its detector settings."""
+    meta = cache.meta
+    spec = replace(spec, det_size=meta["det_size"], det_threshold=meta["det_threshold"])
+    return spec if spec.model else replace(spec, model=meta.get("model_source", meta["model"]))
+
+
 def check_model(cache: FaceCache, path: Path, spec: EngineSpec) -> None:
     """Refuse to mix the embeddings of two models."""
     own, asked = cache.meta["model"], model_label(spec.model)
@@ -1433,6 +1441,7 @@ def check_model(cache: FaceCache, path: Path, spec: EngineSpec) -> None:
 
 
 def read_npz(path: Path) -> FaceCache:
+    """The cache without its journal; every array is checked before it is believed."""
     damaged = f"{path}: is no readable cache"
     advice = "restore it from a backup, or move it away and embed again"
     try:
@@ -1618,72 +1627,88 @@ def known_paths(cache: FaceCache) -> dict[str, tuple[str, int, int]]:
 
 
 def rebuild_cache(
-    cache: FaceCache,
-    photos: dict[str, dict[str, Any]],
-    paths: dict[str, tuple[str, int, int]],
+    cache: FaceCache, photos: dict[str, dict[str, Any]], paths: dict[str, tuple[str, int, int]]
 ) -> FaceCache:
     """Cache rows not replaced by `photos`, then the new photos, with exactly these paths."""
-    paths_of: dict[str, list[str]] = defaultdict(list)
-    canonical = {sha: record["path"] for sha, record in photos.items()}
-    canonical |= zip(cache.file_sha256.tolist(), cache.file_path.tolist(), strict=True)
-    for path, (sha, _, _) in paths.items():
-        paths_of[sha].insert(0 if canonical.get(sha) == path else len(paths_of[sha]), path)
-    old = [
-        row
-        for row, sha in enumerate(cache.file_sha256.tolist())
-        if sha in paths_of and sha not in photos
-    ]
+    paths_of = paths_by_photo(cache, photos, paths)
+    known = enumerate(cache.file_sha256.tolist())
+    old = [row for row, sha in known if sha in paths_of and sha not in photos]
     new = [record for sha, record in photos.items() if sha in paths_of]
     shas = cache.file_sha256[old].tolist() + [record["sha256"] for record in new]
-    main = [paths_of[sha][0] for sha in shas]
-    alias = [(path, row) for row, sha in enumerate(shas) for path in paths_of[sha][1:]]
     row_of = np.full(cache.files, -1, dtype=np.int64)
     row_of[old] = np.arange(len(old))
     kept = np.flatnonzero(row_of[cache.face_file] >= 0)
-    faces = [
-        (len(old) + at, index, face)
-        for at, record in enumerate(new)
-        for index, face in enumerate(record["faces"])
-    ]
-
-    def join(name: str, values: list[Any]) -> np.ndarray:
-        have = getattr(cache, name)
-        have = have[kept] if name in FACE_ARRAYS else have[old]
-        fresh = np.array(values, dtype=text_or(have.dtype)).reshape((len(values), *have.shape[1:]))
-        return np.concatenate([have, fresh])
-
-    def face_values(key: str) -> np.ndarray:
-        return join(key, [face[key] for _, _, face in faces])
-
-    def face_arrays(key: str) -> np.ndarray:
-        shape = getattr(cache, key).shape[1:]
-        blank = np.full(shape, np.nan, np.float32)
-        return join(
-            key, [unpack_floats(face[key], shape) if key in face else blank for _, _, face in faces]
-        )
-
+    faces = [face for record in new for face in record["faces"]]
+    owner = np.repeat(np.arange(len(new)), [len(record["faces"]) for record in new]) + len(old)
+    index = [at for record in new for at in range(len(record["faces"]))]
+    times = [math.nan if record["taken"] is None else record["taken"] for record in new]
+    extend = functools.partial(extend_column, cache)
     return FaceCache(
         meta=cache.meta,
-        file_path=text_array(main),
-        file_sha256=text_array(shas),
-        file_size=np.array([paths[path][1] for path in main], np.int64),
-        file_mtime_ns=np.array([paths[path][2] for path in main], np.int64),
-        file_wh=join("file_wh", [record["wh"] for record in new]),
-        file_taken=join("file_taken", [none_to_nan(record["taken"]) for record in new]),
-        file_status=join("file_status", [record["status"] for record in new]),
-        file_error=join("file_error", [record["error"] for record in new]),
-        file_passes=join("file_passes", [record["passes"] for record in new]),
-        alias_path=text_array([path for path, _ in alias]),
-        alias_file=np.array([row for _, row in alias], np.int32),
-        alias_size=np.array([paths[path][1] for path, _ in alias], np.int64),
-        alias_mtime_ns=np.array([paths[path][2] for path, _ in alias], np.int64),
-        face_file=np.concatenate(
-            [row_of[cache.face_file[kept]], np.array([row for row, _, _ in faces], np.int64)]
-        ).astype(np.int32),
-        face_index=join("face_index", [index for _, index, _ in faces]),
-        **{key: face_values(key) for key in ("bbox", "det_score", "kps", "face_short", "blur")},
-        **{key: face_arrays(key) for key in ("embedding", *LANDMARK_SHAPES)},
+        **path_columns(shas, paths_of, paths),
+        file_taken=extend("file_taken", old, times),
+        **{
+            f"file_{key}": extend(f"file_{key}", old, [record[key] for record in new])
+            for key in ("wh", "status", "error", "passes")
+        },
+        face_file=np.concatenate([row_of[cache.face_file[kept]], owner]).astype(np.int32),
+        face_index=extend("face_index", kept, index),
+        **{
+            key: extend(key, kept, [face[key] for face in faces])
+            for key in ("bbox", "det_score", "kps", "face_short", "blur")
+        },
+        **{
+            key: extend(key, kept, unpacked(faces, key, getattr(cache, key).shape[1:]))
+            for key in ("embedding", *LANDMARK_SHAPES)
+        },
     )
+
+
+def paths_by_photo(
+    cache: FaceCache, photos: dict[str, dict[str, Any]], paths: dict[str, tuple[str, int, int]]
+) -> dict[str, list[str]]:
+    """The paths of each photo, its canonical one first as long as it holds these bytes."""
+    canonical = {sha: record["path"] for sha, record in photos.items()}
+    canonical |= zip(cache.file_sha256.tolist(), cache.file_path.tolist(), strict=True)
+    paths_of: dict[str, list[str]] = defaultdict(list)
+    for path, (sha, _, _) in paths.items():
+        paths_of[sha].insert(0 if canonical.get(sha) == path else len(paths_of[sha]), path)
+    return paths_of
+
+
+def path_columns(
+    shas: list[str], paths_of: dict[str, list[str]], paths: dict[str, tuple[str, int, int]]
+) -> dict[str, np.ndarray]:
+    """The columns that say where photos lie, for photos in this order."""
+    main = [paths_of[sha][0] for sha in shas]
+    alias = [(path, row) for row, sha in enumerate(shas) for path in paths_of[sha][1:]]
+    names = [path for path, _ in alias]
+    return {
+        "file_path": text_array(main),
+        "file_sha256": text_array(shas),
+        "file_size": np.array([paths[path][1] for path in main], np.int64),
+        "file_mtime_ns": np.array([paths[path][2] for path in main], np.int64),
+        "alias_path": text_array(names),
+        "alias_file": np.array([row for _, row in alias], np.int32),
+        "alias_size": np.array([paths[path][1] for path in names], np.int64),
+        "alias_mtime_ns": np.array([paths[path][2] for path in names], np.int64),
+    }
+
+
+def extend_column(cache: FaceCache, name: str, kept: Any, values: Sequence[Any]) -> np.ndarray:
+    """Rows `kept` of a cache's array, then new values as rows of the same kind."""
+    have = getattr(cache, name)[kept]
+    kind = str if have.dtype.kind == "U" else have.dtype  # numpy would cut text to the old width
+    return np.concatenate([have, np.array(values, kind).reshape(len(values), *have.shape[1:])])
+
+
+def unpacked(faces: list[dict[str, Any]], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One packed array of each face record, NaN where it has none: (n, *shape) float32."""
+    values = np.full((len(faces), *shape), np.nan, np.float32)
+    for row, face in enumerate(faces):
+        if key in face:
+            values[row] = unpack_floats(face[key], shape)
+    return values
 
 
 def apply_enrichment(cache: FaceCache, enriched: dict[str, list[dict[str, Any]]]) -> FaceCache:
@@ -1709,15 +1734,6 @@ def apply_enrichment(cache: FaceCache, enriched: dict[str, list[dict[str, Any]]]
 
 def text_array(values: list[str]) -> np.ndarray:
     return np.array(values, dtype=str) if values else np.zeros(0, "U1")
-
-
-def text_or(dtype: np.dtype) -> Any:
-    """The dtype itself, but text of any length for text: numpy would cut it to the old width."""
-    return str if dtype.kind == "U" else dtype
-
-
-def none_to_nan(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 # ============================================================================
@@ -2264,6 +2280,7 @@ class ClipTexts:
 
     @classmethod
     def load(cls, path: Path) -> ClipTexts:
+        """Read what `save` wrote. Raises SortFacesError for any other file."""
         try:
             with np.load(path, allow_pickle=False) as archive:
                 values = {item.name: archive[item.name] for item in fields(cls)}
@@ -2588,6 +2605,7 @@ def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 
 def enrich_photo(engine: Engine, item: Item) -> Result:
+    """Landmarks and pose at the boxes an item names; {"error"} when the photo is gone."""
     try:
         photo = read_photo(item["path"], item["sha256"])
     except PhotoError as error:
@@ -2706,7 +2724,7 @@ def ordered_map(function: Callable, items: Iterable, threads: int) -> Iterator:
 # waits reads the lines, starts the worker again when it dies, and stops it by a `stop` file, as
 # signals do not cross from WSL to Windows.
 
-QUEUE_SCHEMA = 1
+QUEUE_SCHEMA = 1  # of queue.json; both sides must agree
 WORKER_SCRIPT = Path(__file__).resolve().parent / "work" / "dml_worker.py"
 WORKER_POLL = 0.2  # seconds between looks at the results
 WORKER_BEAT = 2.0  # seconds between heartbeats
@@ -2763,6 +2781,7 @@ class ResultTail:
         self.path, self.offset = path, 0
 
     def read(self) -> list[Result]:
+        """The results that came since the last call."""
         try:
             with open(self.path, "rb") as stream:
                 stream.seek(self.offset)
@@ -2860,6 +2879,7 @@ class WorkerProcess:
         self.start()
 
     def start(self) -> None:
+        """Run the worker script, its words going to the queue's log."""
         there = self.crew.path_there
         command = [
             self.crew.worker,
@@ -2907,6 +2927,7 @@ class WorkerProcess:
             self.revive("fell silent")
 
     def revive(self, why: str) -> None:
+        """Start a dead worker again, later each time, until it died too often in a row."""
         self.deaths += 1
         if self.deaths > WORKER_RESTARTS:
             raise SortFacesError(
@@ -2976,6 +2997,7 @@ class WorkerRun:
         self.beaten = -math.inf
 
     def execute(self) -> int:
+        """Do what is left of the queue; returns the exit code."""
         try:
             self.retry_suspects()
             pairs = run_here(
@@ -3636,19 +3658,41 @@ def detector_score(text: str) -> float:
     return value
 
 
+def add_numbers(p: Any, *rows: tuple[str, Callable[[str], Any], Any, str, str]) -> None:
+    """Options that take one value: rows of (flag, type, default, metavar, help)."""
+    for flag, kind, default, metavar, text in rows:
+        text = text if "default" in text else f"{text} (default: %(default)s)"
+        p.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+
+
+def add_flags(p: Any, *rows: tuple[str, str]) -> None:
+    """Switches: rows of (flag, help)."""
+    for flag, text in rows:
+        p.add_argument(flag, action="store_true", help=text)
+
+
 def add_engine_options(p: argparse.ArgumentParser, detector: bool = True) -> None:
+    """Which models, on what; commands over a finished cache take its model and detector."""
     group = p.add_argument_group("engine")
-    group.add_argument(
-        "--model",
-        default=EngineSpec.model,
-        metavar="PACK",
-        help="InsightFace pack, a folder of .onnx files, or dlib (default: %(default)s)",
-    )
-    group.add_argument(
-        "--model-root",
-        default=EngineSpec.model_root,
-        metavar="DIR",
-        help="where packs lie, in models/PACK (default: %(default)s)",
+    model, default = (EngineSpec.model, "%(default)s") if detector else ("", "the cache's")
+    cores, root = usable_cores(), EngineSpec.model_root
+    add_numbers(
+        group,
+        (
+            "--model",
+            str,
+            model,
+            "PACK",
+            f"InsightFace pack, a folder of .onnx files, or dlib (default: {default})",
+        ),
+        ("--model-root", str, root, "DIR", "where packs lie, in models/PACK"),
+        (
+            "--threads",
+            count,
+            cores,
+            "N",
+            "photos worked on at once (default: the usable cores, %(default)s here)",
+        ),
     )
     group.add_argument(
         "--provider",
@@ -3656,34 +3700,29 @@ def add_engine_options(p: argparse.ArgumentParser, detector: bool = True) -> Non
         choices=["auto", *PROVIDERS],
         help="what onnxruntime computes on (default: %(default)s)",
     )
-    group.add_argument(
-        "--require-gpu", action="store_true", help="fail rather than compute on the CPU"
-    )
-    group.add_argument(
-        "--threads",
-        type=count,
-        default=usable_cores(),
-        metavar="N",
-        help="photos worked on at once (default: the usable cores, %(default)s here)",
-    )
+    add_flags(group, ("--require-gpu", "fail rather than compute on the CPU"))
     if detector:
-        group.add_argument(
-            "--det-size",
-            type=pixels,
-            default=0,
-            metavar="PX",
-            help=f"detector input (default: {DET_SIZE}; dlib: {DLIB_DET_SIZE})",
-        )
-        group.add_argument(
-            "--det-threshold",
-            type=detector_score,
-            default=DET_THRESHOLD,
-            metavar="SCORE",
-            help="detections below this score are no faces (default: %(default)s)",
+        add_numbers(
+            group,
+            (
+                "--det-size",
+                pixels,
+                0,
+                "PX",
+                f"detector input (default: {DET_SIZE}; dlib: {DLIB_DET_SIZE})",
+            ),
+            (
+                "--det-threshold",
+                detector_score,
+                DET_THRESHOLD,
+                "SCORE",
+                "detections below this score are no faces",
+            ),
         )
 
 
 def engine_spec(args: argparse.Namespace, landmarks: bool) -> EngineSpec:
+    """The models the options ask for; an empty name stands for the cache's."""
     return EngineSpec(
         model=args.model,
         model_root=args.model_root,
@@ -3696,33 +3735,38 @@ def engine_spec(args: argparse.Namespace, landmarks: bool) -> EngineSpec:
 
 
 def add_work_options(p: argparse.ArgumentParser) -> None:
-    group = p.add_argument_group("who does the work")
-    group.add_argument(
-        "--worker",
-        default=os.environ.get("SORT_FACES_WORKER", "local"),
-        metavar="PYTHON_EXE",
-        help="python.exe that runs work/dml_worker.py on Windows "
-        "(default: $SORT_FACES_WORKER, else this process)",
-    )
-    group.add_argument(
-        "--cluster",
-        default="",
-        metavar="ADDRESS",
-        help="scheduler of a Dask cluster, such as tcp://host:8786",
-    )
-    group.add_argument(
-        "--path-map",
-        type=path_pair,
-        metavar="LOCAL=REMOTE",
-        help="how paths that begin with LOCAL begin where the work is done",
-    )
-    group.add_argument(
-        "--batch",
-        type=count,
-        default=1,
-        metavar="N",
-        help="photos per call of the recogniser; a kill loses at most so many per thread "
-        "(default: %(default)s)",
+    """Where the slow work is done."""
+    add_numbers(
+        p.add_argument_group("who does the work"),
+        (
+            "--worker",
+            str,
+            os.environ.get("SORT_FACES_WORKER", "local"),
+            "PYTHON_EXE",
+            "python.exe that runs work/dml_worker.py on Windows "
+            "(default: $SORT_FACES_WORKER, else this process)",
+        ),
+        (
+            "--cluster",
+            str,
+            "",
+            "ADDRESS",
+            "scheduler of a Dask cluster, such as tcp://host:8786 (default: none)",
+        ),
+        (
+            "--path-map",
+            path_pair,
+            None,
+            "LOCAL=REMOTE",
+            "how paths that begin with LOCAL begin where the work is done (default: the same)",
+        ),
+        (
+            "--batch",
+            count,
+            1,
+            "N",
+            "photos per call of the recogniser; a kill loses at most so many per thread",
+        ),
     )
 
 
@@ -3783,34 +3827,13 @@ def add_dry_run(p: Any) -> None:
 
 
 def add_gate_options(p: argparse.ArgumentParser) -> None:
-    group = p.add_argument_group("quality gates")
-    group.add_argument(
-        "--min-faces",
-        type=count,
-        default=MIN_FACES,
-        metavar="N",
-        help="unique images a face set needs (default: %(default)s)",
-    )
-    group.add_argument(
-        "--min-short",
-        type=at_least_0,
-        default=MIN_SHORT,
-        metavar="PX",
-        help="short edge of the face box (default: %(default)s)",
-    )
-    group.add_argument(
-        "--min-blur",
-        type=at_least_0,
-        default=MIN_BLUR,
-        metavar="VAR",
-        help="variance of the Laplacian; lower is softer (default: %(default)s)",
-    )
-    group.add_argument(
-        "--min-det-score",
-        type=share,
-        default=MIN_DET_SCORE,
-        metavar="SCORE",
-        help="detector score (default: %(default)s)",
+    """The quality a face needs to count towards a face set."""
+    add_numbers(
+        p.add_argument_group("quality gates"),
+        ("--min-faces", count, MIN_FACES, "N", "unique images a face set needs"),
+        ("--min-short", at_least_0, MIN_SHORT, "PX", "short edge of the face box"),
+        ("--min-blur", at_least_0, MIN_BLUR, "VAR", "variance of the Laplacian; lower is softer"),
+        ("--min-det-score", share, MIN_DET_SCORE, "SCORE", "detector score"),
     )
 
 
@@ -3853,39 +3876,26 @@ def add_embed_options(p: argparse.ArgumentParser) -> None:
 
 
 def add_scan_options(p: argparse.ArgumentParser) -> None:
+    """Which photos, and how hard to look at them."""
     group = p.add_argument_group("photos")
-    group.add_argument(
-        "--include",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="only files whose name or path below SRC matches; repeatable",
-    )
-    group.add_argument(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="no files whose name or path below SRC matches; repeatable",
-    )
-    group.add_argument(
-        "--tiles",
-        action="store_true",
-        help="look at large photos in tiles too, for small faces in big groups",
-    )
-    group.add_argument(
-        "--pad-retry",
-        action="store_true",
-        help="look again with a border where no face was found, for faces that fill the picture",
-    )
-    group.add_argument(
-        "--rescan",
-        action="store_true",
-        help="redo photos whose faces were found with other detection settings",
-    )
-    group.add_argument("--retry-errors", action="store_true", help="try unreadable files again")
-    group.add_argument(
-        "--prune", action="store_true", help="forget files below SRC that no longer exist"
+    for flag, what in (("--include", "only"), ("--exclude", "no")):
+        group.add_argument(
+            flag,
+            action="append",
+            default=[],
+            metavar="GLOB",
+            help=f"{what} files whose name or path below SRC matches; repeatable",
+        )
+    add_flags(
+        group,
+        ("--tiles", "look at large photos in tiles too, for small faces in big groups"),
+        (
+            "--pad-retry",
+            "look again with a border where no face was found, for faces that fill the picture",
+        ),
+        ("--rescan", "redo photos whose faces were found with other detection settings"),
+        ("--retry-errors", "try unreadable files again"),
+        ("--prune", "forget files that no longer exist below SRC, or whose bytes moved on"),
     )
 
 
@@ -3901,6 +3911,7 @@ def cmd_embed(args: argparse.Namespace) -> int:
 def embed_options(
     args: argparse.Namespace, sources: Sequence[Path], cache: Path, landmarks: bool
 ) -> EmbedOptions:
+    """What `embed`, `run` and `demo` ask of embed_library."""
     return EmbedOptions(
         sources=tuple(sources),
         cache=cache,
@@ -4167,6 +4178,7 @@ def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, A
     """
     with locked_cache(path):
         cache = load_cache(path)
+        crew.spec = with_cache_model(crew.spec, cache)
         check_model(cache, path, crew.spec)
         lacking = np.flatnonzero(~cache.enriched)
         items, lost = enrich_queue(Library(cache, path), lacking)
@@ -4610,6 +4622,7 @@ class ExportParams:
 
 
 def add_export_swap_options(p: argparse.ArgumentParser) -> None:
+    """What to export, from where to where, and how."""
     add_cache_argument(p)
     p.add_argument("refined", type=Path, metavar="REFINE_MANIFEST", help="refine_manifest.json")
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the swap-ready face sets")
@@ -4631,58 +4644,37 @@ def add_export_swap_options(p: argparse.ArgumentParser) -> None:
 
 
 def add_export_choices(p: argparse.ArgumentParser) -> None:
+    """The export options that `run` and `demo` share."""
     group = p.add_argument_group("export")
-    group.add_argument(
-        "--top-n",
-        type=count,
-        default=TOP_N,
-        metavar="N",
-        help="faces in the small bundle (default: %(default)s)",
+    add_numbers(
+        group,
+        ("--top-n", count, TOP_N, "N", "faces in the small bundle"),
+        (
+            "--pad-ratio",
+            number_type(float, 0.0, 3.0, "a number from 0 to 3"),
+            PAD_RATIO,
+            "SHARE",
+            "border around the face box, of its longer edge",
+        ),
+        ("--out-size", pixels, OUT_SIZE, "PX", "edge of the square PNGs"),
+        (
+            "--min-face-short",
+            at_least_0,
+            EXPORT_MIN_SHORT,
+            "PX",
+            "short edge of the face box an export needs",
+        ),
+        ("--candidate-min-score", share, CANDIDATE_MIN_SCORE, "SCORE", "quality a candidate needs"),
     )
-    group.add_argument(
-        "--pad-ratio",
-        type=number_type(float, 0.0, 3.0, "a number from 0 to 3"),
-        default=PAD_RATIO,
-        metavar="SHARE",
-        help="border around the face box, of its longer edge (default: %(default)s)",
-    )
-    group.add_argument(
-        "--out-size",
-        type=pixels,
-        default=OUT_SIZE,
-        metavar="PX",
-        help="edge of the square PNGs (default: %(default)s)",
-    )
-    group.add_argument(
-        "--min-face-short",
-        type=at_least_0,
-        default=EXPORT_MIN_SHORT,
-        metavar="PX",
-        help="short edge of the face box of an exported face (default: %(default)s)",
-    )
-    group.add_argument(
-        "--candidates",
-        action="store_true",
-        help="put matching singletons into _candidates/ for review",
-    )
+    add_flags(group, ("--candidates", "put matching singletons into _candidates/ for review"))
     add_distance_option(
         group, "--candidate-match-threshold", "candidate", "singletons match a centroid this close"
     )
-    group.add_argument(
-        "--candidate-min-score",
-        type=share,
-        default=CANDIDATE_MIN_SCORE,
-        metavar="SCORE",
-        help="quality a candidate needs (default: %(default)s)",
-    )
-    for item in fields(QualityWeights):
-        group.add_argument(
-            f"--weight-{item.name.replace('_', '-')}",
-            type=at_least_0,
-            default=item.default,
-            metavar="W",
-            help=f"weight of {item.name.replace('_', ' ')} (default: %(default)s)",
-        )
+    weights = QualityWeights()
+    for name in QUALITY_TERMS:
+        words = name.replace("_", " ")
+        row = ("--weight-" + words.replace(" ", "-"), at_least_0, getattr(weights, name), "W")
+        add_numbers(group, (*row, f"weight of {words} in the quality"))
 
 
 def cmd_export_swap(args: argparse.Namespace) -> int:
@@ -4794,10 +4786,8 @@ def export_library(
     raw = load_manifest(raw_path, "raw", cache) if raw_path is not None else None
     check_output(out, cache.meta["roots"], "manifest.json")
     params = params_for(cache)
+    crew.spec = with_cache_model(crew.spec, cache)
     check_model(cache, cache_path, crew.spec)
-    crew.spec = replace(
-        crew.spec, det_size=cache.meta["det_size"], det_threshold=cache.meta["det_threshold"]
-    )
     library = Library(cache, cache_path)
     run = ExportRun(library, out, params, crew)
     plans = [
@@ -4898,59 +4888,49 @@ def cut_face(run: ExportRun, row: int) -> Crop:
         return Crop(row, b"", f"photo unreadable: {error}", 0.0, False)
     bbox, others = run.cache.bbox[row], run.neighbours(row)
     reason = ""
-    for scale, paint in CROP_VARIANTS:
+    for scale, margin in CROP_VARIANTS:
         pad = run.params.pad_ratio * scale
-        window = crop_square(bbox, photo.wh, pad)
-        crop = cut_window(
-            photo.image, window, run.params.out_size, others if paint else others[:0], bbox
-        )
+        window = x, y, side = crop_square(bbox, photo.wh, pad)
+        crop = cut_window(photo.image, window, run.params.out_size)
+        zoom = len(crop) / side
+        if margin is not None:
+            own = grow_box(bbox, margin)
+            crop = paint_over(crop, (others - (x, y, x, y)) * zoom, (own - (x, y, x, y)) * zoom)
         reason, strangers = judge_crop(run, row, crop, window)
         if not reason:
             png = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
-            return Crop(row, png, "", pad, paint)
+            return Crop(row, png, "", pad, margin is not None)
         others = np.concatenate([others, strangers])
     return Crop(row, b"", reason, 0.0, False)
 
 
-def cut_window(
-    image: np.ndarray,
-    window: tuple[int, int, int],
-    size: int,
-    paint: np.ndarray,
-    own: np.ndarray,
-) -> np.ndarray:
-    """Square (x, y, side) of a picture as (size, size, 3) uint8, border pixels repeated.
-
-    paint: (k, 4) boxes to cover with a smooth field of the surrounding colours; the face box
-    `own` and a margin around it are never covered.
-    """
+def cut_window(image: np.ndarray, window: tuple[int, int, int], size: int) -> np.ndarray:
+    """Square (x, y, side) of a picture as (size, size, 3) uint8, border pixels repeated."""
     import cv2
 
     x, y, side = window
     height, width = image.shape[:2]
     part = image[max(y, 0) : min(y + side, height), max(x, 0) : min(x + side, width)]
-    part = cv2.copyMakeBorder(
-        part,
-        max(-y, 0),
-        max(y + side - height, 0),
-        max(-x, 0),
-        max(x + side - width, 0),
-        cv2.BORDER_REPLICATE,
-    )
-    if len(paint):
-        hidden = np.zeros((side, side), np.uint8)
-        for box in paint:
-            grown = grow_box(box, CROP_OWN_MARGIN) - (x, y, x, y)
-            x1, y1, x2, y2 = np.rint(np.clip(grown, 0, side)).astype(int)
-            hidden[y1:y2, x1:x2] = 255
-        x1, y1, x2, y2 = np.rint(
-            np.clip(grow_box(own, CROP_OWN_MARGIN) - (x, y, x, y), 0, side)
-        ).astype(int)
-        hidden[y1:y2, x1:x2] = 0
-        field = cv2.resize(cv2.resize(part, (6, 6), interpolation=cv2.INTER_AREA), (side, side))
-        part = np.where(hidden[..., None] > 0, field, part)
+    above, below = max(-y, 0), max(y + side - height, 0)
+    left, right = max(-x, 0), max(x + side - width, 0)
+    part = cv2.copyMakeBorder(part, above, below, left, right, cv2.BORDER_REPLICATE)
     method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     return cv2.resize(part, (size, size), interpolation=method)
+
+
+def paint_over(crop: np.ndarray, boxes: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Cover boxes (k, 4) of a crop with a smooth field of its colours, except within `own` (4,)."""
+    import cv2
+
+    size = len(crop)
+    hidden = np.zeros((size, size, 1), bool)
+    for box in boxes:
+        x1, y1, x2, y2 = np.rint(np.clip(grow_box(box, PAINT_MARGIN), 0, size)).astype(int)
+        hidden[y1:y2, x1:x2] = True
+    x1, y1, x2, y2 = np.rint(np.clip(own, 0, size)).astype(int)
+    hidden[y1:y2, x1:x2] = False
+    field = cv2.resize(cv2.resize(crop, (6, 6), interpolation=cv2.INTER_AREA), (size, size))
+    return np.where(hidden, field, crop)
 
 
 def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
@@ -5407,10 +5387,7 @@ def clip_samples() -> list[np.ndarray]:
     group = decode_photo(demo_photo()).image
     wh = (group.shape[1], group.shape[0])
     boxes = [np.array(box, np.float32) for box in DEMO_FACES.values()]
-    cuts = [
-        cut_window(group, crop_square(box, wh, PAD_RATIO), OUT_SIZE, box[None][:0], box)
-        for box in boxes
-    ]
+    cuts = [cut_window(group, crop_square(box, wh, PAD_RATIO), OUT_SIZE) for box in boxes]
     return [*cuts, group]
 
 
@@ -5531,6 +5508,7 @@ DEMO_EDGE = 420  # px; edge of a made photo before it is scaled
 
 
 def add_demo_options(p: argparse.ArgumentParser) -> None:
+    """Those of `run`, with the offline engine and a set size that suits the few made photos."""
     p.add_argument(
         "out",
         nargs="?",
@@ -5749,6 +5727,7 @@ DOCTOR_MODULES = (
 
 def add_doctor_options(p: argparse.ArgumentParser) -> None:
     add_engine_options(p)
+    add_work_options(p)
 
 
 def cmd_doctor(args: argparse.Namespace) -> int:
@@ -5761,6 +5740,7 @@ def cmd_doctor(args: argparse.Namespace) -> int:
         ),
         *([doctor_engine(spec, args.threads)] if spec.model != DLIB_MODEL else []),
         doctor_ffmpeg(),
+        *doctor_elsewhere(args),
     ]
     report(
         args,
@@ -5771,7 +5751,11 @@ def cmd_doctor(args: argparse.Namespace) -> int:
             "checks": checks,
         },
     )
-    wanted = [check for check in checks if check["what"] in ("packages", f"engine {spec.model}")]
+    wanted = [
+        check
+        for check in checks
+        if check["what"] in ("packages", f"engine {spec.model}", "worker", "cluster")
+    ]
     return EXIT_OK if all(check["ok"] for check in wanted) else EXIT_FOUND_WRONG
 
 
@@ -5832,6 +5816,21 @@ def doctor_engine(spec: EngineSpec, threads: int) -> dict[str, Any]:
         f"landmarks {'yes' if engine.has_landmarks else 'no'}"
         + (", for offline use: buffalo_l is far more accurate" * (spec.model == DLIB_MODEL)),
     )
+
+
+def doctor_elsewhere(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Whether a worker or cluster can load the model, and what it computes on."""
+    crew = crew_of(args, True)
+    if not (crew.worker or crew.cluster):
+        return []
+    what = "worker" if crew.worker else "cluster"
+    try:
+        provider = crew.facts["provider"]
+    except SortFacesError as error:
+        return [doctor_line(what, False, *str(error).rsplit("; ", 1))]
+    hidden = crew.worker.lower().endswith(".exe") and provider == "cpu"
+    advice = "run work/setup_dml_worker.ps1: a plain onnxruntime hides onnxruntime-directml"
+    return [doctor_line(what, not hidden, f"{crew.spec.model} on {provider}", advice)]
 
 
 def doctor_ffmpeg() -> dict[str, Any]:

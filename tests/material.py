@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,6 +18,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import SCRIPT, make_cache, sf
 
 FACE_ARRAYS = [item.name for item in fields(sf.FaceCache) if item.name in sf.FACE_ARRAYS]
@@ -220,6 +223,19 @@ def ok(run: Callable, *argv: object, warned: str | None = None) -> dict:
     return json.loads(out)
 
 
+def prepare(logs: Path, engine: object, *argv: object) -> dict:
+    """What a session fixture needs done, through the CLI and with an engine already loaded."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("SORT_FACES_LOGS", str(logs))
+        patch.setattr(sf, "load_engine", lambda spec, threads=1: engine)
+        code = sf.main([*map(str, argv), "--json", "-q"])
+    for handler in sf.log.handlers:
+        handler.close()
+    assert code == 0 and printed.getvalue().count("\n") == 1
+    return json.loads(printed.getvalue())
+
+
 def refused(run: Callable, *argv: object, word: str) -> str:
     """The one line a command refused its input with (exit 2); it must contain `word`."""
     code, out, err = run(*argv, "--json")
@@ -305,3 +321,9 @@ class MemoEngine:
 
     def landmarks(self, image: np.ndarray, found: sf.Detections) -> dict[str, np.ndarray]:
         return self.answer("landmarks", image, found)
+
+
+@functools.cache
+def real_engine(model: str) -> MemoEngine:
+    """One engine for all test files; what one of them has asked costs the others nothing."""
+    return MemoEngine(sf.load_engine(sf.EngineSpec(model=model, landmarks=True), 2))

@@ -474,6 +474,26 @@ def test_interrupted_while_files_are_moved_it_goes_on_where_it_stopped(
     assert tree(library.out) == tree(library.folder / "fresh")
 
 
+@pytest.mark.parametrize("moves", [0, 5])
+def test_interrupted_and_run_again_with_another_threshold_it_leaves_nothing_behind(
+    run, library, monkeypatch, moves
+):
+    """The files of the run that never finished are the tool's own, too."""
+    place, left = sf.place_file, iter(range(moves))
+
+    def stop_after(*options) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        place(*options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sf, "place_file", stop_after)
+        assert run("cluster", library.path, library.out)[0] == 130
+    ok(run, "cluster", library.path, library.out, "--threshold", ALL_ONE)
+    ok(run, "cluster", library.path, library.folder / "fresh", "--threshold", ALL_ONE)
+    assert tree(library.out) == tree(library.folder / "fresh")
+
+
 def test_interrupted_before_an_edited_photo_is_placed_the_rerun_places_it(
     run, library, monkeypatch
 ):

@@ -60,7 +60,7 @@ def way(request, monkeypatch) -> str:
 def burst(rng, count: int, dim: int) -> np.ndarray:
     """Rows of which many lie 0 to 0.05 from another, in chains."""
     unit = directions(rng, count, dim)
-    for row in range(count // 2, count):
+    for row in range(max(1, count // 2), count):
         source = unit[[rng.integers(row)]]
         unit[row] = at_distance(rng, source, rng.uniform(0.0, 0.05, size=1))[0]
     return unit
@@ -173,3 +173,27 @@ def test_the_ends_of_the_threshold_range(way, limit, expected) -> None:
     """The command line takes 0 to 2: only exact copies, and everything."""
     unit = np.tile(directions(np.random.default_rng(3), 30, 64), (2, 1))
     assert len(groups(sf.near_duplicate_labels(unit, limit))) == expected
+
+
+# ---------------------------------------------------------------------------- nearest_keeper
+
+
+def test_of_a_chain_every_row_beyond_the_limit_stays() -> None:
+    angle = np.radians([0, 10, 20, 30, 40, 24])  # 0.03 is 14 degrees
+    unit = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    assert sf.nearest_keeper(unit, 0.03).tolist() == [0, 0, 2, 2, 4, 2]
+    assert sf.nearest_keeper(unit[:0], 0.03).tolist() == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 50), st.sampled_from([0.01, 0.03, 0.2]))
+def test_keepers_lie_apart_and_stand_for_later_rows_near_them(seed, count, limit) -> None:
+    unit = burst(np.random.default_rng(seed), count, 8)
+    keeper = sf.nearest_keeper(unit, limit)
+    distance = 1.0 - unit.astype(np.float64) @ unit.astype(np.float64).T
+    stays = np.flatnonzero(keeper == np.arange(count))
+    assert (distance[np.ix_(stays, stays)] + 9 * np.eye(len(stays)) > limit).all()
+    for row in np.flatnonzero(keeper != np.arange(count)):
+        earlier = stays[stays < row]
+        assert keeper[row] == earlier[distance[row, earlier].argmin()]
+        assert distance[row, keeper[row]] <= limit + 1e-6

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sort_faces as sf
@@ -68,6 +68,7 @@ def test_a_square_larger_than_the_picture_covers_it() -> None:
     assert y <= 0 < 100 <= y + side
 
 
+@settings(deadline=None)
 @given(
     st.floats(-100, 1000), st.floats(-100, 1000), st.floats(0.1, 900), st.floats(0.1, 900),
     st.integers(1, 1000), st.integers(1, 1000), st.floats(0, 3),
@@ -148,6 +149,7 @@ def test_no_detections_stay_none() -> None:
     assert len(sf.distinct_faces(sf.NO_DETECTIONS)) == 0
 
 
+@settings(deadline=None)
 @given(BOXES)
 def test_distinct_faces_are_distinct_and_cover_all_that_was_found(found) -> None:
     found = detections(*[[x, y, x + w, y + h] for x, y, w, h in found])
@@ -162,6 +164,7 @@ def test_distinct_faces_are_distinct_and_cover_all_that_was_found(found) -> None
 # ---------------------------------------------------------------------------- tile_windows
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(64, 1400))
 def test_tiles_cover_the_picture_and_overlap(width, height, side) -> None:
     windows = sf.tile_windows(width, height, side)

@@ -90,11 +90,12 @@ def test_nearest_without_centres_or_rows() -> None:
 
 
 def test_groups_come_largest_first_and_ties_by_their_first_row() -> None:
-    groups = sf.groups_of(np.array([5, -1, 9, -1, 5, 7, -1, 9]))
+    groups = sf.groups_of(np.array([9, -1, 5, -1, 9, 7, -1, 5]))
     assert [rows.tolist() for rows in groups] == [[1, 3, 6], [0, 4], [2, 7], [5]]
     assert sf.groups_of(np.array([], int)) == []
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 30))
 def test_joined_labels_agree_with_following_the_pairs(data, count) -> None:
     row = st.integers(0, count - 1)

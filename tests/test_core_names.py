@@ -11,7 +11,7 @@ import signal
 from datetime import datetime, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sort_faces as sf
@@ -106,11 +106,13 @@ def test_different_paths_have_different_names(letters, length) -> None:
     assert len(names) > 1000
 
 
+@settings(deadline=None)
 @given(PATHS, PATHS)
 def test_any_two_paths_have_different_names(path, other) -> None:
     assert (sf.safe_dst_name(path) == sf.safe_dst_name(other)) is (path == other)
 
 
+@settings(deadline=None)
 @given(PATHS)
 def test_a_name_can_be_stored_on_every_file_system(path) -> None:
     name = sf.safe_dst_name(path)
@@ -197,12 +199,14 @@ def test_other_numbers_are_no_date(name) -> None:
     assert math.isnan(sf.date_from_name(name))
 
 
+@settings(deadline=None)
 @given(st.datetimes(datetime(1900, 1, 1), datetime(2099, 12, 31)), st.sampled_from("-_. "))
 def test_every_second_is_read_back(when, between) -> None:
     expected = when.replace(microsecond=0, tzinfo=timezone.utc).timestamp()
     assert sf.date_from_name(f"IMG_{when:%Y%m%d}{between}{when:%H%M%S}.jpg") == expected
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])) | PATHS)
 def test_any_name_gives_a_time_or_nan(name) -> None:
     assert isinstance(sf.date_from_name(name), float)

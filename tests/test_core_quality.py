@@ -132,6 +132,7 @@ def test_a_frontal_face_is_symmetric_and_less_so_the_more_it_turns(seed) -> None
     assert seen[-1] < 0.6
 
 
+@settings(deadline=None)
 @given(
     st.floats(-180, 180), st.floats(0.01, 100), st.floats(-2000, 2000), st.floats(-2000, 2000),
     st.sampled_from([0, 25, -40]),
@@ -148,6 +149,11 @@ def test_symmetry_is_the_same_turned_to_either_side() -> None:
     kps = photographed(sf.HEAD_5, (10, 30, 5))
     mirrored = kps[[1, 0, 2, 4, 3]] * (-1, 1)
     assert symmetry(outline * (-1, 1), mirrored) == pytest.approx(symmetry(outline, kps))
+
+
+def test_the_axis_runs_from_eyes_to_mouth_wherever_the_nose_is() -> None:
+    beside = FRONTAL_KPS + np.array([[0, 0], [0, 0], [9, 0], [0, 0], [0, 0]])
+    assert symmetry(FRONTAL_KPS, beside) == symmetry(FRONTAL_KPS, FRONTAL_KPS) == 1.0
 
 
 def test_points_on_one_side_or_a_face_without_an_axis_have_no_symmetry() -> None:
@@ -172,6 +178,7 @@ def test_a_lone_weight_gives_its_term_whatever_its_size(at) -> None:
     assert found == pytest.approx([terms[0, at]])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 100), min_size=5, max_size=5), st.floats(0.1, 50))
 def test_only_the_ratio_of_the_weights_counts(weights, factor) -> None:
     terms = np.random.default_rng(0).random((6, 5))

@@ -6,6 +6,7 @@ its inference once per session.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import io
@@ -551,7 +552,8 @@ def test_a_damaged_avif_costs_nobody_else_anything_and_is_remembered(
     stream = io.BytesIO()
     PIL.Image.open(io.BytesIO(jpeg("dora"))).save(stream, "AVIF")
     data = bytearray(stream.getvalue())
-    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    pixels = data.index(b"mdat") + 4
+    data[pixels : pixels + 64] = bytes(64)
     put(library / "dora.avif", bytes(data))
     code, result, err = embed(library)
     assert (code, result.get("unreadable"), result.get("faces")) == (0, 1, 3), err
@@ -608,6 +610,22 @@ def test_a_redone_photo_is_enriched_anew(embed, library, cache_path) -> None:
     stale = sf.load_cache(cache_path)
     assert not stale.enriched.any()
     assert embed(library, "--rescan", "--det-size", "700", "--enrich")[1]["enriched"] == 3
+
+
+def no_space(*args) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_landmarks_of_an_unfinished_enrich_do_not_stick_to_redone_faces(
+    embed, library, cache_path, run, monkeypatch
+) -> None:
+    embed(library)
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(sf, "save_cache", no_space)
+        refused(*run("enrich", cache_path, "--model", "dlib"), "No space left")
+    assert sf.load_cache(cache_path).enriched.all(), "it is all in the journal"
+    assert embed(library, "--rescan", "--det-size", "700")[1]["faces"] == 3
+    assert not sf.load_cache(cache_path).enriched.any()
 
 
 # ---------------------------------------------------------------------------- refusals
@@ -763,6 +781,16 @@ def test_a_journal_cut_in_its_first_line_holds_nobody_up(embed, library, cache_p
     put(sf.journal_path(cache_path), left)
     code, result, err = embed(library)
     assert (code, result.get("faces")) == (0, 3), err
+
+
+def test_a_half_written_cache_of_a_killed_run_is_cleared_away(embed, library, cache_path) -> None:
+    """It may be as large as the cache; what belongs to another cache stays."""
+    own, other = (
+        put(cache_path.parent / f"{sf.PART_PREFIX}1-2-{name}", b"x" * 99)
+        for name in ("lib.npz", "other.npz")
+    )
+    assert embed(library)[0] == 0
+    assert other.exists() and not own.exists()
 
 
 # ---------------------------------------------------------------------------- a full disk

@@ -10,7 +10,7 @@ import os
 import random
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from material import (
     broken_caches,
     kill_when,
     ok,
+    prepare,
+    real_engine,
     refused,
     some_time_after,
     stamps,
@@ -80,23 +82,17 @@ def write(path: Path, value: object) -> Path:
     return path
 
 
-def loader(engine: MemoEngine) -> Callable:
-    return lambda spec, threads=1: engine
-
-
 def build(folder: Path, src: Path, model: str, gates: tuple) -> Corpus:
     """Everything before export-swap, through the CLI."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SORT_FACES_LOGS", str(folder / "logs"))
-        engine = MemoEngine(sf.load_engine(sf.EngineSpec(model=model, landmarks=True), 2))
-        patch.setattr(sf, "load_engine", loader(engine))
-        made = Corpus(src, folder / "lib.npz", folder / "raw", folder / "refined", model, engine)
-        for argv in (
-            ("embed", src, made.cache, "--model", model, *(["--enrich"] * (model == "dlib"))),
-            ("cluster", made.cache, made.raw),
-            ("refine", made.cache, made.refined, *gates),
-        ):
-            assert sf.main([str(part) for part in (*argv, "--json", "-q")]) == 0
+    made = Corpus(
+        src, folder / "lib.npz", folder / "raw", folder / "refined", model, real_engine(model)
+    )
+    for argv in (
+        ("embed", src, made.cache, "--model", model, *(["--enrich"] * (model == "dlib"))),
+        ("cluster", made.cache, made.raw),
+        ("refine", made.cache, made.refined, *gates),
+    ):
+        prepare(folder / "logs", made.engine, *argv)
     return made
 
 
@@ -119,19 +115,17 @@ def corpus(tmp_path_factory) -> Corpus:
 def exported(corpus, tmp_path_factory) -> Path:
     """The undisturbed export of the corpus; only read."""
     out = tmp_path_factory.mktemp("exported") / "ready"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SORT_FACES_LOGS", str(out.parent))
-        patch.setattr(sf, "load_engine", loader(corpus.engine))
-        argv = ["export-swap", corpus.cache, corpus.manifest, out, "--model", "dlib", *EASY, "-q"]
-        assert sf.main([str(part) for part in argv]) == 0
+    argv = ("export-swap", corpus.cache, corpus.manifest, out, "--model", "dlib", *EASY)
+    prepare(out.parent / "logs", corpus.engine, *argv)
     return out
 
 
 @pytest.fixture(autouse=True)
 def one_engine(request, monkeypatch) -> None:
-    """The same crop gets the same answer without asking dlib again."""
-    if "corpus" in request.fixturenames:
-        monkeypatch.setattr(sf, "load_engine", loader(request.getfixturevalue("corpus").engine))
+    """The same crop gets the same answer without asking the models again."""
+    for name in {"corpus", "people"} & set(request.fixturenames):
+        engine = request.getfixturevalue(name).engine
+        monkeypatch.setattr(sf, "load_engine", lambda *_, engine=engine: engine)
 
 
 @pytest.fixture
@@ -805,8 +799,7 @@ def people(tmp_path_factory) -> Corpus:
     return build(folder, folder / "photos", str(SHARED / "models" / "mini"), gates)
 
 
-def test_a_model_pack_exports_people_who_are_recognised(run, people, monkeypatch, tmp_path):
-    monkeypatch.setattr(sf, "load_engine", loader(people.engine))
+def test_a_model_pack_exports_people_who_are_recognised(run, people, tmp_path):
     out = tmp_path / "out"
     ok(run, "export-swap", people.cache, people.manifest, out, "--model", people.model,
        "--min-face-short", 70)  # fmt: skip
@@ -824,8 +817,7 @@ def test_a_model_pack_exports_people_who_are_recognised(run, people, monkeypatch
     assert [found_at(people.engine, image) for image in images] == [[1, 1]] * len(images)
 
 
-def test_crops_from_a_crowd_show_no_neighbour(run, people, monkeypatch, tmp_path, shared):
-    monkeypatch.setattr(sf, "load_engine", loader(people.engine))
+def test_crops_from_a_crowd_show_no_neighbour(run, people, tmp_path, shared):
     crowd = min((shared / "data" / "groups").iterdir(), key=lambda path: path.stat().st_size)
     (tmp_path / "crowd").mkdir()
     shutil.copy(crowd, tmp_path / "crowd")

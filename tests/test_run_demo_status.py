@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 import socket
@@ -13,11 +11,12 @@ import pytest
 from conftest import SHARED, sf
 from material import (
     Library,
-    MemoEngine,
     assert_agrees,
     broken_caches,
     ok,
     photos_in,
+    prepare,
+    real_engine,
     refused,
     stamps,
     tree,
@@ -35,17 +34,10 @@ class Demo:
     def __init__(self, folder: Path) -> None:
         self.folder, self.out = folder, folder / "out"
         self.photos, self.cache = folder / "photos", folder / "out" / "faces.npz"
-        self.engine = MemoEngine(sf.load_engine(sf.EngineSpec(model="dlib", landmarks=True), 2))
         self.first = self.run()
 
     def run(self) -> dict:
-        printed = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-            patch.setenv("SORT_FACES_LOGS", str(self.folder.parent / "logs"))
-            patch.setattr(sf, "load_engine", lambda spec, threads=1: self.engine)
-            assert sf.main(["demo", str(self.folder), "--json", "-q"]) == 0
-        assert printed.getvalue().count("\n") == 1
-        return json.loads(printed.getvalue())
+        return prepare(self.folder.parent / "logs", real_engine("dlib"), "demo", self.folder)
 
 
 @pytest.fixture(scope="session")

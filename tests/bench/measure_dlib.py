@@ -154,7 +154,7 @@ def cropped(
 ) -> Found:
     """The face in a crop as export-swap cuts it, looked at with a consumer's detector size."""
     x, y, side = crop_square(bbox, (image.shape[1], image.shape[0]), pad)
-    crop = cut_window(image, (x, y, side), OUT_SIZE, np.zeros((0, 4)), bbox)
+    crop = cut_window(image, (x, y, side), OUT_SIZE)
     expected = (bbox - np.array([x, y, x, y])) * (OUT_SIZE / side)
     return face_at(engine, crop, expected.astype(np.float32), det_size)
 
