@@ -82,7 +82,9 @@ import sys
 import tempfile
 import threading
 import time
+import tokenize
 import zipfile
+import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -165,6 +167,8 @@ LINK_BLOCK = 2048  # rows per matrix product: 16 MB of float32
 LINK_SLACK = 1e-5  # components are found this much too wide, so that rounding cannot split one
 DENSE_COMPONENT = 3000  # rows up to which a component's distances are held at once (36 MB)
 LSH_BRUTE_FORCE = 4096  # rows up to which all pairs are compared
+LSH_WIDEST = 0.2  # cosine distance; beyond, hyperplanes would need more tables than they save
+DUPLICATE_SLACK = 1e-6  # rounding: a row's product with itself may be 0.9999999
 LSH_MISS = 1e-4  # chance that a pair exactly at the distance shares no bucket
 
 # Writing.
@@ -512,6 +516,7 @@ def reciprocal_average_linkage(unit: np.ndarray, threshold: float) -> np.ndarray
     cluster with no neighbour below the threshold never gets one, and a nearest neighbour stays
     nearest until it is merged itself.
     """
+    # `active` stays sorted, for searchsorted; a neighbour that left it is never below the threshold
     sums = unit.copy()  # (m, d)
     sizes = np.ones(len(unit), dtype=np.float32)
     owner = np.arange(len(unit))  # cluster of each row
@@ -574,7 +579,8 @@ def near_duplicate_labels(
     missed with probability LSH_MISS, a closer one less often; what is proposed is checked exactly.
     """
     labels = np.arange(len(unit))
-    if len(unit) <= LSH_BRUTE_FORCE:
+    max_distance += DUPLICATE_SLACK
+    if len(unit) <= LSH_BRUTE_FORCE or max_distance > LSH_WIDEST:
         for i in range(0, len(unit), LINK_BLOCK):
             left, right = np.nonzero(unit[i : i + LINK_BLOCK] @ unit.T >= 1.0 - max_distance)
             labels = join_near_duplicates(labels, left + i, right, unit, max_distance, boxes)
@@ -594,7 +600,7 @@ def nearest_keeper(unit: np.ndarray, max_distance: float) -> np.ndarray:
     kept: list[int] = []
     for row in range(len(unit)):
         cosine = unit[kept] @ unit[row]
-        if len(kept) and cosine.max() >= 1.0 - max_distance:
+        if len(kept) and cosine.max() >= 1.0 - max_distance - DUPLICATE_SLACK:
             keeper[row] = kept[int(cosine.argmax())]
         else:
             kept.append(row)
@@ -641,6 +647,8 @@ def hyperplane_candidates(
     tables = math.ceil(math.log(LSH_MISS) / math.log1p(-agree))
     rng = np.random.default_rng(0)
     weights = 1 << np.arange(bits)
+    real = np.flatnonzero(unit.any(axis=1))  # zero rows are near nothing, yet share every bucket
+    unit = unit[real]
     for _ in range(tables):
         planes = rng.standard_normal((unit.shape[1], bits), dtype=np.float32)
         codes = ((unit @ planes) > 0) @ weights  # (n,)
@@ -650,7 +658,7 @@ def hyperplane_candidates(
             same = np.flatnonzero(codes[step:] == codes[:-step])
             if not len(same):
                 break
-            yield order[same], order[same + step]
+            yield real[order[same]], real[order[same + step]]
 
 
 # ============================================================================
@@ -685,7 +693,7 @@ def refine_identities(cache: FaceCache, rows: np.ndarray, params: RefineParams) 
         dropped["outlier"] += len(good) - len(inside)
         single, _ = one_face_per_photo(cache, inside, params.copy_threshold)
         dropped["same_photo"] += len(inside) - len(single)
-        if len(np.unique(cache.face_file[single])) < params.min_faces:
+        if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
             dropped["too_few_images"] += len(single)
             continue
         identities.append(single)
@@ -887,11 +895,12 @@ def tile_windows(width: int, height: int, side: int) -> list[tuple[int, int, int
 # Core: names
 # ============================================================================
 
+SUFFIX_LIMIT = 20  # bytes
 NAME_LIMIT = 200  # bytes of UTF-8; every file system we meet allows 255, and NTFS counts apart
 WINDOWS_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
 DATE_IN_NAME = re.compile(
     r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])"
-    r"(?:[-_. T]*([01]\d|2[0-3])[-_.:h]?([0-5]\d)[-_.:m]?([0-5]\d))?(?!\d{2})"
+    r"(?:(?:[-_. T]*| at )([01]\d|2[0-3])[-_.:h]?([0-5]\d)[-_.:m]?([0-5]\d)(?:\d{3})?)?(?!\d)"
 )
 
 
@@ -907,7 +916,9 @@ def safe_dst_name(path: str) -> str:
     text = flat.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     text = WINDOWS_FORBIDDEN.sub("_", text.replace("\N{REPLACEMENT CHARACTER}", "_"))
     stem, suffix = os.path.splitext(text)
-    stem, suffix = stem.rstrip(" ."), suffix.rstrip(" .")
+    if len(suffix.encode()) > SUFFIX_LIMIT:
+        stem, suffix = text, ""  # a full stop in a sentence
+    stem, suffix = stem.strip(" ."), suffix.rstrip(" .")  # no hidden files, nothing NTFS drops
     ambiguous = any(part in whole for part in ("__", "_/", "/_"))
     if stem + suffix == flat and not ambiguous and len(flat.encode()) <= NAME_LIMIT:
         return flat
@@ -915,7 +926,7 @@ def safe_dst_name(path: str) -> str:
     room = NAME_LIMIT - len(mark) - len(suffix.encode())
     while len(stem.encode()) > room:
         stem = stem[max(1, (len(stem.encode()) - room) // 4) :]  # the end of a path tells most
-    return stem + mark + suffix
+    return stem.lstrip(" .") + mark + suffix
 
 
 def path_mark(path: str) -> str:
@@ -1348,6 +1359,21 @@ def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
 # Folding is idempotent, so a kill between writing the one and deleting the other is harmless.
 
 
+META_KEYS = frozenset({"model", "recognizer", "dim", "det_size", "det_threshold", "roots"})
+RECORD_KEYS = {  # what a journal record of each kind must hold
+    "meta": {"meta"},
+    "photo": {"sha256", "path", "size", "mtime_ns", "wh", "taken", "status", "error", "passes"}
+    | {"faces"},
+    "path": {"sha256", "path", "size", "mtime_ns"},
+    "gone": {"path"},
+    "enrich": {"sha256", "faces"},
+}
+NPZ_ERRORS = (  # what numpy and zipfile raise on files that are damaged or something else
+    *(OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, SyntaxError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+
+
 def empty_cache(meta: dict[str, Any]) -> FaceCache:
     """A cache without photos, for embeddings of meta["dim"] numbers."""
 
@@ -1391,7 +1417,17 @@ def queue_folder(path: Path) -> Path:
 
 
 def cache_exists(path: Path) -> bool:
-    return path.exists() or journal_path(path).exists()
+    """Whether there is a cache, if only the journal of a first run that was killed."""
+    return path.exists() or journal_started(journal_path(path))
+
+
+def journal_started(path: Path) -> bool:
+    """Whether a journal holds its header; a kill at the very first line leaves less."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.readline().endswith(b"\n")
+    except FileNotFoundError:
+        return False
 
 
 def load_cache(path: Path) -> FaceCache:
@@ -1404,12 +1440,7 @@ def load_cache(path: Path) -> FaceCache:
     if not cache_exists(path):
         raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
     header, records = read_journal(journal_path(path))  # first: a compaction may run meanwhile
-    if path.exists():
-        cache = read_npz(path)
-    elif header is not None:
-        cache = empty_cache(header)
-    else:
-        raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
+    cache = read_npz(path) if path.exists() else empty_cache(header)
     if header is not None and header["recognizer"] != cache.meta["recognizer"]:
         raise SortFacesError(
             f"{journal_path(path)}: made with {header['model']}, the cache with "
@@ -1449,13 +1480,16 @@ def read_npz(path: Path) -> FaceCache:
             arrays = {name: archive[name] for name in archive.files}
     except PermissionError as error:
         raise SortFacesError(f"{path}: {error.strerror}; make it readable") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise SortFacesError(f"{damaged} ({error}); {advice}".replace("\n", " ")) from None
+    except NPZ_ERRORS as error:
+        raise SortFacesError(f"{damaged} ({one_line(error)}); {advice}") from None
     try:
         meta = json.loads(str(arrays.pop("meta")))
-        schema = int(meta["schema"])
-    except (KeyError, TypeError, ValueError):
-        raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file") from None
+        schema, dim = int(meta["schema"]), int(meta["dim"])
+        complete = dim > 0 and not META_KEYS - meta.keys()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        complete = False
+    if not complete:
+        raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file")
     if schema > CACHE_SCHEMA:
         raise SortFacesError(f"{path}: has schema {schema}, this tool reads {CACHE_SCHEMA}; update")
     for name, shape in LANDMARK_SHAPES.items():
@@ -1499,13 +1533,17 @@ def read_journal(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            if record["schema"] > RECORD_SCHEMA:
-                raise SortFacesError(f"{path}: line {number} is of a newer version; update")
-            records.append(record)
-        except (ValueError, KeyError, TypeError):
+            newer = record["schema"] > RECORD_SCHEMA
+            sound = newer or RECORD_KEYS[record["op"]] <= record.keys()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            newer = sound = False
+        if newer:
+            raise SortFacesError(f"{path}: line {number} is of a newer version; update")
+        if not sound:
             raise SortFacesError(
                 f"{path}: line {number} is damaged; remove that line to go on without it"
-            ) from None
+            )
+        records.append(record)
     if not records:
         return None, []
     if records[0]["op"] != "meta":
@@ -1527,6 +1565,7 @@ class AppendOnly:
             self.open().write(line)
             self.stream.flush()
         except OSError as error:
+            self.close()
             raise SortFacesError(
                 f"{self.path}: {error.strerror}; free some space and run again, "
                 "everything up to here is kept"
@@ -1554,10 +1593,15 @@ class AppendOnly:
             self.stream.truncate(at)
         self.stream.seek(0, os.SEEK_END)
 
+    def is_new(self) -> bool:
+        """Whether nothing has ever been written."""
+        return self.stream is None and self.open().tell() == 0
+
     def close(self) -> None:
-        if self.stream is not None:
-            self.stream.close()
-            self.stream = None
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):  # what could not be written has been told already
+                stream.close()
 
 
 class Journal:
@@ -1569,7 +1613,7 @@ class Journal:
         self.count = 0
 
     def append(self, op: str, **record: Any) -> None:
-        if self.lines.stream is None and self.lines.open().tell() == 0:
+        if self.lines.is_new():
             self.lines.append({"op": "meta", "schema": RECORD_SCHEMA, "meta": self.meta})
         self.lines.append({"op": op, "schema": RECORD_SCHEMA, **record})
         self.count += 1
@@ -1597,7 +1641,7 @@ def fold_records(cache: FaceCache, records: Sequence[dict[str, Any]]) -> FaceCac
     if not records:
         return cache
     photos: dict[str, dict[str, Any]] = {}
-    enriched: dict[str, list[dict[str, Any]]] = {}
+    enriched: dict[str, dict[int, dict[str, Any]]] = {}
     paths = known_paths(cache)
     known = {*cache.file_sha256.tolist(), *(r["sha256"] for r in records if r["op"] == "photo")}
     for record in records:
@@ -1606,7 +1650,8 @@ def fold_records(cache: FaceCache, records: Sequence[dict[str, Any]]) -> FaceCac
             photos[record["sha256"]] = record
             enriched.pop(record["sha256"], None)  # it told of the faces this record replaces
         elif op == "enrich":
-            enriched[record["sha256"]] = record["faces"]
+            known_faces = enriched.setdefault(record["sha256"], {})
+            known_faces.update((face["index"], face) for face in record["faces"])
         if op in ("photo", "path") and record["sha256"] in known:
             paths[record["path"]] = (record["sha256"], record["size"], record["mtime_ns"])
         elif op == "gone":
@@ -1671,8 +1716,8 @@ def paths_by_photo(
     canonical = {sha: record["path"] for sha, record in photos.items()}
     canonical |= zip(cache.file_sha256.tolist(), cache.file_path.tolist(), strict=True)
     paths_of: dict[str, list[str]] = defaultdict(list)
-    for path, (sha, _, _) in paths.items():
-        paths_of[sha].insert(0 if canonical.get(sha) == path else len(paths_of[sha]), path)
+    for path in sorted(paths, key=lambda path: (canonical.get(paths[path][0]) != path, path)):
+        paths_of[paths[path][0]].append(path)
     return paths_of
 
 
@@ -1711,8 +1756,8 @@ def unpacked(faces: list[dict[str, Any]], key: str, shape: tuple[int, ...]) -> n
     return values
 
 
-def apply_enrichment(cache: FaceCache, enriched: dict[str, list[dict[str, Any]]]) -> FaceCache:
-    """Fill in landmarks and pose from enrich records {sha256: [{index, arrays}]}."""
+def apply_enrichment(cache: FaceCache, enriched: dict[str, dict[int, dict[str, Any]]]) -> FaceCache:
+    """Fill in landmarks and pose from enrich records {sha256: {face index: arrays}}."""
     if not enriched:
         return cache
     arrays = {name: getattr(cache, name).copy() for name in LANDMARK_SHAPES}
@@ -1724,8 +1769,8 @@ def apply_enrichment(cache: FaceCache, enriched: dict[str, list[dict[str, Any]]]
         )
     }
     for sha, faces in enriched.items():
-        for face in faces:
-            row = row_at.get((sha, face["index"]))
+        for index, face in faces.items():
+            row = row_at.get((sha, index))
             for name, shape in LANDMARK_SHAPES.items():
                 if row is not None and name in face:
                     arrays[name][row] = unpack_floats(face[name], shape)
@@ -5277,7 +5322,7 @@ def write_candidates(
 
 
 def add_occlusion_options(p: argparse.ArgumentParser) -> None:
-    steps = p.add_subparsers(dest="step", required=True, metavar="STEP")
+    steps = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
     add_step(steps, "prepare", add_occlusion_prepare_options, cmd_occlusion_prepare)
 
 

@@ -20,7 +20,15 @@ from hypothesis import strategies as st
 
 import sort_faces as sf
 
-META = {"schema": 1, "model": "synthetic", "recognizer": "feed", "dim": 2, "roots": ["/library"]}
+META = {
+    "schema": 1,
+    "model": "synthetic",
+    "recognizer": "feed",
+    "dim": 2,
+    "det_size": 640,
+    "det_threshold": 0.5,
+    "roots": ["/library"],
+}
 NAMES = [item.name for item in fields(sf.FaceCache)[1:]]
 ODD_PATHS = ["/фото/旅行 😀.jpg", "/caf\udce9/\udcff.jpg", "/a/new\nline.jpg", "/a/b.jpg"]
 

@@ -474,12 +474,12 @@ def test_interrupted_while_files_are_moved_it_goes_on_where_it_stopped(
     assert tree(library.out) == tree(library.folder / "fresh")
 
 
-@pytest.mark.parametrize("moves", [0, 5])
+@pytest.mark.parametrize("placed", [0, 9])
 def test_interrupted_and_run_again_with_another_threshold_it_leaves_nothing_behind(
-    run, library, monkeypatch, moves
+    run, library, monkeypatch, placed
 ):
     """The files of the run that never finished are the tool's own, too."""
-    place, left = sf.place_file, iter(range(moves))
+    place, left = sf.place_file, iter(range(placed))
 
     def stop_after(*options) -> None:
         if next(left, None) is None:

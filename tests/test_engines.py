@@ -186,6 +186,21 @@ def test_detection_and_embedding_equal_those_of_the_insightface_library(mini, mi
         assert float(ours @ face.normed_embedding) >= 0.9999
 
 
+def test_embedding_equals_that_of_the_dlib_library(group) -> None:
+    """Up to the mean, which DLIB_MEAN takes away."""
+    import dlib
+
+    found = faces_of_group("dlib").take([0, 1])
+    weights = {name: str(path) for name, path in sf.dlib_weights().items()}
+    predictor = dlib.shape_predictor(weights["predictor"])
+    network = dlib.face_recognition_model_v1(weights["network"])
+    rgb = np.ascontiguousarray(group[:, :, ::-1])
+    for box, ours in zip(found.bbox, engine_of("dlib").embed(group, found), strict=True):
+        shape = predictor(rgb, dlib.rectangle(*np.rint(box).astype(int).tolist()))
+        theirs = np.array(network.compute_face_descriptor(rgb, shape))
+        assert np.allclose(ours + sf.dlib_mean(), theirs, atol=2e-3)
+
+
 def test_a_recogniser_with_a_fixed_batch_is_fed_in_steps(
     mini, tmp_path, group, mini_engine
 ) -> None:
@@ -479,7 +494,8 @@ def test_a_provider_that_is_not_here_is_an_error(run, request, photo, tmp_path, 
     pack = request.getfixturevalue("mini") if model == "mini" else model
     for flags in (["--provider", "cuda"], ["--provider", "rocm"], ["--require-gpu"]):
         result = run("embed", photo, tmp_path / "lib.npz", "--model", pack, *flags)
-        refused(result, "runs on the CPU only" if model == "dlib" else flags[0])
+        words = [flags[0], "install"] if model == "mini" else ["runs on the CPU only"]
+        refused(result, *words)
     assert not (tmp_path / "lib.npz").exists()
 
 

@@ -166,7 +166,11 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 def assert_complete(folder: Path) -> None:
     """A face set's manifest lists exactly its files, with the right hashes and bundles."""
     manifest = read(folder / "manifest.json")
-    on_disk = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    on_disk = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "notes.txt"  # the operator's
+    ]
     assert sorted(manifest["files"]) == sorted(on_disk)
     for face in manifest["faces"]:
         assert sf.sha256_of_file(folder / face["file"]) == face["sha256"]
@@ -457,10 +461,11 @@ def test_names_follow_the_identity_when_the_numbers_change(run, corpus, out, tmp
 
 
 @pytest.mark.parametrize("renames", range(5))
-def test_names_survive_a_kill_while_the_numbers_change(
+def test_names_and_own_files_survive_a_kill_while_the_numbers_change(
     run, corpus, out, tmp_path, monkeypatch, renames
 ):
     names = name_sets(out)
+    (out / "faceset_001" / "notes.txt").write_text("mine")
     turned = corpus.with_sets(tmp_path, list(corpus.facesets().values())[::-1])
     rename, left = os.rename, iter(range(renames))
 
@@ -477,6 +482,7 @@ def test_names_survive_a_kill_while_the_numbers_change(
         assert_complete(folder)
     export(run, corpus, out, manifest=turned)
     assert_names_follow(out, names)
+    assert [path.read_text() for path in out.rglob("notes.txt")] == ["mine"]
 
 
 def test_the_operators_own_files_stay(run, corpus, out, tmp_path):
