@@ -53,6 +53,7 @@ Contents
     Command: demo
     Command: status
     Command: doctor
+    The worker's side
     Entry point
 """
 
@@ -329,15 +330,6 @@ LANDMARK_SHAPES = {"landmark_2d_106": (106, 2), "landmark_3d_68": (68, 3), "pose
 
 
 @dataclass(frozen=True)
-class Gates:
-    """The quality a face must have to count towards a face set."""
-
-    min_short: float = MIN_SHORT  # px
-    min_blur: float = MIN_BLUR
-    min_det_score: float = MIN_DET_SCORE
-
-
-@dataclass(frozen=True)
 class RefineParams:
     """What `refine` (and later `extend`) decides by; stored in refine_manifest.json."""
 
@@ -349,10 +341,6 @@ class RefineParams:
     min_short: float = MIN_SHORT
     min_blur: float = MIN_BLUR
     min_det_score: float = MIN_DET_SCORE
-
-    @property
-    def gates(self) -> Gates:
-        return Gates(self.min_short, self.min_blur, self.min_det_score)
 
 
 @dataclass(frozen=True)
@@ -687,11 +675,11 @@ def refine_identities(cache: FaceCache, rows: np.ndarray, params: RefineParams) 
     identities = []
     for members in groups_of(labels):
         members = rows[members]
-        good, failed = gate_faces(cache, members, params.gates)
+        good, failed = gate_faces(cache, members, params)
         dropped.update(failed)
         inside = trim_outliers(cache.unit, good, params.outlier_threshold)
         dropped["outlier"] += len(good) - len(inside)
-        single, _ = one_face_per_photo(cache, inside, params.copy_threshold)
+        single = one_face_per_photo(cache, inside, params.copy_threshold)
         dropped["same_photo"] += len(inside) - len(single)
         if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
             dropped["too_few_images"] += len(single)
@@ -713,7 +701,9 @@ def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) ->
     return result
 
 
-def gate_faces(cache: FaceCache, rows: np.ndarray, gates: Gates) -> tuple[np.ndarray, Counter[str]]:
+def gate_faces(
+    cache: FaceCache, rows: np.ndarray, gates: RefineParams
+) -> tuple[np.ndarray, Counter[str]]:
     """Split rows into those that pass and a count of failures by the first gate that failed."""
     failed: Counter[str] = Counter()
     for name, values, least in (
@@ -735,16 +725,18 @@ def trim_outliers(unit: np.ndarray, rows: np.ndarray, threshold: float) -> np.nd
 
 
 def one_face_per_photo(
-    cache: FaceCache, rows: np.ndarray, copy_threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Let one identity own one face of a photo: (kept rows, evicted rows).
+    cache: FaceCache, rows: np.ndarray, copy_threshold: float, centre: np.ndarray | None = None
+) -> np.ndarray:
+    """The rows an identity keeps when it may own one face of a photo.
 
-    A person stands in a photo once, so of two faces the one nearest the centroid stays; a mirror
-    image or collage copy of it (within copy_threshold) may stay beside it.
+    A person stands in a photo once, so of two faces the one nearest the identity's centroid (by
+    default that of the rows) stays; a mirror image or collage copy of it (within copy_threshold)
+    may stay beside it.
     """
     if not len(rows):
-        return rows, rows
-    distance = 1.0 - cache.unit[rows] @ centroid(cache.unit[rows])
+        return rows
+    centre = centroid(cache.unit[rows]) if centre is None else centre
+    distance = 1.0 - cache.unit[rows] @ centre
     order = np.lexsort((distance, cache.face_file[rows]))
     keep = np.zeros(len(rows), dtype=bool)
     owner = -1
@@ -754,7 +746,21 @@ def one_face_per_photo(
         else:
             likeness = float(cache.unit[rows[at]] @ cache.unit[rows[owner]])
             keep[at] = 1.0 - likeness <= copy_threshold
-    return rows[keep], rows[~keep]
+    return rows[keep]
+
+
+def join_centroids(
+    cache: FaceCache, rows: np.ndarray, groups: dict[str, np.ndarray], threshold: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Give each row to the nearest group centroid within threshold: (rows per group, the rest)."""
+    names = [name for name, members in groups.items() if len(members)]
+    centres = [centroid(cache.unit[groups[name]]) for name in names]
+    width = cache.unit.shape[1]
+    index, distance = nearest(
+        cache.unit[rows], np.array(centres, np.float32).reshape(len(names), width)
+    )
+    near = distance <= threshold
+    return {name: rows[near & (index == at)] for at, name in enumerate(names)}, rows[~near]
 
 
 # ============================================================================
@@ -1004,6 +1010,7 @@ def from_windows_path(path: str) -> str:
     return text.translate(FORBIDDEN_DOWN)
 
 
+@functools.cache
 def distro_name() -> str:
     """Name of the WSL distribution we run in. Raises SortFacesError outside WSL."""
     name = os.environ.get("WSL_DISTRO_NAME", "")
@@ -1034,7 +1041,7 @@ def writing(path: Path, sync: bool = True) -> Iterator[Path]:
     try:
         yield part
         if sync:
-            with open(part, "rb") as stream:
+            with open(part, "r+b") as stream:  # Windows syncs only what is open for writing
                 os.fsync(stream.fileno())
         os.replace(part, path)
     finally:
@@ -1078,7 +1085,38 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
         ) from None
     if not isinstance(value, dict) or value.get("tool") != TOOL or value.get("kind") != kind:
         raise SortFacesError(f"{path}: is no {kind} file of {TOOL}; name the right file")
+    groups = [entry for key in ("persons", "facesets") for entry in value.get(key, [])]
+    whole = all(isinstance(value.get(key), type_) for key, type_ in JSON_SHAPE[kind].items())
+    if not whole or not all(is_group(entry) for entry in groups):
+        raise SortFacesError(f"{path}: parts of it are missing; run the step that writes it again")
     return value
+
+
+JSON_SHAPE: dict[str, dict[str, type]] = {  # what each kind of file must at least hold
+    "raw": {"persons": list, "singletons": list, "params": dict, "placed": dict},
+    "refined": {"facesets": list, "params": dict, "seen": list, "counts": dict, "placed": dict},
+    "swap": {"facesets": list},
+    "faceset": {"faces": list, "dropped": list, "files": list},
+    "candidates": {"faces": list, "files": list},
+    "duplicates": {"byte_groups": list, "visual_groups": list},
+    "queue": {"task": str, "spec": dict, "items": list, "schema": int, "version": str, "run": str},
+}
+
+
+def is_group(entry: Any) -> bool:
+    """Whether a manifest's person or face set has a name and a list of faces."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+        return False
+    faces = entry.get("faces")
+    return isinstance(faces, list) and all(isinstance(face, str) for face in faces)
+
+
+def read_own(path: Path, *kinds: str) -> dict[str, Any]:
+    """A JSON file of ours of one of these kinds; {} where there is none."""
+    for kind in kinds:
+        with contextlib.suppress(SortFacesError, OSError):
+            return read_json(path, kind)
+    return {}
 
 
 @contextlib.contextmanager
@@ -1202,7 +1240,12 @@ def walk_files(
         for entry in entries:
             if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
                 continue
-            if entry.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except OSError as error:  # a link to itself, or into a folder we may not enter
+                report.unreadable.append(f"{entry.path}: {error.strerror}")
+                continue
+            if is_folder:
                 folders.append(entry.path)
             else:
                 yield folder, entry.name
@@ -1289,7 +1332,7 @@ def open_with_pillow(data: bytes) -> Any:
         return PIL.Image.open(io.BytesIO(data))
     except PIL.Image.DecompressionBombError as error:
         raise PhotoError(f"too large: {error}") from None
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, EOFError):
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError, EOFError, RuntimeError):
         return None
 
 
@@ -1310,7 +1353,7 @@ def pixels_from_pillow(header: Any) -> np.ndarray:
         raise PhotoError("not a picture this tool can read")
     try:
         rgb = np.asarray(header.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError) as error:
         raise PhotoError(f"cannot decode: {error}") from None
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
@@ -1350,6 +1393,63 @@ def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     return np.ascontiguousarray(image)
+
+
+def cut_window(image: np.ndarray, window: tuple[int, int, int], size: int) -> np.ndarray:
+    """Square (x, y, side) of a picture as (size, size, 3) uint8, border pixels repeated."""
+    import cv2
+
+    x, y, side = window
+    height, width = image.shape[:2]
+    part = image[max(y, 0) : min(y + side, height), max(x, 0) : min(x + side, width)]
+    above, below = max(-y, 0), max(y + side - height, 0)
+    left, right = max(-x, 0), max(x + side - width, 0)
+    part = cv2.copyMakeBorder(part, above, below, left, right, cv2.BORDER_REPLICATE)
+    method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    return cv2.resize(part, (size, size), interpolation=method)
+
+
+def paint_over(crop: np.ndarray, boxes: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Cover boxes (k, 4) of a crop with a smooth field of its colours, except within `own` (4,)."""
+    import cv2
+
+    size = len(crop)
+    hidden = np.zeros((size, size, 1), bool)
+    for box in boxes:
+        x1, y1, x2, y2 = np.rint(np.clip(grow_box(box, PAINT_MARGIN), 0, size)).astype(int)
+        hidden[y1:y2, x1:x2] = True
+    x1, y1, x2, y2 = np.rint(np.clip(own, 0, size)).astype(int)
+    hidden[y1:y2, x1:x2] = False
+    field = cv2.resize(cv2.resize(crop, (6, 6), interpolation=cv2.INTER_AREA), (size, size))
+    return np.where(hidden, field, crop)
+
+
+def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
+    """A box (4,) grown on every side by a share of its longer edge."""
+    grow = margin * float(np.max(box[2:] - box[:2]))
+    return box + np.array([-grow, -grow, grow, grow])
+
+
+# The six people of t1.jpg, the group photo inside the insightface package: x1 y1 x2 y2 pixels.
+DEMO_FACES = {
+    "anna": (59, 263, 169, 396),
+    "bert": (269, 147, 371, 265),
+    "cleo": (465, 265, 573, 416),
+    "dora": (746, 339, 846, 481),
+    "emil": (905, 54, 1013, 204),
+    "finn": (1131, 271, 1226, 399),
+}
+
+
+def demo_photo() -> bytes:
+    """The group photo that ships inside the insightface package."""
+    spec = importlib.util.find_spec("insightface")
+    path = Path(spec.origin).parent / "data" / "images" / "t1.jpg" if spec else None
+    if path is None or not path.exists():
+        raise SortFacesError(
+            "demo: the insightface package is missing; pip install -r requirements.txt"
+        )
+    return path.read_bytes()
 
 
 # ============================================================================
@@ -1689,7 +1789,7 @@ def rebuild_cache(
     times = [math.nan if record["taken"] is None else record["taken"] for record in new]
     extend = functools.partial(extend_column, cache)
     return FaceCache(
-        meta=cache.meta,
+        meta={**cache.meta, "rescans": rescans_after(cache, photos)},
         **path_columns(shas, paths_of, paths),
         file_taken=extend("file_taken", old, times),
         **{
@@ -1707,6 +1807,18 @@ def rebuild_cache(
             for key in ("embedding", *LANDMARK_SHAPES)
         },
     )
+
+
+def rescans_after(cache: FaceCache, photos: dict[str, dict[str, Any]]) -> int:
+    """How often faces have been numbered anew: manifests from before speak of other faces."""
+    count = cache.meta.get("rescans", 0)
+    row_of = {sha: row for row, sha in enumerate(cache.file_sha256.tolist()) if sha in photos}
+    for sha, row in row_of.items():
+        boxes = cache.bbox[cache.face_file == row]
+        fresh = np.array([face["bbox"] for face in photos[sha]["faces"]], np.float32)
+        if len(boxes) and not np.array_equal(boxes, fresh.reshape(-1, 4)):
+            return count + 1
+    return count
 
 
 def paths_by_photo(
@@ -1761,16 +1873,9 @@ def apply_enrichment(cache: FaceCache, enriched: dict[str, dict[int, dict[str, A
     if not enriched:
         return cache
     arrays = {name: getattr(cache, name).copy() for name in LANDMARK_SHAPES}
-    sha_of = cache.file_sha256.tolist()
-    row_at = {
-        (sha_of[f], i): row
-        for row, (f, i) in enumerate(
-            zip(cache.face_file.tolist(), cache.face_index.tolist(), strict=True)
-        )
-    }
     for sha, faces in enriched.items():
         for index, face in faces.items():
-            row = row_at.get((sha, index))
+            row = cache.row_of_face.get(f"{sha[:16]}:{index}")
             for name, shape in LANDMARK_SHAPES.items():
                 if row is not None and name in face:
                     arrays[name][row] = unpack_floats(face[name], shape)
@@ -2108,15 +2213,13 @@ def load_pack(spec: EngineSpec, provider: str, threads: int) -> dict[str, Any]:
             f"--model {spec.model}: no .onnx files in {folder}; {where_to_put(spec)}"
         )
     tasks = ["detection", "recognition"] + list(LANDMARK_SHAPES)[:2] * spec.landmarks
-    names = [n for n in PROVIDERS[provider] if n in onnxruntime.get_available_providers()]
-    state = onnxruntime.capi.onnxruntime_pybind11_state
     try:
         with contextlib.redirect_stdout(sys.stderr):  # the library prints where it downloads to
             app = FaceAnalysis(
                 name=str(folder) if folder.is_dir() else spec.model,
                 root=str(Path(spec.model_root).expanduser()),
                 allowed_modules=tasks,
-                providers=names[:1] + ["CPUExecutionProvider"] * (provider != "cpu"),
+                providers=provider_list(onnxruntime, provider),
                 sess_options=session_options(onnxruntime, provider, threads),
             )
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
@@ -2126,11 +2229,24 @@ def load_pack(spec: EngineSpec, provider: str, threads: int) -> dict[str, Any]:
         ) from error
     except AssertionError:
         raise SortFacesError(f"--model {spec.model}: no detection model in {folder}") from None
-    except (state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.NoSuchFile) as error:
+    except model_errors(onnxruntime) as error:
         raise SortFacesError(
             f"--model {spec.model}: damaged .onnx file ({one_line(error)}); {where_to_put(spec)}"
         ) from error
     return app.models
+
+
+def provider_list(onnxruntime: Any, provider: str) -> list[str]:
+    """The provider as onnxruntime names it, then the CPU for operators it lacks."""
+    offered = onnxruntime.get_available_providers()
+    names = [name for name in PROVIDERS[provider] if name in offered]
+    return names[:1] + ["CPUExecutionProvider"] * (provider != "cpu")
+
+
+def model_errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
+    """What onnxruntime raises for a file that is no model it can run."""
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    return state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.NoSuchFile, state.NoModel
 
 
 def where_to_put(spec: EngineSpec) -> str:
@@ -2329,7 +2445,7 @@ class ClipTexts:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 values = {item.name: archive[item.name] for item in fields(cls)}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except NPZ_ERRORS as error:
             raise SortFacesError(
                 f"{path}: no prompts file ({one_line(error)}); run `occlusion prepare`"
             ) from None
@@ -2385,15 +2501,17 @@ class OnnxClipScorer(ClipScorer):
 
         self.texts = ClipTexts.load(folder / "prompts.npz")
         self.provider = choose_provider(spec)
-        names = [n for n in PROVIDERS[self.provider] if n in onnxruntime.get_available_providers()]
         tower = folder / "image.onnx"
         if not tower.is_file():
             raise SortFacesError(f"{tower}: not there; run `occlusion prepare {folder}`")
-        self.session = onnxruntime.InferenceSession(
-            str(tower),
-            session_options(onnxruntime, self.provider, threads),
-            providers=names[:1] + ["CPUExecutionProvider"] * (self.provider != "cpu"),
-        )
+        options = session_options(onnxruntime, self.provider, threads)
+        providers = provider_list(onnxruntime, self.provider)
+        try:
+            self.session = onnxruntime.InferenceSession(str(tower), options, providers=providers)
+        except model_errors(onnxruntime) as error:
+            raise SortFacesError(
+                f"{tower}: damaged ({one_line(error)}); run `occlusion prepare {folder}` again"
+            ) from None
         check_bound_provider(self.provider, [self.session])
 
     def embed_images(self, batch: np.ndarray) -> np.ndarray:
@@ -2556,7 +2674,7 @@ def blur_of(image: np.ndarray, bbox: np.ndarray) -> float:
     import cv2
 
     x1, y1 = np.maximum(np.floor(bbox[:2]), 0).astype(int)
-    x2, y2 = np.ceil(bbox[2:]).astype(int)
+    x2, y2 = np.maximum(np.ceil(bbox[2:]), 0).astype(int)
     crop = image[y1:y2, x1:x2]
     if not crop.size:
         return 0.0
@@ -2715,11 +2833,14 @@ def work_batch(task: str, engine: Models, items: Sequence[Item]) -> list[Result]
 def engine_errors() -> tuple[type[Exception], ...]:
     """What OpenCV, onnxruntime and dlib raise when a picture or a driver is too much for them."""
     import cv2
-    import onnxruntime
 
-    state = onnxruntime.capi.onnxruntime_pybind11_state
-    of_onnxruntime = (state.Fail, state.RuntimeException, state.EPFail, state.InvalidArgument)
-    return (*of_onnxruntime, cv2.error, RuntimeError, MemoryError)
+    errors: tuple[type[Exception], ...] = (cv2.error, RuntimeError, MemoryError)
+    with contextlib.suppress(ImportError):  # a machine for CLIP on torch may do without it
+        import onnxruntime
+
+        state = onnxruntime.capi.onnxruntime_pybind11_state
+        errors += (state.Fail, state.RuntimeException, state.EPFail, state.InvalidArgument)
+    return errors
 
 
 def run_here(
@@ -2802,6 +2923,10 @@ class QueueFiles:
         return self.folder / "stop"
 
     @property
+    def run(self) -> Path:
+        return self.folder / "run"  # id of the run whose results are wanted
+
+    @property
     def log(self) -> Path:
         return self.folder / "worker.log"
 
@@ -2825,17 +2950,17 @@ class ResultTail:
     def __init__(self, path: Path) -> None:
         self.path, self.offset = path, 0
 
-    def read(self) -> list[Result]:
+    def read(self) -> Iterator[Result]:
         """The results that came since the last call."""
-        try:
-            with open(self.path, "rb") as stream:
-                stream.seek(self.offset)
-                data = stream.read()
-        except FileNotFoundError:
-            return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        return [self.parse(line) for line in whole.splitlines()]
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as stream:
+            stream.seek(self.offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                self.offset += len(line)
+                yield self.parse(line)
 
     def parse(self, line: bytes) -> Result:
         with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -2860,22 +2985,25 @@ def run_on_worker(
     if not waiting:
         return
     files.folder.mkdir(parents=True, exist_ok=True)
-    stop_worker(files)
+    run = os.urandom(8).hex()
+    write_bytes(files.run, run.encode())  # a worker left over from a killed run stops at this
+    files.stop.unlink(missing_ok=True)
     tail = ResultTail(files.results)
     for result in tail.read():
         if result["id"] in waiting:
             yield waiting.pop(result["id"]), result
-    for name, error in write_queue(task, waiting, crew, files):
+    for name, error in write_queue(task, run, waiting, crew, files):
         yield waiting.pop(name), {"failed": error}
     worker = WorkerProcess(crew, files)
     try:
         while waiting:
-            fresh = tail.read()
-            for result in fresh:
+            fresh = False
+            for result in tail.read():
                 if result["id"] in waiting:
+                    fresh = True
                     yield waiting.pop(result["id"]), result
             if waiting:
-                worker.watch(bool(fresh))
+                worker.watch(fresh)
     finally:
         worker.close()
     shutil.rmtree(files.folder, ignore_errors=True)
@@ -2884,7 +3012,7 @@ def run_on_worker(
 
 
 def write_queue(
-    task: str, items: dict[str, Item], crew: Crew, files: QueueFiles
+    task: str, run: str, items: dict[str, Item], crew: Crew, files: QueueFiles
 ) -> list[tuple[str, str]]:
     """Write queue.json with paths the worker can open; returns [(id, why)] of hopeless items."""
     hopeless, listed = [], []
@@ -2895,23 +3023,9 @@ def write_queue(
         except PhotoError as error:
             hopeless.append((name, str(error)))
     head = {"tool": TOOL, "kind": "queue", "schema": QUEUE_SCHEMA, "version": VERSION}
-    write_json(files.queue, {**head, "task": task, "spec": asdict(crew.spec), "items": listed})
+    work = {"task": task, "run": run, "spec": asdict(crew.spec), "items": listed}
+    write_json(files.queue, {**head, **work})
     return hopeless
-
-
-def stop_worker(files: QueueFiles) -> None:
-    """Ask a worker left over from a killed run to stop, and wait until its heart is silent."""
-    if files.state().get("state") == "working":
-        files.stop.touch()
-        last, since = b"", time.monotonic()
-        while time.monotonic() - since < 2 * WORKER_BEAT:
-            beat = files.heartbeat.read_bytes() if files.heartbeat.exists() else b""
-            if beat != last:
-                last, since = beat, time.monotonic()
-            if files.state().get("state") != "working":
-                break
-            time.sleep(WORKER_POLL)
-    files.stop.unlink(missing_ok=True)
 
 
 class WorkerProcess:
@@ -2925,12 +3039,14 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Run the worker script, its words going to the queue's log."""
-        there = self.crew.path_there
+        files = (WORKER_SCRIPT, self.files.queue, self.files.results)
+        try:
+            there = [self.crew.path_there(str(path)) for path in files]
+        except PhotoError as error:
+            raise SortFacesError(f"{self.files.folder}: {error}") from None
         command = [
             self.crew.worker,
-            there(str(WORKER_SCRIPT)),
-            there(str(self.files.queue)),
-            there(str(self.files.results)),
+            *there,
             *("--batch", str(self.crew.batch), "--threads", str(self.crew.threads)),
         ]
         try:
@@ -3002,101 +3118,6 @@ class WorkerProcess:
             self.process.wait()
 
 
-def worker_main(argv: Sequence[str] | None = None) -> int:
-    """The worker's side (work/dml_worker.py): work through a queue, append a line per item."""
-    p = OneLineParser(prog="dml_worker", description="Work through a queue of sort_faces.")
-    p.add_argument("queue", type=Path, help="queue.json")
-    p.add_argument("results", type=Path, help="results.jsonl to append to")
-    p.add_argument("--batch", type=count, default=1, metavar="N", help="photos per model call")
-    p.add_argument("--threads", type=count, default=usable_cores(), metavar="N", help="at once")
-    args = p.parse_args(argv)
-    os.umask(0o077)
-    log.setLevel(logging.INFO)
-    log.addHandler(LogHandler())
-    try:
-        queue = read_json(args.queue, "queue")
-        if queue["schema"] != QUEUE_SCHEMA or queue["version"] != VERSION:
-            raise SortFacesError(
-                f"{args.queue}: written by version {queue['version']}, this worker is {VERSION}; "
-                "let both run the same sort_faces.py"
-            )
-        return WorkerRun(queue, args).execute()
-    except SortFacesError as error:
-        return complain("dml_worker", str(error))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-
-
-class WorkerRun:
-    """One life of a worker."""
-
-    def __init__(self, queue: dict[str, Any], args: argparse.Namespace) -> None:
-        self.task, self.args = queue["task"], args
-        self.files = QueueFiles(args.results.parent)
-        self.last = self.files.state()  # of the worker before this one
-        self.deaths: dict[str, int] = dict(self.last.get("deaths", {}))
-        self.results = AppendOnly(args.results)
-        done = {result["id"] for result in ResultTail(args.results).read()}
-        self.todo = {item["id"]: item for item in queue["items"] if item["id"] not in done}
-        self.engine = load_models(EngineSpec(**queue["spec"]), args.threads)
-        self.beaten = -math.inf
-
-    def execute(self) -> int:
-        """Do what is left of the queue; returns the exit code."""
-        try:
-            self.retry_suspects()
-            pairs = run_here(
-                self.task,
-                list(self.todo.values()),
-                lambda: self.engine,
-                self.args.threads,
-                self.args.batch,
-            )
-            self.beat(self.in_flight())
-            for item, result in pairs:
-                self.finish(item, result)
-                if self.files.stop.exists():
-                    return EXIT_INTERRUPTED
-                self.beat(self.in_flight())
-            return EXIT_OK
-        finally:
-            self.results.close()
-            self.beat([], state="stopped")
-
-    def retry_suspects(self) -> None:
-        """Do alone what the last worker was doing when it died; give up what kills repeatedly."""
-        if self.last.get("state") != "working":
-            return
-        doing = [name for name in self.last.get("doing", []) if name in self.todo]
-        if self.last.get("alone") and doing:
-            self.deaths[doing[0]] = self.deaths.get(doing[0], 0) + 1
-        for name in doing:
-            item = self.todo[name]
-            self.beat([name], alone=True)
-            if self.deaths.get(name, 0) >= FATAL_DEATHS:
-                self.finish(item, {"failed": f"killed the worker {FATAL_DEATHS} times"})
-            elif not self.files.stop.exists():
-                self.finish(item, work_batch(self.task, self.engine, [item])[0])
-
-    def finish(self, item: Item, result: Result) -> None:
-        self.results.append({"schema": RECORD_SCHEMA, "id": item["id"], **result})
-        del self.todo[item["id"]]
-
-    def in_flight(self) -> list[str]:
-        """Items that may be in somebody's hands: the first that are not done yet."""
-        most = (2 * self.args.threads + 1) * self.args.batch
-        return list(itertools.islice(self.todo, most))
-
-    def beat(self, doing: list[str], alone: bool = False, state: str = "working") -> None:
-        """Say what is being done; a worker that dies tells so what it died on."""
-        now = time.monotonic()
-        if now - self.beaten < WORKER_BEAT and not alone and state == "working":
-            return
-        self.beaten = now
-        facts = {"pid": os.getpid(), "time": time.time(), "state": state, "doing": doing}
-        write_json(self.files.heartbeat, {**facts, "alone": alone, "deaths": self.deaths})
-
-
 # ============================================================================
 # Work elsewhere: a Dask cluster
 # ============================================================================
@@ -3140,6 +3161,8 @@ def run_on_cluster(task: str, items: Iterable[Item], crew: Crew) -> Iterator[tup
 
 def batch_results(future: Any, size: int, distributed: Any) -> list[Result]:
     """What a finished future brings; a batch that killed its workers is given up, not the run."""
+    if future.cancelled():
+        raise SortFacesError("--cluster: the scheduler is gone; start it and run again")
     error = future.exception()
     if error is None:
         return future.result()
@@ -3230,20 +3253,27 @@ class Crew:
             return run_on_cluster(task, items, self)
         return run_here(task, items, self.engine, self.threads, self.batch)
 
+    @property
+    def elsewhere(self) -> bool:
+        return bool(self.worker or self.cluster)
+
     @functools.cached_property
     def facts(self) -> Result:
         """What describe_items says of whoever does the work: meta, landmarks, provider."""
-        if not (self.worker or self.cluster):
+        if not self.elsewhere:
             return describe_items(self.engine(), [{}])[0]
         with tempfile.TemporaryDirectory(prefix="sort_faces-") as folder:
             result = next(iter(self.run("describe", [{}], Path(folder))))[1]
-        log.info("engine there: %s on %s", self.spec.model, result.get("provider"))
+        if "failed" in result:
+            raise SortFacesError(f"--model {self.spec.model}: {result['failed']}")
+        log.info("engine there: %s on %s", self.spec.model, result["provider"])
         return result
 
     def path_there(self, path: str) -> str:
         """A path of ours as whoever does the work opens it."""
-        if self.path_map and path.startswith(self.path_map[0]):
-            return self.path_map[1] + path[len(self.path_map[0]) :]
+        local, remote = self.path_map or ("", "")
+        if local and (path + "/").startswith(local.rstrip("/") + "/"):
+            return remote.rstrip("/") + path[len(local.rstrip("/")) :]
         if self.worker.lower().endswith(".exe") and os.name != "nt":
             return to_windows_path(os.path.abspath(path), distro_name())
         return path
@@ -3335,24 +3365,23 @@ class Library:
 
 
 def plan_tree(
+    library: Library,
     out: Path,
     wanted: Sequence[Placement],
     owned: dict[str, str],
-    library: Library,
-    keep_stale: bool,
+    keep: Iterable[str] = (),
 ) -> TreePlan:
     """Compare a tree on disk with what is wanted in it.
 
-    owned: {dst: sha256} the tool placed earlier. keep_stale leaves what is no longer wanted.
+    owned: {dst: sha256} the tool placed earlier; those in `keep` stay even if nothing wants them.
     Raises SortFacesError where a wanted name is taken by a file that is not ours.
     """
-    names = {item.dst for item in wanted}
+    names = {item.dst for item in wanted}.union(keep)
     stale = {dst: sha for dst, sha in owned.items() if dst not in names}
     spare = defaultdict(list)
-    if not keep_stale:
-        for dst, sha in stale.items():
-            if os.path.isfile(out / dst):
-                spare[sha].append(dst)
+    for dst, sha in stale.items():
+        if os.path.isfile(out / dst):
+            spare[sha].append(dst)
     place, move, missing, kept = [], [], [], 0
     for item in wanted:
         path = out / item.dst
@@ -3369,10 +3398,8 @@ def plan_tree(
         else:
             missing.append(item.dst)
     moved = {dst for dst, _ in move}
-    left = []
-    if not keep_stale:
-        gone = [dst for dst in stale if dst not in moved and os.path.lexists(out / dst)]
-        left = [(dst, library.holds(stale[dst])) for dst in gone]
+    gone = [dst for dst in stale if dst not in moved and os.path.lexists(out / dst)]
+    left = [(dst, library.holds(stale[dst])) for dst in gone]
     return TreePlan(place, move, left, missing, kept)
 
 
@@ -3419,7 +3446,7 @@ def place_file(source: Path, target: Path, link: str) -> None:
             errno.EPERM: f"this file system has no {link} links, use --link copy",
             errno.ENOSPC: "free some space and run again",
         }.get(error.errno, "mend that and run again")
-        raise SortFacesError(f"{target}: {error.strerror}; {hint}") from error
+        raise SortFacesError(f"{source} -> {target}: {error.strerror}; {hint}") from error
 
 
 def clone_file(source: Path, target: Path) -> None:
@@ -3456,14 +3483,15 @@ def write_tree(
     """Bring a tree to the wanted state and its manifest with it; with dry_run only plan."""
     placed = {item.dst: item.sha256 for item in wanted}
     if tree.dry_run:
-        return plan_tree(out, wanted, owned_files(out, manifest_name), library, keep_stale)
+        owned, listed = owned_files(out, manifest_name)
+        return plan_tree(library, out, wanted, owned, listed if keep_stale else ())
     make_folder(out)
     with locked(out / LOCK_NAME, str(out)):
         remove_unfinished(out)
-        owned = owned_files(out, manifest_name)
-        plan = plan_tree(out, wanted, owned, library, keep_stale)
+        owned, listed = owned_files(out, manifest_name)
+        plan = plan_tree(library, out, wanted, owned, listed if keep_stale else ())
         if keep_stale:
-            placed = {**owned, **placed}
+            placed = {**{dst: owned[dst] for dst in listed}, **placed}
         manifest = {**manifest, "placed": placed}
         pending = out / f"{manifest_name}.pending"
         write_json(pending, manifest)
@@ -3475,13 +3503,16 @@ def write_tree(
     return plan
 
 
-def owned_files(out: Path, manifest_name: str) -> dict[str, str]:
-    """{dst: sha256} of all files the tool may have put into a tree, a killed run's included."""
-    owned: dict[str, str] = {}
-    for name in (manifest_name, f"{manifest_name}.pending"):
-        with contextlib.suppress(OSError, ValueError):
-            owned.update(json.loads((out / name).read_text(encoding="utf-8")).get("placed", {}))
-    return owned
+def owned_files(out: Path, manifest_name: str) -> tuple[dict[str, str], set[str]]:
+    """({dst: sha256} of all files the tool may have put into a tree, those its manifest lists).
+
+    A killed run's files count as well; where it may have replaced one, the sha256 is "".
+    """
+    listed = read_own(out / manifest_name, "raw", "refined").get("placed", {})
+    pending = read_own(out / f"{manifest_name}.pending", "raw", "refined").get("placed", {})
+    owned = {**listed, **pending}
+    owned |= {dst: "" for dst in listed.keys() & pending.keys() if listed[dst] != pending[dst]}
+    return owned, set(listed)
 
 
 def make_folder(path: Path) -> None:
@@ -3520,6 +3551,7 @@ def manifest_head(kind: str, library: Library, params: Any) -> dict[str, Any]:
         "cache": str(library.path.resolve()),
         "model": library.cache.meta["model"],
         "recognizer": library.cache.meta["recognizer"],
+        "rescans": library.cache.meta.get("rescans", 0),
         "params": params if isinstance(params, dict) else asdict(params),
     }
 
@@ -3532,7 +3564,16 @@ def load_manifest(path: Path, kind: str, cache: FaceCache) -> dict[str, Any]:
             f"{path}: made with {manifest.get('model')}, the cache with {cache.meta['model']}; "
             "run the earlier steps again with this cache"
         )
+    if manifest.get("rescans", 0) != cache.meta.get("rescans", 0):
+        raise SortFacesError(
+            f"{path}: since it was written a rescan has numbered faces anew; "
+            "run cluster and refine again"
+        )
     return manifest
+
+
+def face_names(cache: FaceCache, rows: Iterable[int]) -> list[str]:
+    return [cache.face_ids[row] for row in rows]
 
 
 def rows_of_faces(cache: FaceCache, faces: Iterable[str]) -> np.ndarray:
@@ -3543,6 +3584,81 @@ def rows_of_faces(cache: FaceCache, faces: Iterable[str]) -> np.ndarray:
 
 def now_text() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def raw_manifest(
+    library: Library,
+    params: dict[str, Any],
+    persons: dict[str, np.ndarray],
+    singles: np.ndarray,
+) -> tuple[dict[str, Any], list[Placement]]:
+    """Manifest and placements of a raw tree from rows per person and single rows."""
+    cache = library.cache
+    faceless = np.flatnonzero(cache.file_status == STATUS_NO_FACE)
+    wanted = []
+    for folder, files in [
+        *((person, cache.face_file[rows]) for person, rows in persons.items()),
+        ("_singletons", cache.face_file[singles]),
+        ("_noface", faceless),
+    ]:
+        wanted += library.placements(folder, np.unique(files).tolist())
+    manifest = {
+        **manifest_head("raw", library, params),
+        "counts": {
+            "faces": cache.faces,
+            "persons": len(persons),
+            "singletons": len(singles),
+            "without_face": len(faceless),
+        },
+        "persons": [
+            {
+                "id": person,
+                "face_count": len(rows),
+                "image_count": len(np.unique(cache.face_file[rows])),
+                "faces": face_names(cache, rows),
+            }
+            for person, rows in persons.items()
+        ],
+        "singletons": face_names(cache, singles),
+    }
+    return manifest, wanted
+
+
+def refined_manifest(
+    library: Library,
+    params: RefineParams,
+    facesets: dict[str, np.ndarray],
+    dropped: dict[str, int],
+) -> tuple[dict[str, Any], list[Placement]]:
+    """Manifest and placements of a refined tree from rows per face set."""
+    cache = library.cache
+    entries, wanted = [], []
+    for name, rows in facesets.items():
+        files = np.unique(cache.face_file[rows]).tolist()
+        placed = library.placements(name, files)
+        wanted += placed
+        entries.append(
+            {
+                "id": name,
+                "face_count": len(rows),
+                "image_count": len(files),
+                "alias_count": len(placed) - len(files),
+                "faces": face_names(cache, rows),
+                "images": [item.dst for item in placed],
+            }
+        )
+    manifest = {
+        **manifest_head("refined", library, params),
+        "extended": False,
+        "counts": {
+            "faces": cache.faces,
+            "faces_kept": sum(len(rows) for rows in facesets.values()),
+            "dropped": dropped,
+        },
+        "facesets": entries,
+        "seen": [sha[:16] for sha in cache.file_sha256.tolist()],
+    }
+    return manifest, wanted
 
 
 # ============================================================================
@@ -3600,6 +3716,7 @@ def start_logging(args: argparse.Namespace) -> None:
     """Log to stderr and, for steps that take long, to work/logs/<command>-<date>.log."""
     log.handlers.clear()
     log.propagate = False
+    logging.raiseExceptions = False  # a log that cannot be written must not end the work
     log.setLevel(logging.WARNING if args.quiet else logging.INFO)
     log.addHandler(LogHandler())
     folder = Path(os.environ.get("SORT_FACES_LOGS", LOG_FOLDER))
@@ -3658,6 +3775,14 @@ def plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(plain(item) for item in value)
     return str(value)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, but a usage error is one line like every other error of ours."""
+
+    def error(self, message: str) -> None:
+        print(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)
 
 
 # ============================================================================
@@ -3856,15 +3981,23 @@ def chosen(value: float | None, cache: FaceCache, field_name: str) -> float:
     return getattr(thresholds_for(cache.meta["model"]), field_name) if value is None else value
 
 
+def add_cache_argument(p: argparse.ArgumentParser) -> None:
+    p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz that embed wrote")
+
+
 def add_tree_options(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("output")
-    group.add_argument(
+    add_link_option(group)
+    add_dry_run(group)
+
+
+def add_link_option(p: Any) -> None:
+    p.add_argument(
         "--link",
         default="copy",
         choices=["copy", "hard", "sym", "reflink"],
         help="how photos are placed (default: %(default)s)",
     )
-    add_dry_run(group)
 
 
 def add_dry_run(p: Any) -> None:
@@ -4031,7 +4164,9 @@ class EmbedRun:
         files: Sequence[FoundFile],
     ) -> None:
         self.options, self.roots, self.files = options, roots, files
-        folders = {folder for file in files for folder in PurePath(file.path).parents}
+        direct = {os.path.dirname(file.path) for file in files}
+        folders = {folder for path in direct for folder in (Path(path), *Path(path).parents)}
+        self.forgotten: set[str] = set()
         self.mounted = [root for root in roots if root in folders]
         self.counts: Counter[str] = Counter()
         self.failed: list[str] = []
@@ -4062,9 +4197,14 @@ class EmbedRun:
         self.counts["unchanged"] = len(self.files) - len(todo)
         crew, folder = self.options.crew, queue_folder(self.options.cache)
         hashed = ordered_map(hash_file, todo, crew.threads)
-        bar = progress(hashed, len(todo), "embed")
         try:
-            for item, result in crew.run("embed", self.new_items(bar), folder):
+            if crew.elsewhere:  # hashed here first; the long wait is for the results
+                items = list(self.new_items(progress(hashed, len(todo), "hash")))
+                results = progress(crew.run("embed", items, folder), len(items), "embed")
+            else:
+                items = self.new_items(progress(hashed, len(todo), "embed"))
+                results = crew.run("embed", items, folder)
+            for item, result in results:
                 self.store(item, result)
             self.forget_missing()
         finally:
@@ -4085,6 +4225,8 @@ class EmbedRun:
             elif sha in pending or (sha in self.paths_of and sha not in self.redo):
                 self.note_path(file, sha)
             else:
+                if not pending:
+                    self.check_recognizer()  # before anything is computed with the wrong one
                 pending.add(sha)
                 self.redo.discard(sha)
                 yield {
@@ -4117,7 +4259,6 @@ class EmbedRun:
                 return  # its hash is no longer its own; the next run sees it anew
         facts = {key: item[key] for key in ("path", "sha256", "size", "mtime_ns")}
         facts |= {key: result[key] for key in ("wh", "taken", "status", "error", "faces")}
-        self.check_recognizer()
         self.journal.append("photo", passes=self.options.passes_label(), **facts)
         self.paths_of[item["sha256"]].append(item["path"])
         self.counts["new"] += 1
@@ -4155,8 +4296,10 @@ class EmbedRun:
         return any(root in PurePath(path).parents for root in self.mounted)
 
     def forget(self, path: str) -> None:
-        self.journal.append("gone", path=path)
-        self.counts["gone"] += 1
+        if path not in self.forgotten:
+            self.forgotten.add(path)
+            self.journal.append("gone", path=path)
+            self.counts["gone"] += 1
 
     def check_recognizer(self) -> None:
         """The same name may hide other weights: compare them with what the cache was made with."""
@@ -4202,10 +4345,6 @@ def add_enrich_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     add_engine_options(p, detector=False)
     add_work_options(p)
-
-
-def add_cache_argument(p: argparse.ArgumentParser) -> None:
-    p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz that embed wrote")
 
 
 def cmd_enrich(args: argparse.Namespace) -> int:
@@ -4319,48 +4458,6 @@ def cluster_library(
     return {"out": str(out), **manifest["counts"], **plan.counts()}
 
 
-def raw_manifest(
-    library: Library,
-    params: dict[str, Any],
-    persons: dict[str, np.ndarray],
-    singles: np.ndarray,
-) -> tuple[dict[str, Any], list[Placement]]:
-    """Manifest and placements of a raw tree from rows per person and single rows."""
-    cache = library.cache
-    faceless = np.flatnonzero(cache.file_status == STATUS_NO_FACE)
-    wanted = []
-    for folder, files in [
-        *((person, cache.face_file[rows]) for person, rows in persons.items()),
-        ("_singletons", cache.face_file[singles]),
-        ("_noface", faceless),
-    ]:
-        wanted += library.placements(folder, np.unique(files).tolist())
-    manifest = {
-        **manifest_head("raw", library, params),
-        "counts": {
-            "faces": cache.faces,
-            "persons": len(persons),
-            "singletons": len(singles),
-            "without_face": len(faceless),
-        },
-        "persons": [
-            {
-                "id": person,
-                "face_count": len(rows),
-                "image_count": len(np.unique(cache.face_file[rows])),
-                "faces": face_names(cache, rows),
-            }
-            for person, rows in persons.items()
-        ],
-        "singletons": face_names(cache, singles),
-    }
-    return manifest, wanted
-
-
-def face_names(cache: FaceCache, rows: Iterable[int]) -> list[str]:
-    return [cache.face_ids[row] for row in rows]
-
-
 # ============================================================================
 # Command: refine
 # ============================================================================
@@ -4432,43 +4529,6 @@ def refine_library(
         for entry in manifest["facesets"]
     ]
     return {"out": str(out), **manifest["counts"], **plan.counts(), "facesets": summary}
-
-
-def refined_manifest(
-    library: Library,
-    params: RefineParams,
-    facesets: dict[str, np.ndarray],
-    dropped: dict[str, int],
-) -> tuple[dict[str, Any], list[Placement]]:
-    """Manifest and placements of a refined tree from rows per face set."""
-    cache = library.cache
-    entries, wanted = [], []
-    for name, rows in facesets.items():
-        files = np.unique(cache.face_file[rows]).tolist()
-        placed = library.placements(name, files)
-        wanted += placed
-        entries.append(
-            {
-                "id": name,
-                "face_count": len(rows),
-                "image_count": len(files),
-                "alias_count": len(placed) - len(files),
-                "faces": face_names(cache, rows),
-                "images": [item.dst for item in placed],
-            }
-        )
-    manifest = {
-        **manifest_head("refined", library, params),
-        "extended": False,
-        "counts": {
-            "faces": cache.faces,
-            "faces_kept": sum(len(rows) for rows in facesets.values()),
-            "dropped": dropped,
-        },
-        "facesets": entries,
-        "seen": [sha[:16] for sha in cache.file_sha256.tolist()],
-    }
-    return manifest, wanted
 
 
 # ============================================================================
@@ -4551,20 +4611,10 @@ def cmd_extend(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def join_centroids(
-    cache: FaceCache, rows: np.ndarray, groups: dict[str, np.ndarray], threshold: float
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Give each row to the nearest group centroid within threshold: (rows per group, the rest)."""
-    names = [name for name, members in groups.items() if len(members)]
-    centres = [centroid(cache.unit[groups[name]]) for name in names]
-    index, distance = nearest(cache.unit[rows], np.array(centres).reshape(len(names), -1))
-    near = distance <= threshold
-    return {name: rows[near & (index == at)] for at, name in enumerate(names)}, rows[~near]
-
-
 def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
     """Unused numbered names after the highest one taken."""
-    last = max((int(name.rsplit("_", 1)[1]) for name in taken), default=0)
+    numbers = (re.fullmatch(rf"{prefix}_(\d+)", name) for name in taken)
+    last = max((int(found[1]) for found in numbers if found), default=0)
     return (numbered(prefix, number) for number in itertools.count(last + 1))
 
 
@@ -4614,17 +4664,19 @@ def extend_refined(
 ) -> dict[str, Any]:
     """Add faces of photos the refine manifest has not seen: to face sets, or as new ones."""
     cache = library.cache
-    params = RefineParams(**{item.name: old["params"][item.name] for item in fields(RefineParams)})
+    known = {item.name for item in fields(RefineParams)}
+    params = RefineParams(**{key: old["params"][key] for key in known & old["params"].keys()})
     facesets = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in old["facesets"]}
     owned = np.concatenate([np.zeros(0, np.intp), *facesets.values()])
     seen = set(old["seen"])
     unseen = np.array([sha[:16] not in seen for sha in cache.file_sha256.tolist()], dtype=bool)
     new = np.setdiff1d(np.flatnonzero(unseen[cache.face_file]), owned)
-    good, dropped = gate_faces(cache, new, params.gates)
+    good, dropped = gate_faces(cache, new, params)
     joined, _ = join_centroids(cache, good, facesets, params.outlier_threshold)
     added = 0
     for name, rows in joined.items():
-        kept, _ = one_face_per_photo(cache, rows, params.copy_threshold)
+        centre = centroid(cache.unit[facesets[name]])
+        kept = one_face_per_photo(cache, rows, params.copy_threshold, centre)
         facesets[name] = np.concatenate([facesets[name], kept])
         added += len(kept)
     free = np.setdiff1d(np.arange(cache.faces), np.concatenate([owned, *facesets.values()]))
@@ -4632,7 +4684,7 @@ def extend_refined(
     founders = [rows for rows in found if np.isin(rows, new).any()]
     names = next_names("faceset", facesets)
     facesets |= {next(names): rows for rows in founders}
-    manifest, wanted = refined_manifest(library, params, facesets, old["counts"]["dropped"])
+    manifest, wanted = refined_manifest(library, params, facesets, old["counts"].get("dropped", {}))
     manifest["extended"] = True
     plan = write_tree(library, out, "refine_manifest.json", manifest, wanted, tree, keep_stale=True)
     return {
@@ -4921,16 +4973,24 @@ class Crop:
 
 
 def cut_face(run: ExportRun, row: int) -> Crop:
-    """Cut a face so that a consumer finds exactly this one face, trying CROP_VARIANTS in turn."""
-    import cv2
-
-    path = run.library.live_path(int(run.cache.face_file[row]))
+    """Cut a face out of its photo; whatever goes wrong costs this face only."""
+    file = int(run.cache.face_file[row])
+    path = run.library.live_path(file)
     if not path:
-        return Crop(row, b"", "photo gone or changed since embed", 0.0, False)
+        return Crop(row, b"", PHOTO_GONE, 0.0, False)
     try:
-        photo = read_photo(path)
+        photo = read_photo(path, str(run.cache.file_sha256[file]))
+        return fit_crop(run, row, photo)
     except PhotoError as error:
         return Crop(row, b"", f"photo unreadable: {error}", 0.0, False)
+    except engine_errors() as error:
+        return Crop(row, b"", f"engine failed: {one_line(error)}", 0.0, False)
+
+
+def fit_crop(run: ExportRun, row: int, photo: Photo) -> Crop:
+    """Try CROP_VARIANTS in turn until a consumer would find exactly this one face."""
+    import cv2
+
     bbox, others = run.cache.bbox[row], run.neighbours(row)
     reason = ""
     for scale, margin in CROP_VARIANTS:
@@ -4947,41 +5007,6 @@ def cut_face(run: ExportRun, row: int) -> Crop:
             return Crop(row, png, "", pad, margin is not None)
         others = np.concatenate([others, strangers])
     return Crop(row, b"", reason, 0.0, False)
-
-
-def cut_window(image: np.ndarray, window: tuple[int, int, int], size: int) -> np.ndarray:
-    """Square (x, y, side) of a picture as (size, size, 3) uint8, border pixels repeated."""
-    import cv2
-
-    x, y, side = window
-    height, width = image.shape[:2]
-    part = image[max(y, 0) : min(y + side, height), max(x, 0) : min(x + side, width)]
-    above, below = max(-y, 0), max(y + side - height, 0)
-    left, right = max(-x, 0), max(x + side - width, 0)
-    part = cv2.copyMakeBorder(part, above, below, left, right, cv2.BORDER_REPLICATE)
-    method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    return cv2.resize(part, (size, size), interpolation=method)
-
-
-def paint_over(crop: np.ndarray, boxes: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Cover boxes (k, 4) of a crop with a smooth field of its colours, except within `own` (4,)."""
-    import cv2
-
-    size = len(crop)
-    hidden = np.zeros((size, size, 1), bool)
-    for box in boxes:
-        x1, y1, x2, y2 = np.rint(np.clip(grow_box(box, PAINT_MARGIN), 0, size)).astype(int)
-        hidden[y1:y2, x1:x2] = True
-    x1, y1, x2, y2 = np.rint(np.clip(own, 0, size)).astype(int)
-    hidden[y1:y2, x1:x2] = False
-    field = cv2.resize(cv2.resize(crop, (6, 6), interpolation=cv2.INTER_AREA), (size, size))
-    return np.where(hidden, field, crop)
-
-
-def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
-    """A box (4,) grown on every side by a share of its longer edge."""
-    grow = margin * float(np.max(box[2:] - box[:2]))
-    return box + np.array([-grow, -grow, grow, grow])
 
 
 def judge_crop(
@@ -5016,6 +5041,9 @@ def write_corpus(
 ) -> dict[str, Any]:
     """Write every face set, the candidates and the master manifest; returns the counts."""
     out = run.out
+    files = {int(file) for plan in plans for file in run.cache.face_file[plan.rows]}
+    if files and not any(run.library.live_path(file) for file in files):
+        raise SortFacesError(f"{out}: none of the photos is there; mount their disk and run again")
     recover_folders(out)
     remove_unfinished(out)
     master = load_master(out)
@@ -5063,6 +5091,7 @@ def write_corpus(
     return {"out": str(out), **counts, "facesets": table}
 
 
+PHOTO_GONE = "photo gone or changed since embed"
 UNNAMED = "unnamed"
 YOURS = "_yours"  # files of others whose names a face set needs for itself
 FOLDER_OLD = ".sort_faces-old-"  # the face set a new one is about to replace
@@ -5076,18 +5105,20 @@ def load_master(out: Path) -> dict[str, Any]:
 def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) -> dict[str, str]:
     """What the operator wrote into NAME.txt, given to the new face set that shares most faces."""
     named = []
-    for path in sorted(out.glob("faceset_*/NAME.txt")):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            text = path.read_text(encoding="utf-8")
-            manifest = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
-            if text.strip() != UNNAMED:
-                faces = {face["face"] for face in manifest["faces"] + manifest["dropped"]}
-                named.append((faces, text))
+    for path in [
+        *sorted(out.glob("faceset_*/NAME.txt")),
+        *sorted(out.glob(f"{REMOVED_FOLDER}/faceset_*/NAME.txt")),
+    ]:
+        manifest = read_own(path.parent / "manifest.json", "faceset")
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        if manifest and text and text != UNNAMED:
+            faces = {face["face"] for face in manifest["faces"] + manifest["dropped"]}
+            named.append((faces, text, path))
     names: dict[str, str] = {}
     sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
     pairs = [
         (len(faces & own), at, name)
-        for at, (faces, _) in enumerate(named)
+        for at, (faces, _, _) in enumerate(named)
         for name, own in sets.items()
         if faces & own
     ]
@@ -5096,9 +5127,9 @@ def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) ->
         if at not in used and name not in names:
             used.add(at)
             names[name] = named[at][1]
-    for at, (_, text) in enumerate(named):
-        if at not in used:
-            log.warning("the name %r fits no face set any more", text.strip())
+    for at, (_, text, path) in enumerate(named):
+        if at not in used and path.parent.parent == out:
+            log.warning("the name %r fits no face set any more", text)
     return names
 
 
@@ -5142,6 +5173,12 @@ def write_faceset(
         "dropped": dropped,
     }
     write_json(stage / "manifest.json", manifest)
+    lost = {face["face"] for face in dropped if face["reason"] == PHOTO_GONE}
+    old = read_own(run.out / plan.name / "manifest.json", "faceset").get("faces", [])
+    if any(face.get("face") in lost for face in old):
+        log.warning("%s: photos are gone, the old crops move to %s", plan.name, REMOVED_FOLDER)
+        carry_over(run.out / plan.name, stage)
+        set_aside(run.out, plan.name)
     swap_folder(stage, run.out / plan.name)
     return {
         "id": plan.name,
@@ -5241,9 +5278,7 @@ def carry_over(old: Path, stage: Path) -> None:
 
     One whose name the new folder needs goes to YOURS.
     """
-    known: set[str] = set()
-    with contextlib.suppress(OSError, ValueError):
-        known = set(json.loads((old / "manifest.json").read_text(encoding="utf-8"))["files"])
+    known = set(read_own(old / "manifest.json", "faceset", "candidates").get("files", []))
     for path in old.rglob("*"):
         relative = path.relative_to(old).as_posix()
         if path.is_file() and relative not in known:
@@ -5462,18 +5497,14 @@ def add_chain_options(p: argparse.ArgumentParser) -> None:
         p, "--export-outlier-threshold", "export_outlier", "export-swap: farthest from the centroid"
     )
     add_export_choices(p)
-    p.add_argument(
-        "--link",
-        default="copy",
-        choices=["copy", "hard", "sym", "reflink"],
-        help="how photos are placed (default: %(default)s)",
-    )
+    add_link_option(p)
 
 
 def cmd_run(args: argparse.Namespace) -> int:
     """do the whole photo chain in one go: embed to swap-ready face sets"""
-    report(args, run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz"))
-    return EXIT_OK
+    result = run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz")
+    report(args, result)
+    return EXIT_OK if result["facesets"] else EXIT_FOUND_WRONG
 
 
 def run_chain(
@@ -5481,7 +5512,9 @@ def run_chain(
 ) -> dict[str, Any]:
     """Run every photo step over one cache; returns what the closing table shows."""
     roots = source_roots(sources)
-    check_output(out / RUN_TREES["swap"], [str(root.resolve()) for root in roots], "manifest.json")
+    for kind, folder in RUN_TREES.items():
+        name = "refine_manifest.json" if kind == "refined" else "manifest.json"
+        check_output(out / folder, [str(root.resolve()) for root in roots], name)
     tree = TreeOptions(args.link)
     export_args = argparse.Namespace(
         **{**vars(args), "outlier_threshold": args.export_outlier_threshold}
@@ -5538,15 +5571,6 @@ def headline(result: dict[str, Any]) -> str:
 # Command: demo
 # ============================================================================
 
-# The six people of t1.jpg, the group photo inside the insightface package: x1 y1 x2 y2 pixels.
-DEMO_FACES = {
-    "anna": (59, 263, 169, 396),
-    "bert": (269, 147, 371, 265),
-    "cleo": (465, 265, 573, 416),
-    "dora": (746, 339, 846, 481),
-    "emil": (905, 54, 1013, 204),
-    "finn": (1131, 271, 1226, 399),
-}
 DEMO_VARIANTS = 18  # photos per person
 DEMO_MIN_FACES = 4  # several variants turn out to be near-duplicates of each other, as they should
 DEMO_EDGE = 420  # px; edge of a made photo before it is scaled
@@ -5615,17 +5639,6 @@ def make_demo_library(folder: Path) -> int:
         if not path.exists() or path.read_bytes() != data:
             write_bytes(path, data)
     return len(pictures)
-
-
-def demo_photo() -> bytes:
-    """The group photo that ships inside the insightface package."""
-    spec = importlib.util.find_spec("insightface")
-    path = Path(spec.origin).parent / "data" / "images" / "t1.jpg" if spec else None
-    if path is None or not path.exists():
-        raise SortFacesError(
-            "demo: the insightface package is missing; pip install -r requirements.txt"
-        )
-    return path.read_bytes()
 
 
 def demo_variant(group: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -5712,7 +5725,7 @@ def cache_status(path: Path) -> dict[str, Any]:
         "gone_or_changed": gone,
         "faces": cache.faces,
         "enriched": int(np.count_nonzero(cache.enriched)),
-        "passing_default_gates": len(gate_faces(cache, np.arange(cache.faces), Gates())[0]),
+        "passing_default_gates": len(gate_faces(cache, np.arange(cache.faces), RefineParams())[0]),
         "years": "-".join(map(str, years)),
         "journal_bytes": journal_path(path).stat().st_size if journal_path(path).exists() else 0,
     }
@@ -5751,11 +5764,11 @@ def tree_status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "tree": folder.name,
         "kind": manifest["kind"],
         "groups": len(groups),
-        "faces": sum(group["face_count"] for group in groups),
+        "faces": sum(len(group["faces"]) for group in groups),
         "files": len(files),
         "missing": sum(not os.path.lexists(folder / name) for name in files),
         "unfinished": any(folder.glob("*.pending")),
-        "written": manifest["created"],
+        "written": manifest.get("created", ""),
     }
 
 
@@ -5820,12 +5833,7 @@ def doctor_packages() -> list[dict[str, Any]]:
         )
     ]
     if "onnxruntime" not in missing:
-        import onnxruntime
-
-        offered = ", ".join(onnxruntime.get_available_providers())
-        checks.append(
-            doctor_line("onnxruntime", True, f"{onnxruntime.__version__} offers {offered}")
-        )
+        checks.append(doctor_onnxruntime())
     if len(owners) > 1:
         checks.append(
             doctor_line(
@@ -5838,6 +5846,16 @@ def doctor_packages() -> list[dict[str, Any]]:
     return checks
 
 
+def doctor_onnxruntime() -> dict[str, Any]:
+    """What onnxruntime can compute on, if it loads at all."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return doctor_line("packages", False, f"onnxruntime: {one_line(error)}", "install it again")
+    offered = ", ".join(onnxruntime.get_available_providers())
+    return doctor_line("onnxruntime", True, f"{onnxruntime.__version__} offers {offered}")
+
+
 def doctor_engine(spec: EngineSpec, threads: int) -> dict[str, Any]:
     """Load an engine and time it on the sample photo, without downloading anything."""
     what = f"engine {spec.model}"
@@ -5847,12 +5865,14 @@ def doctor_engine(spec: EngineSpec, threads: int) -> dict[str, Any]:
             raise SortFacesError(f"weights not in {folder}; {where_to_put(spec)}")
         engine = load_engine(spec, threads)
         image = decode_photo(demo_photo()).image
+        face_records(engine, [image], Passes(), False)
+        started = time.monotonic()
+        rounds = [(engine, [image])] * (DOCTOR_ROUNDS * threads)
+        faces = list(ordered_map(lambda job: face_records(*job, Passes(), False), rounds, threads))
     except SortFacesError as error:
-        return doctor_line(what, False, *str(error).split("; ", 1))
-    rounds = [(engine, [image])] * (DOCTOR_ROUNDS * threads)
-    face_records(engine, [image], Passes(), False)
-    started = time.monotonic()
-    faces = list(ordered_map(lambda job: face_records(*job, Passes(), False), rounds, threads))
+        return doctor_line(what, False, *str(error).rsplit("; ", 1))
+    except engine_errors() as error:
+        return doctor_line(what, False, one_line(error), "mend the driver or say --provider cpu")
     rate = len(rounds) / (time.monotonic() - started)
     return doctor_line(
         what,
@@ -5866,7 +5886,7 @@ def doctor_engine(spec: EngineSpec, threads: int) -> dict[str, Any]:
 def doctor_elsewhere(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Whether a worker or cluster can load the model, and what it computes on."""
     crew = crew_of(args, True)
-    if not (crew.worker or crew.cluster):
+    if not crew.elsewhere:
         return []
     what = "worker" if crew.worker else "cluster"
     try:
@@ -5896,6 +5916,131 @@ def doctor_line(what: str, ok: bool, finding: str, advice: str = "") -> dict[str
 
 
 # ============================================================================
+# The worker's side
+# ============================================================================
+
+
+def worker_main(argv: Sequence[str] | None = None) -> int:
+    """The worker's side (work/dml_worker.py): work through a queue, append a line per item."""
+    p = OneLineParser(prog="dml_worker", description="Work through a queue of sort_faces.")
+    p.add_argument("queue", type=Path, help="queue.json")
+    p.add_argument("results", type=Path, help="results.jsonl to append to")
+    p.add_argument("--batch", type=count, default=1, metavar="N", help="photos per model call")
+    p.add_argument("--threads", type=count, default=usable_cores(), metavar="N", help="at once")
+    args = p.parse_args(argv)
+    os.umask(0o077)
+    log.setLevel(logging.INFO)
+    log.addHandler(LogHandler())
+    try:
+        queue = read_json(args.queue, "queue")
+        if queue["schema"] != QUEUE_SCHEMA or queue["version"] != VERSION:
+            raise SortFacesError(
+                f"{args.queue}: written by version {queue['version']}, this worker is {VERSION}; "
+                "let both run the same sort_faces.py"
+            )
+        return WorkerRun(queue, args).execute()
+    except SortFacesError as error:
+        return complain("dml_worker", str(error))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+class WorkerRun:
+    """One life of a worker."""
+
+    def __init__(self, queue: dict[str, Any], args: argparse.Namespace) -> None:
+        self.task, self.run, self.args = queue["task"], queue["run"], args
+        self.files = QueueFiles(args.results.parent)
+        self.last = self.files.state()  # of the worker before this one
+        self.deaths: dict[str, int] = dict(self.last.get("deaths", {}))
+        self.results = AppendOnly(args.results)
+        done = {result["id"] for result in ResultTail(args.results).read()}
+        self.todo = {item["id"]: item for item in queue["items"] if item["id"] not in done}
+        self.beaten = -math.inf
+        loaded = threading.Event()
+        threading.Thread(target=self.beat_until, args=(loaded,), daemon=True).start()
+        try:
+            self.engine = load_models(EngineSpec(**queue["spec"]), args.threads)
+        finally:
+            loaded.set()
+
+    def execute(self) -> int:
+        """Do what is left of the queue; returns the exit code."""
+        try:
+            self.retry_suspects()
+            pairs = run_here(
+                self.task,
+                list(self.todo.values()),
+                lambda: self.engine,
+                self.args.threads,
+                self.args.batch,
+            )
+            self.beat(self.in_flight())
+            for item, result in pairs:
+                if self.unwanted():
+                    return EXIT_INTERRUPTED
+                self.finish(item, result)
+                self.beat(self.in_flight())
+            return EXIT_OK
+        finally:
+            self.results.close()
+            self.beat([], state="stopped")
+
+    def beat_until(self, loaded: threading.Event) -> None:
+        """Keep the heart beating while models load, which may take minutes."""
+        while not loaded.wait(WORKER_BEAT):
+            self.beat([], state="loading")
+
+    def unwanted(self) -> bool:
+        """Whether to stop: asked to, or another run has taken the queue over."""
+        try:
+            return self.files.stop.exists() or self.files.run.read_text() != self.run
+        except FileNotFoundError:
+            return True
+        except OSError:  # being replaced at this moment
+            return False
+
+    def retry_suspects(self) -> None:
+        """Do alone what the last worker was doing when it died; give up what kills repeatedly."""
+        if self.last.get("state") not in ("working", "loading"):
+            return
+        doing = [name for name in self.last.get("doing", []) if name in self.todo]
+        if self.last.get("alone") and doing:
+            self.deaths[doing[0]] = self.deaths.get(doing[0], 0) + 1
+        for name in doing:
+            item = self.todo[name]
+            self.beat([name], alone=True)
+            if self.deaths.get(name, 0) >= FATAL_DEATHS:
+                self.finish(item, {"failed": f"killed the worker {FATAL_DEATHS} times"})
+            elif not self.unwanted():
+                self.finish(item, work_batch(self.task, self.engine, [item])[0])
+
+    def finish(self, item: Item, result: Result) -> None:
+        self.results.append({"schema": RECORD_SCHEMA, "id": item["id"], **result})
+        del self.todo[item["id"]]
+
+    def in_flight(self) -> list[str]:
+        """Items that may be in somebody's hands: the first that are not done yet."""
+        most = (2 * self.args.threads + 1) * self.args.batch
+        return list(itertools.islice(self.todo, most))
+
+    def beat(self, doing: list[str], alone: bool = False, state: str = "working") -> None:
+        """Say what is being done; a worker that dies tells so what it died on."""
+        now = time.monotonic()
+        if now - self.beaten < WORKER_BEAT and not alone and state == "working":
+            return
+        self.beaten = now
+        facts = {"pid": os.getpid(), "time": time.time(), "state": state, "doing": doing}
+        facts |= {"alone": alone, "deaths": self.deaths}
+        if state == "loading":  # tell the next worker what this one has not forgotten either
+            facts |= {key: self.last[key] for key in ("doing", "alone") if key in self.last}
+        with contextlib.suppress(OSError):  # the other side may be reading it, or is done
+            part = self.files.heartbeat.with_suffix(".part")
+            part.write_text(json.dumps(facts), encoding="utf-8")
+            os.replace(part, self.files.heartbeat)
+
+
+# ============================================================================
 # Entry point
 # ============================================================================
 
@@ -5914,14 +6059,6 @@ COMMANDS: dict[str, tuple[Callable, Callable]] = {  # in pipeline order
     "doctor": (add_doctor_options, cmd_doctor),
 }
 LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor"}
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """argparse, but a usage error is one line like every other error of ours."""
-
-    def error(self, message: str) -> None:
-        print(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(EXIT_USAGE)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -5947,10 +6084,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Only bugs leave a traceback."""
     args = build_parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # paths may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     os.umask(0o077)  # photos of faces are nobody else's business
     start_logging(args)
     try:
-        return args.handler(args)
+        code = args.handler(args)
+        sys.stdout.flush()
+        return code
     except SortFacesError as error:
         return complain(f"{TOOL} {args.command}", str(error))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""CLIP scores: the arithmetic, the prompts, the files; a small random model on torch and as ONNX."""
+"""CLIP scores: arithmetic, prompts, files; a small random model on torch and as ONNX."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_input_of_any_shape(shape: tuple[int, int]) -> None:
 
 def test_folder_without_the_tower(run, tmp_path) -> None:
     texts().save(tmp_path / "prompts.npz")
-    with pytest.raises(sf.SortFacesError, match="image.onnx: not there"):
+    with pytest.raises(sf.SortFacesError, match="run `occlusion prepare"):
         sf.load_scorer(sf.EngineSpec(clip=str(tmp_path), provider="cpu"), 1)
 
 
@@ -212,12 +212,12 @@ def test_both_scorers_agree(exported) -> None:
 
 
 def test_input_equals_open_clips_own(exported) -> None:
-    import open_clip
     import PIL.Image
+    from open_clip.transform import PreprocessCfg, image_transform_v2
 
     _, _, on_torch = exported
-    preprocess = open_clip.image_transform_v2(
-        open_clip.PreprocessCfg(**on_torch.model.visual.preprocess_cfg), is_train=False
+    preprocess = image_transform_v2(
+        PreprocessCfg(**on_torch.model.visual.preprocess_cfg), is_train=False
     )
     for picture in sf.clip_samples():
         expected = preprocess(PIL.Image.fromarray(np.ascontiguousarray(picture[..., ::-1]))).numpy()

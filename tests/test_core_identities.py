@@ -97,7 +97,7 @@ def test_every_face_is_placed_once_or_counted_once(seed, people, photos, spread,
     assert everybody_once(refined, rows)
     for identity in refined.identities:
         assert len(np.unique(cache.face_file[identity])) >= least
-        assert len(sf.gate_faces(cache, identity, params.gates)[0]) == len(identity)
+        assert len(sf.gate_faces(cache, identity, params)[0]) == len(identity)
 
 
 def test_each_loss_is_counted_under_its_reason() -> None:
@@ -159,7 +159,7 @@ def test_a_gate_lets_its_limit_through_and_nothing_below(array, least, reason) -
     cache = make_cache(people=1, photos=4)
     values = np.array([least, np.nextafter(np.float32(least), 0), np.nan, least * 1.01], np.float64)
     cache = replace(cache, **{array: values})
-    rows, failed = sf.gate_faces(cache, every(cache), sf.Gates())
+    rows, failed = sf.gate_faces(cache, every(cache), sf.RefineParams())
     assert rows.tolist() == [0, 3]
     assert {name: number for name, number in failed.items() if number} == {reason: 2}
 
@@ -172,7 +172,7 @@ def test_a_face_is_counted_by_the_first_gate_it_fails() -> None:
         blur=np.float32([1, 1, 100]),
         det_score=np.float32([0.1, 0.1, 0.1]),
     )
-    rows, failed = sf.gate_faces(cache, every(cache), sf.Gates())
+    rows, failed = sf.gate_faces(cache, every(cache), sf.RefineParams())
     assert rows.tolist() == []
     assert failed == {"small": 1, "blurred": 1, "low_score": 1}
 
@@ -204,24 +204,30 @@ def test_no_face_has_no_outlier() -> None:
 
 def test_of_two_faces_in_a_photo_the_nearest_stays() -> None:
     cache = cache_of(at_angles(0, 0, 60, 5, 0), [0, 1, 2, 2, 3])
-    kept, evicted = sf.one_face_per_photo(cache, every(cache), 0.2)
-    assert (kept.tolist(), evicted.tolist()) == ([0, 1, 3, 4], [2])
+    kept = sf.one_face_per_photo(cache, every(cache), 0.2)
+    assert kept.tolist() == [0, 1, 3, 4]
+
+
+def test_nearest_means_nearest_to_the_identity_not_to_the_rows_at_hand() -> None:
+    cache = cache_of(at_angles(60, 5), [0, 0])
+    centre = cache_of(at_angles(0)).unit[0]
+    assert sf.one_face_per_photo(cache, every(cache), 0.2, centre).tolist() == [1]
 
 
 @pytest.mark.parametrize(("distance", "stays"), [(0.19, True), (0.21, False)])
 def test_a_mirror_copy_in_the_photo_may_stay(distance, stays) -> None:
     copy = 5 + degrees_apart(distance)
     cache = cache_of(at_angles(0, 0, 0, 0, 5, copy), [0, 1, 2, 3, 4, 4])
-    kept, evicted = sf.one_face_per_photo(cache, every(cache), 0.2)
-    assert (5 in kept, 5 in evicted) == (stays, not stays)
+    kept = sf.one_face_per_photo(cache, every(cache), 0.2)
+    assert (5 in kept) == stays
 
 
 def test_photos_with_one_face_lose_nothing() -> None:
     cache = cache_of(at_angles(0, 80, 160))
-    kept, evicted = sf.one_face_per_photo(cache, every(cache), 0.0)
-    assert (kept.tolist(), evicted.tolist()) == ([0, 1, 2], [])
-    kept, evicted = sf.one_face_per_photo(cache, np.zeros(0, int), 0.0)
-    assert (len(kept), len(evicted)) == (0, 0)
+    kept = sf.one_face_per_photo(cache, every(cache), 0.0)
+    assert kept.tolist() == [0, 1, 2]
+    kept = sf.one_face_per_photo(cache, np.zeros(0, int), 0.0)
+    assert len(kept) == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -232,6 +238,5 @@ def test_one_face_of_every_photo_stays_and_the_rest_is_evicted(seed, faces, phot
     cache = cache_of(
         rng.normal(size=(faces, 4)).astype(np.float32), rng.integers(photos, size=faces)
     )
-    kept, evicted = sf.one_face_per_photo(cache, every(cache), -1.0)  # nothing passes as a copy
-    assert sorted([*kept.tolist(), *evicted.tolist()]) == list(range(faces))
+    kept = sf.one_face_per_photo(cache, every(cache), -1.0)  # nothing passes as a copy
     assert sorted(cache.face_file[kept].tolist()) == np.unique(cache.face_file).tolist()

@@ -397,12 +397,25 @@ def test_a_file_moved_away_from_a_root_not_scanned_keeps_its_old_path(
     embed(tmp_path / "usb", tmp_path / "home")
     (tmp_path / "usb/anna.jpg").rename(tmp_path / "home/anna.jpg")
     no_engine()
-    code, result, _ = embed(tmp_path / "home", "--prune")
+    code, result, _ = embed(tmp_path / "home")
     assert (code, result["moved_or_gone"]) == (0, 0)
     assert paths_of(cache_path, tmp_path) == {
         "usb/anna.jpg": ["home/anna.jpg"],
         "home/cleo.jpg": [],
     }
+    code, result, _ = embed(tmp_path / "home", "--prune")  # its bytes live elsewhere
+    assert (code, result["moved_or_gone"], result["faces"]) == (0, 1, 2)
+    assert set(paths_of(cache_path, tmp_path)) == {"home/anna.jpg", "home/cleo.jpg"}
+
+
+def test_prune_takes_an_empty_root_for_an_unplugged_disk(embed, tmp_path, no_engine) -> None:
+    put(tmp_path / "usb/anna.jpg", jpeg("anna"))
+    put(tmp_path / "home/cleo.jpg", jpeg("cleo"))
+    embed(tmp_path / "usb", tmp_path / "home")
+    (tmp_path / "usb/anna.jpg").unlink()
+    no_engine()
+    code, result, _ = embed(tmp_path / "usb", tmp_path / "home", "--prune")
+    assert (code, result["moved_or_gone"], result["faces"]) == (0, 0, 2)
 
 
 def test_a_file_that_is_gone_is_kept_until_prune(embed, library, cache_path, no_engine) -> None:
@@ -483,11 +496,12 @@ def test_unreadable_files_are_retried_only_when_asked(
 ) -> None:
     put(library / "broken.jpg", b"no picture at all")
     put(library / "twin.jpg", b"no picture at all")
-    assert embed(library)[1]["unreadable"] == 1
+    assert len(embed(library)[1]["failed"]) == 1
     result = embed(library)[1]
-    assert (result["unchanged"], result["unreadable"]) == (5, 0)
+    assert (result["unchanged"], result["unreadable"], result["failed"]) == (5, 2, [])
     result = embed(library, "--retry-errors")[1]
-    assert (result["unchanged"], result["unreadable"], result["copies"]) == (3, 1, 1)
+    assert (result["unchanged"], result["unreadable"], result["copies"]) == (3, 2, 1)
+    assert len(result["failed"]) == 1
     real = sf.decode_photo  # a newer version may be able to read it
     monkeypatch.setattr(
         sf,
@@ -561,12 +575,13 @@ def test_a_damaged_avif_costs_nobody_else_anything_and_is_remembered(
     assert embed(library)[1]["unchanged"] == 4
 
 
-def test_only_unreadable_files_give_exit_code_1(embed, tmp_path) -> None:
+def test_only_unreadable_files_give_exit_code_1_every_time(embed, tmp_path) -> None:
     put(tmp_path / "photos/a.jpg", b"no picture")
     put(tmp_path / "photos/b.jpg", b"")
-    code, result, err = embed(tmp_path / "photos")
-    assert (code, result["photos"], result["unreadable"], result["faces"]) == (1, 2, 2, 0)
-    assert "Traceback" not in err
+    for run in range(2):
+        code, result, err = embed(tmp_path / "photos")
+        assert (code, result["unreadable"], result["faces"]) == (1, 2, 0), run
+        assert "Traceback" not in err
 
 
 # ---------------------------------------------------------------------------- enrich
@@ -665,7 +680,7 @@ def test_a_cache_of_another_model(embed, library, cache_path) -> None:
     cache = sf.load_cache(cache_path)
     sf.save_cache(cache_path, replace(cache, meta={**cache.meta, "model": "buffalo_l"}))
     before = cache_path.read_bytes()
-    refused(*embed(library), "buffalo_l", "--model buffalo_l or another cache")
+    refused(*embed(library), "holds faces of buffalo_l", "another cache")
     assert cache_path.read_bytes() == before
 
 
@@ -784,13 +799,71 @@ def test_a_journal_cut_in_its_first_line_holds_nobody_up(embed, library, cache_p
 
 
 def test_a_half_written_cache_of_a_killed_run_is_cleared_away(embed, library, cache_path) -> None:
-    """It may be as large as the cache; what belongs to another cache stays."""
-    own, other = (
+    """It may be as large as the cache; what another cache's run is writing stays."""
+    own, *others = (
         put(cache_path.parent / f"{sf.PART_PREFIX}1-2-{name}", b"x" * 99)
-        for name in ("lib.npz", "other.npz")
+        for name in ("lib.npz", "other.npz", "old-lib.npz")
     )
     assert embed(library)[0] == 0
-    assert other.exists() and not own.exists()
+    assert not own.exists()
+    assert [path.name for path in others if not path.exists()] == []
+
+
+def test_a_journal_cut_anywhere_costs_at_most_its_last_record(
+    embed, library, cache_path, monkeypatch
+) -> None:
+    """A power cut may tear the last line wherever it likes."""
+    put(library / "copy.jpg", jpeg("anna"))
+    journal = sf.journal_path(cache_path)
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(sf, "save_cache", no_space)
+        refused(*embed(library), "No space left")
+    whole, header = journal.read_bytes(), journal.read_bytes().index(b"\n") + 1
+    embed(library)
+    expected = paths_of(cache_path, library)
+    assert {len(more) for more in expected.values()} == {0, 1}
+    for cut in np.linspace(header, len(whole) - 1, 15).astype(int):
+        cache_path.unlink()
+        journal.write_bytes(whole[:cut])
+        complete = whole[:cut].count(b'\n{"op": "photo"') - (whole[:cut].rfind(b"\n") > header - 1)
+        before = sf.load_cache(cache_path)
+        assert before.files in (complete, complete + 1)
+        code, result, err = embed(library)
+        assert (code, result["new"]) == (0, 3 - before.files), err
+        assert paths_of(cache_path, library) == expected
+
+
+def test_who_reads_the_old_cache_while_a_new_one_is_written_goes_on(
+    embed, library, cache_path
+) -> None:
+    embed(library)
+    with open(cache_path, "rb") as reader:
+        before = cache_path.read_bytes()
+        put(library / "dora.jpg", jpeg("dora"))
+        assert embed(library)[1]["faces"] == 4
+        assert reader.read() == before != cache_path.read_bytes()
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_run_stopped_while_it_writes_the_cache_keeps_the_old_one(
+    embed, library, cache_path, no_engine, monkeypatch, moment
+) -> None:
+    embed(library)
+    before = cache_path.read_bytes()
+    put(library / "dora.jpg", jpeg("dora"))
+
+    def stop(*args) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(sf.os, moment, stop)
+        code, _, err = embed(library)
+    assert code == 130 and "run the same command again" in err
+    assert cache_path.read_bytes() == before
+    assert sf.load_cache(cache_path).faces == 4, "the journal holds the rest"
+    no_engine()
+    assert embed(library)[1]["faces"] == 4
+    assert not sf.journal_path(cache_path).exists()
 
 
 # ---------------------------------------------------------------------------- a full disk

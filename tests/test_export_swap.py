@@ -10,7 +10,7 @@ import os
 import random
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,10 +134,16 @@ def out(exported, tmp_path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "out"))
 
 
-def export(run, corpus: Corpus, out: Path, *options: object, manifest: Path | None = None,
-           warned: str | None = None) -> dict:  # fmt: skip
-    return ok(run, "export-swap", corpus.cache, manifest or corpus.manifest, out,
-              "--model", corpus.model, *EASY, *options, warned=warned)  # fmt: skip
+def export(
+    run: Callable,
+    corpus: Corpus,
+    out: Path,
+    *options: object,
+    manifest: Path | None = None,
+    **expected: object,
+) -> dict:
+    argv = ("export-swap", corpus.cache, manifest or corpus.manifest, out, "--model", corpus.model)
+    return ok(run, *argv, *EASY, *options, **expected)
 
 
 def folders(out: Path) -> list[Path]:
@@ -496,6 +502,13 @@ def test_the_operators_own_files_stay(run, corpus, out, tmp_path):
         assert [path.read_text() for path in mine] == [path.name for path in mine]
 
 
+def test_an_operators_file_whose_name_is_needed_is_put_aside(run, corpus, out):
+    (out / "faceset_001" / "faceset_001_top2.fsz").write_text("mine")
+    export(run, corpus, out, "--top-n", 2)
+    kept = [path for path in (out / "faceset_001").rglob("*_top2.fsz") if path.stat().st_size == 4]
+    assert [path.read_text() for path in kept] == ["mine"]
+
+
 def test_a_set_that_vanished_goes_to_removed(run, corpus, out, tmp_path):
     (out / "faceset_003" / "NAME.txt").write_text("Finn\n")
     before = tree(out / "faceset_003")
@@ -638,8 +651,8 @@ def test_candidates_without_any_face_set_are_grouped_among_themselves(run, corpu
     first = next(iter(corpus.facesets().values()))
     manifest = corpus.with_sets(tmp_path, [])
     raw = corpus.with_singletons(tmp_path, first[:3])
-    export(run, corpus, tmp_path / "out", "--candidates", "--raw-manifest", raw,
-           "--candidate-min-score", 0, manifest=manifest)  # fmt: skip
+    options = ("--candidates", "--raw-manifest", raw, "--candidate-min-score", 0)
+    export(run, corpus, tmp_path / "out", *options, manifest=manifest, code=1)
     assert len(list((tmp_path / "out" / "_candidates" / "new_001").iterdir())) >= 2
 
 
@@ -677,7 +690,7 @@ def test_a_photo_that_is_gone_is_left_out_with_the_reason(run, corpus, tmp_path)
 
 def test_a_set_of_which_no_face_is_left_is_not_exported(run, corpus, tmp_path):
     result = export(
-        run, corpus, tmp_path / "out", "--min-face-short", 5000, warned="no face passed"
+        run, corpus, tmp_path / "out", "--min-face-short", 5000, warned="no face passed", code=1
     )
     assert (result["facesets"], result["faces"]) == ([], 0)
     assert not list((tmp_path / "out").glob("faceset_*"))
@@ -721,7 +734,7 @@ def test_a_file_that_is_no_cache_is_refused(run, corpus, tmp_path, kind):
 
 
 def test_a_cache_of_another_model_than_asked_for_is_refused(run, corpus, tmp_path):
-    attempt(run, corpus, tmp_path / "out", "--model dlib", model="buffalo_l")
+    attempt(run, corpus, tmp_path / "out", "holds faces of dlib", model="buffalo_l")
     assert not (tmp_path / "out").exists()
 
 

@@ -182,7 +182,7 @@ def test_status_of_a_cache_counts_what_is_in_it(run, library):
             "gone_or_changed", "unreadable", "model")} == {
         "photos": 18, "faces": 18, "with_faces": 18, "copies": 0, "enriched": 0,
         "gone_or_changed": 0, "unreadable": 0, "model": "synthetic"}  # fmt: skip
-    assert status["passing_the_gates"] == 18
+    assert status["passing_default_gates"] == 18
     assert tree(library.folder) == before
 
 

@@ -506,9 +506,35 @@ def test_stop_file_ends_after_the_item_in_hand(task, tmp_path) -> None:
     assert len(results_of(files)) == 20
 
 
-def test_worker_that_ends_well_is_not_started_again(run, stand_in, few, tmp_path, caplog) -> None:
-    """Results written just before the end count before the end does."""
-    slow = STAND_IN.replace("os.execv(sys.executable, ", "import subprocess; subprocess.run(")
-    write_worker(stand_in.parent, slow)
-    embed(run, few, tmp_path / "x.npz", "--model", "dlib", "--worker", stand_in)
-    assert "starting it again" not in caplog.text
+def test_worker_that_ends_well_is_not_started_again(tmp_path, monkeypatch) -> None:
+    """The last result and the end of the worker may come between two looks at the results."""
+    script = (
+        f"#!{sys.executable}\nimport json, sys, time\ntime.sleep(0.5)\n"
+        "ids = [item['id'] for item in json.load(open(sys.argv[2]))['items']]\n"
+        "lines = [json.dumps({'schema': 1, 'id': name}) + '\\n' for name in ids]\n"
+        "open(sys.argv[3], 'a').write(''.join(lines))\n"
+    )
+    worker = tmp_path / "worker"
+    worker.write_text(script)
+    worker.chmod(0o755)
+    revived: list[str] = []
+    monkeypatch.setattr(sf.WorkerProcess, "revive", lambda self, why: revived.append(why))
+    crew = sf.Crew(sf.EngineSpec(), 1, worker=str(worker))
+    for turn in range(4):
+        items = [{"sha256": str(turn), "path": "/x"}]
+        assert len(list(sf.run_on_worker("embed", items, crew, sf.QueueFiles(tmp_path / "q")))) == 1
+    assert revived == []
+
+
+def test_nothing_left_to_do_starts_no_worker(tmp_path, monkeypatch) -> None:
+    """All results are there already: a run was killed between the last result and its end."""
+    items = [{"sha256": "0", "path": "/x"}]
+    files = sf.QueueFiles(tmp_path / "q")
+    files.folder.mkdir()
+    files.results.write_text(json.dumps({"schema": 1, "id": sf.item_id(items[0])}) + "\n")
+    started: list[object] = []
+    monkeypatch.setattr(sf.WorkerProcess, "start", started.append)
+    crew = sf.Crew(sf.EngineSpec(), 1, worker=sys.executable)
+    assert len(list(sf.run_on_worker("embed", items, crew, files))) == 1
+    assert started == []
+    assert not files.folder.exists()

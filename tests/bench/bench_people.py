@@ -117,6 +117,9 @@ def judge(args: argparse.Namespace, model: str, work: Path) -> bool:
         scores("refined", person, sets[main_faces]),
         scores("refined, large", person[large], sets[main_faces][large]),
     ])  # fmt: skip
+    for group in sf.groups_of(groups[main_faces]):
+        if len(set(person[group])) > 1:
+            print("  a person of `cluster` mixes", dict(Counter(person[group].tolist())))
     report_sets(cache, refined, main_faces, person, sets, large)
     doubles = sets_with_two_faces(cache, refined)
     bad = report_export(model, work, [path for path in args.models if path != model])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What work elsewhere costs: the queue's files per item, and a Dask cluster against one process.
+"""What work elsewhere costs: the queue's files per item, a Dask cluster, what stays on one machine.
 
     python tests/bench/bench_workers.py
     python tests/bench/bench_workers.py --items 300 --skip-cluster     # a quick look
@@ -8,6 +8,9 @@ Overhead. Milliseconds per photo with two 512-d faces and no inference: naming t
 queue.json and reading it as the worker does, a line of results written and read again, a line of
 the journal, and folding the journal into the cache. The sum is what a worker costs beyond its
 models; `direct` is the part (journal and fold) that a run in this process pays too.
+
+One machine. What does not move to a worker: listing a file, hashing a MB that is in memory
+already, and one cell of the blocked product that finds which faces belong together.
 
 Cluster. `embed` of photos of people, in this process and on two Dask worker processes of one
 thread each, in turns; `ratio` is the median per-round ratio of photos per second, above 1 the
@@ -49,6 +52,7 @@ def main() -> int:
     args = parser.parse_args()
     print(machine())
     good = overhead(args)
+    one_machine(args)
     if not args.skip_cluster:
         cluster(args)
     return 0 if good else 1
@@ -146,6 +150,40 @@ def made_result(rng: np.random.Generator) -> dict[str, Any]:
         for _ in range(2)
     ]  # fmt: skip
     return {"wh": [4000, 3000], "taken": 1.6e9, "error": "", "faces": faces, "status": 0}
+
+
+# --- one machine ------------------------------------------------------------
+
+
+def one_machine(args: argparse.Namespace) -> None:
+    """Print what scanning, hashing and comparing cost."""
+    rng = np.random.default_rng(1)
+    faces = sf.unit_rows(rng.normal(size=(4 * sf.LINK_BLOCK, DIM)).astype(np.float32))
+    runs: dict[str, list[float]] = {"scan, us per file": [], "hash, ms per MB": [],
+                                    "compare, ns per pair of faces": []}  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for at in range(args.items):
+            (root / str(at % 40)).mkdir(exist_ok=True)
+            (root / str(at % 40) / f"{at}.jpg").touch()
+        (root / "large").write_bytes(rng.bytes(64 << 20))
+        for _ in range(args.rounds):
+            start = time.perf_counter()
+            assert len(sf.scan_photos([root], [], [], sf.ScanReport())) == args.items
+            runs["scan, us per file"].append((time.perf_counter() - start) / args.items * 1e6)
+            start = time.perf_counter()
+            sf.sha256_of_file(root / "large")
+            runs["hash, ms per MB"].append((time.perf_counter() - start) / 64 / 1.048576 * 1e3)
+            start = time.perf_counter()
+            for at in range(0, len(faces), sf.LINK_BLOCK):
+                np.argwhere(faces[at : at + sf.LINK_BLOCK] @ faces.T > 0.4)
+            each = (time.perf_counter() - start) / len(faces) ** 2 * 1e9
+            runs["compare, ns per pair of faces"].append(each)
+    rows = [
+        {"step": step, "median": median(some), "fastest": min(some), "slowest": max(some)}
+        for step, some in runs.items()
+    ]
+    print_table(f"on one machine, {args.rounds} rounds", rows)
 
 
 # --- cluster ----------------------------------------------------------------
