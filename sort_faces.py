@@ -78,6 +78,8 @@ import re
 import shutil
 import signal
 import socket
+import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -123,6 +125,7 @@ NMS_IOU = 0.4  # insightface SCRFD.nms_thresh
 TILE_SCALE = 2  # a tile covers det_size x this many photo pixels
 TILE_OVERLAP = 0.25  # of a tile; a face up to a quarter tile is whole in one of them
 TILE_NESTED = 0.6  # share of a small box inside a larger one that makes it the same face
+LONGEST_PHOTO = 32  # times its width; what is longer holds no face
 PAD_RETRY = 0.5  # border added on every side, as a share of the longer edge
 
 # Grouping; the reference readme's table "Key defaults".
@@ -196,6 +199,10 @@ class SortFacesError(Exception):
 
 class PhotoError(Exception):
     """One photo cannot be used; the run goes on without it."""
+
+
+class PhotoGone(PhotoError):
+    """A photo cannot be reached now, or is no longer the same; another run may find it."""
 
 
 # ============================================================================
@@ -963,12 +970,15 @@ def numbered(prefix: str, number: int) -> str:
 # WSL sees drive E: as /mnt/e; Windows sees the WSL files as \\wsl.localhost\<distro>. Characters
 # Windows forbids in names appear there 0xF000 higher, as WSL's own file server presents them.
 
-DRIVE_MOUNT = re.compile(r"^/mnt/([a-z])(?=/|$)")
+DRIVE_MOUNT = re.compile(r"^/mnt/([a-z])(?=/|\Z)")
 WSL_SHARE = re.compile(r"^//(?:wsl\.localhost|wsl\$)/([^/]+)(/.*)?$", re.IGNORECASE)
 FORBIDDEN_UP = {ord(c): ord(c) + 0xF000 for c in '<>:"|?*\\'} | {
     c: c + 0xF000 for c in range(1, 32)
 }
 FORBIDDEN_DOWN = {high: low for low, high in FORBIDDEN_UP.items()}
+ODD_NAME = re.compile(
+    r"[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE
+)  # not in \\?\
 LONG_PATH = 248  # characters; beyond, Windows wants the \\?\ form (CreateDirectory's limit)
 
 
@@ -990,7 +1000,7 @@ def to_windows_path(path: str, distro: str) -> str:
         whole, long = f"{drive[1].upper()}:{tail or chr(92)}", "\\\\?\\"
     else:
         whole, long = f"\\wsl.localhost\\{distro}{tail}", "\\\\?\\UNC"
-    if len(whole) >= LONG_PATH:
+    if len(whole.encode("utf-16-le")) // 2 >= LONG_PATH or any(map(ODD_NAME.search, names)):
         return long + whole
     return whole if drive else "\\" + whole
 
@@ -1003,7 +1013,7 @@ def from_windows_path(path: str) -> str:
     share = WSL_SHARE.match(text)
     if share:
         text = share[2] or "/"
-    elif re.match(r"^[A-Za-z]:", text):
+    elif re.match(r"^[A-Za-z]:(/|$)", text):
         text = f"/mnt/{text[0].lower()}{text[2:].rstrip('/') if len(text) == 3 else text[2:]}"
     else:
         raise SortFacesError(f"{path}: is neither a drive nor a WSL path")
@@ -1044,6 +1054,10 @@ def writing(path: Path, sync: bool = True) -> Iterator[Path]:
             with open(part, "r+b") as stream:  # Windows syncs only what is open for writing
                 os.fsync(stream.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise SortFacesError(f"{path}: {error.strerror or error}; free some space") from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink()  # there still after an error, or where both names were one hard link
@@ -1099,6 +1113,7 @@ JSON_SHAPE: dict[str, dict[str, type]] = {  # what each kind of file must at lea
     "faceset": {"faces": list, "dropped": list, "files": list},
     "candidates": {"faces": list, "files": list},
     "duplicates": {"byte_groups": list, "visual_groups": list},
+    "names": {"names": list},
     "queue": {"task": str, "spec": dict, "items": list, "schema": int, "version": str, "run": str},
 }
 
@@ -1150,6 +1165,14 @@ def remove_unfinished(folder: Path) -> None:
         else:
             with contextlib.suppress(OSError):
                 part.unlink()
+
+
+def remove_unfinished_file(path: Path) -> None:
+    """Delete what a killed run left of one file it was writing."""
+    pattern = re.compile(re.escape(PART_PREFIX) + r"\d+-\d+-" + re.escape(path.name[-60:]))
+    for part in path.parent.iterdir():
+        if pattern.fullmatch(part.name):
+            part.unlink()
 
 
 def sha256_of_file(path: str | Path) -> str:
@@ -1210,6 +1233,9 @@ def scan_photos(
             except OSError as error:  # a dangling link, or gone since the listing
                 report.unreadable.append(f"{path}: {error.strerror}")
                 continue
+            if not stat.S_ISREG(facts.st_mode):  # a pipe would block for ever
+                report.other_files += 1
+                continue
             found[path] = FoundFile(path, facts.st_size, facts.st_mtime_ns)
     return [found[path] for path in sorted(found)]
 
@@ -1265,6 +1291,14 @@ def wanted_path(relative: str, name: str, include: Sequence[str], exclude: Seque
 # Photos
 # ============================================================================
 
+OPENCV_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # as Pillow names them
+PILLOW_FORMATS = ("DIB", "GIF", "HEIF", "AVIF")  # and no others: its PostScript runs a program
+
+PILLOW_ERRORS = (  # its plugins raise whatever a damaged file makes them stumble over
+    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError),
+    *(EOFError, RuntimeError, MemoryError, OverflowError, ZeroDivisionError, struct.error),
+)
+
 # EXIF tags (CIPA DC-008, section 4.6)
 EXIF_ORIENTATION, EXIF_IFD, EXIF_DATETIME = 0x0112, 0x8769, 0x0132  # in the first directory
 EXIF_ORIGINAL, EXIF_DIGITIZED = 0x9003, 0x9004  # in the EXIF directory
@@ -1285,14 +1319,14 @@ class Photo:
 def read_photo(path: str, sha256: str | None = None) -> Photo:
     """Read, check against its hash and decode one photo file.
 
-    Raises PhotoError with the reason when it cannot be read or is no longer the same file.
+    Raises PhotoGone when it cannot be read or is no longer the same file, else PhotoError.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise PhotoError(error.strerror or str(error)) from None
+        raise PhotoGone(error.strerror or str(error)) from None
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise PhotoError("changed while being read")
+        raise PhotoGone("changed while being read")
     return decode_photo(data, os.path.basename(path))
 
 
@@ -1311,12 +1345,15 @@ def decode_photo(data: bytes, name: str = "") -> Photo:
     header = open_with_pillow(data)
     orientation, taken = exif_facts(header)
     image = None
-    if header is None or header.format in ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF"):
+    if header is None or header.format in (*OPENCV_FORMATS, "MPO"):
+        cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         with contextlib.suppress(cv2.error):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         image = pixels_from_pillow(header)
+    elif header is not None and header.format == "TIFF":
+        orientation = 1  # OpenCV turns TIFFs whatever its flags say
     if math.isnan(taken):
         taken = date_from_name(name)
     return Photo(turn_upright(image, orientation), taken)
@@ -1329,10 +1366,10 @@ def open_with_pillow(data: bytes) -> Any:
     register_heif()
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses at twice this number
     try:
-        return PIL.Image.open(io.BytesIO(data))
+        return PIL.Image.open(io.BytesIO(data), formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
     except PIL.Image.DecompressionBombError as error:
         raise PhotoError(f"too large: {error}") from None
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, EOFError, RuntimeError):
+    except PILLOW_ERRORS:
         return None
 
 
@@ -1341,10 +1378,12 @@ def register_heif() -> None:
     """Teach Pillow HEIC and HEIF (AVIF it reads itself)."""
     import warnings
 
+    import PIL.Image
     import pillow_heif
 
     warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")  # odd EXIF, big pictures
     pillow_heif.register_heif_opener()
+    PIL.Image.init()  # a choice of formats finds only what is loaded
 
 
 def pixels_from_pillow(header: Any) -> np.ndarray:
@@ -1353,7 +1392,7 @@ def pixels_from_pillow(header: Any) -> np.ndarray:
         raise PhotoError("not a picture this tool can read")
     try:
         rgb = np.asarray(header.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError) as error:
+    except PILLOW_ERRORS as error:
         raise PhotoError(f"cannot decode: {error}") from None
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
@@ -1367,7 +1406,7 @@ def exif_facts(header: Any) -> tuple[int, float]:
         inner = exif.get_ifd(EXIF_IFD)
         orientation = exif.get(EXIF_ORIENTATION, 1)
         dates = [inner.get(EXIF_ORIGINAL), inner.get(EXIF_DIGITIZED), exif.get(EXIF_DATETIME)]
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, AttributeError):
+    except PILLOW_ERRORS:
         return 1, math.nan  # broken EXIF: common, and no reason to lose the photo
     if orientation not in range(1, 9) or header.format == "HEIF":
         orientation = 1
@@ -2246,7 +2285,8 @@ def provider_list(onnxruntime: Any, provider: str) -> list[str]:
 def model_errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
     """What onnxruntime raises for a file that is no model it can run."""
     state = onnxruntime.capi.onnxruntime_pybind11_state
-    return state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.NoSuchFile, state.NoModel
+    broken = (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument)
+    return *broken, state.Fail, state.NoSuchFile, state.NoModel
 
 
 def where_to_put(spec: EngineSpec) -> str:
@@ -2612,6 +2652,8 @@ def load_open_clip(name: str) -> tuple[Any, Any, ClipTexts]:
 
 def find_faces(engine: Engine, image: np.ndarray, passes: Passes) -> Detections:
     """Detect with the plain pass and the optional ones."""
+    if max(image.shape[:2]) > LONGEST_PHOTO * min(image.shape[:2]):
+        return NO_DETECTIONS  # a spacer, which detectors would shrink to nothing
     found = engine.detect(image)
     if passes.tiles:
         found = add_tiles(engine, image, found)
@@ -2744,6 +2786,8 @@ def embed_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
         result = {"wh": [0, 0], "taken": None, "error": "", "faces": []}
         try:
             photos[at] = read_photo(item["path"], item["sha256"])
+        except PhotoGone as error:  # hashed a moment ago: says nothing of its bytes
+            result = {"failed": str(error)}
         except PhotoError as error:
             result |= {"status": STATUS_UNREADABLE, "error": str(error)}
         results.append(result)
@@ -2994,18 +3038,22 @@ def run_on_worker(
             yield waiting.pop(result["id"]), result
     for name, error in write_queue(task, run, waiting, crew, files):
         yield waiting.pop(name), {"failed": error}
-    worker = WorkerProcess(crew, files)
+    worker = WorkerProcess(crew, files) if waiting else None
     try:
         while waiting:
+            ended = worker.process.poll()  # asked first: its last results may be on their way
             fresh = False
             for result in tail.read():
                 if result["id"] in waiting:
                     fresh = True
                     yield waiting.pop(result["id"]), result
-            if waiting:
-                worker.watch(fresh)
+            if fresh:
+                worker.progressed()
+            elif waiting:
+                worker.watch(ended)
     finally:
-        worker.close()
+        if worker is not None:
+            worker.close()
     shutil.rmtree(files.folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         files.folder.parent.rmdir()  # unless another queue waits there
@@ -3061,20 +3109,19 @@ class WorkerProcess:
             ) from None
         self.seen, self.heard = b"", time.monotonic()
 
-    def watch(self, progressed: bool) -> None:
-        """Called while results are awaited: wait a little, see to it that somebody works."""
-        if progressed:
-            self.deaths, self.heard = 0, time.monotonic()
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(WORKER_POLL)
-        code = self.process.poll()
-        if code is None:
+    def progressed(self) -> None:
+        self.deaths, self.heard = 0, time.monotonic()
+
+    def watch(self, ended: int | None) -> None:
+        """Called while results are awaited, with the exit code of a worker that has ended."""
+        if ended is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(WORKER_POLL)
             self.check_pulse()
-        elif code == EXIT_USAGE:
+        elif ended == EXIT_USAGE:
             raise SortFacesError(f"--worker: {self.last_words()}")
         else:
-            self.revive(f"ended with code {code}")
+            self.revive(f"ended with code {ended}")
 
     def check_pulse(self) -> None:
         """Kill a worker that neither beats nor delivers."""
@@ -3304,6 +3351,7 @@ class TreePlan:
     place: list[Placement]  # new or changed files
     move: list[tuple[str, Placement]]  # (present dst, new place) of files already in the tree
     stale: list[tuple[str, bool]]  # (dst no longer wanted, whether its bytes exist elsewhere)
+    aside: list[str]  # dst about to be replaced whose bytes exist nowhere else
     missing: list[str]  # wanted, but no file with these bytes is left
     kept: int  # already in place
 
@@ -3350,14 +3398,14 @@ class Library:
         wanted: dict[str, int] = {}
         for row in files:
             wanted.update((path, row) for path in self.cache.paths[row])
-        names = {path: safe_dst_name(path) for path in wanted}
-        shared = Counter(name.casefold() for name in names.values())  # NTFS folds case
         result = []
+        taken: set[str] = set()
         for path, row in wanted.items():
-            name = names[path]
-            if shared[name.casefold()] > 1:
+            name = safe_dst_name(path)
+            if name.casefold() in taken:  # NTFS folds case; the older file keeps the plain name
                 stem, suffix = os.path.splitext(name)
                 name = f"{stem}-{path_mark(path)}{suffix}"
+            taken.add(name.casefold())
             sha, size, _ = self.facts[path]
             source = path if self.unchanged(path) else self.live_path(row)
             result.append(Placement(f"{folder}/{name}", sha, size, source))
@@ -3400,7 +3448,9 @@ def plan_tree(
     moved = {dst for dst, _ in move}
     gone = [dst for dst in stale if dst not in moved and os.path.lexists(out / dst)]
     left = [(dst, library.holds(stale[dst])) for dst in gone]
-    return TreePlan(place, move, left, missing, kept)
+    replaced = [item.dst for item in place if item.dst in owned and os.path.lexists(out / item.dst)]
+    aside = [dst for dst in replaced if not library.holds(owned[dst])]
+    return TreePlan(place, move, left, aside, missing, kept)
 
 
 def is_placed(path: Path, item: Placement, owned_sha256: str | None) -> bool:
@@ -3412,6 +3462,8 @@ def is_placed(path: Path, item: Placement, owned_sha256: str | None) -> bool:
 
 def apply_tree(out: Path, plan: TreePlan, link: str) -> None:
     """Carry out a plan: move, place, then take away what is stale."""
+    for dst in plan.aside:
+        set_aside(out, dst)
     for dst, item in plan.move:
         (out / item.dst).parent.mkdir(parents=True, exist_ok=True)
         os.rename(out / dst, out / item.dst)
@@ -3422,9 +3474,6 @@ def apply_tree(out: Path, plan: TreePlan, link: str) -> None:
             (out / dst).unlink()
         else:
             set_aside(out, dst)
-    for folder in {(out / dst).parent for dst, _ in plan.stale + plan.move}:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # only if empty
 
 
 def place_file(source: Path, target: Path, link: str) -> None:
@@ -3492,14 +3541,20 @@ def write_tree(
         plan = plan_tree(library, out, wanted, owned, listed if keep_stale else ())
         if keep_stale:
             placed = {**{dst: owned[dst] for dst in listed}, **placed}
-        manifest = {**manifest, "placed": placed}
+        for dst in plan.missing:
+            log.warning("%s: the photo is gone and cannot be placed", dst)
+            del placed[dst]
+        for entry in manifest.get("facesets", []):
+            entry["images"] = [dst for dst in entry["images"] if dst in placed]
+        manifest = {**manifest, "placed": dict(sorted(placed.items()))}
         pending = out / f"{manifest_name}.pending"
         write_json(pending, manifest)
         apply_tree(out, plan, tree.link)
         write_json(out / manifest_name, manifest)
+        for folder in {PurePosixPath(dst).parent for dst in owned}:
+            with contextlib.suppress(OSError):
+                (out / folder).rmdir()  # only if nothing is left in it
         pending.unlink()
-    for dst in plan.missing:
-        log.warning("%s: the photo is gone and cannot be placed", dst)
     return plan
 
 
@@ -3524,7 +3579,14 @@ def make_folder(path: Path) -> None:
         raise SortFacesError(f"{path}: no permission to write; choose another folder")
 
 
-def check_output(out: Path, roots: Sequence[str], manifest_name: str) -> None:
+MANIFEST_NAMES = {
+    "raw": "manifest.json",
+    "refined": "refine_manifest.json",
+    "swap": "manifest.json",
+}
+
+
+def check_output(out: Path, roots: Sequence[str], kind: str) -> None:
     """Refuse an output that lies among the photos or would mix with files that are not ours."""
     real = out.resolve()
     for root in roots:
@@ -3534,7 +3596,12 @@ def check_output(out: Path, roots: Sequence[str], manifest_name: str) -> None:
             )
     if out.exists() and not out.is_dir():
         raise SortFacesError(f"{out}: is a file; name a folder")
-    ours = {LOCK_NAME, manifest_name, f"{manifest_name}.pending"}
+    manifest = out / MANIFEST_NAMES[kind]
+    if manifest.exists() and not read_own(manifest, kind):
+        raise SortFacesError(
+            f"{manifest}: is no {kind} manifest of {TOOL}; move it away or choose another folder"
+        )
+    ours = {LOCK_NAME, manifest.name, f"{manifest.name}.pending"}
     if out.is_dir():
         names = set(os.listdir(out))
         if names and not names & ours:
@@ -3564,6 +3631,10 @@ def load_manifest(path: Path, kind: str, cache: FaceCache) -> dict[str, Any]:
             f"{path}: made with {manifest.get('model')}, the cache with {cache.meta['model']}; "
             "run the earlier steps again with this cache"
         )
+    groups = [*manifest.get("persons", []), *manifest.get("facesets", [])]
+    faces = [face for entry in groups for face in entry["faces"]]
+    if faces and not any(face in cache.row_of_face for face in faces):
+        raise SortFacesError(f"{path}: speaks of none of this cache's faces; name its own cache")
     if manifest.get("rescans", 0) != cache.meta.get("rescans", 0):
         raise SortFacesError(
             f"{path}: since it was written a rescan has numbered faces anew; "
@@ -4120,8 +4191,7 @@ def embed_library(options: EmbedOptions) -> dict[str, Any]:
         _ = options.crew.facts  # nothing is written before the models are known to work
     make_folder(options.cache.absolute().parent)
     with locked_cache(options.cache):
-        for part in options.cache.absolute().parent.glob(f"{PART_PREFIX}*-{options.cache.name}"):
-            part.unlink()  # a cache that was being written when its run was killed
+        remove_unfinished_file(options.cache.absolute())
         run = EmbedRun(options, roots, files)
         run.execute()
         cache = run.finish()
@@ -4255,8 +4325,6 @@ class EmbedRun:
             return
         if result["status"] == STATUS_UNREADABLE:
             self.fail(item["path"], result["error"])
-            if result["error"].startswith("changed"):
-                return  # its hash is no longer its own; the next run sees it anew
         facts = {key: item[key] for key in ("path", "sha256", "size", "mtime_ns")}
         facts |= {key: result[key] for key in ("wh", "taken", "status", "error", "faces")}
         self.journal.append("photo", passes=self.options.passes_label(), **facts)
@@ -4444,7 +4512,7 @@ def cluster_library(
 ) -> dict[str, Any]:
     """Cluster every face of a cache and write the raw tree; returns the counts."""
     cache = load_cache(cache_path)
-    check_output(out, cache.meta["roots"], "manifest.json")
+    check_output(out, cache.meta["roots"], "raw")
     threshold = chosen(threshold, cache, "cluster")
     groups = groups_of(average_linkage(cache.unit, threshold))
     persons = {
@@ -4515,7 +4583,7 @@ def refine_library(
 ) -> dict[str, Any]:
     """Refine every face of a cache and write the face sets; returns the counts."""
     cache = load_cache(cache_path)
-    check_output(out, cache.meta["roots"], "refine_manifest.json")
+    check_output(out, cache.meta["roots"], "refined")
     params = params_for(cache)
     refined = refine_identities(cache, np.arange(cache.faces), params)
     facesets = {
@@ -4838,6 +4906,7 @@ class ExportRun:
     ) -> None:
         self.library, self.out, self.params, self.crew = library, out, params, crew
         self.cache = cache = library.cache
+        self.planned: set[str] = set()  # faces of all sets of this export
         self.terms = cached_quality_terms(cache)  # (n, 5)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
         self.head = manifest_head("faceset", library, params)
@@ -4881,7 +4950,7 @@ def export_library(
     cache = load_cache(cache_path)
     refined = load_manifest(refined_path, "refined", cache)
     raw = load_manifest(raw_path, "raw", cache) if raw_path is not None else None
-    check_output(out, cache.meta["roots"], "manifest.json")
+    check_output(out, cache.meta["roots"], "swap")
     params = params_for(cache)
     crew.spec = with_cache_model(crew.spec, cache)
     check_model(cache, cache_path, crew.spec)
@@ -5044,6 +5113,7 @@ def write_corpus(
     files = {int(file) for plan in plans for file in run.cache.face_file[plan.rows]}
     if files and not any(run.library.live_path(file) for file in files):
         raise SortFacesError(f"{out}: none of the photos is there; mount their disk and run again")
+    run.planned = {face for plan in plans for face in face_names(run.cache, plan.rows)}
     recover_folders(out)
     remove_unfinished(out)
     master = load_master(out)
@@ -5084,6 +5154,7 @@ def write_corpus(
         ],
     }
     write_json(out / "manifest.json", master)
+    (out / NAMES_PENDING).unlink()
     table = [
         {key: entry[key] for key in ("id", "name", "face_count", "left_out", "best", "bundle")}
         for entry in entries
@@ -5093,6 +5164,7 @@ def write_corpus(
 
 PHOTO_GONE = "photo gone or changed since embed"
 UNNAMED = "unnamed"
+NAMES_PENDING = "names.pending"  # operator's names while an export replaces the sets
 YOURS = "_yours"  # files of others whose names a face set needs for itself
 FOLDER_OLD = ".sort_faces-old-"  # the face set a new one is about to replace
 
@@ -5103,34 +5175,44 @@ def load_master(out: Path) -> dict[str, Any]:
 
 
 def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) -> dict[str, str]:
-    """What the operator wrote into NAME.txt, given to the new face set that shares most faces."""
-    named = []
-    for path in [
-        *sorted(out.glob("faceset_*/NAME.txt")),
-        *sorted(out.glob(f"{REMOVED_FOLDER}/faceset_*/NAME.txt")),
-    ]:
-        manifest = read_own(path.parent / "manifest.json", "faceset")
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
-        if manifest and text and text != UNNAMED:
-            faces = {face["face"] for face in manifest["faces"] + manifest["dropped"]}
-            named.append((faces, text, path))
-    names: dict[str, str] = {}
+    """What the operator wrote into NAME.txt, given to the new face set that shares most faces.
+
+    All names are noted in NAMES_PENDING until the export is done: a run killed while numbers
+    change must not lose the name of a set that is replaced already.
+    """
+    notes = read_own(out / NAMES_PENDING, "names").get("names", [])
+    folders = [*sorted(out.glob("faceset_*")), *sorted(out.glob(f"{REMOVED_FOLDER}/faceset_*"))]
+    for folder in folders:
+        manifest = read_own(folder / "manifest.json", "faceset")
+        text = read_name(folder)
+        if manifest and text != UNNAMED:
+            faces = sorted(face["face"] for face in manifest["faces"] + manifest["dropped"])
+            notes.append({"name": text, "faces": faces, "removed": folder.parent != out})
+    write_json(out / NAMES_PENDING, {"tool": TOOL, "kind": "names", "names": notes})
     sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
-    pairs = [
-        (len(faces & own), at, name)
-        for at, (faces, _, _) in enumerate(named)
+    shared = (
+        (len(own.intersection(note["faces"])), at, name)
+        for at, note in enumerate(notes)
         for name, own in sets.items()
-        if faces & own
-    ]
-    used = set()
-    for _, at, name in sorted(pairs, reverse=True):
-        if at not in used and name not in names:
-            used.add(at)
-            names[name] = named[at][1]
-    for at, (_, text, path) in enumerate(named):
-        if at not in used and path.parent.parent == out:
-            log.warning("the name %r fits no face set any more", text)
+    )
+    names: dict[str, str] = {}
+    used: set[str] = set()
+    for size, at, name in sorted(shared, key=lambda pair: (-pair[0], pair[1], pair[2])):
+        text = notes[at]["name"]
+        if size and text not in used and name not in names:
+            used.add(text)
+            names[name] = text
+    for text in {note["name"] for note in notes if not note["removed"]} - used:
+        log.warning("the name %r fits no face set any more", text)
     return names
+
+
+def read_name(folder: Path) -> str:
+    """The operator's name of a face set, UNNAMED if there is none."""
+    with contextlib.suppress(OSError):
+        text = (folder / "NAME.txt").read_text(encoding="utf-8-sig", errors="replace").strip()
+        return text or UNNAMED
+    return UNNAMED
 
 
 def write_faceset(
@@ -5173,12 +5255,7 @@ def write_faceset(
         "dropped": dropped,
     }
     write_json(stage / "manifest.json", manifest)
-    lost = {face["face"] for face in dropped if face["reason"] == PHOTO_GONE}
-    old = read_own(run.out / plan.name / "manifest.json", "faceset").get("faces", [])
-    if any(face.get("face") in lost for face in old):
-        log.warning("%s: photos are gone, the old crops move to %s", plan.name, REMOVED_FOLDER)
-        carry_over(run.out / plan.name, stage)
-        set_aside(run.out, plan.name)
+    make_way(run.out, plan.name, run.planned, dropped)
     swap_folder(stage, run.out / plan.name)
     return {
         "id": plan.name,
@@ -5190,6 +5267,19 @@ def write_faceset(
         "full_bundle": f"{plan.name}/{bundles[1]}",
         "faces": [face["face"] for face in faces],
     }
+
+
+def make_way(out: Path, name: str, planned: set[str], dropped: Sequence[dict[str, Any]]) -> None:
+    """Set aside the old face set where replacing it would lose something.
+
+    That is crops of photos that are gone, or an identity none of whose faces is planned any more.
+    """
+    manifest = read_own(out / name / "manifest.json", "faceset")
+    old = {face.get("face") for face in manifest.get("faces", [])}
+    lost = {face["face"] for face in dropped if face["reason"] == PHOTO_GONE}
+    if old and (old & lost or not old & planned):
+        log.info("%s: moved to %s, it holds what cannot be made again", name, REMOVED_FOLDER)
+        set_aside(out, name)
 
 
 def face_entry(run: ExportRun, crop: Crop, distance: float, because: str) -> dict[str, Any]:
@@ -5512,13 +5602,13 @@ def run_chain(
 ) -> dict[str, Any]:
     """Run every photo step over one cache; returns what the closing table shows."""
     roots = source_roots(sources)
-    for kind, folder in RUN_TREES.items():
-        name = "refine_manifest.json" if kind == "refined" else "manifest.json"
-        check_output(out / folder, [str(root.resolve()) for root in roots], name)
-    tree = TreeOptions(args.link)
     export_args = argparse.Namespace(
         **{**vars(args), "outlier_threshold": args.export_outlier_threshold}
     )
+    export = export_params(export_args)  # useless weights show before the long work
+    for kind, folder in RUN_TREES.items():
+        check_output(out / folder, [str(root.resolve()) for root in roots], kind)
+    tree = TreeOptions(args.link)
     steps: list[tuple[str, Callable[[], dict[str, Any]]]] = [
         ("embed", lambda: embed_library(embed_options(args, sources, cache, True))),
         ("enrich", lambda: enrich_library(cache, crew_of(args, True), False)),
@@ -5535,7 +5625,7 @@ def run_chain(
                 out / RUN_TREES["refined"] / "refine_manifest.json",
                 out / RUN_TREES["raw"] / "manifest.json",
                 out / RUN_TREES["swap"],
-                export_params(export_args),
+                export,
                 crew_of(args, False),
                 False,
             ),
@@ -5958,11 +6048,13 @@ class WorkerRun:
         self.todo = {item["id"]: item for item in queue["items"] if item["id"] not in done}
         self.beaten = -math.inf
         loaded = threading.Event()
-        threading.Thread(target=self.beat_until, args=(loaded,), daemon=True).start()
+        pulse = threading.Thread(target=self.beat_until, args=(loaded,), daemon=True)
+        pulse.start()
         try:
             self.engine = load_models(EngineSpec(**queue["spec"]), args.threads)
         finally:
             loaded.set()
+            pulse.join()
 
     def execute(self) -> int:
         """Do what is left of the queue; returns the exit code."""
@@ -5984,7 +6076,8 @@ class WorkerRun:
             return EXIT_OK
         finally:
             self.results.close()
-            self.beat([], state="stopped")
+            if not self.unwanted():  # else the heartbeat is another worker's
+                self.beat([], state="stopped")
 
     def beat_until(self, loaded: threading.Event) -> None:
         """Keep the heart beating while models load, which may take minutes."""

@@ -163,6 +163,14 @@ def test_different_names_stay_different(one: str, other: str) -> None:
 # --- distribution -----------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def ask_again():
+    """The name is asked for once a run."""
+    sf.distro_name.cache_clear()
+    yield
+    sf.distro_name.cache_clear()
+
+
 def put_wslpath(folder, monkeypatch, script: str) -> None:
     program = folder / "wslpath"
     program.write_text(f"#!/bin/sh\n{script}\n")

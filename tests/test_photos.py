@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import math
 import os
 import random
 import zlib
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -253,6 +256,30 @@ def test_flipped_bytes_never_raise_anything_but_photo_error(kind) -> None:
         assert image.ndim == 3 and image.shape[2] == 3
 
     flip()
+
+
+def retyped(tiff: bytes) -> Iterator[bytes]:
+    """Every variant of a TIFF (or EXIF block) in which one tag has another type or count."""
+    order = "big" if tiff.startswith(b"MM") else "little"
+    first = int.from_bytes(tiff[4:8], order)
+    for entry in range(int.from_bytes(tiff[first : first + 2], order)):
+        at = first + 2 + 12 * entry + 2
+        for kind, count in itertools.product(range(14), (0, 1, 2)):
+            new = kind.to_bytes(2, order) + count.to_bytes(4, order)
+            yield tiff[:at] + new + tiff[at + 6 :]
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_tags_of_the_wrong_type_never_raise_anything_but_photo_error(kind) -> None:
+    jpeg, exif = FORMATS["jpeg"](), exif_block(6, changed="2019:05:12 14:23:12")
+    for tiff in retyped(FORMATS["tiff"]() if kind == "TIFF" else exif[6:]):
+        if kind == "JPEG":
+            block = b"Exif\0\0" + tiff
+            data = jpeg[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
+            sf.decode_photo(data)  # whatever the EXIF says, the photo is there
+        else:
+            with contextlib.suppress(sf.PhotoError):
+                sf.decode_photo(tiff)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for ghostscript")

@@ -49,6 +49,7 @@ os.execv(sys.executable, [sys.executable, script, mapped, results, *sys.argv[4:]
 def stand_in(tmp_path_factory, monkeypatch) -> Path:
     """A worker that speaks Windows paths, and a distribution for it."""
     monkeypatch.setenv("WSL_DISTRO_NAME", "Test")
+    sf.distro_name.cache_clear()
     return write_worker(tmp_path_factory.mktemp("worker"), STAND_IN)
 
 
@@ -228,9 +229,16 @@ def test_killed_embed_uses_what_the_worker_had_done(
     if orphan == "has finished":
         assert np.count_nonzero(after.file_taken == 86400.0) > after.files // 2
     assert not sf.queue_folder(cache).exists()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(worker, 0)
-        assert Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z"  # an orphan nobody reaps
+    limit = time.monotonic() + START_UP
+    while is_alive(worker):
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+
+
+def is_alive(process: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"  # nobody reaps an orphan
+    return False
 
 
 # --- bad input --------------------------------------------------------------
@@ -250,6 +258,7 @@ def test_no_such_worker(run, few, tmp_path) -> None:
 
 def test_no_distribution(run, stand_in, few, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("WSL_DISTRO_NAME")
+    sf.distro_name.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     fails(run, few, tmp_path / "x.npz", stand_in, "WSL_DISTRO_NAME")
 
@@ -356,7 +365,8 @@ def queue_of(folder: Path, numbers: list[int], **head: object) -> sf.QueueFiles:
     items = [{"n": n, "id": f"id{n}"} for n in numbers]
     good = {"tool": sf.TOOL, "kind": "queue", "schema": sf.QUEUE_SCHEMA, "version": sf.VERSION,
             "task": "double", "spec": {}, "items": items}  # fmt: skip
-    sf.write_json(files.queue, {**good, **head})
+    sf.write_json(files.queue, {**good, "run": "this one", **head})
+    files.run.write_text("this one")
     return files
 
 
@@ -366,7 +376,7 @@ def work(files: sf.QueueFiles, *options: object) -> int:
 
 
 def results_of(files: sf.QueueFiles) -> dict[str, dict]:
-    results = sf.ResultTail(files.results).read()
+    results = list(sf.ResultTail(files.results).read())
     assert len({result["id"] for result in results}) == len(results)
     return {result.pop("id"): result for result in results}
 
@@ -495,13 +505,19 @@ def test_deadly_item_is_given_up(task, tmp_path, before: int) -> None:
     assert ([1] in task.calls) is (before == 1)
 
 
-def test_stop_file_ends_after_the_item_in_hand(task, tmp_path) -> None:
+@pytest.mark.parametrize("how", ["stop file", "another run"])
+def test_worker_that_is_unwanted_ends_after_the_item_in_hand(task, tmp_path, how: str) -> None:
     files = queue_of(tmp_path, list(range(20, 40)))
-    files.stop.touch()
+    if how == "stop file":
+        files.stop.touch()
+    else:
+        files.run.write_text("another one")
     assert work(files) == 130
-    assert 1 <= len(results_of(files)) < 5
+    assert len(results_of(files)) < 3
+    assert len(task.calls) < 6
     assert files.state()["state"] == "stopped"
-    files.stop.unlink()
+    files.stop.unlink(missing_ok=True)
+    files.run.write_text("this one")
     assert work(files) == 0
     assert len(results_of(files)) == 20
 
@@ -533,7 +549,7 @@ def test_nothing_left_to_do_starts_no_worker(tmp_path, monkeypatch) -> None:
     files.folder.mkdir()
     files.results.write_text(json.dumps({"schema": 1, "id": sf.item_id(items[0])}) + "\n")
     started: list[object] = []
-    monkeypatch.setattr(sf.WorkerProcess, "start", started.append)
+    monkeypatch.setattr(sf.WorkerProcess, "start", lambda self: started.append(self))
     crew = sf.Crew(sf.EngineSpec(), 1, worker=sys.executable)
     assert len(list(sf.run_on_worker("embed", items, crew, files))) == 1
     assert started == []

@@ -54,7 +54,7 @@ step() {
     shift
     echo "=== $(date '+%F %T') $name: begin"
     local started=$SECONDS code=0
-    "$PYTHON" "$here/sort_faces.py" "$name" "$@" || code=$?
+    "$PYTHON" "$here/sort_faces.py" "$name" "$@" 9>&- || code=$? # 9: the lock is the chain's alone
     echo "=== $(date '+%F %T') $name: exit $code after $((SECONDS - started)) s"
     return "$code"
 }

@@ -4,7 +4,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 logs=${SORT_FACES_LOGS:-$here/work/logs}
-log=${1:-$(find "$logs" -name 'photo_pipeline-*.log' 2>/dev/null | sort | tail -n 1)}
+log=${1:-$({ find "$logs" -name 'photo_pipeline-*.log' 2>/dev/null || true; } | sort | tail -n 1)}
 if [ -z "$log" ] || [ ! -f "$log" ]; then
     echo "status: no log of a photo chain in $logs" >&2
     exit 2

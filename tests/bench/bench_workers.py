@@ -107,7 +107,7 @@ def pieces(number: int, seed: int) -> tuple[dict[str, float], dict[str, int]]:
         files.folder.mkdir()
         cache = Path(folder) / "x.npz"
         waiting = timed("item id", lambda: {sf.item_id(item): item for item in items})
-        timed("write queue", lambda: sf.write_queue("embed", waiting, crew, files))
+        timed("write queue", lambda: sf.write_queue("embed", "run", waiting, crew, files))
         timed("read queue", lambda: sf.read_json(files.queue, "queue"))
         named = [
             {"schema": sf.RECORD_SCHEMA, "id": name, **result}
@@ -116,7 +116,7 @@ def pieces(number: int, seed: int) -> tuple[dict[str, float], dict[str, int]]:
         lines = sf.AppendOnly(files.results)
         timed("results line", lambda: [lines.append(record) for record in named])
         lines.close()
-        read = timed("read results", sf.ResultTail(files.results).read)
+        read = timed("read results", lambda: list(sf.ResultTail(files.results).read()))
         assert len(read) == number
         meta = {"schema": 1, "model": "x", "recognizer": "f" * 16, "dim": DIM, "roots": []}
         journal = sf.Journal(cache, meta)
