@@ -1039,6 +1039,9 @@ def distro_name() -> str:
 # ============================================================================
 
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # raised by writes, which name no file
+
+
 @contextlib.contextmanager
 def writing(path: Path, sync: bool = True) -> Iterator[Path]:
     """Write a file so that a reader sees the old one or the whole new one, never a part.
@@ -1055,7 +1058,7 @@ def writing(path: Path, sync: bool = True) -> Iterator[Path]:
                 os.fsync(stream.fileno())
         os.replace(part, path)
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None or error.errno not in NO_SPACE:
             raise
         raise SortFacesError(f"{path}: {error.strerror or error}; free some space") from None
     finally:
@@ -3236,7 +3239,8 @@ def connect_cluster(address: str) -> tuple[Any, Any, Any]:
     if not client.nthreads():
         client.close()
         raise SortFacesError(f"--cluster {address}: no workers; start `dask worker {address}`")
-    client.upload_file(__file__)
+    upload = distributed.diagnostics.plugin.UploadFile(__file__)  # to workers, not the scheduler
+    client.register_plugin(upload)
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     return client, importlib.import_module(Path(__file__).stem), distributed
 
@@ -6076,7 +6080,7 @@ class WorkerRun:
             return EXIT_OK
         finally:
             self.results.close()
-            if not self.unwanted():  # else the heartbeat is another worker's
+            if not self.superseded():  # else the heartbeat is another worker's
                 self.beat([], state="stopped")
 
     def beat_until(self, loaded: threading.Event) -> None:
@@ -6086,8 +6090,11 @@ class WorkerRun:
 
     def unwanted(self) -> bool:
         """Whether to stop: asked to, or another run has taken the queue over."""
+        return self.files.stop.exists() or self.superseded()
+
+    def superseded(self) -> bool:
         try:
-            return self.files.stop.exists() or self.files.run.read_text() != self.run
+            return self.files.run.read_text() != self.run
         except FileNotFoundError:
             return True
         except OSError:  # being replaced at this moment

@@ -42,6 +42,10 @@ FLUSH_EVERY = 50  # photos; the plain loop
 MIN_COSINE = 0.999
 SAME_BOX = 0.9  # IoU
 APPENDS = 300
+MADE_META = {
+    "schema": sf.CACHE_SCHEMA, "tool": sf.TOOL, "version": sf.VERSION, "model": "made",
+    "recognizer": "0" * 16, "dim": 512, "det_size": 640, "det_threshold": 0.5, "roots": ["/p"],
+}  # fmt: skip
 
 
 def main() -> int:
@@ -234,23 +238,21 @@ def same_faces(ours: dict, plain: dict) -> bool:
 
 def flush(args: argparse.Namespace) -> None:
     """Print what one append costs beside caches of growing size."""
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for faces in args.caches:
-            path = Path(folder) / f"{faces}.npz"
+        paths = [Path(folder) / f"{faces}.npz" for faces in args.caches]
+        saving = [time_save(path, made_cache(faces))
+                  for path, faces in zip(paths, args.caches, strict=True)]  # fmt: skip
+        appends = time_appends(paths)
+        rows = []
+        for at, faces in enumerate(args.caches):
             cache = made_cache(faces)
-            start = time.perf_counter()
-            sf.save_cache(path, cache)
-            saving = time.perf_counter() - start
-            first, usual = time_appends(path, cache.meta)
             whole = median([time_savez(Path(folder) / "plain.npz", cache) for _ in range(3)])
-            each = whole / FLUSH_EVERY
+            usual, each = median(appends[at][1:]), whole / FLUSH_EVERY
             rows.append({
-                "cached faces": faces, "append us": usual * 1e6, "first us": first * 1e6,
+                "cached faces": faces, "append us": usual * 1e6, "first us": appends[at][0] * 1e6,
                 "savez us": whole * 1e6, "savez/50 us": each * 1e6, "ratio": each / usual,
-                "save_cache s": saving,
+                "save_cache s": saving[at],
             })  # fmt: skip
-            path.unlink()
     print_table(f"one flush, median of {APPENDS} appends and 3 savez", rows)
     slope = rows[-1]["append us"] / rows[0]["append us"]
     print(f"  append at {args.caches[-1]} faces over {args.caches[0]}: {slope:.2f} (flat is 1)")
@@ -260,12 +262,8 @@ def made_cache(faces: int) -> sf.FaceCache:
     """A cache of made faces, two a photo."""
     rng = np.random.default_rng(0)
     photos = faces // 2
-    meta = {
-        "schema": sf.CACHE_SCHEMA, "tool": sf.TOOL, "version": sf.VERSION, "model": "made",
-        "recognizer": "0" * 16, "dim": 512, "det_size": 640, "det_threshold": 0.5, "roots": ["/p"],
-    }  # fmt: skip
-    records = {f"{at:064x}": photo_record(at, rng) for at in range(min(photos, 1000))}
-    few = sf.fold_records(sf.empty_cache(meta), [{"op": "photo", **r} for r in records.values()])
+    records = [{"op": "photo", **photo_record(at, rng)} for at in range(min(photos, 1000))]
+    few = sf.fold_records(sf.empty_cache(MADE_META), records)
     pick = np.arange(photos) % few.files
     names = [item.name for item in fields(sf.FaceCache)]
     arrays = {name: getattr(few, name)[pick] for name in names if name.startswith("file_")}
@@ -275,7 +273,7 @@ def made_cache(faces: int) -> sf.FaceCache:
     arrays |= {name: getattr(few, name)[pick] for name in sf.FACE_ARRAYS}
     arrays["face_file"] = np.repeat(np.arange(photos, dtype=np.int32), 2)
     empty = {name: getattr(few, name) for name in names if name.startswith("alias_")}
-    return sf.FaceCache(meta=meta, **arrays, **empty)
+    return sf.FaceCache(meta=MADE_META, **arrays, **empty)
 
 
 def photo_record(at: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -292,19 +290,28 @@ def photo_record(at: int, rng: np.random.Generator) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def time_appends(path: Path, meta: dict[str, Any]) -> tuple[float, float]:
-    """Seconds of the first and of a usual append beside a cache."""
+def time_appends(paths: list[Path]) -> list[list[float]]:
+    """Seconds of each append beside each cache, the caches taking turns."""
     rng = np.random.default_rng(1)
-    records = [photo_record(10**6 + at, rng) for at in range(APPENDS + 1)]
-    journal = sf.Journal(path, meta)
-    times = []
-    for record in records:
-        start = time.perf_counter()
-        journal.append("photo", **record)
-        times.append(time.perf_counter() - start)
-    journal.close()
-    sf.journal_path(path).unlink()
-    return times[0], median(times[1:])
+    os.sync()  # what was just saved is not to be written back meanwhile
+    journals = [sf.Journal(path, MADE_META) for path in paths]
+    times: list[list[float]] = [[] for _ in paths]
+    for number in range(APPENDS + 1):
+        record = photo_record(10**6 + number, rng)
+        for journal, own in zip(journals, times, strict=True):
+            start = time.perf_counter()
+            journal.append("photo", **record)
+            own.append(time.perf_counter() - start)
+    for journal in journals:
+        journal.close()
+    return times
+
+
+def time_save(path: Path, cache: sf.FaceCache) -> float:
+    """Seconds of sf.save_cache."""
+    start = time.perf_counter()
+    sf.save_cache(path, cache)
+    return time.perf_counter() - start
 
 
 def time_savez(path: Path, cache: sf.FaceCache) -> float:
