@@ -173,6 +173,7 @@ DENSE_COMPONENT = 3000  # rows up to which a component's distances are held at o
 LSH_BRUTE_FORCE = 4096  # rows up to which all pairs are compared
 LSH_WIDEST = 0.2  # cosine distance; beyond, hyperplanes would need more tables than they save
 DUPLICATE_SLACK = 1e-6  # rounding: a row's product with itself may be 0.9999999
+LSH_BUCKET = 64  # rows; larger buckets are compared by one matrix product
 LSH_MISS = 1e-4  # chance that a pair exactly at the distance shares no bucket
 
 # Writing.
@@ -649,7 +650,13 @@ def hyperplane_candidates(
         codes = ((unit @ planes) > 0) @ weights  # (n,)
         order = np.argsort(codes, kind="stable")
         codes = codes[order]
-        for step in range(1, len(unit)):
+        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
+        for at in np.flatnonzero(np.diff(edges) > LSH_BUCKET):  # a burst: products beat many steps
+            rows = order[edges[at] : edges[at + 1]]
+            for block in np.array_split(rows, math.ceil(len(rows) / LINK_BLOCK)):
+                left, right = np.nonzero(unit[block] @ unit[rows].T >= 1.0 - max_distance)
+                yield real[block[left]], real[rows[right]]
+        for step in range(1, LSH_BUCKET):
             same = np.flatnonzero(codes[step:] == codes[:-step])
             if not len(same):
                 break
