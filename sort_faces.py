@@ -2062,9 +2062,7 @@ class InsightFaceEngine(Engine):
     """An InsightFace model pack run by onnxruntime."""
 
     def __init__(self, spec: EngineSpec, threads: int) -> None:
-        self.model, self.source = model_label(spec.model), spec.model
-        if self.model != spec.model:
-            self.source = str(Path(spec.model).expanduser().resolve())
+        self.model, self.source = model_label(spec.model), model_source(spec.model)
         self.det_size = spec.det_size or DET_SIZE
         self.det_threshold = spec.det_threshold
         self.provider = choose_provider(spec)
@@ -2232,6 +2230,12 @@ def thresholds_for(model: str) -> Thresholds:
 def model_label(model: str) -> str:
     """Name of a model as caches store it: the pack's name, or the folder's."""
     return Path(model).name if Path(model).expanduser().is_dir() else model
+
+
+def model_source(model: str) -> str:
+    """What --model has to say to name the same models from any folder."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
 
 
 def model_folder(spec: EngineSpec) -> Path:
@@ -3081,7 +3085,7 @@ def write_queue(
         except PhotoError as error:
             hopeless.append((name, str(error)))
     head = {"tool": TOOL, "kind": "queue", "schema": QUEUE_SCHEMA, "version": VERSION}
-    work = {"task": task, "run": run, "spec": asdict(crew.spec), "items": listed}
+    work = {"task": task, "run": run, "spec": asdict(crew.spec_there()), "items": listed}
     write_json(files.queue, {**head, **work})
     return hopeless
 
@@ -3200,7 +3204,7 @@ def run_on_cluster(task: str, items: Iterable[Item], crew: Crew) -> Iterator[tup
                 future = client.submit(
                     module.cluster_work,
                     task,
-                    asdict(crew.spec),
+                    asdict(crew.spec_there()),
                     there,
                     pure=False,
                     retries=CLUSTER_RETRIES,
@@ -3325,7 +3329,19 @@ class Crew:
         if "failed" in result:
             raise SortFacesError(f"--model {self.spec.model}: {result['failed']}")
         log.info("engine there: %s on %s", self.spec.model, result["provider"])
+        if "meta" in result:  # the folder as this side opens it
+            result["meta"]["model_source"] = model_source(self.spec.model)
         return result
+
+    def spec_there(self) -> EngineSpec:
+        """The spec with the folders it names as whoever does the work opens them."""
+        named = {key: getattr(self.spec, key) for key in ("model", "model_root", "clip")}
+        folders = {
+            key: self.path_there(os.path.abspath(value))
+            for key, value in named.items()
+            if os.sep in value and not value.startswith("~") and os.path.isdir(value)
+        }
+        return replace(self.spec, **folders)
 
     def path_there(self, path: str) -> str:
         """A path of ours as whoever does the work opens it."""

@@ -39,6 +39,9 @@ for item in here["items"]:
     if "path" in item:
         assert item["path"].startswith("\\\\\\\\wsl.localhost\\\\Test\\\\"), item["path"]
         item["path"] = sf.from_windows_path(item["path"])
+for name, value in here["spec"].items():
+    if str(value).startswith("\\\\\\\\wsl.localhost"):
+        here["spec"][name] = sf.from_windows_path(value)
 mapped = os.path.join(os.path.dirname(queue), "queue.here.json")
 json.dump(here, open(mapped, "w", encoding="utf-8"))
 os.execv(sys.executable, [sys.executable, script, mapped, results, *sys.argv[4:]])
