@@ -40,6 +40,7 @@ Contents
     Crew
     Output trees
     Reporting
+    Pages
     Shared options
     Command: embed
     Command: enrich
@@ -1076,6 +1077,12 @@ def writing(path: Path, sync: bool = True) -> Iterator[Path]:
 def write_bytes(path: Path, data: bytes) -> None:
     with writing(path) as part:
         part.write_bytes(data)
+
+
+def write_part(path: Path, data: bytes) -> None:
+    """Write a file of a folder that nobody reads yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -3884,6 +3891,56 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 # ============================================================================
+# Pages
+# ============================================================================
+# HTML for a person to look at: static files that fetch nothing. Jinja escapes every value.
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{{ title }}</title>
+<link rel="icon" href="data:,">
+<style>
+:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }
+body { margin: 1rem auto; max-width: 90rem; padding: 0 1rem }
+h1 { font-size: 1.4rem }
+table { border-collapse: collapse }
+td, th { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884 }
+.cards { display: flex; flex-wrap: wrap; gap: .6rem }
+.card { width: 10rem; content-visibility: auto; contain-intrinsic-size: 10rem 12rem }
+.card img { width: 100%; aspect-ratio: 1; object-fit: cover; background: #8883 }
+.flag { color: #c33 }
+.dim { opacity: .65; font-size: .85rem }
+</style>
+<h1>{{ title }}</h1>
+{{ body }}
+</html>
+"""
+PAGE_THUMBNAIL = 160  # px
+
+
+def write_page(path: Path, title: str, template: str, **values: Any) -> None:
+    """Write one HTML page; `template` is the Jinja text of its body, every value is escaped."""
+    import jinja2
+
+    env = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    body = env.from_string(template).render(**values)
+    text = env.from_string(PAGE).render(title=title, body=env.filters["safe"](body))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_thumbnail(path: Path, image: np.ndarray, edge: int = PAGE_THUMBNAIL) -> None:
+    """Write a picture (h, w, 3) uint8 BGR as a JPEG whose longer edge is at most `edge` px."""
+    import cv2
+
+    scale = min(1.0, edge / max(image.shape[:2]))
+    wh = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+    small = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
+    write_part(path, cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
+
+
+# ============================================================================
 # Shared options
 # ============================================================================
 
@@ -4111,6 +4168,13 @@ def add_gate_options(p: argparse.ArgumentParser) -> None:
         ("--min-blur", at_least_0, MIN_BLUR, "VAR", "variance of the Laplacian; lower is softer"),
         ("--min-det-score", share, MIN_DET_SCORE, "SCORE", "detector score"),
     )
+
+
+def add_step(steps: Any, name: str, add_options: Callable, handler: Callable) -> None:
+    """A subcommand of a command: `occlusion prepare`."""
+    p = steps.add_parser(name, help=handler.__doc__, description=handler.__doc__)
+    add_options(p)
+    p.set_defaults(step_handler=handler)
 
 
 # ============================================================================
@@ -5336,12 +5400,6 @@ def left_out(entry: dict[str, Any], reason: str) -> dict[str, Any]:
     return {"face": entry["face"], "source": entry["source"], "reason": reason}
 
 
-def write_part(path: Path, data: bytes) -> None:
-    """Write a file of a folder that nobody reads yet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
 def write_bundles(stage: Path, name: str, faces: Sequence[str], top_n: int) -> list[str]:
     """Write NAME_topN.fsz and NAME.fsz: flat, stored zips of PNGs; returns their names."""
     names = [f"{name}_top{top_n}.fsz", f"{name}.fsz"]
@@ -5476,13 +5534,6 @@ def write_candidates(
 def add_occlusion_options(p: argparse.ArgumentParser) -> None:
     steps = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
     add_step(steps, "prepare", add_occlusion_prepare_options, cmd_occlusion_prepare)
-
-
-def add_step(steps: Any, name: str, add_options: Callable, handler: Callable) -> None:
-    """A subcommand of a command: `occlusion prepare`."""
-    p = steps.add_parser(name, help=handler.__doc__, description=handler.__doc__)
-    add_options(p)
-    p.set_defaults(step_handler=handler)
 
 
 def cmd_occlusion(args: argparse.Namespace) -> int:

@@ -23,7 +23,10 @@ TREE = ast.parse(SOURCE)
 RULE = "# " + "=" * 76
 LONGEST_FUNCTION = 60  # lines; one screen
 UNDOCUMENTED_LINES = 10  # a public function this long needs a docstring
-HEAVY = "cv2 onnxruntime insightface dlib scipy sklearn PIL pillow_heif tqdm filelock distributed"
+HEAVY = (
+    "cv2 onnxruntime insightface dlib scipy sklearn PIL pillow_heif tqdm filelock distributed"
+    " jinja2 av scenedetect"
+)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
