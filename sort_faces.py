@@ -26,6 +26,7 @@ Contents
     Core: identities
     Core: quality
     Core: crop geometry
+    Core: keeping face sets clean
     Core: names
     Core: paths between systems
     Files and locks
@@ -39,6 +40,9 @@ Contents
     Work elsewhere: a Dask cluster
     Crew
     Output trees
+    Corpus
+    Maintenance runs
+    Looking at exported faces
     Reporting
     Pages
     Shared options
@@ -50,6 +54,11 @@ Contents
     Command: extend
     Command: export-swap
     Command: occlusion
+    Command: consolidate
+    Command: era
+    Command: optimize
+    Command: verify
+    Command: restore
     Command: run
     Command: demo
     Command: status
@@ -163,6 +172,18 @@ CROP_VARIANTS = (  # (share of --pad-ratio, border of the own face left free of 
 PAINT_MARGIN = 0.15  # of a neighbour's box; painted over with it
 GRID_COLUMNS, GRID_ROWS, GRID_CELL = 5, 4, 192  # top_20_grid.jpg
 
+# Maintenance of an exported corpus; the reference's clip-occlusion-filter and its commit summary.
+OCCLUSION_THRESHOLD = 0.7  # probability at which a face counts as occluded
+OCCLUSION_DOMINANCE = 0.4  # share of a face set with one attribute that quarantines it
+MIN_SURVIVORS = 5  # faces; a set that lost some and has fewer left is thin
+CONSOLIDATE_DISTANCE = 0.45  # between the centroids of two face sets of one person
+ERA_DISTANCE = 0.40  # cosine distance between an era's anchor and what joins it
+ERA_YEARS = 5.0  # years between an era's anchor and what joins it
+TWIN_DISTANCE = 0.05  # within a face set; cosine 0.95
+ALMOST_MARGIN = 0.15  # cosine below the edge down to which pairs are shown to the operator
+ALMOST_PAIRS = 50  # most pairs shown
+APART = 9.0  # a distance no linkage reaches: cosine distances end at 2
+
 # Quality terms; how each measured value is brought to [0, 1].
 FULL_SIZE_SHORT = 256.0  # px; a face this large fills its half of a 512 px crop unscaled
 HALF_SHARP_BLUR = 60.0  # median blur of the reference library, which so scores 0.5
@@ -224,6 +245,7 @@ class Thresholds:
     duplicate: float = DUPLICATE_DISTANCE
     copy: float = COPY_DISTANCE
     same_face: float = SAME_FACE_DISTANCE
+    consolidate: float = CONSOLIDATE_DISTANCE
 
 
 @dataclass(frozen=True)
@@ -350,6 +372,16 @@ class RefineParams:
     min_short: float = MIN_SHORT
     min_blur: float = MIN_BLUR
     min_det_score: float = MIN_DET_SCORE
+
+
+@dataclass(frozen=True)
+class EraParams:
+    """What `era` decides by; the reference's anchor-fragment rule."""
+
+    distance: float = ERA_DISTANCE
+    years: float = ERA_YEARS
+    fragment: float = ERA_DISTANCE
+    min_faces: int = MIN_SURVIVORS
 
 
 @dataclass(frozen=True)
@@ -594,13 +626,18 @@ def nearest_keeper(unit: np.ndarray, max_distance: float) -> np.ndarray:
     with groups, a chain of small steps does not collapse into one.
     """
     keeper = np.arange(len(unit))
-    kept: list[int] = []
-    for row in range(len(unit)):
-        cosine = unit[kept] @ unit[row]
-        if len(kept) and cosine.max() >= 1.0 - max_distance - DUPLICATE_SLACK:
-            keeper[row] = kept[int(cosine.argmax())]
-        else:
-            kept.append(row)
+    for rows in groups_of(near_duplicate_labels(unit, max_distance)):
+        if len(rows) == 1:
+            break  # groups come largest first
+        kept = np.empty((len(rows), unit.shape[1]), np.float32)
+        owner: list[int] = []
+        for row in rows.tolist():
+            cosine = kept[: len(owner)] @ unit[row]
+            if len(owner) and cosine.max() >= 1.0 - max_distance - DUPLICATE_SLACK:
+                keeper[row] = owner[int(cosine.argmax())]
+            else:
+                kept[len(owner)] = unit[row]
+                owner.append(row)
     return keeper
 
 
@@ -913,6 +950,152 @@ def tile_windows(width: int, height: int, side: int) -> list[tuple[int, int, int
 
 
 # ============================================================================
+# Core: keeping face sets clean
+# ============================================================================
+# What the maintenance commands decide, from numbers alone.
+
+
+def complete_linkage_groups(
+    cosine: np.ndarray, edge: float, together: np.ndarray, apart: np.ndarray
+) -> list[np.ndarray]:
+    """Groups of rows in which every pair has cosine >= edge; singles are left out.
+
+    cosine, together, apart: (n, n), symmetric. `together` (bool) pairs count as identical, `apart`
+    pairs never share a group. Complete linkage, because single linkage chains: the reference saw
+    groups of 60 identities whose least similarity was below 0.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(cosine) < 2:
+        return []
+    distance = np.clip(1.0 - cosine.astype(np.float64), 0.0, 2.0)
+    distance[together] = 0.0
+    distance[apart] = APART
+    np.fill_diagonal(distance, 0.0)
+    tree = linkage(squareform(distance, checks=False), method="complete")
+    labels = fcluster(tree, 1.0 - edge + DUPLICATE_SLACK, criterion="distance")
+    return [rows for rows in groups_of(labels) if len(rows) > 1]
+
+
+def occlusion_verdict(
+    flagged: np.ndarray, dominance: float, min_survivors: int
+) -> tuple[str, np.ndarray]:
+    """What becomes of a face set, from which faces show which attribute: flagged (n, k) bool.
+
+    ("masked", the attributes (k,) bool that dominate), ("thin", faces (n,) bool to prune) when
+    too few would survive, ("prune", faces (n,) bool) or ("keep", ...). A set that loses nothing
+    is never thin, however small it is.
+    """
+    occluded = flagged.any(axis=1)
+    dominant = flagged.mean(axis=0) >= dominance
+    if len(flagged) and dominant.any():
+        return "masked", dominant
+    if not occluded.any():
+        return "keep", occluded
+    survivors = int(np.count_nonzero(~occluded))
+    return ("thin" if survivors < min_survivors else "prune"), occluded
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """What an era is recognised by; fixed when the era is made."""
+
+    vector: np.ndarray  # (d,) float32 of length 1
+    year: float
+
+
+def era_fragments(unit: np.ndarray, years: np.ndarray, params: EraParams) -> list[np.ndarray]:
+    """Parts of one identity that look alike and lie close in time, largest first.
+
+    unit: (n, d) float32 of length 1; years: (n,) float, NaN unknown. Average linkage at
+    params.fragment, then each cluster is cut where its years would span more than params.years;
+    undated faces stay with the nearest dated part of their cluster.
+    """
+    parts = []
+    for rows in groups_of(average_linkage(unit, params.fragment)):
+        dated = rows[np.isfinite(years[rows])]
+        dated = dated[np.argsort(years[dated], kind="stable")]
+        cuts, start = [], 0
+        for at in range(1, len(dated)):
+            if years[dated[at]] - years[dated[start]] > params.years:
+                cuts.append(at)
+                start = at
+        pieces = [piece for piece in np.split(dated, cuts) if len(piece)] or [rows[:0]]
+        undated = rows[~np.isfinite(years[rows])]
+        if len(dated):
+            index, _ = nearest(unit[undated], np.stack([centroid(unit[p]) for p in pieces]))
+            pieces = [np.append(p, undated[index == at]) for at, p in enumerate(pieces)]
+        else:
+            pieces = [undated]
+        parts += pieces
+    return sorted(parts, key=lambda rows: (-len(rows), rows.min()))
+
+
+def anchor_of(unit: np.ndarray, years: np.ndarray) -> Anchor:
+    """Centroid and median year of a fragment's faces; NaN if none is dated."""
+    dated = years[np.isfinite(years)]
+    return Anchor(centroid(unit), float(np.median(dated)) if len(dated) else math.nan)
+
+
+def nearest_era(
+    vector: np.ndarray, year: float, anchors: Sequence[Anchor], params: EraParams
+) -> int:
+    """Index of the nearest anchor within params.distance and params.years; -1 if there is none.
+
+    Without a year the nearest anchor is taken, however far.
+    """
+    distance = np.array([1.0 - float(vector @ anchor.vector) for anchor in anchors])
+    if math.isfinite(year):
+        gap = np.abs(np.array([anchor.year for anchor in anchors]) - year)
+        near = (distance <= params.distance + DUPLICATE_SLACK) & (gap <= params.years)
+        distance = np.where(near, distance, np.inf)
+    if not len(distance) or not np.isfinite(distance.min()):
+        return -1
+    return int(distance.argmin())
+
+
+def split_eras(
+    unit: np.ndarray, years: np.ndarray, params: EraParams
+) -> list[tuple[Anchor, np.ndarray]]:
+    """Eras of one identity, by year: (anchor, rows).
+
+    The largest fragments become anchors; a smaller one joins the nearest anchor it agrees with in
+    looks and in time, else it starts an era of its own. An anchor is never moved by who joins.
+    Faces (n,) without any year in the whole identity give no era.
+    """
+    eras: list[tuple[Anchor, list[np.ndarray]]] = []
+    undated = []
+    for rows in era_fragments(unit, years, params):
+        anchor = anchor_of(unit[rows], years[rows])
+        if not math.isfinite(anchor.year):
+            undated.append((anchor, rows))
+            continue
+        at = nearest_era(anchor.vector, anchor.year, [era for era, _ in eras], params)
+        if at < 0:
+            eras.append((anchor, [rows]))
+        else:
+            eras[at][1].append(rows)
+    for anchor, rows in undated if eras else []:
+        eras[nearest_era(anchor.vector, math.nan, [era for era, _ in eras], params)][1].append(rows)
+    eras.sort(key=lambda era: era[0].year)
+    return [(anchor, np.sort(np.concatenate(rows))) for anchor, rows in eras]
+
+
+def year_of(taken: float | None) -> float:
+    """Calendar year of a capture time in seconds; NaN if unknown."""
+    if taken is None or not math.isfinite(taken):
+        return math.nan
+    return float(datetime.fromtimestamp(taken, timezone.utc).year)
+
+
+def year_range(years: np.ndarray) -> str:
+    """`2004-2009`, or `2004`, of the faces that are dated."""
+    first, last = int(np.nanmin(years)), int(np.nanmax(years))
+    return f"{first}-{last}" if last > first else str(first)
+
+
+# ============================================================================
 # Core: names
 # ============================================================================
 
@@ -1131,6 +1314,9 @@ JSON_SHAPE: dict[str, dict[str, type]] = {  # what each kind of file must at lea
     "candidates": {"faces": list, "files": list},
     "duplicates": {"byte_groups": list, "visual_groups": list},
     "names": {"names": list},
+    "plan": {"command": str, "corpus": str, "state": str, "params": dict, "moves": list},
+    "journal": {"run": str, "state": str, "steps": list, "names": dict},
+    "pairs": {"pairs": list},
     "queue": {"task": str, "spec": dict, "items": list, "schema": int, "version": str, "run": str},
 }
 
@@ -2001,6 +2187,7 @@ DLIB_THRESHOLDS = Thresholds(
     duplicate=0.05,
     copy=0.15,
     same_face=0.30,
+    consolidate=0.20,
 )
 
 
@@ -2866,6 +3053,29 @@ def score_items(scorer: ClipScorer, items: Sequence[Item]) -> list[Result]:
     return [r if r["error"] else {**r, "scores": next(scores).tolist()} for r in results]
 
 
+def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
+    """Exported PNGs -> what a consumer sees in them. item: path, sha256."""
+    return [audit_png(engine, item) for item in items]
+
+
+def audit_png(engine: Engine, item: Item) -> Result:
+    """Faces found at each consumer's detector size, and the middle one's embedding."""
+    try:
+        image = read_photo(item["path"], item["sha256"]).image
+    except PhotoError as error:
+        return {"error": str(error), "counts": [], "kps": [], "embedding": ""}
+    found = [engine.detect(image, size) for size in CONSUMER_DET_SIZES]
+    seen = next((faces for faces in found if len(faces)), NO_DETECTIONS)
+    result = {"error": "", "counts": [len(faces) for faces in found], "kps": [], "embedding": ""}
+    if len(seen):
+        middle = np.array(image.shape[1::-1], np.float32) / 2
+        away = np.linalg.norm(seen.bbox.reshape(-1, 2, 2).mean(axis=1) - middle, axis=1)
+        own = seen.take([int(away.argmin())])
+        result["kps"] = own.kps[0].tolist()
+        result["embedding"] = pack_floats(engine.embed(image, own)[0])
+    return result
+
+
 Models = Engine | ClipScorer  # what a spec loads
 
 TASKS: dict[str, Callable[[Any, Sequence[Item]], list[Result]]] = {
@@ -2873,6 +3083,7 @@ TASKS: dict[str, Callable[[Any, Sequence[Item]], list[Result]]] = {
     "embed": embed_items,
     "enrich": enrich_items,
     "score": score_items,
+    "audit": audit_items,
 }
 
 
@@ -3767,6 +3978,894 @@ def refined_manifest(
 
 
 # ============================================================================
+# Corpus
+# ============================================================================
+# A swap-ready corpus on disk: one folder a face set, each with a manifest, a master manifest over
+# all of them. What the operator deletes stays deleted and what he adds is taken in: the lists of
+# the master are always made anew from what the folders hold.
+
+UNNAMED = "unnamed"
+YOURS = "_yours"  # files of others whose names a face set needs for itself
+DROPPED = "faces/_dropped"  # within a face set
+RANKED_PNG = re.compile(r"faces/\d{3,}\.png")
+FOLDER_OLD = ".sort_faces-old-"  # the face set a new one is about to replace
+SHELVES = {"_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}  # folder: list in master
+RUNS_FOLDER = "_runs"
+SCORES_FOLDER = "_scores"
+HEAD_KEYS = ("tool", "kind", "version", "created", "cache", "model", "recognizer", "rescans")
+
+
+def load_master(out: Path) -> dict[str, Any]:
+    path = out / "manifest.json"
+    return read_json(path, "swap") if path.exists() else {}
+
+
+def read_name(folder: Path) -> str:
+    """The operator's name of a face set, UNNAMED if there is none."""
+    with contextlib.suppress(OSError):
+        text = (folder / "NAME.txt").read_text(encoding="utf-8-sig", errors="replace").strip()
+        return text or UNNAMED
+    return UNNAMED
+
+
+def finish_faceset(
+    stage: Path, head: dict[str, Any], faces: list[dict[str, Any]], dropped: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Write bundles, contact sheet and manifest of a folder that holds its PNGs; the manifest."""
+    own = ["manifest.json", "NAME.txt"]
+    if faces:
+        files = [face["file"] for face in faces]
+        own += write_bundles(stage, head["id"], files, head["params"].get("top_n", TOP_N))
+        sheet = contact_sheet([stage / file for file in files], [f["quality"] for f in faces])
+        write_part(stage / "previews" / "top_20_grid.jpg", sheet)
+        own += ["previews/top_20_grid.jpg", *files]
+    own += [entry["file"] for entry in dropped if entry.get("file")]
+    counts = {"faces": len(faces), "dropped": len(dropped)}
+    manifest = {**head, "counts": counts, "files": own, "faces": faces, "dropped": dropped}
+    write_json(stage / "manifest.json", manifest)
+    return manifest
+
+
+def master_entry(folder: str, manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """What the master manifest says of one face set."""
+    faces = manifest["faces"]
+    small, full = bundle_names(manifest)
+    return {
+        "id": manifest["id"],
+        "name": name,
+        "face_count": len(faces),
+        "left_out": len(manifest["dropped"]),
+        "best": faces[0]["quality"] if faces else 0.0,
+        "bundle": f"{folder}/{small}" if faces else "",
+        "full_bundle": f"{folder}/{full}" if faces else "",
+        "faces": [face["face"] for face in faces],
+    }
+
+
+def bundle_names(manifest: dict[str, Any]) -> tuple[str, str]:
+    """Names of the small and the full bundle of a face set."""
+    name = manifest["id"]
+    return f"{name}_top{manifest['params'].get('top_n', TOP_N)}.fsz", f"{name}.fsz"
+
+
+def write_bundles(stage: Path, name: str, faces: Sequence[str], top_n: int) -> list[str]:
+    """Write NAME_topN.fsz and NAME.fsz: flat, stored zips of PNGs; returns their names."""
+    names = [f"{name}_top{top_n}.fsz", f"{name}.fsz"]
+    for bundle, files in zip(names, (faces[:top_n], faces), strict=True):
+        with zipfile.ZipFile(stage / bundle, "w", zipfile.ZIP_STORED) as archive:
+            for file in files:
+                info = zipfile.ZipInfo(PurePosixPath(file).name, ZIP_DATE)
+                info.external_attr = 0o600 << 16
+                archive.writestr(info, (stage / file).read_bytes())
+    return names
+
+
+def contact_sheet(files: Sequence[Path], scores: Sequence[float]) -> bytes:
+    """JPEG grid of the best faces, each with its rank and score."""
+    import cv2
+
+    shown = min(len(files), GRID_COLUMNS * GRID_ROWS)
+    rows = math.ceil(shown / GRID_COLUMNS)
+    sheet = np.full((rows * GRID_CELL, GRID_COLUMNS * GRID_CELL, 3), 32, np.uint8)
+    for at in range(shown):
+        image = cv2.imdecode(np.frombuffer(files[at].read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        cell = cv2.resize(image, (GRID_CELL, GRID_CELL), interpolation=cv2.INTER_AREA)
+        cv2.rectangle(cell, (0, GRID_CELL - 20), (86, GRID_CELL), (0, 0, 0), -1)
+        cv2.putText(
+            cell,
+            f"{at}  {scores[at]:.2f}",
+            (4, GRID_CELL - 5),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.45,
+            (255, 255, 255),
+            1,
+            cv2.LINE_AA,
+        )
+        y, x = at // GRID_COLUMNS * GRID_CELL, at % GRID_COLUMNS * GRID_CELL
+        sheet[y : y + GRID_CELL, x : x + GRID_CELL] = cell
+    return cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def swap_folder(stage: Path, target: Path) -> None:
+    """Put a finished folder in the place of the old one, with what others have put into that."""
+    old = target.with_name(FOLDER_OLD + target.name)
+    if target.exists():
+        carry_over(target, stage)
+        os.rename(target, old)
+    os.rename(stage, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def carry_over(old: Path, stage: Path, moved: Iterable[str] = ()) -> None:
+    """Copy every file of the old folder that the tool did not write itself, nor has `moved`.
+
+    One whose name the new folder needs goes to YOURS.
+    """
+    for file in foreign_files(old) - set(moved):
+        target = stage / YOURS / file if (stage / file).exists() else stage / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(old / file, target)
+
+
+def foreign_files(folder: Path) -> set[str]:
+    """Files of a folder of ours that its manifest does not know."""
+    known = read_own(folder / "manifest.json", "faceset", "candidates").get("files", [])
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return set(files) - set(known)
+
+
+def recover_folders(out: Path) -> None:
+    """Finish the swaps a killed run left between its two renames."""
+    for old in out.glob(FOLDER_OLD + "*"):
+        target = old.with_name(old.name[len(FOLDER_OLD) :])
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(old, target)
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """One face set of a corpus as it lies on disk."""
+
+    folder: str  # within the corpus: faceset_001, _masked/faceset_007
+    manifest: dict[str, Any]
+    name: str  # the operator's, or UNNAMED
+    faces: list[dict[str, Any]]  # manifest entries whose PNG is there, best first
+    repairs: list[Move]  # what it takes to bring the manifest to what lies there
+
+    @property
+    def id(self) -> str:
+        return self.manifest["id"]
+
+    @property
+    def family(self) -> str:
+        """The identity: eras of one person share it."""
+        return self.manifest.get("era", {}).get("of", self.id)
+
+    @property
+    def is_era(self) -> bool:
+        return "era" in self.manifest
+
+
+class Corpus:
+    """The face sets of a swap-ready folder."""
+
+    def __init__(self, root: Path, master: dict[str, Any]) -> None:
+        self.root, self.master = root, master
+        self.sets: dict[str, FaceSet] = {}  # by folder, shelved ones too
+        self.broken: dict[str, str] = {}  # folder: why its manifest cannot be used
+        folders = [root, *(root / shelf for shelf in SHELVES)]
+        for folder in sorted(found for top in folders for found in top.glob("faceset_*")):
+            where = folder.relative_to(root).as_posix()
+            if folder.is_dir():
+                try:
+                    self.sets[where] = read_faceset(root, where)
+                except SortFacesError as error:
+                    self.broken[where] = str(error)
+
+    @property
+    def active(self) -> dict[str, FaceSet]:
+        return {folder: own for folder, own in self.sets.items() if "/" not in folder}
+
+    def get(self, name: str) -> FaceSet:
+        """An active face set by its id or by the operator's name. Raises SortFacesError."""
+        own = [s for s in self.active.values() if name in (s.id, s.name)]
+        if len(own) != 1:
+            what = f"{len(own)} face sets are named so" if own else "no such face set"
+            raise SortFacesError(f"{name}: {what}; name the folder of one in {self.root}")
+        return own[0]
+
+    def repairs(self) -> list[Move]:
+        return [move for own in self.active.values() for move in own.repairs]
+
+    def state(self) -> str:
+        """Hash over every manifest and the PNGs beside it; names the operator gives do not count.
+
+        A plan holds the state it was made for.
+        """
+        digest = hashlib.sha256((self.root / "manifest.json").read_bytes())
+        for folder in self.sets:
+            digest.update(folder.encode("utf-8", "surrogateescape"))
+            digest.update((self.root / folder / "manifest.json").read_bytes())
+            pngs = sorted((self.root / folder / "faces").rglob("*.png"))
+            digest.update(repr([(png.name, png.stat().st_size) for png in pngs]).encode())
+        return digest.hexdigest()[:16]
+
+    def lists(self, after: dict[str, FaceSet], notes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """facesets[] and the lists of the shelves, for the sets `after` a run, by folder.
+
+        notes: {folder: reason and run} of sets that were shelved just now.
+        """
+        lists: dict[str, Any] = {key: [] for key in ("facesets", *SHELVES.values())}
+        told = {
+            entry.get("folder"): entry
+            for key in SHELVES.values()
+            for entry in self.master.get(key, [])
+            if isinstance(entry, dict)
+        }
+        for folder, own in sorted(after.items(), key=lambda item: natural(item[0])):
+            entry = master_entry(folder, own.manifest, own.name)
+            shelf, _, _ = folder.rpartition("/")
+            if shelf:
+                old = told.get(folder, {})
+                note = {key: old.get(key, "") for key in ("reason", "run")}
+                entry |= {"folder": folder, **notes.get(folder, note)}
+            lists[SHELVES.get(shelf, "facesets")].append(entry)
+        return lists
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sort key that counts: faceset_2 before faceset_10."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+@contextlib.contextmanager
+def opened_corpus(root: Path) -> Iterator[Corpus]:
+    """Hold a corpus while working on it; what a killed run left is finished or undone first.
+
+    A corpus on a read-only disk can be looked at without a lock. Raises SortFacesError for a
+    folder that is no corpus.
+    """
+    if not (root / "manifest.json").exists() and not (root / RUNS_FOLDER).is_dir():
+        raise SortFacesError(f"{root}: holds no manifest.json; name the folder export-swap wrote")
+    if not os.access(root, os.W_OK):
+        yield Corpus(root, read_json(root / "manifest.json", "swap"))
+        return
+    with locked(root / LOCK_NAME, str(root)):
+        recover_folders(root)
+        recover_runs(root)
+        remove_unfinished(root)
+        yield Corpus(root, read_json(root / "manifest.json", "swap"))
+
+
+def read_faceset(root: Path, folder: str) -> FaceSet:
+    """Read one face set and compare its manifest with its files. Raises SortFacesError."""
+    path = root / folder / "manifest.json"
+    manifest = read_json(path, "faceset")
+    entries = manifest["faces"]
+    sound = (
+        isinstance(manifest.get("id"), str)
+        and isinstance(manifest.get("params"), dict)
+        and all(is_face(entry) for entry in entries)
+        and all(isinstance(entry, dict) for entry in manifest["dropped"])
+        and len({entry["file"] for entry in entries}) == len(entries)
+    )
+    if not sound or PurePosixPath(folder).name != manifest["id"]:
+        raise SortFacesError(f"{path}: is not as the tool wrote it; undo the edit or export again")
+    faces = [entry for entry in entries if (root / folder / entry["file"]).is_file()]
+    return FaceSet(
+        folder, manifest, read_name(root / folder), faces, repairs_of(root, folder, manifest)
+    )
+
+
+def is_face(entry: Any) -> bool:
+    """Whether a manifest's faces[] entry has what maintenance relies on."""
+    return (
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(key), str) for key in ("file", "face", "sha256"))
+        and isinstance(entry.get("quality"), (int, float))
+        and re.fullmatch(r"faces/[^/]+\.png", entry["file"]) is not None
+    )
+
+
+def repairs_of(root: Path, folder: str, manifest: dict[str, Any]) -> list[Move]:
+    """Moves that take in what the operator did to a face set by hand."""
+    here = root / folder
+    on_disk = {f"faces/{path.name}" for path in (here / "faces").glob("*.png")}
+    listed = {entry["file"] for entry in manifest["faces"]}
+    aside = {entry.get("file") for entry in manifest["dropped"]}
+    moves = []
+    for file in sorted(listed - on_disk):
+        dropped = f"{DROPPED}/{PurePosixPath(file).name}"
+        if dropped not in aside and (here / dropped).is_file():
+            moves.append(Move("drop", folder, dropped, dropped, "dropped by the operator"))
+        else:
+            moves.append(Move("gone", folder, file, "", "deleted by the operator"))
+    for file in sorted(on_disk - listed):
+        moves.append(Move("adopt", folder, file, file, "added by the operator"))
+    missing = [name for name in bundle_names(manifest) if not (here / name).is_file()]
+    if missing and not moves and manifest["faces"]:
+        moves.append(Move("rebuild", folder, "", "", f"{missing[0]} is missing"))
+    return moves
+
+
+# ============================================================================
+# Maintenance runs
+# ============================================================================
+# A plan is a list of moves. Carrying it out builds every changed face set anew beside the corpus,
+# then writes a journal of renames: from then on the run happens, whatever comes. The folders it
+# replaces stay in _runs/<run>/before, so restoring is the same renames backwards.
+
+SET_PATH = r"(?:_(?:masked|thin|merged)/)?faceset_[^/]+"
+MOVE_SHAPES = {  # action: (what `from` looks like, what `to` looks like)
+    "drop": (rf"{SET_PATH}/faces/(?:_dropped/)?[^/]+\.png", rf"{SET_PATH}/{DROPPED}/[^/]+\.png"),
+    "copy": (rf"{SET_PATH}/faces/[^/]+\.png", rf"{SET_PATH}/faces/"),
+    "adopt": (rf"{SET_PATH}/faces/[^/]+\.png", rf"{SET_PATH}/faces/[^/]+\.png"),
+    "gone": (rf"{SET_PATH}/faces/[^/]+\.png", ""),
+    "shelve": (SET_PATH, r"_(?:masked|thin|merged)/faceset_[^/]+"),
+    "name": (rf"{SET_PATH}/NAME\.txt", rf"{SET_PATH}/NAME\.txt"),
+    "rebuild": (SET_PATH, SET_PATH),
+    "yours": (rf"{SET_PATH}/.+", rf"{SET_PATH}/{YOURS}/.+"),
+}
+
+
+@dataclass(frozen=True)
+class Move:
+    """One step of a plan: a file of a face set, or the whole set, goes somewhere, and why."""
+
+    action: str  # of MOVE_SHAPES
+    folder: str  # of the face set
+    file: str  # within it; "" for the whole set
+    to: str  # within the same face set; for copy, shelve and name from the corpus root
+    reason: str
+    numbers: dict[str, Any] = field(default_factory=dict)  # what decided
+
+    @property
+    def source(self) -> str:
+        return f"{self.folder}/{self.file}" if self.file else self.folder
+
+    @property
+    def target(self) -> str:
+        if self.action in ("copy", "shelve", "name"):
+            return self.to
+        return f"{self.folder}/{self.to}" if self.to else self.folder if not self.file else ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The move as a plan file holds it, with paths from the corpus root."""
+        return {
+            "action": self.action,
+            "faceset": PurePosixPath(self.folder).name,
+            "file": self.file,
+            "from": self.source,
+            "to": self.target,
+            "reason": self.reason,
+            "numbers": self.numbers,
+        }
+
+
+def parse_move(value: Any) -> Move:
+    """A move of a plan file, which a person may have edited. Raises ValueError."""
+    if not isinstance(value, dict) or value.get("action") not in MOVE_SHAPES:
+        raise ValueError(f"action is none of {', '.join(MOVE_SHAPES)}")
+    action, source, target = value["action"], value.get("from"), value.get("to")
+    for key, text, shape in zip(("from", "to"), (source, target), MOVE_SHAPES[action], strict=True):
+        if not isinstance(text, str) or ".." in text.split("/") or not re.fullmatch(shape, text):
+            raise ValueError(f'"{key}" is not what {action} needs')
+    folder = re.match(SET_PATH, source)[0]
+    if action not in ("copy", "shelve", "name"):
+        if target and re.match(SET_PATH, target)[0] != folder:
+            raise ValueError('"to" lies in another face set')
+        target = target[len(folder) + 1 :]
+    numbers = value.get("numbers")
+    return Move(
+        action,
+        folder,
+        source[len(folder) + 1 :],
+        target,
+        str(value.get("reason", "")),
+        numbers if isinstance(numbers, dict) else {},
+    )
+
+
+def drop(own: FaceSet, face: dict[str, Any], reason: str, **numbers: Any) -> Move:
+    """The move that takes one PNG out of its face set."""
+    name = PurePosixPath(face["file"]).name
+    if any(entry.get("file") == f"{DROPPED}/{name}" for entry in own.manifest["dropped"]):
+        name = f"{PurePosixPath(name).stem}-{face['sha256'][:8]}.png"  # numbers come again
+    return Move("drop", own.folder, face["file"], f"{DROPPED}/{name}", reason, numbers)
+
+
+def shelve(corpus: Corpus, own: FaceSet, shelf: str, reason: str, **numbers: Any) -> Move:
+    """The move that takes a whole face set out of use."""
+    target = f"{shelf}/{own.folder}"
+    if os.path.lexists(corpus.root / target):
+        # a set of this name was shelved before an export made it again
+        taken = (f"{target}-{number}" for number in itertools.count(2))
+        target = next(name for name in taken if not os.path.lexists(corpus.root / name))
+    return Move("shelve", own.folder, "", target, reason, numbers)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a maintenance command decided."""
+
+    command: str
+    params: dict[str, Any]
+    moves: list[Move]
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)  # manifest fields of new sets
+
+    def as_json(self, corpus: Corpus) -> dict[str, Any]:
+        """The plan as a file, bound to the corpus in its present state."""
+        return {
+            "tool": TOOL,
+            "kind": "plan",
+            "version": VERSION,
+            "command": self.command,
+            "corpus": str(corpus.root.resolve()),
+            "state": corpus.state(),
+            "params": self.params,
+            "counts": self.counts(),
+            "moves": [move.as_json() for move in self.moves],
+            "sets": self.sets,
+        }
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(MOVE_WORDS[move.action] for move in self.moves))
+
+
+MOVE_WORDS = {  # how counts call the actions
+    "drop": "dropped",
+    "copy": "copied",
+    "adopt": "adopted",
+    "gone": "gone",
+    "shelve": "shelved",
+    "name": "named",
+    "rebuild": "rebuilt",
+    "yours": "set_aside",
+}
+
+
+def load_plan(path: Path, corpus: Corpus, command: str) -> Plan:
+    """Read a plan and make sure that it was made for this corpus as it is now."""
+    value = read_json(path, "plan")
+    if value["command"] != command:
+        raise SortFacesError(f"{path}: is a plan of `{value['command']}`; apply it with that")
+    if Path(value["corpus"]) != corpus.root.resolve():
+        raise SortFacesError(f"{path}: was made for {value['corpus']}; make one for this corpus")
+    if value["state"] != corpus.state():
+        raise SortFacesError(f"{path}: the corpus has changed since; make the plan again")
+    moves = []
+    for number, entry in enumerate(value["moves"], 1):
+        try:
+            moves.append(parse_move(entry))
+        except ValueError as error:
+            raise SortFacesError(f"{path}: move {number}: {error}; mend or remove it") from None
+        source = corpus.root / moves[-1].source
+        if moves[-1].action != "gone" and not source.exists():
+            raise SortFacesError(f"{path}: move {number}: {source} is not there; remove it")
+    sets = value.get("sets", {})
+    return Plan(command, value["params"], moves, sets if isinstance(sets, dict) else {})
+
+
+class Draft:
+    """What a face set will be after a run."""
+
+    def __init__(self, root: Path, folder: str, manifest: dict[str, Any], name: bytes) -> None:
+        self.root, self.folder, self.manifest, self.name = root, folder, manifest, name
+        self.faces = [(entry, folder) for entry in manifest["faces"]]  # (entry, its set's folder)
+        self.dropped = list(manifest["dropped"])
+        self.origin = {entry["file"]: entry["file"] for entry in self.dropped if "file" in entry}
+        self.taken: dict[str, str] = {}  # files of others that moved: {where from: where to}
+        self.reorder = False
+
+    def take(self, file: str) -> dict[str, Any]:
+        """Remove and return the face of a file. Raises SortFacesError where it is not there."""
+        for at, (entry, folder) in enumerate(self.faces):
+            if entry["file"] == file and folder == self.folder:
+                del self.faces[at]
+                return entry
+        raise SortFacesError(f"{self.folder}: {file} is not among its faces (any more)")
+
+    def drop(self, move: Move, run: str) -> None:
+        """Carry out `drop` and `gone`."""
+        entry = self.take(f"faces/{PurePosixPath(move.file).name}")
+        note = {"reason": move.reason, "run": run, **move.numbers}
+        if move.to:
+            self.origin[move.to] = move.file
+        self.dropped.append({**entry, "file": move.to, **note})
+
+    def adopt(self, move: Move) -> None:
+        """Take in a PNG the operator put there, perhaps one that was dropped before."""
+        sha = sha256_of_file(self.root / move.source)
+        for entry in self.dropped:
+            if entry.get("sha256") == sha and is_face({**entry, "file": move.file}):
+                self.dropped.remove(entry)
+                entry = {key: entry[key] for key in entry if key not in ("reason", "run")}
+                break
+        else:
+            entry = {"face": f"{sha[:16]}:yours", "source": "", "sha256": sha, "quality": 0.0}
+        self.faces.append(({**entry, "file": move.file, "kept_because": move.reason}, self.folder))
+        self.reorder = True
+
+    def join(self, entry: dict[str, Any], folder: str, reason: str) -> None:
+        """Take in a face of another set."""
+        self.faces.append(({**entry, "kept_because": reason}, folder))
+        self.reorder = True
+
+    def write(self, stage: Path) -> FaceSet:
+        """Build the face set in an empty folder; PNGs are hard links where the disk has them."""
+        old = self.root / self.folder
+        if self.reorder:
+            self.faces.sort(key=lambda pair: -pair[0]["quality"])
+        names = [entry["file"] for entry, _ in self.faces]
+        ranked = names == sorted(set(names)) and all(map(RANKED_PNG.fullmatch, names))
+        if self.reorder or not ranked:
+            digits = max(3, len(str(len(names) - 1)))
+            names = [f"faces/{rank:0{digits}d}.png" for rank in range(len(names))]
+        faces = []
+        for rank, ((entry, folder), name) in enumerate(zip(self.faces, names, strict=True)):
+            link_or_copy(self.root / folder / entry["file"], stage / name)
+            sha = sha256_of_file(stage / name)  # the operator may have retouched it
+            faces.append({**entry, "file": name, "rank": rank, "sha256": sha})
+        for target, source in self.origin.items():
+            if (old / source).is_file():
+                link_or_copy(old / source, stage / target)
+        for source, target in self.taken.items():
+            link_or_copy(old / source, stage / target)
+        write_part(stage / "NAME.txt", self.name)
+        if old.is_dir():
+            files = [entry["file"] for entry, folder in self.faces if folder == self.folder]
+            carry_over(old, stage, {*files, *self.taken, *self.origin.values()})
+        for entry in self.dropped:
+            if entry.get("file") and not (stage / entry["file"]).is_file():
+                entry["file"] = ""  # the operator has emptied _dropped
+        head = {key: self.manifest[key] for key in self.manifest if key not in SET_LISTS}
+        manifest = finish_faceset(stage, head, faces, self.dropped)
+        return FaceSet(self.folder, manifest, read_name(stage), faces, [])
+
+
+SET_LISTS = ("faces", "dropped", "files", "counts")  # what every run writes anew
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second place; a hard link where the file system has them."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EEXIST, *NO_SPACE):
+            raise
+        shutil.copy2(source, target)
+
+
+def draft_sets(corpus: Corpus, plan: Plan, run: str) -> tuple[dict[str, Draft], dict[str, Move]]:
+    """({folder: face set to be built}, {folder: its shelve move}) of a plan."""
+    drafts: dict[str, Draft] = {}
+    shelved: dict[str, Move] = {}
+
+    def draft(folder: str) -> Draft:
+        if folder not in drafts:
+            drafts[folder] = existing_or_new(corpus, folder, plan)
+        return drafts[folder]
+
+    for move in plan.moves:
+        if move.action in ("drop", "gone"):
+            draft(move.folder).drop(move, run)
+        elif move.action == "adopt":
+            draft(move.folder).adopt(move)
+        elif move.action == "copy":
+            own = corpus.sets[move.folder]
+            entry = next((face for face in own.faces if face["file"] == move.file), None)
+            if entry is None:
+                raise SortFacesError(f"{move.source}: is not among the faces of its set")
+            draft(move.to.removesuffix("/faces/")).join(entry, move.folder, move.reason)
+        elif move.action == "shelve":
+            shelved[move.folder] = move
+        elif move.action == "name":
+            target = draft(PurePosixPath(move.to).parent.as_posix())
+            target.name = (corpus.root / move.source).read_bytes()
+        else:
+            draft(move.folder).taken |= {move.file: move.to} if move.action == "yours" else {}
+    return drafts, shelved
+
+
+def existing_or_new(corpus: Corpus, folder: str, plan: Plan) -> Draft:
+    """The draft of a set as it is, or of an empty one the plan describes."""
+    root = corpus.root
+    if folder in corpus.sets:
+        name = root / folder / "NAME.txt"
+        text = name.read_bytes() if name.is_file() else (UNNAMED + "\n").encode()
+        return Draft(root, folder, corpus.sets[folder].manifest, text)
+    about = plan.sets.get(folder)
+    if about is None or os.path.lexists(root / folder):
+        raise SortFacesError(f"{root / folder}: no such face set; mend the plan")
+    name, origin = about.get("name", UNNAMED), about.get("like", "")
+    if origin not in corpus.sets:
+        raise SortFacesError(f"{root / origin}: no such face set; mend the plan")
+    like = corpus.sets[origin].manifest
+    head = {key: like[key] for key in (*HEAD_KEYS, "params", "quality_terms") if key in like}
+    extra = {key: about[key] for key in about if key not in ("name", "like")}
+    head |= {"id": PurePosixPath(folder).name, **extra, "faces": [], "dropped": []}
+    return Draft(root, folder, head, f"{name}\n".encode())
+
+
+def carry_out(corpus: Corpus, plan: Plan) -> str:
+    """Do what a plan says, so that a kill at any moment leaves the old state or the new one.
+
+    Returns the name of the run, or "" where the plan has no moves.
+    """
+    if not plan.moves:
+        return ""
+    root = corpus.root
+    make_folder(root)
+    runs = root / RUNS_FOLDER
+    numbers = [int(path.name[:4]) for path in runs.glob("[0-9][0-9][0-9][0-9]-*")]
+    run = f"{max(numbers, default=0) + 1:04d}-{plan.command.replace(' ', '-')}"
+    folder = runs / run
+    record = plan.as_json(corpus)
+    try:
+        journal = stage_run(corpus, plan, run, folder)
+        write_json(folder / "plan.json", record)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        remove_empty(runs)
+        raise
+    if hasattr(os, "sync"):
+        os.sync()  # what the renames are about to make visible
+    write_json(folder / JOURNAL, journal)
+    finish_run(root, folder)
+    return run
+
+
+JOURNAL = "journal.json"
+
+
+def stage_run(corpus: Corpus, plan: Plan, run: str, folder: Path) -> dict[str, Any]:
+    """Build all that a run changes in its own folder; returns the journal that brings it about."""
+    drafts, shelved = draft_sets(corpus, plan, run)
+    here = f"{RUNS_FOLDER}/{run}"
+    after = {name: own for name, own in corpus.sets.items() if name not in shelved}
+    notes, names, steps = {}, {}, []
+    for name, draft in progress(sorted(drafts.items()), len(drafts), "staging"):
+        final = shelved[name].to if name in shelved else name
+        after[final] = draft.write(folder / "stage" / name)
+        names[final] = after[final].name
+        if name in corpus.sets:
+            steps.append([name, f"{here}/before/{name}"])
+        steps.append([f"{here}/stage/{name}", final])
+    for name, move in shelved.items():
+        notes[move.to] = {"reason": move.reason, "run": run}
+        if name not in drafts:
+            after[move.to] = corpus.sets[name]
+            steps.append([name, move.to])
+    about = {
+        "id": run,
+        "command": plan.command,
+        "at": now_text(),
+        "params": plan.params,
+        "counts": plan.counts(),
+    }
+    master = {**corpus.master, **corpus.lists(after, notes)}
+    master["runs"] = [*corpus.master.get("runs", []), about]
+    write_json(folder / "stage" / "manifest.json", master)
+    steps.append(["manifest.json", f"{here}/before/manifest.json"])
+    steps.append([f"{here}/stage/manifest.json", "manifest.json"])
+    head = {"tool": TOOL, "kind": "journal", "run": run, "state": "applying"}
+    return {**head, "steps": steps, "names": names}
+
+
+def finish_run(root: Path, folder: Path) -> None:
+    """Do the renames of a run's journal that are not done yet."""
+    journal = read_json(folder / JOURNAL, "journal")
+    rename_all(root, journal["steps"])
+    shutil.rmtree(folder / "stage", ignore_errors=True)  # empty folders
+    write_json(folder / JOURNAL, {**journal, "state": "done"})
+
+
+def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
+    """Do each rename unless it is done: a place is always empty until its own step fills it."""
+    for source, target in steps:
+        if not os.path.lexists(root / target):
+            (root / target).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(root / source, root / target)
+
+
+def remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def recover_runs(root: Path) -> None:
+    """Finish the run a kill cut short, or remove what it had only prepared."""
+    for folder in sorted((root / RUNS_FOLDER).glob("*")):
+        if not (folder / JOURNAL).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            remove_empty(folder.parent)
+            continue
+        state = read_json(folder / JOURNAL, "journal")["state"]
+        if state == "applying":
+            log.info("%s: finishing the interrupted run %s", root, folder.name)
+            finish_run(root, folder)
+        elif state == "restoring":
+            log.info("%s: finishing the interrupted restore of %s", root, folder.name)
+            finish_restore(root, folder)
+
+
+def restore_run(root: Path, folder: Path) -> None:
+    """Bring back what a run replaced; what the operator did to it since is carried back, too."""
+    journal = read_json(folder / JOURNAL, "journal")
+    stage = f"{RUNS_FOLDER}/{folder.name}/stage/"
+    for source, target in journal["steps"]:
+        name = source.removeprefix(stage)
+        now, before = root / target, folder / "before" / name
+        if name == source or name == "manifest.json" or not now.is_dir():
+            continue
+        if before.is_dir():
+            carry_back(now, before, journal["names"].get(target, ""))
+        elif foreign_files(now) or read_name(now) != journal["names"].get(target):
+            keep = root / REMOVED_FOLDER / folder.name / name  # a new set the operator worked on
+            shutil.copytree(now, keep, dirs_exist_ok=True)
+    write_json(folder / JOURNAL, {**journal, "state": "restoring"})
+    finish_restore(root, folder)
+
+
+def carry_back(now: Path, before: Path, staged_name: str) -> None:
+    """Take what the operator did to a face set since a run over into its earlier self.
+
+    That is his name for it, files of his own, and PNGs he deleted: those stay out of use.
+    """
+    own = {sha256_of_file(before / file) for file in foreign_files(before)}
+    for file in foreign_files(now):
+        if sha256_of_file(now / file) not in own:
+            with writing(before / file) as part:
+                shutil.copy2(now / file, part)
+    if read_name(now) != staged_name:
+        with writing(before / "NAME.txt") as part:
+            shutil.copyfile(now / "NAME.txt", part)
+    entries = read_own(now / "manifest.json", "faceset").get("faces", [])
+    gone = {entry["sha256"] for entry in entries if not (now / entry["file"]).is_file()}
+    for entry in read_own(before / "manifest.json", "faceset").get("faces", []):
+        if entry["sha256"] in gone and (before / entry["file"]).is_file():
+            (before / DROPPED).mkdir(parents=True, exist_ok=True)
+            os.replace(before / entry["file"], before / DROPPED / Path(entry["file"]).name)
+
+
+def finish_restore(root: Path, folder: Path) -> None:
+    """Do the renames of a run backwards, then forget the run."""
+    journal = read_json(folder / JOURNAL, "journal")
+    rename_all(root, [(target, source) for source, target in reversed(journal["steps"])])
+    for shelf in SHELVES:
+        remove_empty(root / shelf)
+    gone = folder.with_name(f"{PART_PREFIX}{folder.name}")  # a kill leaves nothing half removed
+    os.rename(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+    remove_empty(root / RUNS_FOLDER)
+
+
+# ============================================================================
+# Looking at exported faces
+# ============================================================================
+# Results over the PNGs of a corpus are kept in _scores/, a JSONL file per task and model, by the
+# sha256 of the PNG: what was looked at once is not looked at again.
+
+
+def kept_results(
+    corpus: Corpus, name: str, task: str, crew: Crew, faces: Sequence[tuple[str, str]]
+) -> dict[str, Result]:
+    """Results of a task by PNG sha256; only PNGs not seen before are worked on.
+
+    name: of the results file; faces: (path within the corpus, sha256).
+    """
+    path = corpus.root / SCORES_FOLDER / f"{name}.jsonl"
+    known = read_results(path)
+    todo = {sha: file for file, sha in faces if sha not in known}
+    lines = AppendOnly(path)
+    items = ({"path": str(corpus.root.resolve() / todo[sha]), "sha256": sha} for sha in todo)
+    pairs = crew.run(task, items, path.parent / "queue")
+    try:
+        for item, result in progress(pairs if todo else (), len(todo), task):
+            if "failed" in result:
+                log.warning("%s: %s", item["path"], result["failed"])
+                continue
+            known[item["sha256"]] = result
+            if os.access(corpus.root, os.W_OK):
+                lines.append({"sha256": item["sha256"], **result})
+    finally:
+        lines.close()
+        remove_empty(path.parent / "queue")
+    return known
+
+
+def read_results(path: Path) -> dict[str, Result]:
+    """Results by sha256; a damaged line costs that result, which is then made again."""
+    results = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                results[record.pop("sha256")] = record
+    return results
+
+
+def faces_of(sets: Iterable[FaceSet]) -> list[tuple[str, str]]:
+    """(path within the corpus, sha256) of every face of these sets."""
+    return [(f"{own.folder}/{face['file']}", face["sha256"]) for own in sets for face in own.faces]
+
+
+class Looker:
+    """What is known of a corpus's faces: from its cache where that fits, else by looking."""
+
+    def __init__(self, corpus: Corpus, args: argparse.Namespace) -> None:
+        self.corpus, self.crew = corpus, crew_of(args, False)
+        master = corpus.master
+        self.cache = corpus_cache(master)
+        spec = self.crew.spec
+        if self.cache is not None:
+            spec = with_cache_model(spec, self.cache)
+        self.crew.spec = replace(spec, model=spec.model or str(master.get("model", "")))
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return thresholds_for(str(self.corpus.master.get("model", "")))
+
+    def audits(self, sets: Iterable[FaceSet]) -> dict[str, Result]:
+        """audit_items of the faces of these sets, by PNG sha256."""
+        faces = faces_of(sets)
+        recognizer = str(self.corpus.master.get("recognizer", ""))
+        name = f"audit-{recognizer}"
+        known = read_results(self.corpus.root / SCORES_FOLDER / f"{name}.jsonl")
+        if any(sha not in known for _, sha in faces):
+            own = self.crew.facts["meta"]["recognizer"]
+            if own != recognizer:
+                raise SortFacesError(
+                    f"{self.corpus.root}: made with {self.corpus.master.get('model')}, not "
+                    f"{self.crew.spec.model}; name that model"
+                )
+        return kept_results(self.corpus, name, "audit", self.crew, faces)
+
+    def vectors(self, sets: Sequence[FaceSet], by_crop: bool = False) -> dict[str, np.ndarray]:
+        """{folder: (n, d) float32 unit embeddings} of the faces of each set; 0 where unknown.
+
+        by_crop: as a consumer computes them from the PNGs, not as the photos gave them.
+        """
+        rows = {} if by_crop or self.cache is None else self.cache.row_of_face
+        unseen = [
+            replace(own, faces=[face for face in own.faces if face["face"] not in rows])
+            for own in sets
+        ]
+        audits = self.audits(unseen) if any(own.faces for own in unseen) else {}
+        return {own.folder: self.stack(own, rows, audits) for own in sets}
+
+    def stack(self, own: FaceSet, rows: dict[str, int], audits: dict[str, Result]) -> np.ndarray:
+        """(n, d) embeddings of one set from the cache or from audits."""
+        found: list[np.ndarray | None] = []
+        for face in own.faces:
+            packed = audits.get(face["sha256"], {}).get("embedding", "")
+            if face["face"] in rows:
+                found.append(self.cache.embedding[rows[face["face"]]])
+            else:
+                found.append(unpack_floats(packed, (-1,)) if packed else None)
+        width = next((len(vector) for vector in found if vector is not None), 0)
+        zero = np.zeros(width, np.float32)
+        filled = [zero if vector is None else vector for vector in found]
+        return unit_rows(np.array(filled, np.float32).reshape(len(found), width))
+
+
+def corpus_cache(master: dict[str, Any]) -> FaceCache | None:
+    """The cache a corpus was made from, if it is there and still numbers faces the same way."""
+    path = Path(str(master.get("cache", "")))
+    try:
+        cache = load_cache(path)
+    except (SortFacesError, OSError) as error:
+        log.info("without the cache: %s", error)
+        return None
+    same = all(cache.meta.get(key, 0) == master.get(key, 0) for key in ("recognizer", "rescans"))
+    return cache if same else None
+
+
+# ============================================================================
 # Reporting
 # ============================================================================
 
@@ -4175,6 +5274,76 @@ def add_step(steps: Any, name: str, add_options: Callable, handler: Callable) ->
     p = steps.add_parser(name, help=handler.__doc__, description=handler.__doc__)
     add_options(p)
     p.set_defaults(step_handler=handler)
+
+
+def add_corpus_argument(p: argparse.ArgumentParser) -> None:
+    p.add_argument("corpus", type=Path, metavar="CORPUS", help="the folder export-swap wrote")
+
+
+def add_plan_options(p: argparse.ArgumentParser) -> None:
+    """Options of every command that changes a corpus."""
+    group = p.add_argument_group("plan")
+    group.add_argument("--plan", type=Path, metavar="FILE", help="write the plan there")
+    group.add_argument(
+        "--apply", type=Path, metavar="FILE", help="carry out this plan in place of a new one"
+    )
+    add_dry_run(group)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a maintenance command wants done."""
+
+    moves: list[Move]
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)  # as in Plan
+    notes: dict[str, Any] = field(default_factory=dict)  # for the report
+
+
+def maintain(
+    args: argparse.Namespace, params: dict[str, Any], decide: Callable[[Corpus], Decision]
+) -> dict[str, Any]:
+    """Plan, and unless it is a dry run carry out, one maintenance command; returns the counts."""
+    command = " ".join(filter(None, (args.command, getattr(args, "step", ""))))
+    with opened_corpus(args.corpus) as corpus:
+        for why in corpus.broken.values():
+            raise SortFacesError(why)
+        if args.apply is not None:
+            decision, plan = Decision([]), load_plan(args.apply, corpus, command)
+        else:
+            decision = decide(corpus)
+            moves = with_empty_shelved(corpus, [*corpus.repairs(), *decision.moves])
+            plan = Plan(command, params, moves, decision.sets)
+        if args.plan is not None:
+            write_json(args.plan, plan.as_json(corpus))
+        run = "" if args.dry_run else carry_out(corpus, plan)
+    return {
+        "corpus": str(args.corpus),
+        "run": run or ("none: dry run" if args.dry_run else "none: nothing to do"),
+        **plan.counts(),
+        **decision.notes,
+        "moves": move_table(plan.moves),
+    }
+
+
+def with_empty_shelved(corpus: Corpus, moves: list[Move]) -> list[Move]:
+    """A set that would lose its last face goes to _thin as it is."""
+    leaving = Counter(move.folder for move in moves if move.action == "drop")
+    joined = {move.to.removesuffix("/faces/") for move in moves if move.action == "copy"}
+    joined |= {move.folder for move in moves if move.action in ("adopt", "shelve")}
+    for folder, own in corpus.active.items():
+        if folder not in joined and leaving[folder] >= len(own.faces):
+            repairs = [move for move in moves if move.folder != folder or move in own.repairs]
+            moves = [*repairs, shelve(corpus, own, "_thin", "no face left")]
+    return moves
+
+
+def move_table(moves: Sequence[Move]) -> list[dict[str, Any]]:
+    """Moves counted by what they do to which set and why."""
+    kinds = Counter((PurePosixPath(m.folder).name, m.action, m.reason) for m in moves)
+    return [
+        {"faceset": name, "action": action, "count": number, "reason": reason}
+        for (name, action, reason), number in kinds.items()
+    ]
 
 
 # ============================================================================
@@ -5206,9 +6375,13 @@ def write_corpus(
         raise SortFacesError(f"{out}: none of the photos is there; mount their disk and run again")
     run.planned = {face for plan in plans for face in face_names(run.cache, plan.rows)}
     recover_folders(out)
+    recover_runs(out)
     remove_unfinished(out)
     master = load_master(out)
     names = operator_names(out, plans, run.cache)
+    if (out / RUNS_FOLDER).is_dir():
+        log.warning("%s: sets are made anew from the photos; repeat the maintenance steps", out)
+        set_aside(out, RUNS_FOLDER)
     total = sum(len(plan.rows) for plan in plans)
     ticks = iter(progress(range(total), total, "export"))
     entries = []
@@ -5219,7 +6392,7 @@ def write_corpus(
         else:
             entries.append(entry)
     next(ticks, None)
-    retire_facesets(out, {entry["id"] for entry in entries})
+    retire_facesets(out, {entry["id"]: set(entry["faces"]) for entry in entries})
     candidates = {}
     if run.params.candidates and raw is not None:
         candidates = write_candidates(run, candidate_groups(run, entries, raw))
@@ -5229,20 +6402,13 @@ def write_corpus(
         "left_out": sum(entry["left_out"] for entry in entries),
         **candidates,
     }
+    about = {"command": "export-swap", "at": now_text(), "params": run.head["params"]}
+    corpus = Corpus(out, master)
     master = {
         **run.head,
         "kind": "swap",
-        "facesets": entries,
-        **{key: master.get(key, []) for key in ("masked", "thin_eras", "merged")},
-        "runs": [
-            *master.get("runs", []),
-            {
-                "command": "export-swap",
-                "at": now_text(),
-                "params": asdict(run.params),
-                "counts": counts,
-            },
-        ],
+        **corpus.lists(corpus.sets, {}),
+        "runs": [*master.get("runs", []), {**about, "counts": counts}],
     }
     write_json(out / "manifest.json", master)
     (out / NAMES_PENDING).unlink()
@@ -5254,15 +6420,7 @@ def write_corpus(
 
 
 PHOTO_GONE = "photo gone or changed since embed"
-UNNAMED = "unnamed"
 NAMES_PENDING = "names.pending"  # operator's names while an export replaces the sets
-YOURS = "_yours"  # files of others whose names a face set needs for itself
-FOLDER_OLD = ".sort_faces-old-"  # the face set a new one is about to replace
-
-
-def load_master(out: Path) -> dict[str, Any]:
-    path = out / "manifest.json"
-    return read_json(path, "swap") if path.exists() else {}
 
 
 def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) -> dict[str, str]:
@@ -5276,7 +6434,7 @@ def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) ->
     for folder in folders:
         manifest = read_own(folder / "manifest.json", "faceset")
         text = read_name(folder)
-        if manifest and text != UNNAMED:
+        if manifest and text != UNNAMED and "era" not in manifest:
             faces = sorted(face["face"] for face in manifest["faces"] + manifest["dropped"])
             notes.append({"name": text, "faces": faces, "removed": folder.parent != out})
     write_json(out / NAMES_PENDING, {"tool": TOOL, "kind": "names", "names": notes})
@@ -5296,14 +6454,6 @@ def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) ->
     for text in {note["name"] for note in notes if not note["removed"]} - used:
         log.warning("the name %r fits no face set any more", text)
     return names
-
-
-def read_name(folder: Path) -> str:
-    """The operator's name of a face set, UNNAMED if there is none."""
-    with contextlib.suppress(OSError):
-        text = (folder / "NAME.txt").read_text(encoding="utf-8-sig", errors="replace").strip()
-        return text or UNNAMED
-    return UNNAMED
 
 
 def write_faceset(
@@ -5329,35 +6479,12 @@ def write_faceset(
     if not faces:
         shutil.rmtree(stage, ignore_errors=True)
         return None
-    bundles = write_bundles(stage, plan.name, [face["file"] for face in faces], run.params.top_n)
-    grid = contact_sheet(
-        [stage / face["file"] for face in faces], [face["quality"] for face in faces]
-    )
-    write_part(stage / "previews" / "top_20_grid.jpg", grid)
     write_part(stage / "NAME.txt", (name.strip() + "\n").encode())
-    own = ["manifest.json", "NAME.txt", "previews/top_20_grid.jpg", *bundles]
-    manifest = {
-        **run.head,
-        "id": plan.name,
-        "quality_terms": QUALITY_TERMS,
-        "counts": {"faces": len(faces), "dropped": len(dropped)},
-        "files": [*own, *(face["file"] for face in faces)],
-        "faces": faces,
-        "dropped": dropped,
-    }
-    write_json(stage / "manifest.json", manifest)
+    head = {**run.head, "id": plan.name, "quality_terms": QUALITY_TERMS}
+    manifest = finish_faceset(stage, head, faces, dropped)
     make_way(run.out, plan.name, run.planned, dropped)
     swap_folder(stage, run.out / plan.name)
-    return {
-        "id": plan.name,
-        "name": name.strip(),
-        "face_count": len(faces),
-        "left_out": len(dropped),
-        "best": faces[0]["quality"],
-        "bundle": f"{plan.name}/{bundles[0]}",
-        "full_bundle": f"{plan.name}/{bundles[1]}",
-        "faces": [face["face"] for face in faces],
-    }
+    return master_entry(plan.name, manifest, name.strip())
 
 
 def make_way(out: Path, name: str, planned: set[str], dropped: Sequence[dict[str, Any]]) -> None:
@@ -5366,7 +6493,8 @@ def make_way(out: Path, name: str, planned: set[str], dropped: Sequence[dict[str
     That is crops of photos that are gone, or an identity none of whose faces is planned any more.
     """
     manifest = read_own(out / name / "manifest.json", "faceset")
-    old = {face.get("face") for face in manifest.get("faces", [])}
+    kept = [entry for entry in manifest.get("dropped", []) if entry.get("file")]
+    old = {face.get("face") for face in [*manifest.get("faces", []), *kept]}
     lost = {face["face"] for face in dropped if face["reason"] == PHOTO_GONE}
     if old and (old & lost or not old & planned):
         log.info("%s: moved to %s, it holds what cannot be made again", name, REMOVED_FOLDER)
@@ -5400,83 +6528,16 @@ def left_out(entry: dict[str, Any], reason: str) -> dict[str, Any]:
     return {"face": entry["face"], "source": entry["source"], "reason": reason}
 
 
-def write_bundles(stage: Path, name: str, faces: Sequence[str], top_n: int) -> list[str]:
-    """Write NAME_topN.fsz and NAME.fsz: flat, stored zips of PNGs; returns their names."""
-    names = [f"{name}_top{top_n}.fsz", f"{name}.fsz"]
-    for bundle, files in zip(names, (faces[:top_n], faces), strict=True):
-        with zipfile.ZipFile(stage / bundle, "w", zipfile.ZIP_STORED) as archive:
-            for file in files:
-                info = zipfile.ZipInfo(PurePosixPath(file).name, ZIP_DATE)
-                info.external_attr = 0o600 << 16
-                archive.writestr(info, (stage / file).read_bytes())
-    return names
+def retire_facesets(out: Path, wanted: dict[str, set[str]]) -> None:
+    """Set aside the folders of face sets the refine manifest no longer has: {id: faces}.
 
-
-def contact_sheet(files: Sequence[Path], scores: Sequence[float]) -> bytes:
-    """JPEG grid of the best faces, each with its rank and score."""
-    import cv2
-
-    shown = min(len(files), GRID_COLUMNS * GRID_ROWS)
-    rows = math.ceil(shown / GRID_COLUMNS)
-    sheet = np.full((rows * GRID_CELL, GRID_COLUMNS * GRID_CELL, 3), 32, np.uint8)
-    for at in range(shown):
-        image = cv2.imdecode(np.frombuffer(files[at].read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-        cell = cv2.resize(image, (GRID_CELL, GRID_CELL), interpolation=cv2.INTER_AREA)
-        cv2.rectangle(cell, (0, GRID_CELL - 20), (86, GRID_CELL), (0, 0, 0), -1)
-        cv2.putText(
-            cell,
-            f"{at}  {scores[at]:.2f}",
-            (4, GRID_CELL - 5),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.45,
-            (255, 255, 255),
-            1,
-            cv2.LINE_AA,
-        )
-        y, x = at // GRID_COLUMNS * GRID_CELL, at % GRID_COLUMNS * GRID_CELL
-        sheet[y : y + GRID_CELL, x : x + GRID_CELL] = cell
-    return cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-
-
-def swap_folder(stage: Path, target: Path) -> None:
-    """Put a finished folder in the place of the old one, with what others have put into that."""
-    old = target.with_name(FOLDER_OLD + target.name)
-    if target.exists():
-        carry_over(target, stage)
-        os.rename(target, old)
-    os.rename(stage, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def carry_over(old: Path, stage: Path) -> None:
-    """Copy every file of the old folder that the tool did not write itself.
-
-    One whose name the new folder needs goes to YOURS.
+    The eras of a set stay as long as they share faces with it.
     """
-    known = set(read_own(old / "manifest.json", "faceset", "candidates").get("files", []))
-    for path in old.rglob("*"):
-        relative = path.relative_to(old).as_posix()
-        if path.is_file() and relative not in known:
-            taken = (stage / relative).exists()
-            target = stage / YOURS / relative if taken else stage / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target)
-
-
-def recover_folders(out: Path) -> None:
-    """Finish the swaps a killed run left between its two renames."""
-    for old in out.glob(FOLDER_OLD + "*"):
-        target = old.with_name(old.name[len(FOLDER_OLD) :])
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(old, target)
-
-
-def retire_facesets(out: Path, wanted: set[str]) -> None:
-    """Set aside the folders of face sets the refine manifest no longer has."""
     for folder in sorted(out.glob("faceset_*")):
-        if folder.name not in wanted and is_own_output(str(folder)):
+        manifest = read_own(folder / "manifest.json", "faceset")
+        parent = wanted.get(manifest.get("era", {}).get("of", ""), set())
+        era = parent & {face.get("face") for face in manifest.get("faces", [])}
+        if folder.name not in wanted and not era and is_own_output(str(folder)):
             log.info("%s: no longer a face set, moved to %s", folder.name, REMOVED_FOLDER)
             set_aside(out, folder.name)
 
@@ -5637,6 +6698,733 @@ def clip_samples() -> list[np.ndarray]:
     boxes = [np.array(box, np.float32) for box in DEMO_FACES.values()]
     cuts = [cut_window(group, crop_square(box, wh, PAD_RATIO), OUT_SIZE) for box in boxes]
     return [*cuts, group]
+
+
+# ============================================================================
+# Command: consolidate
+# ============================================================================
+
+
+def add_consolidate_options(p: argparse.ArgumentParser) -> None:
+    add_corpus_argument(p)
+    p.add_argument(
+        "--edge",
+        type=number_type(float, -1.0, 1.0, "a cosine from -1 to 1"),
+        metavar="COS",
+        help="least cosine between the centroids of any two sets of one person "
+        f"(default: {1 - Thresholds().consolidate:.2f}; dlib: {1 - DLIB_THRESHOLDS.consolidate:.2f})",
+    )
+    p.add_argument(
+        "--accept",
+        type=Path,
+        metavar="FILE",
+        help="pairs.json of a review with your answers, yes or no",
+    )
+    p.add_argument(
+        "--review",
+        type=Path,
+        metavar="DIR",
+        help="where pairs.json and the contact sheet of almost-pairs go "
+        "(default: CORPUS-consolidate)",
+    )
+    add_plan_options(p)
+    add_engine_options(p, detector=False)
+    add_work_options(p)
+
+
+def cmd_consolidate(args: argparse.Namespace) -> int:
+    """merge face sets of the same person, and show the pairs that almost are"""
+    answers = read_answers(args.accept) if args.accept else {}
+
+    def decide(corpus: Corpus) -> Decision:
+        looker = Looker(corpus, args)
+        edge = 1.0 - looker.thresholds.consolidate if args.edge is None else args.edge
+        params["edge"] = round(edge, 4)
+        decision, pairs = consolidate(corpus, looker, edge, answers)
+        review = args.review or args.corpus.with_name(f"{args.corpus.resolve().name}-consolidate")
+        write_review(corpus, review, pairs, answers)
+        return replace(decision, notes={"almost": len(pairs), "review": str(review)})
+
+    params = {"accept": [[*pair, answer] for pair, answer in answers.items()]}
+    report(args, maintain(args, params, decide))
+    return EXIT_OK
+
+
+def read_answers(path: Path) -> dict[tuple[str, str], str]:
+    """{(id, id): yes or no} of a pairs.json. Raises SortFacesError for any other answer."""
+    answers = {}
+    for number, pair in enumerate(read_json(path, "pairs")["pairs"], 1):
+        answer = str(pair.get("answer", "")).strip().lower() if isinstance(pair, dict) else "?"
+        if answer not in ("", "yes", "no") or not {"a", "b"} <= pair.keys():
+            raise SortFacesError(f"{path}: pair {number}: answer yes, no or nothing")
+        if answer:
+            answers[str(pair["a"]), str(pair["b"])] = answer
+    return answers
+
+
+@dataclass(frozen=True)
+class AlmostPair:
+    """Two face sets the operator should look at."""
+
+    a: FaceSet
+    b: FaceSet
+    cosine: float
+    why: str
+
+
+def consolidate(
+    corpus: Corpus, looker: Looker, edge: float, answers: dict[tuple[str, str], str]
+) -> tuple[Decision, list[AlmostPair]]:
+    """Which sets are one person, and which pairs are close to it.
+
+    Sets the operator gave different names stay apart unless he says yes.
+    """
+    sets = [own for own in corpus.active.values() if not own.is_era and own.faces]
+    if not sets:
+        return Decision([]), []
+    vectors = looker.vectors(sets)
+    centres = np.stack([centroid(vectors[own.folder]) for own in sets])
+    cosine = centres @ centres.T
+    yes, no = (answer_matrix(sets, answers, wanted) for wanted in ("yes", "no"))
+    named = np.array([own.name if own.name != UNNAMED else "" for own in sets])
+    differ = (named[:, None] != named) & (named[:, None] != "") & (named != "")
+    groups = complete_linkage_groups(cosine, edge, yes, (no | differ) & ~yes)
+    moves = []
+    label = np.arange(len(sets))
+    for rows in groups:
+        label[rows] = rows[0]
+        moves += merge_moves(corpus, [sets[row] for row in rows], vectors, looker)
+    pairs = []
+    for a, b in zip(*np.triu_indices(len(sets), 1), strict=True):
+        if label[a] != label[b] and not no[a, b] and cosine[a, b] >= edge - ALMOST_MARGIN:
+            why = "different names" if differ[a, b] else "below the edge"
+            why = "not all of their group" if cosine[a, b] >= edge and not differ[a, b] else why
+            pairs.append(AlmostPair(sets[a], sets[b], float(cosine[a, b]), why))
+    return Decision(moves), sorted(pairs, key=lambda pair: -pair.cosine)[:ALMOST_PAIRS]
+
+
+def answer_matrix(
+    sets: Sequence[FaceSet], answers: dict[tuple[str, str], str], wanted: str
+) -> np.ndarray:
+    """(n, n) bool: the pairs the operator answered so."""
+    at = {own.id: row for row, own in enumerate(sets)}
+    matrix = np.zeros((len(sets), len(sets)), dtype=bool)
+    for (a, b), answer in answers.items():
+        if answer == wanted and a in at and b in at and a != b:
+            matrix[at[a], at[b]] = matrix[at[b], at[a]] = True
+    return matrix
+
+
+def merge_moves(
+    corpus: Corpus, group: list[FaceSet], vectors: dict[str, np.ndarray], looker: Looker
+) -> list[Move]:
+    """Unite face sets of one person: the largest stays and takes the best faces of the others.
+
+    One face per photo, the best of near-duplicates, nobody far from the common centroid.
+    """
+    group = sorted(group, key=lambda own: (-len(own.faces), natural(own.folder)))
+    survivor, others = group[0], group[1:]
+    pool = [(own, face, at) for own in group for at, face in enumerate(own.faces)]
+    pool.sort(key=lambda entry: -entry[1]["quality"])
+    unit = np.stack([vectors[own.folder][at] for own, _, at in pool])
+    distance = 1.0 - unit @ centroid(unit)
+    twin = nearest_keeper(unit, looker.thresholds.duplicate)
+    photos: set[str] = set()
+    moves = []
+    for row, (own, face, _) in enumerate(pool):
+        reason, photo = "", face.get("photo_sha256") or face["sha256"]
+        if photo in photos:
+            reason = "not the best of the faces in its photo"
+        elif twin[row] != row:
+            reason = "not the best of the near-duplicates"
+        elif len(pool) >= OUTLIER_MIN_CLUSTER and distance[row] > looker.thresholds.outlier:
+            reason = "outlier of the merged set"
+        number = round(float(distance[row]), 4)
+        if not reason:
+            photos.add(photo)
+        if reason and own is survivor:
+            moves.append(drop(own, face, reason, distance=number))
+        elif not reason and own is not survivor:
+            target, why = f"{survivor.folder}/faces/", f"merged from {own.id}"
+            numbers = {"distance": number}
+            moves.append(Move("copy", own.folder, face["file"], target, why, numbers))
+    centres = {own.folder: centroid(vectors[own.folder]) for own in group}
+    for own in others:
+        cosine = round(float(centres[own.folder] @ centres[survivor.folder]), 4)
+        because = f"same person as {survivor.id}"
+        moves.append(shelve(corpus, own, "_merged", because, cosine=cosine))
+        eras = [era for era in corpus.active.values() if era.is_era and era.family == own.id]
+        moves += [shelve(corpus, era, "_merged", f"era of {own.id}, {because}") for era in eras]
+    name = next((own for own in group if own.name != UNNAMED), survivor)
+    if name is not survivor:
+        target = f"{survivor.folder}/NAME.txt"
+        moves.append(Move("name", name.folder, "NAME.txt", target, f"named in {name.id}"))
+    return moves
+
+
+REVIEW_FACES = 6  # best faces of each set on the contact sheet
+REVIEW_TEMPLATE = """
+<p>Answer <b>yes</b> or <b>no</b> in pairs.json beside this page, then
+<code>consolidate {{ corpus }} --accept {{ answers }}</code>.</p>
+{% for pair in pairs %}
+<h2>{{ "%.3f"|format(pair.cosine) }} <span class="dim">{{ pair.why }}</span></h2>
+<div class="cards">
+{% for own, images in pair.sides %}
+<div>{{ own.id }} <b>{{ own.name }}</b> <span class="dim">{{ own.faces|length }} faces</span>
+<div class="cards">
+{% for image in images %}<div class="card"><img loading="lazy" src="{{ image }}" alt=""></div>
+{% endfor %}
+</div></div>
+{% endfor %}
+</div>
+{% else %}
+<p>No two face sets are nearly the same person.</p>
+{% endfor %}
+"""
+
+
+def write_review(
+    corpus: Corpus,
+    folder: Path,
+    pairs: Sequence[AlmostPair],
+    answers: dict[tuple[str, str], str],
+) -> None:
+    """Write pairs.json for the operator's answers, and the pictures to answer by."""
+    make_folder(folder)
+    shown = []
+    for pair in pairs:
+        sides = [(own, review_images(corpus, own, folder)) for own in (pair.a, pair.b)]
+        shown.append({"cosine": pair.cosine, "why": pair.why, "sides": sides})
+    old = [
+        {"a": a, "b": b, "answer": answer}
+        for (a, b), answer in answers.items()
+        if not any({a, b} == {pair.a.id, pair.b.id} for pair in pairs)
+    ]
+    new = [
+        {"a": p.a.id, "b": p.b.id, "cosine": round(p.cosine, 4), "why": p.why, "answer": ""}
+        for p in pairs
+    ]
+    write_json(folder / "pairs.json", {"tool": TOOL, "kind": "pairs", "pairs": [*new, *old]})
+    write_page(
+        folder / "index.html",
+        "Nearly the same person",
+        REVIEW_TEMPLATE,
+        pairs=shown,
+        corpus=corpus.root,
+        answers=folder / "pairs.json",
+    )
+
+
+def review_images(corpus: Corpus, own: FaceSet, folder: Path) -> list[str]:
+    """Thumbnails of a set's best faces; their paths within the folder of the page."""
+    names = []
+    for face in own.faces[:REVIEW_FACES]:
+        name = f"thumbs/{face['sha256'][:16]}.jpg"
+        if not (folder / name).exists():
+            with contextlib.suppress(PhotoError):
+                write_thumbnail(folder / name, png_pixels(corpus, own, face))
+        names.append(name)
+    return names
+
+
+def png_pixels(corpus: Corpus, own: FaceSet, face: dict[str, Any]) -> np.ndarray:
+    """(h, w, 3) uint8 BGR of an exported face. Raises PhotoError."""
+    return read_photo(str(corpus.root / own.folder / face["file"])).image
+
+
+# ============================================================================
+# Command: era
+# ============================================================================
+
+
+def add_era_options(p: argparse.ArgumentParser) -> None:
+    steps = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
+    add_step(steps, "split", add_era_split_options, cmd_era_split)
+    add_step(steps, "extend", add_era_step_options, cmd_era_extend)
+
+
+def cmd_era(args: argparse.Namespace) -> int:
+    """split one person's face set by age"""
+    return args.step_handler(args)
+
+
+def add_era_split_options(p: argparse.ArgumentParser) -> None:
+    """What an era is, beside what both steps need."""
+    add_era_step_options(p)
+    params = EraParams()
+    add_numbers(
+        p,
+        ("--distance", cosine, params.distance, "COS", "an era's faces lie this near its anchor"),
+        ("--years", at_least_0, params.years, "YEARS", "and this near in time"),
+        ("--fragment", cosine, params.fragment, "COS", "average linkage of the fragments"),
+        ("--min-faces", count, params.min_faces, "N", "an era with fewer goes to _thin"),
+    )
+
+
+def add_era_step_options(p: argparse.ArgumentParser) -> None:
+    add_corpus_argument(p)
+    p.add_argument("faceset", metavar="NAME", help="the face set: its folder or its NAME.txt")
+    add_plan_options(p)
+    add_engine_options(p, detector=False)
+    add_work_options(p)
+
+
+def cmd_era_split(args: argparse.Namespace) -> int:
+    """copy a face set into one set per era of its person's life"""
+    params = EraParams(args.distance, args.years, args.fragment, args.min_faces)
+
+    def decide(corpus: Corpus) -> Decision:
+        own = corpus.get(args.faceset)
+        if any(era.is_era and era.family == own.id for era in corpus.sets.values()):
+            raise SortFacesError(f"{own.id}: has eras already; use era extend, or restore first")
+        return split_decision(own, Looker(corpus, args).vectors([own])[own.folder], params)
+
+    report(args, maintain(args, {"faceset": args.faceset, **asdict(params)}, decide))
+    return EXIT_OK
+
+
+def split_decision(own: FaceSet, unit: np.ndarray, params: EraParams) -> Decision:
+    """The eras of a face set, as copies beside it; thin ones straight into _thin."""
+    years = np.array([year_of(face.get("taken")) for face in own.faces])
+    if not np.isfinite(years).any():
+        raise SortFacesError(f"{own.id}: none of its faces has a capture time; nothing to go by")
+    moves, sets, names = [], {}, Counter()
+    for anchor, rows in split_eras(unit, years, params):
+        span = year_range(years[rows])
+        names[span] += 1
+        span += f"_{names[span]}" if names[span] > 1 else ""
+        shelf = "" if len(rows) >= params.min_faces else "_thin/"
+        folder = f"{shelf}{own.id}_{span}"
+        sets[folder] = {
+            "like": own.folder,
+            "name": UNNAMED if own.name == UNNAMED else f"{own.name} {span}",
+            "era": {
+                "of": own.id,
+                "years": year_range(years[rows]),
+                "anchor_year": anchor.year,
+                "anchor": pack_floats(anchor.vector),
+                "distance": params.distance,
+                "max_years": params.years,
+            },
+        }
+        moves += [era_copy(own, own.faces[row], folder, unit[row], anchor) for row in rows]
+    return Decision(moves, sets)
+
+
+def era_copy(
+    own: FaceSet, face: dict[str, Any], folder: str, vector: np.ndarray, anchor: Anchor
+) -> Move:
+    """The move that puts a face into an era, with the two numbers that decided."""
+    year = year_of(face.get("taken"))
+    numbers = {"distance": round(1.0 - float(vector @ anchor.vector), 4)}
+    numbers |= {"years": round(abs(year - anchor.year), 1)} if math.isfinite(year) else {}
+    reason = "of this era" if math.isfinite(year) else "undated, looks most like this era"
+    return Move("copy", own.folder, face["file"], f"{folder}/faces/", reason, numbers)
+
+
+def cmd_era_extend(args: argparse.Namespace) -> int:
+    """put new faces of a face set into its existing eras"""
+
+    def decide(corpus: Corpus) -> Decision:
+        own = corpus.get(args.faceset)
+        return extend_decision(corpus, own, Looker(corpus, args).vectors([own])[own.folder])
+
+    report(args, maintain(args, {"faceset": args.faceset}, decide))
+    return EXIT_OK
+
+
+def extend_decision(corpus: Corpus, own: FaceSet, unit: np.ndarray) -> Decision:
+    """New faces of a set go to the era whose anchor they agree with; anchors stay as they are."""
+    eras = [era for era in corpus.sets.values() if era.is_era and era.family == own.id]
+    eras = [era for era in eras if not era.folder.startswith("_merged/")]
+    if not eras:
+        raise SortFacesError(f"{own.id}: has no eras yet; run era split first")
+    try:
+        about = [era.manifest["era"] for era in eras]
+        anchors = [
+            Anchor(unpack_floats(fact["anchor"], (-1,)), float(fact["anchor_year"]))
+            for fact in about
+        ]
+        rule = EraParams(float(about[0]["distance"]), float(about[0]["max_years"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SortFacesError(
+            f"{own.id}: the anchor of an era is damaged ({one_line(error)}); restore and split anew"
+        ) from None
+    placed = {face.get("sha256") for era in eras for face in era.manifest["faces"]}
+    placed |= {face.get("sha256") for era in eras for face in era.manifest["dropped"]}
+    moves, homeless = [], 0
+    for row, face in enumerate(own.faces):
+        if face["sha256"] in placed:
+            continue
+        at = nearest_era(unit[row], year_of(face.get("taken")), anchors, rule)
+        if at < 0:
+            homeless += 1
+        else:
+            moves.append(era_copy(own, face, eras[at].folder, unit[row], anchors[at]))
+    return Decision(moves, notes={"of_no_era": homeless})
+
+
+# ============================================================================
+# Command: optimize
+# ============================================================================
+
+
+def add_optimize_options(p: argparse.ArgumentParser) -> None:
+    """The three passes, each of which can be left out."""
+    add_corpus_argument(p)
+    add_numbers(
+        p, ("--twin-distance", cosine, TWIN_DISTANCE, "COS", "near-duplicates within a face set")
+    )
+    add_flags(
+        p,
+        ("--no-bytes", "leave byte-identical PNGs of different people alone"),
+        ("--no-near", "leave near-duplicates within a face set alone"),
+        ("--no-audit", "do not look for PNGs without exactly one face"),
+    )
+    add_plan_options(p)
+    add_engine_options(p, detector=False)
+    add_work_options(p)
+
+
+def cmd_optimize(args: argparse.Namespace) -> int:
+    """drop byte duplicates across people, near-duplicates, and PNGs without exactly one face"""
+    passes = {name: not getattr(args, f"no_{name}") for name in ("bytes", "near", "audit")}
+
+    def decide(corpus: Corpus) -> Decision:
+        sets = [own for own in corpus.active.values() if own.faces]
+        looker = Looker(corpus, args)
+        vectors = looker.vectors(sets) if passes["bytes"] or passes["near"] else {}
+        moves: dict[str, Move] = {}
+        if passes["bytes"]:
+            found = byte_duplicates(sets, vectors)
+            moves |= {move.source: move for move in found}
+        if passes["near"]:
+            found = near_duplicates(sets, vectors, args.twin_distance, moves)
+            moves |= {move.source: move for move in found}
+        if passes["audit"]:
+            audits = looker.audits(sets)
+            found = [move for own in sets for _, move in face_count_findings(own, audits)]
+            moves = {move.source: move for move in found} | moves
+        return Decision(list(moves.values()))
+
+    params = {"passes": passes, "twin_distance": args.twin_distance}
+    report(args, maintain(args, params, decide))
+    return EXIT_OK
+
+
+def byte_duplicates(sets: Sequence[FaceSet], vectors: dict[str, np.ndarray]) -> list[Move]:
+    """Drop PNGs that two people share from all but the one they look like most.
+
+    Copies within one family, a set and its eras, stay; twice in one set is once too often.
+    """
+    owners: dict[str, list[tuple[FaceSet, int]]] = defaultdict(list)
+    for own in sets:
+        for at, face in enumerate(own.faces):
+            owners[face["sha256"]].append((own, at))
+    moves = []
+    for holders in owners.values():
+        if len({own.family for own, _ in holders}) > 1:
+            likeness = {own.family: leave_one_out(vectors[own.folder], at) for own, at in holders}
+            best = max(likeness, key=lambda family: (likeness[family], natural(family)))
+            wrong = [(own, at) for own, at in holders if own.family != best]
+            reason = f"the same PNG is in {best}"
+            moves += [
+                drop(own, own.faces[at], reason, cosine=round(likeness[own.family], 4))
+                for own, at in wrong
+            ]
+            holders = [(own, at) for own, at in holders if own.family == best]
+        seen = set()
+        for own, at in holders:
+            if own.folder in seen:
+                moves.append(drop(own, own.faces[at], "the same PNG twice"))
+            seen.add(own.folder)
+    return moves
+
+
+def leave_one_out(unit: np.ndarray, row: int) -> float:
+    """Cosine of a row (n, d) with the centroid of the others; -1 where it is alone."""
+    if len(unit) < 2:
+        return -1.0
+    return float(unit[row] @ centroid(np.delete(unit, row, axis=0)))
+
+
+def near_duplicates(
+    sets: Sequence[FaceSet],
+    vectors: dict[str, np.ndarray],
+    distance: float,
+    gone: dict[str, Move],
+) -> list[Move]:
+    """Within each set drop what lies within a distance of a better face that stays."""
+    moves = []
+    for own in sets:
+        rows = [
+            row
+            for row, face in enumerate(own.faces)
+            if f"{own.folder}/{face['file']}" not in gone and vectors[own.folder][row].any()
+        ]
+        unit = vectors[own.folder][rows]
+        for at, keeper in enumerate(nearest_keeper(unit, distance)):
+            if keeper != at:
+                face, better = own.faces[rows[at]], own.faces[rows[keeper]]
+                numbers = {"cosine": round(float(unit[at] @ unit[keeper]), 4)}
+                reason = f"near-duplicate of {PurePosixPath(better['file']).name}"
+                moves.append(drop(own, face, reason, **numbers))
+    return moves
+
+
+# ============================================================================
+# Command: verify
+# ============================================================================
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong in a corpus."""
+
+    faceset: str
+    file: str
+    rule: str
+    detail: str
+
+
+Findings = Iterator[tuple[Finding, Move | None]]  # with what would mend it
+
+
+def add_verify_options(p: argparse.ArgumentParser) -> None:
+    """What to look at, and what to do about it."""
+    add_corpus_argument(p)
+    add_distance_option(p, "--gate", "outlier", "farthest a face may lie from its set's centroid")
+    add_flags(
+        p,
+        ("--no-faces", "check files and manifests only, without detector and recogniser"),
+        ("--fix", "write a plan that mends what can be mended (default: to CORPUS-verify.json)"),
+    )
+    add_plan_options(p)
+    add_engine_options(p, detector=False)
+    add_work_options(p)
+
+
+def cmd_verify(args: argparse.Namespace) -> int:
+    """check every file of a corpus as the programs that load it will meet it"""
+    if args.apply is not None:
+        report(args, maintain(args, {}, lambda corpus: Decision([])))
+        return EXIT_OK
+    with opened_corpus(args.corpus) as corpus:
+        found = list(corpus_findings(corpus, args))
+        plan = Plan("verify", {}, mending(found))
+        if args.fix or args.plan:
+            path = args.plan or args.corpus.with_name(f"{args.corpus.resolve().name}-verify.json")
+            write_json(path, plan.as_json(corpus))
+            log.info("plan: %s; carry it out by `verify %s --apply %s`", path, args.corpus, path)
+        findings = [finding for finding, _ in found]
+        report(
+            args,
+            {
+                "corpus": str(args.corpus),
+                "facesets": len(corpus.active),
+                "shelved": len(corpus.sets) - len(corpus.active),
+                "faces": sum(len(own.faces) for own in corpus.active.values()),
+                "wrong": len(findings),
+                "can_be_mended": len(plan.moves),
+                "rules": dict(Counter(finding.rule for finding in findings)),
+                "findings": [asdict(finding) for finding in findings],
+            },
+        )
+    return EXIT_FOUND_WRONG if findings else EXIT_OK
+
+
+def mending(found: Sequence[tuple[Finding, Move | None]]) -> list[Move]:
+    """The moves that mend findings, one a file; rebuilding is implied where a set changes."""
+    moves = {move.source: move for _, move in reversed(found) if move is not None}
+    changed = {move.folder for move in moves.values() if move.action != "rebuild"}
+    return [m for m in moves.values() if m.action != "rebuild" or m.folder not in changed]
+
+
+def corpus_findings(corpus: Corpus, args: argparse.Namespace) -> Findings:
+    """Everything wrong with a corpus."""
+    for folder, why in corpus.broken.items():
+        yield Finding(folder, "manifest.json", "manifest", why), None
+    yield from master_findings(corpus)
+    for own in progress(corpus.sets.values(), len(corpus.sets), "verify"):
+        yield from set_findings(corpus.root, own)
+    active = list(corpus.active.values())
+    if not args.no_faces and active:
+        looker = Looker(corpus, args)
+        audits = looker.audits(active)
+        vectors = looker.vectors(active, by_crop=True)
+        gate = looker.thresholds.outlier if args.gate is None else args.gate
+        for own in active:
+            yield from face_count_findings(own, audits)
+            yield from identity_findings(own, vectors[own.folder], gate)
+
+
+def master_findings(corpus: Corpus) -> Findings:
+    """Where the master manifest and the top of the corpus disagree."""
+    lists = corpus.lists(corpus.sets, {})
+    for key, right in lists.items():
+        told = {entry.get("id"): entry for entry in corpus.master.get(key, [])}
+        for entry in right:
+            own = told.pop(entry["id"], None)
+            if own is None or any(own.get(k) != entry[k] for k in entry if k != "name"):
+                what = "is not listed" if own is None else "is listed otherwise than it lies there"
+                yield Finding(entry["id"], "manifest.json", "master", f"{key}: {what}"), None
+        for name in told:
+            yield Finding(str(name), "manifest.json", "master", f"{key}: is not there"), None
+    ours = {"manifest.json", LOCK_NAME, f"{LOCK_NAME}.holder", "_candidates", REMOVED_FOLDER}
+    ours |= {RUNS_FOLDER, SCORES_FOLDER, *SHELVES}
+    folders = {folder.split("/")[0] for folder in (*corpus.sets, *corpus.broken)}
+    for path in sorted(corpus.root.iterdir()):
+        if path.name not in ours | folders:
+            yield Finding("", path.name, "unknown file", "no manifest knows it"), None
+
+
+def set_findings(root: Path, own: FaceSet) -> Findings:
+    """What is wrong with the files of one face set."""
+    folder = root / own.folder
+    rebuild = Move("rebuild", own.folder, "", "", "verify")
+    for move in own.repairs:
+        yield Finding(own.id, move.file, "by hand", move.reason), move
+    for file in sorted(foreign_files(folder)):
+        if not file.startswith(f"{YOURS}/") and not any(m.file == file for m in own.repairs):
+            to = f"{YOURS}/{file}"
+            move = Move("yours", own.folder, file, to, "no manifest knows it")
+            yield Finding(own.id, file, "unknown file", "no manifest knows it"), move
+    photos: set[str] = set()
+    for face in own.faces:
+        wrong = png_fault(folder / face["file"], own.manifest["params"].get("out_size", OUT_SIZE))
+        if wrong:
+            yield Finding(own.id, face["file"], "png", wrong), drop(own, face, wrong)
+        elif sha256_of_file(folder / face["file"]) != face["sha256"]:
+            yield Finding(own.id, face["file"], "changed", "is not the listed PNG"), rebuild
+        if face.get("photo_sha256") and face["photo_sha256"] in photos:
+            move = drop(own, face, "photo twice")
+            yield Finding(own.id, face["file"], "photo twice", face["photo_sha256"][:16]), move
+        photos.add(face.get("photo_sha256", ""))
+    names = [face["file"] for face in own.manifest["faces"]]
+    if names != sorted(names) or not all(map(RANKED_PNG.fullmatch, names)):
+        yield Finding(own.id, "faces", "names", "do not sort in rank order"), rebuild
+    for bundle, files in zip(bundle_names(own.manifest), bundle_files(own.manifest), strict=True):
+        wrong = bundle_fault(folder, bundle, files) if names else ""
+        if wrong:
+            yield Finding(own.id, bundle, "bundle", wrong), rebuild
+    for entry in own.manifest["dropped"]:
+        if entry.get("file") and not (folder / entry["file"]).is_file():
+            yield Finding(own.id, entry["file"], "by hand", "dropped PNG is gone"), rebuild
+
+
+def bundle_files(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The PNGs of the small and of the full bundle."""
+    files = [face["file"] for face in manifest["faces"]]
+    return files[: manifest["params"].get("top_n", TOP_N)], files
+
+
+def bundle_fault(folder: Path, bundle: str, files: Sequence[str]) -> str:
+    """Why a .fsz is not the flat, stored zip of exactly these PNGs, or ""."""
+    if not (folder / bundle).is_file():
+        return "is missing"
+    try:
+        with zipfile.ZipFile(folder / bundle) as archive:
+            if archive.namelist() != [PurePosixPath(file).name for file in files]:
+                return "holds other files than the manifest lists"
+            for info, file in zip(archive.infolist(), files, strict=True):
+                if info.compress_type != zipfile.ZIP_STORED:
+                    return f"{info.filename} is compressed"
+                if (folder / file).is_file() and archive.read(info) != (folder / file).read_bytes():
+                    return f"{info.filename} differs from the one on disk"
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
+        return f"damaged: {one_line(error)}"
+    return ""
+
+
+def png_fault(path: Path, size: int) -> str:
+    """Why a file is no 8-bit RGB PNG of size x size pixels without metadata, or ""."""
+    data = path.read_bytes()
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 33:
+        return "is no PNG"
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    if (width, height) != (size, size):
+        return f"is {width}x{height}, not {size}x{size}"
+    if (depth, colour) != (8, 2):
+        return "is not 8-bit RGB"
+    try:
+        decode_photo(data)
+    except PhotoError as error:
+        return f"cannot be decoded: {error}"
+    return "has an orientation tag" if b"eXIf" in data[:4096] else ""
+
+
+def face_count_findings(own: FaceSet, audits: dict[str, Result]) -> Findings:
+    """PNGs in which a consumer would not find exactly one face."""
+    for face in own.faces:
+        seen = audits.get(face["sha256"], {"error": "could not be looked at", "counts": []})
+        if seen["error"]:
+            wrong = seen["error"]
+        elif set(seen["counts"]) == {1}:
+            continue
+        else:
+            sizes = zip(seen["counts"], CONSUMER_DET_SIZES, strict=True)
+            wrong = ", ".join(f"{found or 'no'} faces at {size}" for found, size in sizes)
+        yield Finding(own.id, face["file"], "one face", wrong), drop(own, face, wrong)
+
+
+def identity_findings(own: FaceSet, unit: np.ndarray, gate: float) -> Findings:
+    """Faces farther from the centroid of their set than the gate."""
+    known = unit.any(axis=1)
+    if np.count_nonzero(known) < OUTLIER_MIN_CLUSTER:
+        return
+    distance = 1.0 - unit @ centroid(unit[known])
+    for face, away, seen in zip(own.faces, distance, known, strict=True):
+        if seen and away > gate:
+            number = round(float(away), 4)
+            move = drop(own, face, "outlier", distance=number)
+            yield Finding(own.id, face["file"], "identity", f"distance {number}"), move
+
+
+# ============================================================================
+# Command: restore
+# ============================================================================
+
+
+def add_restore_options(p: argparse.ArgumentParser) -> None:
+    add_corpus_argument(p)
+    p.add_argument(
+        "run", nargs="?", metavar="RUN", help="undo back to this run (default: the last)"
+    )
+    add_dry_run(p)
+
+
+def cmd_restore(args: argparse.Namespace) -> int:
+    """undo maintenance runs, the last first, to the byte"""
+    with opened_corpus(args.corpus):
+        runs = sorted((args.corpus / RUNS_FOLDER).glob("*"), reverse=True)
+        names = [path.name for path in runs]
+        known = ", ".join(reversed(names)) or "none"
+        if not runs:
+            raise SortFacesError(f"{args.corpus}: no maintenance run to undo")
+        wanted = names[0] if args.run is None else args.run
+        hits = [
+            at for at, name in enumerate(names) if wanted in (name, name[:4], name[:4].lstrip("0"))
+        ]
+        if not hits:
+            raise SortFacesError(f"{args.corpus}: no run {wanted}; there are: {known}")
+        undo = runs[: hits[0] + 1]
+        if not args.dry_run:
+            for folder in undo:
+                restore_run(args.corpus, folder)
+            refresh(Corpus(args.corpus, read_json(args.corpus / "manifest.json", "swap")))
+    result = {"corpus": str(args.corpus), "undone": [folder.name for folder in undo]}
+    report(args, {**result, "left": names[hits[0] + 1 :]})
+    return EXIT_OK
+
+
+def refresh(corpus: Corpus) -> None:
+    """Bring manifests up to what the operator did since the run that was undone."""
+    if corpus.repairs():
+        carry_out(corpus, Plan("reconcile", {}, with_empty_shelved(corpus, corpus.repairs())))
+        return
+    lists = corpus.lists(corpus.sets, {})
+    if any(corpus.master.get(key, []) != value for key, value in lists.items()):
+        write_json(corpus.root / "manifest.json", {**corpus.master, **lists})
 
 
 # ============================================================================
@@ -6227,6 +8015,11 @@ COMMANDS: dict[str, tuple[Callable, Callable]] = {  # in pipeline order
     "enrich": (add_enrich_options, cmd_enrich),
     "export-swap": (add_export_swap_options, cmd_export_swap),
     "occlusion": (add_occlusion_options, cmd_occlusion),
+    "consolidate": (add_consolidate_options, cmd_consolidate),
+    "era": (add_era_options, cmd_era),
+    "optimize": (add_optimize_options, cmd_optimize),
+    "verify": (add_verify_options, cmd_verify),
+    "restore": (add_restore_options, cmd_restore),
     "run": (add_run_options, cmd_run),
     "demo": (add_demo_options, cmd_demo),
     "status": (add_status_options, cmd_status),
