@@ -59,6 +59,7 @@ Contents
     Command: optimize
     Command: verify
     Command: restore
+    Command: report
     Command: run
     Command: demo
     Command: status
@@ -104,6 +105,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -1317,6 +1319,7 @@ JSON_SHAPE: dict[str, dict[str, type]] = {  # what each kind of file must at lea
     "plan": {"command": str, "corpus": str, "state": str, "params": dict, "moves": list},
     "journal": {"run": str, "state": str, "steps": list, "names": dict},
     "pairs": {"pairs": list},
+    "report": {"files": list},
     "queue": {"task": str, "spec": dict, "items": list, "schema": int, "version": str, "run": str},
 }
 
@@ -3828,6 +3831,7 @@ MANIFEST_NAMES = {
     "raw": "manifest.json",
     "refined": "refine_manifest.json",
     "swap": "manifest.json",
+    "report": "manifest.json",
 }
 
 
@@ -4998,25 +5002,105 @@ PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
+<meta name="referrer" content="no-referrer">
 <title>{{ title }}</title>
 <link rel="icon" href="data:,">
 <style>
-:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }
-body { margin: 1rem auto; max-width: 90rem; padding: 0 1rem }
-h1 { font-size: 1.4rem }
-table { border-collapse: collapse }
-td, th { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884 }
-.cards { display: flex; flex-wrap: wrap; gap: .6rem }
-.card { width: 10rem; content-visibility: auto; contain-intrinsic-size: 10rem 12rem }
-.card img { width: 100%; aspect-ratio: 1; object-fit: cover; background: #8883 }
-.flag { color: #c33 }
-.dim { opacity: .65; font-size: .85rem }
+:root { color-scheme: light dark; --ground: #f6f6f4; --card: #fff; --line: #8883; --ink: #1d1f22;
+  --dim: #6a6e75; --accent: #1f63c7; --flag: #a5451b; font: 15px/1.45 system-ui, sans-serif }
+@media (prefers-color-scheme: dark) { :root { --ground: #131518; --card: #1e2126; --ink: #e7e8ea;
+  --dim: #9a9fa8; --accent: #7fb2ff; --flag: #f0a27c } }
+body { margin: 0 auto; max-width: 96rem; padding: 1rem 1.25rem 3rem; overflow-wrap: anywhere;
+  background: var(--ground); color: var(--ink) }
+a { color: var(--accent); text-decoration: none }
+h1 { font-size: 1.5rem; margin: .4rem 0 .2rem }
+h2 { font-size: 1.1rem; margin: 2rem 0 .7rem }
+h2 small, .dim { color: var(--dim); font-weight: 400; font-size: .87rem }
+table { border-collapse: collapse; font-size: .9rem }
+td, th { padding: .2rem .9rem .2rem 0; text-align: left; border-bottom: 1px solid var(--line) }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+nav { display: flex; gap: 1rem; font-size: .9rem }
+.filters { position: sticky; top: 0; z-index: 1; padding: .6rem 0; background: var(--ground) }
+.filters button { font: inherit; font-size: .85rem; padding: .15rem .7rem; margin: .1rem;
+  border: 1px solid var(--line); border-radius: 1rem; background: var(--card); color: inherit }
+.filters button[aria-pressed=true] { background: var(--accent); color: var(--ground) }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .7rem }
+.card { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
+  overflow: hidden; content-visibility: auto; contain-intrinsic-size: auto 10rem auto 14rem }
+.card[hidden] { display: none }
+.card img, .card .none { display: grid; place-content: center; width: 100%; aspect-ratio: 1;
+  object-fit: cover; background: var(--line); color: var(--dim) }
+.card figcaption { padding: .35rem .6rem .5rem; line-height: 1.35 }
+.card small { display: block; color: var(--dim); font-size: .8rem }
+.flag { color: var(--flag); font-size: .8rem; line-height: 1.2 }
+.flag + .flag::before { content: " · "; color: var(--dim) }
+.rule { grid-column: 1 / -1; margin: .3rem 0; border-top: 2px solid var(--flag);
+  color: var(--flag) }
 </style>
 <h1>{{ title }}</h1>
 {{ body }}
+<script>
+const pressed = new Set(), cards = document.querySelectorAll(".card")
+for (const button of document.querySelectorAll("button[data-flag]"))
+  button.onclick = () => {
+    const flag = button.dataset.flag
+    pressed.delete(flag) || pressed.add(flag)
+    button.setAttribute("aria-pressed", pressed.has(flag))
+    for (const card of cards)
+      card.hidden = pressed.size && !card.dataset.flags.split("|").some(f => pressed.has(f))
+  }
+</script>
 </html>
 """
-PAGE_THUMBNAIL = 160  # px
+PAGE_PARTS = """
+{% macro show_cards(cards) %}
+<div class="cards">
+{% for card in cards %}
+{% if card.rule %}<p class="rule">{{ card.rule }}</p>{% endif %}
+<figure class="card" data-flags="{{ card.flags|join('|') }}" title="{{ card.hover }}">
+<a{% if card.link %} href="{{ card.link }}"{% endif %}>
+{% if card.picture %}
+<img src="{{ card.picture }}" loading="lazy" alt="{{ card.title }}">
+{% else %}<span class="none">no picture</span>{% endif %}</a>
+<figcaption><b>{{ card.title }}</b>
+{% for line in card.lines %}<small>{{ line }}</small>{% endfor %}
+{% for flag in card.flags %}<span class="flag">{{ flag }}</span>{% endfor %}
+</figcaption></figure>
+{% endfor %}
+</div>
+{% endmacro %}
+{% macro show_filters(cards) %}
+{% if cards|map(attribute="flags")|select|first %}
+<div class="filters">show
+{% for flag, times in cards|flag_counts %}
+<button data-flag="{{ flag }}" aria-pressed="false">{{ flag or "no flag" }} {{ times }}</button>
+{% endfor %}
+</div>
+{% endif %}
+{% endmacro %}
+"""
+PAGE_THUMBNAIL = 192  # px; what a card shows, and a little more for dense screens
+
+
+@dataclass(frozen=True)
+class Card:
+    """A picture with its facts; `show_cards(cards)` in a page's template draws a grid of them.
+
+    `show_filters(cards)` draws a button per flag; pressed, it leaves the cards with that flag.
+    """
+
+    title: str
+    picture: str = ""  # link to its thumbnail, "" if there is none
+    link: str = ""  # where a click leads
+    lines: Sequence[str] = ()
+    hover: str = ""
+    flags: Sequence[str] = ()  # words without |
+    rule: str = ""  # text of a line drawn across the page before this card: a threshold
+
+
+def flag_counts(cards: Iterable[Card]) -> list[tuple[str, int]]:
+    """(flag, cards that have it), the most frequent first; "" stands for cards without any."""
+    return Counter(flag for card in cards for flag in card.flags or ("",)).most_common()
 
 
 def write_page(path: Path, title: str, template: str, **values: Any) -> None:
@@ -5024,7 +5108,8 @@ def write_page(path: Path, title: str, template: str, **values: Any) -> None:
     import jinja2
 
     env = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    body = env.from_string(template).render(**values)
+    env.filters["flag_counts"] = flag_counts
+    body = env.from_string(PAGE_PARTS + template).render(**values)
     text = env.from_string(PAGE).render(title=title, body=env.filters["safe"](body))
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
@@ -5036,7 +5121,17 @@ def write_thumbnail(path: Path, image: np.ndarray, edge: int = PAGE_THUMBNAIL) -
     scale = min(1.0, edge / max(image.shape[:2]))
     wh = [max(1, round(length * scale)) for length in image.shape[1::-1]]
     small = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
-    write_part(path, cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
+    with writing(path, sync=False) as part:  # a torn one would be taken for finished
+        part.write_bytes(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
+
+
+def page_link(target: Path | str, folder: Path) -> str:
+    """Link to a file from a page in `folder` (both absolute): relative and percent-encoded."""
+    try:
+        relative = os.path.relpath(target, folder)
+    except ValueError:  # another drive
+        return Path(target).as_uri()
+    return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
 # ============================================================================
@@ -6712,7 +6807,7 @@ def add_consolidate_options(p: argparse.ArgumentParser) -> None:
         type=number_type(float, -1.0, 1.0, "a cosine from -1 to 1"),
         metavar="COS",
         help="least cosine between the centroids of any two sets of one person "
-        f"(default: {1 - Thresholds().consolidate:.2f}; dlib: {1 - DLIB_THRESHOLDS.consolidate:.2f})",
+        f"(default: {1 - CONSOLIDATE_DISTANCE:.2f}; dlib: {1 - DLIB_THRESHOLDS.consolidate:.2f})",
     )
     p.add_argument(
         "--accept",
@@ -7428,6 +7523,563 @@ def refresh(corpus: Corpus) -> None:
 
 
 # ============================================================================
+# Command: report
+# ============================================================================
+
+REPORT_SUFFIX = "_report"  # beside what it is about
+REPORT_THUMBS = "thumbs"
+REPORT_PAD = 0.25  # of the face box, around a face cut from its photo; chosen: hair and chin show
+REPORT_LOOK = f"{PAGE_THUMBNAIL} {REPORT_PAD}"  # thumbnails made otherwise are made again
+REPORT_FACES = 5000  # on one page; it opens in well under 2 seconds (tests/bench/bench_report.py)
+REPORT_FRONTAL = 0.5  # frontality of a face turned by 45 degrees
+REPORT_SHARE = 0.5  # of a group's faces that makes a flag one of the group
+REPORT_GRAVE = ("missing", "far")  # flags of a group that has them on one face
+REASON_DETAIL = re.compile(r" \(|: | \d+\.\d")  # what follows differs from face to face
+REPORT_NAME = re.compile(rf"(?:{REPORT_THUMBS}/[^/\\]+\.jpg|[^/\\]+\.html)")  # files of a report
+REPORT_PARTS = {  # lists of a swap-ready manifest, and the heading each gets
+    "facesets": "",
+    "masked": "Set aside: masked",
+    "thin_eras": "Set aside: too few faces left",
+    "merged": "Merged into other sets",
+}
+
+REPORT_INDEX = """
+<p class="dim">{{ about|join(" · ") }}</p>
+{{ show_filters(cards) }}
+{% for part, some in parts %}
+{% if part %}<h2>{{ part }} <small>{{ some|length }}</small></h2>{% endif %}
+{{ show_cards(some) }}
+{% else %}<p>Nobody is in here.</p>
+{% endfor %}
+{% if left_out %}
+<h2>Left out, and why</h2>
+<table><tr><th class="n">faces</th><th>reason</th></tr>
+{% for reason, times in left_out %}
+<tr><td class="n">{{ times }}</td><td>{{ reason }}</td></tr>
+{% endfor %}
+</table>
+{% endif %}
+{% if unreadable %}
+<h2>Photos that cannot be read <small>{{ unreadable|length }}</small></h2>
+<table>
+{% for photo, error in unreadable %}<tr><td>{{ photo }}</td><td>{{ error }}</td></tr>
+{% endfor %}
+</table>
+{% endif %}
+"""
+REPORT_PAGE = """
+<p class="dim">{{ about|join(" · ") }}</p>
+<nav><a href="index.html">all</a>
+{% if before %}<a href="{{ before|urlencode }}">previous</a>{% endif %}
+{% if after %}<a href="{{ after|urlencode }}">next</a>{% endif %}
+</nav>
+{{ show_filters(cards + left_out) }}
+{{ show_cards(cards) }}
+{% if left_out %}
+<h2>Left out <small>{{ left_out|length }}</small></h2>
+{{ show_cards(left_out) }}
+{% endif %}
+"""
+
+
+@dataclass(frozen=True)
+class ShownFace:
+    """One face of a report."""
+
+    entry: dict[str, Any]  # as face_entry writes it; what is not known is not there
+    source: Path | int | None  # where its picture comes from: a PNG, a row of the cache, nowhere
+    thumb: str  # file name of its thumbnail, "" without a source
+    missing: bool  # the file it should be is not there
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        terms = self.entry.get("terms")
+        return terms if isinstance(terms, dict) else {}
+
+    @property
+    def short(self) -> float:
+        """Short edge of the face box in pixels, NaN if unknown."""
+        box = self.entry.get("bbox")
+        corners = [number_of(value) for value in box] if isinstance(box, list) else []
+        if len(corners) != 4:
+            return math.nan
+        return min(corners[2] - corners[0], corners[3] - corners[1])
+
+
+@dataclass(frozen=True)
+class ShownGroup:
+    """A person, a face set, or what else gets a page of its own."""
+
+    id: str
+    name: str  # the operator's, or UNNAMED
+    part: str  # heading it stands under
+    note: str  # why it was set aside, or what is wrong with it
+    faces: list[ShownFace]  # in rank order
+    dropped: list[ShownFace]
+
+    @property
+    def title(self) -> str:
+        return self.id if self.name == UNNAMED else self.name
+
+
+class ReportRun:
+    """One report: what it is about, and what decides how faces are flagged."""
+
+    def __init__(
+        self, path: Path, out: Path, manifest: dict[str, Any], library: Library | None
+    ) -> None:
+        self.path, self.out = path.resolve(), out.resolve()
+        self.manifest, self.library = manifest, library
+        self.limits = thresholds_for(str(manifest.get("model")))
+        self.swap = manifest["kind"] == "swap"
+        self.min_short = EXPORT_MIN_SHORT if self.swap else MIN_SHORT
+        self.have: set[str] = set()  # thumbnails that could be made
+
+    @functools.cached_property
+    def terms(self) -> np.ndarray:
+        return cached_quality_terms(self.library.cache)
+
+    def face(self, entry: dict[str, Any], folder: Path | None = None) -> ShownFace:
+        """Find the picture of a face: its PNG in a face set, else the photo the cache knows."""
+        name, file = str(entry.get("face") or entry.get("file")), entry.get("file")
+        png = below(folder, file) if folder is not None and isinstance(file, str) else None
+        missing = file is not None and (png is None or not png.is_file())
+        source, mark = None, ""
+        if png is not None and not missing:
+            facts = png.stat()
+            source, mark = png, f"{facts.st_size} {facts.st_mtime_ns}"
+        elif self.library is not None and name in self.library.cache.row_of_face:
+            cache = self.library.cache
+            source = cache.row_of_face[name]
+            mark = str(cache.bbox[source].tolist())
+            missing |= not self.swap and not self.library.live_path(int(cache.face_file[source]))
+        thumb = f"{safe_dst_name(name)}-{path_mark(f'{REPORT_LOOK} {mark}')}.jpg"
+        return ShownFace(entry, source, thumb if mark else "", missing)
+
+
+def add_report_options(p: argparse.ArgumentParser) -> None:
+    """What to show, where to, and from which cache."""
+    p.add_argument("path", type=Path, metavar="PATH", help="a raw, refined or swap-ready output")
+    p.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"folder of the pages (default: PATH{REPORT_SUFFIX})",
+    )
+    p.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FILE",
+        help="the cache the faces come from (default: the one its manifest names)",
+    )
+    text = "pictures read at once (default: the usable cores, %(default)s here)"
+    add_numbers(p, ("--threads", count, usable_cores(), "N", text))
+
+
+def cmd_report(args: argparse.Namespace) -> int:
+    """show an output as HTML pages: every person, every face, what was left out and why"""
+    out = args.out or args.path.resolve().with_name(args.path.resolve().name + REPORT_SUFFIX)
+    report(args, report_tree(args.path, out, args.cache, args.threads))
+    return EXIT_OK
+
+
+def report_tree(path: Path, out: Path, cache: Path | None, threads: int) -> dict[str, Any]:
+    """Write the report of an output tree; returns the counts."""
+    manifest = read_tree(path)
+    library = report_library(path, manifest, cache)
+    roots = library.cache.meta["roots"] if library is not None else []
+    check_output(out, [str(path.resolve()), *roots], "report")
+    run = ReportRun(path, out, manifest, library)
+    groups = swap_groups(run) if run.swap else cached_groups(run)
+    make_folder(out)
+    with locked(out / LOCK_NAME, str(out)):
+        return write_report(run, groups, threads)
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The manifest of an output tree, whatever its kind."""
+    for kind in ("refined", "swap", "raw"):
+        file = path / MANIFEST_NAMES[kind]
+        if file.is_file() and re.search(f'"kind":\\s*"{kind}"'.encode(), file.read_bytes()):
+            return read_json(file, kind)
+    trees = [name for name in RUN_TREES.values() if (path / name).is_dir()]
+    hint = f"one of its folders {', '.join(trees)}" if trees else "a folder with a manifest"
+    raise SortFacesError(f"{path}: no raw, refined or swap-ready output of {TOOL}; name {hint}")
+
+
+def report_library(path: Path, manifest: dict[str, Any], cache: Path | None) -> Library | None:
+    """The cache an output was made from; a swap-ready one can be shown without."""
+    given = cache or Path(str(manifest.get("cache")))
+    try:
+        if cache is None and not manifest.get("cache"):
+            raise SortFacesError(f"{path}: its manifest names no cache; name it with --cache")
+        library = Library(load_cache(given), given)
+        if manifest["kind"] != "swap":
+            load_manifest(path / MANIFEST_NAMES[manifest["kind"]], manifest["kind"], library.cache)
+            return library
+        facts = [library.cache.meta.get(key) or 0 for key in ("recognizer", "rescans")]
+        if facts == [manifest.get(key) or 0 for key in ("recognizer", "rescans")]:
+            return library
+        raise SortFacesError(f"{given}: is not the cache as it was at the export; export again")
+    except SortFacesError as error:
+        if cache is not None or manifest["kind"] != "swap":
+            raise
+        log.warning("faces left out are shown without a picture: %s", error)
+        return None
+
+
+def below(folder: Path, relative: str) -> Path | None:
+    """A path inside a folder, None where the text (of a hand-edited manifest) leads out of it."""
+    path = PurePath(relative)
+    return None if path.is_absolute() or ".." in path.parts else folder / path
+
+
+def entries_of(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def number_of(value: Any) -> float:
+    """A number of a manifest, NaN where there is none."""
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def cached_groups(run: ReportRun) -> list[ShownGroup]:
+    """The persons of a raw or the face sets of a refined tree, best faces first."""
+    manifest, groups = run.manifest, []
+    for entry in manifest.get("persons", manifest.get("facesets", [])):
+        rows = rows_of_faces(run.library.cache, entry["faces"])
+        groups.append(cached_group(run, entry["id"], "", rows))
+    singles = rows_of_faces(run.library.cache, manifest.get("singletons", []))
+    if len(singles):
+        groups.append(cached_group(run, "_singletons", "Faces that are alone", singles))
+    return groups
+
+
+def cached_group(run: ReportRun, name: str, part: str, rows: np.ndarray) -> ShownGroup:
+    """A group of cached faces by rank; with a heading of its own it is no person."""
+    unit = run.library.cache.unit[rows]
+    distance = np.full(len(rows), np.nan) if part else 1.0 - unit @ centroid(unit)
+    quality = composite_quality(run.terms[rows], QualityWeights())
+    faces = [
+        run.face(cached_entry(run, int(rows[at]), float(quality[at]), float(distance[at])))
+        for at in np.argsort(-quality, kind="stable")
+    ]
+    folder = below(run.path, name)
+    there = folder is not None and folder.is_dir()
+    note = "" if there or part else "its folder is missing"
+    return ShownGroup(name, read_name(folder) if there else UNNAMED, part, note, faces, [])
+
+
+def cached_entry(run: ReportRun, row: int, quality: float, distance: float) -> dict[str, Any]:
+    """A face_entry from the cache alone."""
+    cache = run.library.cache
+    file = int(cache.face_file[row])
+    return {
+        "face": cache.face_ids[row],
+        "source": str(cache.file_path[file]),
+        "bbox": cache.bbox[row].tolist(),
+        "taken": float(cache.file_taken[file]),
+        "quality": quality,
+        "terms": dict(zip(QUALITY_TERMS, run.terms[row].tolist(), strict=True)),
+        "distance": distance,
+    }
+
+
+def swap_groups(run: ReportRun) -> list[ShownGroup]:
+    """The face sets of a swap-ready corpus, those set aside, and the candidates."""
+    groups = [
+        swap_group(run, entry, part)
+        for key, part in REPORT_PARTS.items()
+        for entry in entries_of(run.manifest.get(key))
+    ]
+    candidates: dict[str, list[ShownFace]] = defaultdict(list)
+    folder = run.path / "_candidates"
+    for entry in entries_of(read_own(folder / "manifest.json", "candidates").get("faces")):
+        at = PurePosixPath(str(entry.get("file"))).parent
+        candidates[f"_candidates/{at}"].append(run.face(entry, folder))
+    for name, faces in candidates.items():
+        groups.append(ShownGroup(name, UNNAMED, "Candidates", "", faces, []))
+    return groups
+
+
+def swap_group(run: ReportRun, entry: dict[str, Any], part: str) -> ShownGroup:
+    """A face set as its own manifest and folder have it."""
+    name = str(entry.get("folder") or entry.get("id") or "?")
+    folder, note = below(run.path, name), str(entry.get("reason") or "")
+    manifest = read_own(folder / "manifest.json", "faceset") if folder is not None else {}
+    faces, dropped = entries_of(manifest.get("faces")), entries_of(manifest.get("dropped"))
+    if folder is None or not folder.is_dir():
+        folder, note = run.path, "its folder is missing"
+    elif not manifest:
+        note = "its manifest is missing or damaged"
+    if not manifest:  # each face's own file is then unknown, and so missing
+        ids = entry.get("faces")
+        faces = [{"face": face, "file": ""} for face in ids] if isinstance(ids, list) else []
+    known = {item.get("file") for item in [*faces, *dropped]}
+    found = [f"faces/{png.name}" for png in sorted(folder.glob("faces/*.png"))]
+    found += [f"faces/_dropped/{png.name}" for png in sorted(folder.glob("faces/_dropped/*.png"))]
+    dropped += [{"file": file, "reason": "in no manifest"} for file in found if file not in known]
+    return ShownGroup(
+        name,
+        read_name(folder),
+        part,
+        note,
+        [run.face(item, folder) for item in faces],
+        [run.face(item, folder) for item in dropped],
+    )
+
+
+def write_report(run: ReportRun, groups: Sequence[ShownGroup], threads: int) -> dict[str, Any]:
+    """Bring the report folder to what the groups say; returns the counts.
+
+    Thumbnails are named by what they show, so a killed run goes on where it was, and the old
+    pages work until the new ones are there.
+    """
+    remove_unfinished(run.out)
+    persons = [group for group in groups if not group.part]
+    faces = [face for group in groups for face in group.faces]
+    shown = [*faces, *(face for group in groups for face in group.dropped)]
+    pages = plan_pages(groups)
+    thumbs = {face.thumb for face in shown if face.thumb}
+    files = ["index.html", *pages, *sorted(f"{REPORT_THUMBS}/{name}" for name in thumbs)]
+    head = {"tool": TOOL, "kind": "report", "version": VERSION, "of": str(run.path)}
+    before = read_own(run.out / "manifest.json", "report").get("files", [])
+    write_json(run.out / "manifest.json", {**head, "files": sorted({*map(str, before), *files})})
+    made = make_thumbnails(run, shown, threads)
+    order = ["", *pages, ""]
+    for at, (file, (group, start)) in enumerate(pages.items(), 1):
+        write_group(run, run.out / file, group, start, order[at - 1], order[at + 1])
+    write_index(run, groups, {id(group): file for file, (group, at) in pages.items() if not at})
+    for file in set(map(str, before)) - set(files):
+        if REPORT_NAME.fullmatch(file):
+            (run.out / file).unlink(missing_ok=True)
+    write_json(run.out / "manifest.json", {**head, "created": now_text(), "files": files})
+    return {
+        "out": str(run.out),
+        "pages": 1 + len(pages),
+        "identities": len(persons),
+        "faces": sum(len(group.faces) for group in persons),
+        "faces_elsewhere": sum(len(group.faces) for group in groups if group.part),
+        "left_out": len(shown) - len(faces),
+        "thumbnails": len(run.have),
+        "thumbnails_made": made,
+        "missing": sum(is_missing(run, face) for face in shown),
+        "look_at": str(run.out / "index.html"),
+    }
+
+
+def is_missing(run: ReportRun, face: ShownFace) -> bool:
+    """Whether a face's file is gone or cannot be read."""
+    return face.missing or ("reason" not in face.entry and face.thumb not in run.have)
+
+
+def plan_pages(groups: Sequence[ShownGroup]) -> dict[str, tuple[ShownGroup, int]]:
+    """{file name: (group, its first face on this page)}; large groups get several pages."""
+    pages: dict[str, tuple[ShownGroup, int]] = {}
+    taken = {"index"}
+    for group in groups:
+        for start in range(0, max(len(group.faces), 1), REPORT_FACES):
+            stem = safe_dst_name(group.id) or "set"
+            stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+            stem = next(name for name in stems if name.casefold() not in taken)
+            taken.add(stem.casefold())
+            pages[f"{stem}.html"] = group, start
+    return pages
+
+
+def make_thumbnails(run: ReportRun, faces: Iterable[ShownFace], threads: int) -> int:
+    """Make the thumbnails that are not there yet, reading each picture once; returns how many."""
+    jobs: dict[Path | int, dict[str, ShownFace]] = defaultdict(dict)
+    for face in faces:
+        file = run.out / REPORT_THUMBS / face.thumb
+        if face.thumb and file.is_file() and file.stat().st_size:
+            run.have.add(face.thumb)
+        elif isinstance(face.source, Path):
+            jobs[face.source][face.thumb] = face
+        elif face.source is not None:
+            jobs[int(run.library.cache.face_file[face.source])][face.thumb] = face
+    before = len(run.have)
+    done = ordered_map(functools.partial(cut_thumbnails, run), jobs.items(), threads)
+    for names in progress(done, len(jobs), "report"):
+        run.have.update(names)
+    return len(run.have) - before
+
+
+def cut_thumbnails(run: ReportRun, job: tuple[Path | int, dict[str, ShownFace]]) -> list[str]:
+    """Write the thumbnails of the faces of one picture; without it none are written."""
+    source, faces = job
+    if isinstance(source, Path):
+        path, sha = str(source), None
+    else:
+        path = run.library.live_path(source)
+        sha = str(run.library.cache.file_sha256[source])
+    if not path:
+        return []
+    try:
+        photo = read_photo(path, sha)
+    except PhotoError as error:
+        log.warning("%s: %s", path, error)
+        return []
+    for name, face in faces.items():
+        image = photo.image
+        if isinstance(face.source, int):
+            window = crop_square(run.library.cache.bbox[face.source], photo.wh, REPORT_PAD)
+            image = cut_window(image, window, PAGE_THUMBNAIL)
+        write_thumbnail(run.out / REPORT_THUMBS / name, image)
+    return list(faces)
+
+
+def face_flags(run: ReportRun, face: ShownFace) -> list[str]:
+    """What a person should look at twice; of a face left out, why it was."""
+    entry = face.entry
+    if "reason" in entry:
+        words = REASON_DETAIL.split(str(entry["reason"]))[0].replace("|", "/")
+        return [words, "missing"] if face.missing else [words]
+    params = run.manifest.get("params")
+    pad = number_of(params.get("pad_ratio")) if isinstance(params, dict) else math.nan
+    tests = {  # every comparison with NaN is false
+        "missing": is_missing(run, face),
+        "far": number_of(entry.get("distance")) > run.limits.merge,
+        "small": face.short < run.min_short,
+        "blurred": number_of(face.terms.get("sharpness")) < MIN_BLUR / (MIN_BLUR + HALF_SHARP_BLUR),
+        "low score": number_of(face.terms.get("det_score")) < MIN_DET_SCORE,
+        "turned": number_of(face.terms.get("frontality")) < REPORT_FRONTAL,
+        "cut tight": number_of(entry.get("pad")) < pad,
+        "neighbours painted": entry.get("neighbours_painted") is True,
+        "undated": "taken" in entry and not date_text(entry["taken"]),
+    }
+    return [flag for flag, is_so in tests.items() if is_so]
+
+
+def date_text(taken: Any) -> str:
+    """The day of a capture time in seconds, "" if unknown."""
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return f"{datetime.fromtimestamp(number_of(taken), timezone.utc):%Y-%m-%d}"
+    return ""
+
+
+def face_card(run: ReportRun, face: ShownFace, title: str) -> Card:
+    """A face on the page of its group."""
+    entry, link = face.entry, ""
+    if isinstance(face.source, Path):
+        link = page_link(face.source, run.out)
+    elif face.source is not None:
+        path = run.library.live_path(int(run.library.cache.face_file[face.source]))
+        link = page_link(path, run.out) if path else ""
+    facts = {
+        **{key: entry.get(key) for key in ("quality", "distance", "value", "pad")},
+        **face.terms,
+        "pixels": round(face.short) if face.short == face.short else None,
+        "taken": date_text(entry.get("taken")),
+        **{key: entry.get(key) for key in ("kept_because", "reason", "run", "file", "source")},
+        "face": entry.get("face"),
+    }
+    numbers = [number_of(entry.get(key)) for key in ("quality", "value")]
+    line = [f"{value:.2f}" for value in numbers if not math.isnan(value)]
+    line.append(date_text(entry.get("taken"))[:4])
+    return Card(
+        title=title,
+        picture=f"{REPORT_THUMBS}/{quote(face.thumb)}" if face.thumb in run.have else "",
+        link=link,
+        lines=[" · ".join(filter(None, line))],
+        hover="\n".join(
+            f"{key.replace('_', ' ')}  {plain(value)}"
+            for key, value in facts.items()
+            if value not in (None, "") and value == value
+        ),
+        flags=face_flags(run, face),
+    )
+
+
+def group_facts(group: ShownGroup) -> list[str]:
+    """Size, spread and note of a group, in words."""
+    distance = np.array([number_of(face.entry.get("distance")) for face in group.faces])
+    distance = distance[np.isfinite(distance)]
+    facts = [f"{len(group.faces)} face{'s' * (len(group.faces) != 1)}"]
+    if len(distance):
+        facts.append(f"spread {distance.mean():.2f} · max {distance.max():.2f}")
+    return [*facts, *filter(None, [group.note])]
+
+
+def write_group(
+    run: ReportRun, path: Path, group: ShownGroup, start: int, before: str, after: str
+) -> None:
+    """The page of one group, or of REPORT_FACES of its faces from `start`."""
+    some = group.faces[start : start + REPORT_FACES]
+    cards = [face_card(run, face, str(rank)) for rank, face in enumerate(some, start)]
+    last = start + REPORT_FACES >= len(group.faces)
+    about = [*[group.id] * (group.title != group.id), *group_facts(group)]
+    if start or not last:
+        about.append(f"ranks {start} to {start + len(some) - 1} on this page")
+    write_page(
+        path,
+        group.title,
+        REPORT_PAGE,
+        about=about,
+        before=before,
+        after=after,
+        cards=cards,
+        left_out=[face_card(run, face, "") for face in group.dropped] if last else [],
+    )
+
+
+def write_index(run: ReportRun, groups: Sequence[ShownGroup], pages: dict[int, str]) -> None:
+    """The first page: a card per group, and what was left out in sum."""
+    parts: dict[str, list[Card]] = defaultdict(list)
+    reasons: Counter[str] = Counter()
+    for group in groups:
+        parts[group.part].append(group_card(run, group, quote(pages[id(group)])))
+        reasons.update(face_flags(run, face)[0] for face in group.dropped)
+    manifest, unreadable = run.manifest, []
+    counts = manifest["counts"] if isinstance(manifest.get("counts"), dict) else {}
+    if isinstance(counts.get("dropped"), dict):
+        reasons.update({key.replace("_", " "): times for key, times in counts["dropped"].items()})
+    if run.library is not None and not run.swap:
+        cache = run.library.cache
+        bad = np.flatnonzero(cache.file_status == STATUS_UNREADABLE)
+        unreadable = list(zip(cache.file_path[bad], cache.file_error[bad], strict=True))
+    persons = [group for group in groups if not group.part]
+    totals = {
+        "persons" if manifest["kind"] == "raw" else "face sets": len(persons),
+        "faces": sum(len(group.faces) for group in persons),
+        "left out": reasons.total(),
+        "photos without a face": counts.get("without_face"),
+    }
+    write_page(
+        run.out / "index.html",
+        run.path.name,
+        REPORT_INDEX,
+        about=[
+            str(run.path),
+            *(f"{value} {key}" for key, value in totals.items() if value),
+            f"made with {manifest.get('model')}, {str(manifest.get('created'))[:10]}",
+        ],
+        cards=[card for some in parts.values() for card in some],
+        parts=list(parts.items()),
+        left_out=[(reason, times) for reason, times in reasons.most_common() if times],
+        unreadable=unreadable,
+    )
+
+
+def group_card(run: ReportRun, group: ShownGroup, link: str) -> Card:
+    """A group on the first page, with its best face and the flags its faces have."""
+    flags = Counter(flag for face in group.faces for flag in face_flags(run, face))
+    best = next((face.thumb for face in group.faces if face.thumb in run.have), "")
+    return Card(
+        title=group.title,
+        picture=f"{REPORT_THUMBS}/{quote(best)}" if best else "",
+        link=link,
+        lines=[group.id] * (group.title != group.id) + group_facts(group),
+        hover="\n".join(f"{times} {flag}" for flag, times in flags.most_common()),
+        flags=[
+            flag
+            for flag, times in flags.items()
+            if flag in REPORT_GRAVE or times >= REPORT_SHARE * len(group.faces)
+        ],
+    )
+
+
+# ============================================================================
 # Command: run
 # ============================================================================
 
@@ -8020,6 +8672,7 @@ COMMANDS: dict[str, tuple[Callable, Callable]] = {  # in pipeline order
     "optimize": (add_optimize_options, cmd_optimize),
     "verify": (add_verify_options, cmd_verify),
     "restore": (add_restore_options, cmd_restore),
+    "report": (add_report_options, cmd_report),
     "run": (add_run_options, cmd_run),
     "demo": (add_demo_options, cmd_demo),
     "status": (add_status_options, cmd_status),
