@@ -198,6 +198,7 @@ LSH_BRUTE_FORCE = 4096  # rows up to which all pairs are compared
 LSH_WIDEST = 0.2  # cosine distance; beyond, hyperplanes would need more tables than they save
 DUPLICATE_SLACK = 1e-6  # rounding: a row's product with itself may be 0.9999999
 LSH_BUCKET = 64  # rows; larger buckets are compared by one matrix product
+LSH_MIDDLE = 0.01  # share of rows nearest the mean that are compared with all
 LSH_MISS = 1e-4  # chance that a pair exactly at the distance shares no bucket
 
 # Writing.
@@ -676,18 +677,31 @@ def hyperplane_candidates(
     """Yield arrays of row pairs that share a bucket of random hyperplane signs.
 
     The bits per table grow with log2(n), so buckets of strangers stay small; the number of
-    tables follows from the chance that two rows at max_distance agree in one of them.
+    tables follows from the chance that two rows at max_distance agree in one of them. Seen from
+    their mean, the faces of one person are strangers to each other, too; the few rows too near
+    the mean for that are compared with all.
     """
+    real = np.flatnonzero(unit.any(axis=1))  # zero rows are near nothing, yet share every bucket
+    unit = unit[real]
+    seen = unit - unit.mean(axis=0)
+    length = np.linalg.norm(seen, axis=1)
+    least = float(np.quantile(length, LSH_MIDDLE))
+    half_chord = math.sqrt(max_distance / 2.0)
+    if half_chord > least / 2.0:  # all alike: the mean is no place to look from
+        seen, least = unit, 1.0
+    middle = np.flatnonzero(length < least) if seen is not unit else real[:0]
+    for start in range(0, len(middle), LINK_BLOCK):
+        block = middle[start : start + LINK_BLOCK]
+        left, right = np.nonzero(unit[block] @ unit.T >= 1.0 - max_distance)
+        yield real[block[left]], real[right]
     bits = min(30, max(8, math.ceil(math.log2(len(unit)))))
-    agree = (1.0 - math.acos(1.0 - max_distance) / math.pi) ** bits
+    agree = (1.0 - 2.0 * math.asin(half_chord / least) / math.pi) ** bits
     tables = math.ceil(math.log(LSH_MISS) / math.log1p(-agree))
     rng = np.random.default_rng(0)
     weights = 1 << np.arange(bits)
-    real = np.flatnonzero(unit.any(axis=1))  # zero rows are near nothing, yet share every bucket
-    unit = unit[real]
     for _ in range(tables):
         planes = rng.standard_normal((unit.shape[1], bits), dtype=np.float32)
-        codes = ((unit @ planes) > 0) @ weights  # (n,)
+        codes = ((seen @ planes) > 0) @ weights  # (n,)
         order = np.argsort(codes, kind="stable")
         codes = codes[order]
         edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
@@ -2190,7 +2204,7 @@ DLIB_THRESHOLDS = Thresholds(
     duplicate=0.05,
     copy=0.15,
     same_face=0.30,
-    consolidate=0.20,
+    consolidate=0.25,
 )
 
 
@@ -2854,6 +2868,136 @@ def load_open_clip(name: str) -> tuple[Any, Any, ClipTexts]:
         squash=view.get("resize_mode") == "squash",
     )
     return torch, model, texts
+
+
+# Without CLIP: five key points put the face on a 56 px template, where eyes, nose and mouth always
+# lie in the same regions; measured are colours against the skin beside them, and edges.
+
+LANDMARK_SIDE = 56  # px; half of ArcFace's 112, and about what the smallest usable face has
+LANDMARK_POINTS = (  # px of 56: eyes, nose, mouth corners; insightface face_align.arcface_dst
+    np.array(
+        [
+            [38.2946, 51.6963],
+            [73.5318, 51.5014],
+            [56.0252, 71.7366],
+            [41.5493, 92.3655],
+            [70.7299, 92.2041],
+        ]
+    )
+    / 2
+)
+REGIONS = {  # name: boxes x1 y1 x2 y2 in px of 56; chosen around LANDMARK_POINTS
+    "forehead": ((19, 12, 37, 18),),
+    "lids": ((12, 18, 24, 21), (32, 18, 44, 21)),
+    "eyes": ((14, 22, 24, 29), (32, 22, 42, 29)),
+    "under eyes": ((15, 29, 23, 33), (33, 29, 41, 33)),
+    "eye band": ((10, 20, 46, 34),),
+    "bridge": ((25, 23, 31, 30),),
+    "upper": ((25, 23, 31, 30), (15, 29, 23, 33), (33, 29, 41, 33)),  # skin above a mask
+    "cheeks": ((12, 36, 19, 43), (37, 36, 44, 43)),
+    "nose": ((24, 32, 32, 39),),
+    "lip": ((23, 39, 33, 43),),
+    "mouth": ((21, 42, 35, 50),),
+    "middle": ((24, 32, 32, 39), (23, 39, 33, 43), (21, 42, 35, 50)),  # under a mask
+}
+# Feature: mean of clear faces, spread, weight for mask, weight for sunglasses; a ridge logistic
+# regression fitted by tests/bench/measure_occlusion.py (docs/analysis/occlusion.md).
+LANDMARK_FEATURES = {
+    "mouth lines against eye lines": (-0.0943, 0.694, -1.21, 0),
+    "mouth lines down": (0.674, 0.235, -2.63, 0),
+    "mouth lines across": (0.331, 0.109, 0.644, 0),
+    "nostrils": (-1.21, 0.68, 1.03, 0),
+    "red lips": (8, 6.17, -1.06, 0),
+    "mouth colour against forehead": (7.26, 6.55, 1.44, 0),
+    "cheek colour against upper face": (4.1, 10.1, 0.94, 0),
+    "mouth redness against upper face": (1.96, 7.43, -1.68, 0),
+    "mouth lightness against upper face": (-7.09, 19.5, -0.529, 0),
+    "dark share of eye band": (0.148, 0.251, 0, 1.63),
+    "lines across eyes": (-1.98, 0.649, 0, -2.17),
+    "eye colour against skin": (6.92, 11.2, 0, 1.09),
+    "whites of the eyes": (-0.178, 0.494, 0, 0.285),
+    "lightness of lids": (-0.0741, 0.373, 0, 0.402),
+    "lightness under eyes": (-0.0378, 0.509, 0, -0.867),
+    "lightness of bridge": (-0.0358, 0.461, 0, -1.05),
+}
+LANDMARK_BIAS = np.array([-7.78, -4.1])  # mask, sunglasses; same source
+LANDMARK_LIMIT = 4.0  # spreads; chosen, one odd region must not outvote the others
+
+
+def region_features(image: np.ndarray, kps: np.ndarray) -> np.ndarray:
+    """(16,) float64 measurements of a face (h, w, 3) uint8 BGR with key points (5, 2) pixels.
+
+    In the order of LANDMARK_FEATURES; colours are CIE Lab, lightness 0 to 100.
+    """
+    lab = lab_of_face(aligned_face(image, kps))  # (56, 56, 3)
+    light = lab[..., 0]
+    down = np.pad(np.abs(light[2:] - light[:-2]), ((1, 1), (0, 0)))
+    across = np.pad(np.abs(light[:, 2:] - light[:, :-2]), ((0, 0), (1, 1)))
+    contrast = light[10:54, 10:46].std() + 3.0  # of the whole face
+    median = {name: np.median(region(lab, name), axis=0) for name in REGIONS}
+    skin = np.median([median["cheeks"], median["nose"], median["forehead"]], axis=0)
+    eyes, upper, middle = median["eyes"], median["upper"], median["middle"]
+    mouth, lit = region(lab, "mouth"), skin[0] + 3.0
+    return np.array(
+        [
+            np.log((region(down, "mouth").mean() + 0.5) / (region(down, "eyes").mean() + 0.5)),
+            region(down, "mouth").mean() / contrast,
+            region(across, "mouth").mean() / contrast,
+            (np.percentile(region(light, "lip"), 10) - median["nose"][0]) / contrast,
+            np.percentile(mouth[:, 1], 90) - median["cheeks"][1],
+            np.linalg.norm(middle[1:] - median["forehead"][1:]),
+            np.linalg.norm(median["cheeks"][1:] - upper[1:]),
+            middle[1] - upper[1],
+            middle[0] - upper[0],
+            (region(light, "eye band") < 0.55 * skin[0]).mean(),
+            np.log((region(across, "eyes").mean() + 0.5) / lit),
+            np.linalg.norm(eyes[1:] - skin[1:]),
+            np.log((np.percentile(region(light, "eyes"), 75) + 3.0) / lit),
+            np.log((median["lids"][0] + 3.0) / lit),
+            np.log((median["under eyes"][0] + 3.0) / lit),
+            np.log((median["bridge"][0] + 3.0) / lit),
+        ]
+    )
+
+
+def aligned_face(image: np.ndarray, kps: np.ndarray) -> np.ndarray:
+    """(112, 112, 3) uint8 face, turned and scaled by least squares to meet LANDMARK_POINTS."""
+    import cv2
+
+    x, y = np.asarray(kps, np.float64).T
+    one, zero = np.ones(len(x)), np.zeros(len(x))
+    design = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
+    a, b, dx, dy = np.linalg.lstsq(design, 2 * LANDMARK_POINTS.T.ravel(), rcond=None)[0]
+    side = 2 * LANDMARK_SIDE
+    place = np.array([[a, -b, dx], [b, a, dy]])
+    return cv2.warpAffine(image, place, (side, side), borderMode=cv2.BORDER_REPLICATE)
+
+
+def lab_of_face(face: np.ndarray) -> np.ndarray:
+    """(56, 56, 3) float32 Lab of an aligned face.
+
+    Averaged down to half the size, so that sharp faces and soft ones compare.
+    """
+    import cv2
+
+    small = cv2.resize(face, (LANDMARK_SIDE, LANDMARK_SIDE), interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(small.astype(np.float32) / 255.0, cv2.COLOR_BGR2LAB)
+
+
+def region(picture: np.ndarray, name: str) -> np.ndarray:
+    """Pixels of a region of a (56, 56, ...) picture: (n, ...)."""
+    parts = [picture[y1:y2, x1:x2] for x1, y1, x2, y2 in REGIONS[name]]
+    return np.concatenate([part.reshape(-1, *picture.shape[2:]) for part in parts])
+
+
+def occlusion_probabilities(features: np.ndarray) -> np.ndarray:
+    """P(mask), P(sunglasses) of features (n, 16): (n, 2) in [0, 1].
+
+    A logistic regression per attribute on standardised features, far-off ones limited.
+    """
+    mean, spread, *weights = np.array(list(LANDMARK_FEATURES.values())).T  # (16,) each
+    scaled = np.clip((features - mean) / spread, -LANDMARK_LIMIT, LANDMARK_LIMIT)
+    return 1.0 / (1.0 + np.exp(-(scaled @ np.stack(weights, axis=1) + LANDMARK_BIAS)))
 
 
 # ============================================================================
@@ -4756,20 +4900,20 @@ def finish_restore(root: Path, folder: Path) -> None:
 
 
 def kept_results(
-    corpus: Corpus, name: str, task: str, crew: Crew, faces: Sequence[tuple[str, str]]
+    corpus: Corpus, name: str, faces: Sequence[tuple[str, str]], work: Work
 ) -> dict[str, Result]:
-    """Results of a task by PNG sha256; only PNGs not seen before are worked on.
+    """Results by PNG sha256; only PNGs not seen before are worked on.
 
-    name: of the results file; faces: (path within the corpus, sha256).
+    name: of the results file; faces: (path within the corpus, sha256); work: items with path and
+    sha256 to (item, result).
     """
     path = corpus.root / SCORES_FOLDER / f"{name}.jsonl"
     known = read_results(path)
     todo = {sha: file for file, sha in faces if sha not in known}
     lines = AppendOnly(path)
     items = ({"path": str(corpus.root.resolve() / todo[sha]), "sha256": sha} for sha in todo)
-    pairs = crew.run(task, items, path.parent / "queue")
     try:
-        for item, result in progress(pairs if todo else (), len(todo), task):
+        for item, result in progress(work(items) if todo else (), len(todo), name):
             if "failed" in result:
                 log.warning("%s: %s", item["path"], result["failed"])
                 continue
@@ -4780,6 +4924,14 @@ def kept_results(
         lines.close()
         remove_empty(path.parent / "queue")
     return known
+
+
+Work = Callable[[Iterable[Item]], Iterable[tuple[Item, Result]]]
+
+
+def crew_work(corpus: Corpus, task: str, crew: Crew) -> Work:
+    """A task of the crew over PNGs of a corpus."""
+    return lambda items: crew.run(task, items, corpus.root / SCORES_FOLDER / "queue")
 
 
 def read_results(path: Path) -> dict[str, Result]:
@@ -4827,7 +4979,7 @@ class Looker:
                     f"{self.corpus.root}: made with {self.corpus.master.get('model')}, not "
                     f"{self.crew.spec.model}; name that model"
                 )
-        return kept_results(self.corpus, name, "audit", self.crew, faces)
+        return kept_results(self.corpus, name, faces, crew_work(self.corpus, "audit", self.crew))
 
     def vectors(self, sets: Sequence[FaceSet], by_crop: bool = False) -> dict[str, np.ndarray]:
         """{folder: (n, d) float32 unit embeddings} of the faces of each set; 0 where unknown.
@@ -6688,13 +6840,308 @@ def write_candidates(
 
 
 def add_occlusion_options(p: argparse.ArgumentParser) -> None:
+    """The steps: score, look, apply; prepare once where CLIP shall run without torch."""
     steps = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
     add_step(steps, "prepare", add_occlusion_prepare_options, cmd_occlusion_prepare)
+    add_step(steps, "score", add_occlusion_score_options, cmd_occlusion_score)
+    add_step(steps, "report", add_occlusion_report_options, cmd_occlusion_report)
+    add_step(steps, "apply", add_occlusion_apply_options, cmd_occlusion_apply)
 
 
 def cmd_occlusion(args: argparse.Namespace) -> int:
     """find masks and sunglasses on exported faces"""
     return args.step_handler(args)
+
+
+def add_occlusion_score_options(p: argparse.ArgumentParser) -> None:
+    """What scores, and who does the work."""
+    add_corpus_argument(p)
+    p.add_argument(
+        "--scorer",
+        default="clip",
+        choices=["clip", "landmarks"],
+        help="CLIP zero-shot, or colour and edges around the key points (default: %(default)s)",
+    )
+    p.add_argument(
+        "--clip",
+        default=CLIP_MODEL,
+        metavar="NAME/WEIGHTS",
+        help="open_clip model, or the folder of occlusion prepare (default: %(default)s)",
+    )
+    add_engine_options(p, detector=False)
+    add_work_options(p)
+
+
+def cmd_occlusion_score(args: argparse.Namespace) -> int:
+    """score every face for mask and sunglasses; only new faces are worked on"""
+    with opened_corpus(args.corpus) as corpus:
+        sets = list(corpus.active.values())
+        name, results = (score_by_clip if args.scorer == "clip" else score_by_landmarks)(
+            corpus, sets, args
+        )
+        faces = faces_of(sets)
+        failed = [file for file, sha in faces if results.get(sha, {"error": "?"})["error"]]
+        for file in failed:
+            log.warning("%s: no score", file)
+        report(
+            args,
+            {
+                "corpus": str(args.corpus),
+                "scores": str(scores_path(corpus, name)),
+                "faces": len(faces),
+                "without_score": len(failed),
+            },
+        )
+    return EXIT_FOUND_WRONG if faces and len(failed) == len(faces) else EXIT_OK
+
+
+def scores_path(corpus: Corpus, name: str) -> Path:
+    return corpus.root / SCORES_FOLDER / f"{name}.jsonl"
+
+
+def score_by_clip(
+    corpus: Corpus, sets: Sequence[FaceSet], args: argparse.Namespace
+) -> tuple[str, dict[str, Result]]:
+    """(name of the results, results by sha256) of a CLIP model; scores are kept per model."""
+    crew = crew_of(args, False)
+    crew.spec = replace(crew.spec, clip=args.clip)
+    folder = Path(args.clip).expanduser()
+    if folder.is_dir():
+        texts = ClipTexts.load(folder / "prompts.npz")
+        if texts.attributes.tolist() != list(CLIP_PROMPTS):
+            raise SortFacesError(f"{folder}: of another version; run occlusion prepare again")
+        model, words = texts.model, texts.texts.tobytes()
+    else:
+        model, words = args.clip, json.dumps(CLIP_PROMPTS).encode()
+    mark = hashlib.sha256(words).hexdigest()[:8]
+    name = f"{OCCLUSION_SCORES}{safe_dst_name(model)}-{mark}"
+    return name, kept_results(corpus, name, faces_of(sets), crew_work(corpus, "score", crew))
+
+
+def score_by_landmarks(
+    corpus: Corpus, sets: Sequence[FaceSet], args: argparse.Namespace
+) -> tuple[str, dict[str, Result]]:
+    """(name of the results, results by sha256) of occlusion_probabilities."""
+    looker = Looker(corpus, args)
+    audits = looker.audits(sets)
+
+    def measure(item: Item) -> tuple[Item, Result]:
+        kps = audits.get(item["sha256"], {}).get("kps", [])
+        if not kps:
+            return item, {"error": "no face found", "scores": []}
+        try:
+            image = read_photo(item["path"], item["sha256"]).image
+        except PhotoError as error:
+            return item, {"error": str(error), "scores": []}
+        features = region_features(image, np.array(kps))
+        return item, {"error": "", "scores": occlusion_probabilities(features[None])[0].tolist()}
+
+    name = f"{OCCLUSION_SCORES}landmarks-{corpus.master.get('recognizer')}"
+    work = functools.partial(ordered_map, measure, threads=args.threads)
+    return name, kept_results(corpus, name, faces_of(sets), work)
+
+
+OCCLUSION_SCORES = "occlusion-"  # how the names of results files begin
+
+
+def add_occlusion_report_options(p: argparse.ArgumentParser) -> None:
+    """Which scores to show, against which thresholds."""
+    add_corpus_argument(p)
+    add_verdict_options(p)
+    p.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the pages (default: CORPUS-occlusion)"
+    )
+    add_numbers(p, ("--threads", count, usable_cores(), "N", "pictures worked on at once"))
+
+
+def add_verdict_options(p: argparse.ArgumentParser) -> None:
+    """The decision rules of occlusion."""
+    p.add_argument(
+        "--scores", default="", metavar="NAME", help="file in _scores (default: the newest)"
+    )
+    add_numbers(
+        p,
+        ("--threshold", share, OCCLUSION_THRESHOLD, "P", "from here on a face is occluded"),
+        ("--dominance", share, OCCLUSION_DOMINANCE, "SHARE", "of one attribute: _masked"),
+        ("--min-survivors", count, MIN_SURVIVORS, "N", "with fewer left after losses: _thin"),
+    )
+
+
+def cmd_occlusion_report(args: argparse.Namespace) -> int:
+    """show the faces sorted by score, with the threshold drawn"""
+    with opened_corpus(args.corpus) as corpus:
+        scores = load_scores(corpus, args.scores)
+        out = args.out or args.corpus.with_name(f"{args.corpus.resolve().name}-occlusion")
+        report(args, {"corpus": str(args.corpus), **occlusion_pages(corpus, scores, out, args)})
+    return EXIT_OK
+
+
+def add_occlusion_apply_options(p: argparse.ArgumentParser) -> None:
+    add_corpus_argument(p)
+    add_verdict_options(p)
+    add_plan_options(p)
+
+
+def cmd_occlusion_apply(args: argparse.Namespace) -> int:
+    """drop occluded faces; whole sets of masks or sunglasses go to _masked"""
+
+    def decide(corpus: Corpus) -> Decision:
+        scores = load_scores(corpus, args.scores)
+        params["scores"] = scores.name
+        verdicts = [
+            (own, *occlusion_verdict(flagged, args.dominance, args.min_survivors))
+            for own in corpus.active.values()
+            for flagged in [scores.of(own) >= args.threshold]
+        ]
+        moves = [
+            move
+            for own, verdict, what in verdicts
+            for move in occlusion_moves(corpus, own, verdict, what, scores, args.threshold)
+        ]
+        return Decision(moves, notes={"verdicts": dict(Counter(v for _, v, _ in verdicts))})
+
+    params = {key: getattr(args, key) for key in ("threshold", "dominance", "min_survivors")}
+    report(args, maintain(args, params, decide))
+    return EXIT_OK
+
+
+@dataclass(frozen=True)
+class OcclusionScores:
+    """One file of scores: P(mask), P(sunglasses) of faces by PNG sha256."""
+
+    name: str
+    results: dict[str, Result]
+
+    def of(self, own: FaceSet) -> np.ndarray:
+        """(n, 2) float64 of a set's faces, 0 where a face could not be read."""
+        width = len(CLIP_PROMPTS)
+        none = [0.0] * width
+        rows = [self.results[face["sha256"]].get("scores") or none for face in own.faces]
+        return np.array(rows, np.float64).reshape(len(rows), width)
+
+
+def load_scores(corpus: Corpus, name: str) -> OcclusionScores:
+    """Scores of every active face. Raises SortFacesError where some are missing."""
+    folder = corpus.root / SCORES_FOLDER
+    files = sorted(folder.glob(f"{OCCLUSION_SCORES}*.jsonl"), key=lambda path: path.stat().st_mtime)
+    if name:
+        files = [path for path in files if path.stem == name.removesuffix(".jsonl")]
+    if not files:
+        raise SortFacesError(f"{folder / name}: no scores; run occlusion score {corpus.root}")
+    results = read_results(files[-1])
+    missing = sum(sha not in results for _, sha in faces_of(corpus.active.values()))
+    if missing:
+        raise SortFacesError(
+            f"{files[-1]}: {missing} faces have no score; run occlusion score {corpus.root}"
+        )
+    return OcclusionScores(files[-1].stem, results)
+
+
+def occlusion_moves(
+    corpus: Corpus,
+    own: FaceSet,
+    verdict: str,
+    what: np.ndarray,
+    scores: OcclusionScores,
+    threshold: float,
+) -> list[Move]:
+    """What an occlusion_verdict means for a set."""
+    values = scores.of(own)
+    attributes = np.array(list(CLIP_PROMPTS))
+    if verdict == "masked":
+        shares = (values >= threshold).mean(axis=0)
+        words = ", ".join(f"{100 * s:.0f} % {a}" for a, s in zip(attributes, shares, strict=True))
+        return [shelve(corpus, own, "_masked", words)]
+    if verdict == "thin":
+        left = int(np.count_nonzero(~what))
+        return [shelve(corpus, own, "_thin", f"{left} of {len(what)} faces are not occluded")]
+    return [
+        drop(own, face, attributes[row.argmax()], score=round(float(row.max()), 4))
+        for face, row, flagged in zip(own.faces, values, what, strict=True)
+        if flagged and verdict == "prune"
+    ]
+
+
+OCCLUSION_INDEX = """
+<p>Scores: {{ scores }}. A face from {{ threshold }} on is occluded.
+{% for name, link in pages %}<a href="{{ link }}">all faces by {{ name }}</a> {% endfor %}</p>
+<table><tr><th>face set<th>name<th class="n">faces
+{% for name, _ in pages %}<th class="n">{{ name }}{% endfor %}<th>verdict</tr>
+{% for row in rows %}
+<tr><td>{{ row.id }}<td>{{ row.name }}<td class="n">{{ row.faces }}
+{% for flagged in row.flagged %}<td class="n">{{ flagged }}{% endfor %}<td>{{ row.verdict }}</tr>
+{% endfor %}
+</table>
+"""
+OCCLUSION_FACES = """
+<p><a href="index.html">all face sets</a></p>
+{{ show_cards(cards) }}
+"""
+
+
+def occlusion_pages(
+    corpus: Corpus, scores: OcclusionScores, out: Path, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Write the verdict per set and, per attribute, every face sorted by score."""
+    check_pages(out)
+    rows, faces = [], []
+    for own in corpus.active.values():
+        values = scores.of(own)
+        flagged = values >= args.threshold
+        verdict, _ = occlusion_verdict(flagged, args.dominance, args.min_survivors)
+        counts = flagged.sum(axis=0).tolist()
+        about = {"id": own.id, "name": own.name, "faces": len(own.faces)}
+        rows.append({**about, "flagged": counts, "verdict": verdict})
+        faces += [(own, face, row) for face, row in zip(own.faces, values, strict=True)]
+    pictures = list(
+        progress(
+            ordered_map(lambda pair: page_picture(corpus, *pair[:2], out), faces, args.threads),
+            len(faces),
+            "thumbnails",
+        )
+    )
+    pages = [(name, f"{name}.html") for name in CLIP_PROMPTS]
+    for at, (name, link) in enumerate(pages):
+        cards, drawn = [], False
+        for row in sorted(range(len(faces)), key=lambda row: -faces[row][2][at]):
+            own, face, values = faces[row]
+            rule = ""
+            if values[at] < args.threshold and not drawn:
+                rule, drawn = f"threshold {args.threshold}", True
+            file = PurePosixPath(face["file"]).name
+            title = f"{values[at]:.3f}"
+            cards.append(Card(title, pictures[row], lines=(own.id, file), rule=rule))
+        write_page(out / link, f"Faces by {name}", OCCLUSION_FACES, cards=cards)
+    write_page(
+        out / "index.html",
+        "Occluded faces",
+        OCCLUSION_INDEX,
+        rows=rows,
+        pages=pages,
+        scores=scores.name,
+        threshold=args.threshold,
+    )
+    return {"out": str(out), "scores": scores.name, "faces": len(faces), "facesets": rows}
+
+
+def check_pages(out: Path) -> None:
+    """Make a folder for pages; one that holds other things is left alone."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "thumbs").is_dir():
+        raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
+    make_folder(out / "thumbs")
+
+
+def page_picture(corpus: Corpus, own: FaceSet, face: dict[str, Any], out: Path) -> str:
+    """Thumbnail of an exported face for the pages in a folder: its link, "" without one."""
+    name = f"thumbs/{face['sha256'][:16]}.jpg"
+    if not (out / name).exists():
+        try:
+            path = corpus.root / own.folder / face["file"]
+            write_thumbnail(out / name, read_photo(str(path)).image)
+        except PhotoError as error:
+            log.warning("%s/%s: %s", own.folder, face["file"], error)
+            return ""
+    return name
 
 
 def add_occlusion_prepare_options(p: argparse.ArgumentParser) -> None:
@@ -6801,6 +7248,7 @@ def clip_samples() -> list[np.ndarray]:
 
 
 def add_consolidate_options(p: argparse.ArgumentParser) -> None:
+    """When two sets are one person, and what the operator says to it."""
     add_corpus_argument(p)
     p.add_argument(
         "--edge",
@@ -6961,17 +7409,9 @@ REVIEW_FACES = 6  # best faces of each set on the contact sheet
 REVIEW_TEMPLATE = """
 <p>Answer <b>yes</b> or <b>no</b> in pairs.json beside this page, then
 <code>consolidate {{ corpus }} --accept {{ answers }}</code>.</p>
-{% for pair in pairs %}
-<h2>{{ "%.3f"|format(pair.cosine) }} <span class="dim">{{ pair.why }}</span></h2>
-<div class="cards">
-{% for own, images in pair.sides %}
-<div>{{ own.id }} <b>{{ own.name }}</b> <span class="dim">{{ own.faces|length }} faces</span>
-<div class="cards">
-{% for image in images %}<div class="card"><img loading="lazy" src="{{ image }}" alt=""></div>
-{% endfor %}
-</div></div>
-{% endfor %}
-</div>
+{% for title, cards in pairs %}
+<h2>{{ title }}</h2>
+{{ show_cards(cards) }}
 {% else %}
 <p>No two face sets are nearly the same person.</p>
 {% endfor %}
@@ -6985,11 +7425,15 @@ def write_review(
     answers: dict[tuple[str, str], str],
 ) -> None:
     """Write pairs.json for the operator's answers, and the pictures to answer by."""
-    make_folder(folder)
+    check_pages(folder)
     shown = []
     for pair in pairs:
-        sides = [(own, review_images(corpus, own, folder)) for own in (pair.a, pair.b)]
-        shown.append({"cosine": pair.cosine, "why": pair.why, "sides": sides})
+        cards = [
+            Card(own.id, page_picture(corpus, own, face, folder), lines=(own.name,))
+            for own in (pair.a, pair.b)
+            for face in own.faces[:REVIEW_FACES]
+        ]
+        shown.append((f"{pair.cosine:.3f} {pair.a.id} and {pair.b.id}: {pair.why}", cards))
     old = [
         {"a": a, "b": b, "answer": answer}
         for (a, b), answer in answers.items()
@@ -7008,23 +7452,6 @@ def write_review(
         corpus=corpus.root,
         answers=folder / "pairs.json",
     )
-
-
-def review_images(corpus: Corpus, own: FaceSet, folder: Path) -> list[str]:
-    """Thumbnails of a set's best faces; their paths within the folder of the page."""
-    names = []
-    for face in own.faces[:REVIEW_FACES]:
-        name = f"thumbs/{face['sha256'][:16]}.jpg"
-        if not (folder / name).exists():
-            with contextlib.suppress(PhotoError):
-                write_thumbnail(folder / name, png_pixels(corpus, own, face))
-        names.append(name)
-    return names
-
-
-def png_pixels(corpus: Corpus, own: FaceSet, face: dict[str, Any]) -> np.ndarray:
-    """(h, w, 3) uint8 BGR of an exported face. Raises PhotoError."""
-    return read_photo(str(corpus.root / own.folder / face["file"])).image
 
 
 # ============================================================================
@@ -7189,17 +7616,16 @@ def cmd_optimize(args: argparse.Namespace) -> int:
         sets = [own for own in corpus.active.values() if own.faces]
         looker = Looker(corpus, args)
         vectors = looker.vectors(sets) if passes["bytes"] or passes["near"] else {}
-        moves: dict[str, Move] = {}
+        moves: dict[str, Move] = {}  # by the PNG they take away: once is enough
         if passes["bytes"]:
-            found = byte_duplicates(sets, vectors)
-            moves |= {move.source: move for move in found}
-        if passes["near"]:
-            found = near_duplicates(sets, vectors, args.twin_distance, moves)
-            moves |= {move.source: move for move in found}
+            moves |= {move.source: move for move in byte_duplicates(sets, vectors)}
         if passes["audit"]:
             audits = looker.audits(sets)
             found = [move for own in sets for _, move in face_count_findings(own, audits)]
             moves = {move.source: move for move in found} | moves
+        if passes["near"]:
+            found = near_duplicates(sets, vectors, args.twin_distance, moves)
+            moves |= {move.source: move for move in found}
         return Decision(list(moves.values()))
 
     params = {"passes": passes, "twin_distance": args.twin_distance}

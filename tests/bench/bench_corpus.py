@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""optimize's work on embeddings, and a whole maintenance run, against the obvious way.
+
+    python tests/bench/bench_corpus.py [--faces 12500 25000 50000]
+
+One face set of n faces, a tenth of them near-duplicates: the near-duplicate pass of `optimize`
+against comparing all pairs (blocked matrix products, the fastest plain way), each in a process of
+its own. Both find the same faces. Then a corpus of 300 face sets: planning and applying a run that
+drops one PNG of every set, and restoring it, against copying the corpus once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import machine, peak_mb, print_table, run_child, sf
+
+DIM = 512  # of buffalo_l
+SETS, PNGS = 300, 12  # of the corpus
+BLOCK = 2048  # rows of a matrix product
+
+
+def made_faces(count: int) -> np.ndarray:
+    """(n, 512) float32 unit rows of one person; every tenth repeats an earlier one, nearly."""
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=DIM)
+    centre /= np.linalg.norm(centre)
+    noise = rng.normal(size=(count, DIM)) / np.sqrt(DIM)
+    unit = sf.unit_rows(centre + 0.9 * noise)
+    twins = np.arange(9, count, 10)
+    shift = rng.normal(size=(len(twins), DIM)) / np.sqrt(DIM)
+    unit[twins] = sf.unit_rows(unit[twins - 5] + 0.15 * shift)
+    return unit
+
+
+def plain_keeper(unit: np.ndarray, distance: float) -> np.ndarray:
+    """What nearest_keeper does, by comparing every face with every better one that stays."""
+    keeper = np.arange(len(unit))
+    for start in range(0, len(unit), BLOCK):
+        stop = min(start + BLOCK, len(unit))
+        cosine = unit[start:stop] @ unit[:stop].T
+        for row in range(start, stop):
+            better = cosine[row - start, :row]
+            better[keeper[:row] != np.arange(row)] = -1.0
+            if row and better.max() >= 1.0 - distance - sf.DUPLICATE_SLACK:
+                keeper[row] = int(better.argmax())
+    return keeper
+
+
+def child(way: str, count: int) -> None:
+    """Time one way on `count` faces; prints JSON."""
+    unit = made_faces(count)
+    run = sf.nearest_keeper if way == "optimize" else plain_keeper
+    started = time.perf_counter()
+    keeper = run(unit, sf.TWIN_DISTANCE)
+    seconds = time.perf_counter() - started
+    dropped = int(np.count_nonzero(keeper != np.arange(count)))
+    print(json.dumps({"seconds": seconds, "dropped": dropped, "mb": peak_mb()}))
+
+
+def embedding_table(counts: list[int]) -> list[dict[str, float]]:
+    """One row a size: both ways, their ratio, growth against the size before."""
+    rows = []
+    for count in counts:
+        ours, plain = (run_child(__file__, "--child", way, count) for way in ("optimize", "plain"))
+        rows.append(
+            {
+                "faces": count,
+                "optimize s": ours["seconds"],
+                "all pairs s": plain["seconds"],
+                "ratio": plain["seconds"] / ours["seconds"],
+                "dropped": ours["dropped"],
+                "plain dropped": plain["dropped"],
+                "MB": ours["mb"],
+                "growth": ours["seconds"] / rows[-1]["optimize s"] if rows else None,
+            }
+        )
+    return rows
+
+
+def make_corpus(root: Path) -> None:
+    """A corpus of SETS face sets of PNGS pictures of noise."""
+    import cv2
+
+    rng = np.random.default_rng(1)
+    for number in range(1, SETS + 1):
+        name = sf.numbered("faceset", number)
+        faces = []
+        for rank in range(PNGS):
+            picture = cv2.resize(rng.integers(0, 255, (64, 64, 3), np.uint8), (512, 512))
+            file = f"faces/{rank:03d}.png"
+            sf.write_part(root / name / file, cv2.imencode(".png", picture)[1].tobytes())
+            sha = sf.sha256_of_file(root / name / file)
+            face = {"file": file, "rank": rank, "face": f"{sha[:16]}:0", "sha256": sha}
+            faces.append({**face, "photo_sha256": sha, "quality": 1 - rank / 100})
+        sf.write_part(root / name / "NAME.txt", b"unnamed\n")
+        head = {"tool": sf.TOOL, "kind": "faceset", "id": name, "params": {}}
+        sf.finish_faceset(root / name, head, faces, [])
+    corpus = sf.Corpus(root, {"tool": sf.TOOL, "kind": "swap"})
+    sf.write_json(root / "manifest.json", {**corpus.master, **corpus.lists(corpus.sets, {})})
+
+
+def corpus_table(folder: Path) -> list[dict[str, object]]:
+    """Seconds of each step over a whole corpus, and against one plain copy of it."""
+    root = folder / "corpus"
+    make_corpus(root)
+    times = {}
+
+    def timed(what: str, run: object) -> object:
+        started = time.perf_counter()
+        result = run()
+        times[what] = time.perf_counter() - started
+        return result
+
+    timed("plain copy", lambda: shutil.copytree(root, folder / "copy"))
+    with sf.opened_corpus(root) as corpus:
+        timed("open", lambda: sf.Corpus(root, corpus.master))
+        moves = [sf.drop(own, own.faces[-1], "bench") for own in corpus.sets.values()]
+        run = timed("apply", lambda: sf.carry_out(corpus, sf.Plan("optimize", {}, moves)))
+        timed("restore", lambda: sf.restore_run(root, root / sf.RUNS_FOLDER / run))
+    return [
+        {"step": what, "s": seconds, "plain copies": seconds / times["plain copy"]}
+        for what, seconds in times.items()
+    ]
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], int(sys.argv[3]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
+    parser.add_argument("--faces", type=int, nargs="+", default=[12_500, 25_000, 50_000])
+    args = parser.parse_args()
+    print(machine())
+    print_table("near-duplicates within one face set", embedding_table(args.faces))
+    with tempfile.TemporaryDirectory() as folder:
+        print_table(f"{SETS} face sets of {PNGS} PNGs", corpus_table(Path(folder)))
+
+
+if __name__ == "__main__":
+    main()
