@@ -2912,15 +2912,15 @@ LANDMARK_FEATURES = {
     "cheek colour against upper face": (4.1, 10.1, 0.94, 0),
     "mouth redness against upper face": (1.96, 7.43, -1.68, 0),
     "mouth lightness against upper face": (-7.09, 19.5, -0.529, 0),
-    "dark share of eye band": (0.148, 0.251, 0, 1.63),
-    "lines across eyes": (-1.98, 0.649, 0, -2.17),
-    "eye colour against skin": (6.92, 11.2, 0, 1.09),
-    "whites of the eyes": (-0.178, 0.494, 0, 0.285),
-    "lightness of lids": (-0.0741, 0.373, 0, 0.402),
-    "lightness under eyes": (-0.0378, 0.509, 0, -0.867),
-    "lightness of bridge": (-0.0358, 0.461, 0, -1.05),
+    "dark share of eye band": (0.148, 0.251, 0, 1.57),
+    "lines across eyes": (-1.98, 0.649, 0, -2.25),
+    "eye colour against skin": (6.92, 11.2, 0, 1.12),
+    "whites of the eyes": (-0.178, 0.493, 0, 0.24),
+    "lightness of lids": (-0.0741, 0.373, 0, 0.386),
+    "lightness under eyes": (-0.0378, 0.505, 0, -1.04),
+    "lightness of bridge": (-0.0358, 0.461, 0, -1.04),
 }
-LANDMARK_BIAS = np.array([-7.78, -4.1])  # mask, sunglasses; same source
+LANDMARK_BIAS = np.array([-7.78, -4.18])  # mask, sunglasses; same source
 LANDMARK_LIMIT = 4.0  # spreads; chosen, one odd region must not outvote the others
 
 
@@ -4217,6 +4217,8 @@ def contact_sheet(files: Sequence[Path], scores: Sequence[float]) -> bytes:
     sheet = np.full((rows * GRID_CELL, GRID_COLUMNS * GRID_CELL, 3), 32, np.uint8)
     for at in range(shown):
         image = cv2.imdecode(np.frombuffer(files[at].read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            continue  # damaged; verify says so
         cell = cv2.resize(image, (GRID_CELL, GRID_CELL), interpolation=cv2.INTER_AREA)
         cv2.rectangle(cell, (0, GRID_CELL - 20), (86, GRID_CELL), (0, 0, 0), -1)
         cv2.putText(
@@ -5520,7 +5522,17 @@ def add_step(steps: Any, name: str, add_options: Callable, handler: Callable) ->
     """A subcommand of a command: `occlusion prepare`."""
     p = steps.add_parser(name, help=handler.__doc__, description=handler.__doc__)
     add_options(p)
+    add_output_options(p, argparse.SUPPRESS)  # what stands before the step counts as well
     p.set_defaults(step_handler=handler)
+
+
+def add_output_options(p: argparse.ArgumentParser, default: Any) -> None:
+    """What every command can be told about its output."""
+    for flags, text in (
+        (("--json",), "print the result as JSON"),
+        (("-q", "--quiet"), "no progress, only warnings"),
+    ):
+        p.add_argument(*flags, action="store_true", default=default, help=text)
 
 
 def add_corpus_argument(p: argparse.ArgumentParser) -> None:
@@ -7069,7 +7081,7 @@ OCCLUSION_INDEX = """
 {% for name, _ in pages %}<th class="n">{{ name }}{% endfor %}<th>verdict</tr>
 {% for row in rows %}
 <tr><td>{{ row.id }}<td>{{ row.name }}<td class="n">{{ row.faces }}
-{% for flagged in row.flagged %}<td class="n">{{ flagged }}{% endfor %}<td>{{ row.verdict }}</tr>
+{% for name, _ in pages %}<td class="n">{{ row[name] }}{% endfor %}<td>{{ row.verdict }}</tr>
 {% endfor %}
 </table>
 """
@@ -7089,9 +7101,9 @@ def occlusion_pages(
         values = scores.of(own)
         flagged = values >= args.threshold
         verdict, _ = occlusion_verdict(flagged, args.dominance, args.min_survivors)
-        counts = flagged.sum(axis=0).tolist()
+        counts = dict(zip(CLIP_PROMPTS, flagged.sum(axis=0).tolist(), strict=True))
         about = {"id": own.id, "name": own.name, "faces": len(own.faces)}
-        rows.append({**about, "flagged": counts, "verdict": verdict})
+        rows.append({**about, **counts, "verdict": verdict})
         faces += [(own, face, row) for face, row in zip(own.faces, values, strict=True)]
     pictures = list(
         progress(
@@ -9121,8 +9133,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, (add_options, handler) in COMMANDS.items():
         p = commands.add_parser(name, help=handler.__doc__, description=handler.__doc__)
         add_options(p)
-        p.add_argument("--json", action="store_true", help="print the result as JSON")
-        p.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
+        add_output_options(p, False)
         p.set_defaults(handler=handler, log_file=name in LOGGED_COMMANDS)
     return parser
 
