@@ -5586,11 +5586,12 @@ def maintain(
 
 def with_empty_shelved(corpus: Corpus, moves: list[Move]) -> list[Move]:
     """A set that would lose its last face goes to _thin as it is."""
-    leaving = Counter(move.folder for move in moves if move.action == "drop")
+    leaving = {move.source for move in moves if move.action == "drop"}
     joined = {move.to.removesuffix("/faces/") for move in moves if move.action == "copy"}
     joined |= {move.folder for move in moves if move.action in ("adopt", "shelve")}
     for folder, own in corpus.active.items():
-        if folder not in joined and leaving[folder] >= len(own.faces):
+        files = {f"{folder}/{face['file']}" for face in own.faces}
+        if folder not in joined and files <= leaving:
             repairs = [move for move in moves if move.folder != folder or move in own.repairs]
             moves = [*repairs, shelve(corpus, own, "_thin", "no face left")]
     return moves
