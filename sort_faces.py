@@ -1004,11 +1004,11 @@ def occlusion_verdict(
     is never thin, however small it is.
     """
     occluded = flagged.any(axis=1)
-    dominant = flagged.mean(axis=0) >= dominance
-    if len(flagged) and dominant.any():
-        return "masked", dominant
     if not occluded.any():
         return "keep", occluded
+    dominant = flagged.mean(axis=0) >= dominance
+    if dominant.any():
+        return "masked", dominant
     survivors = int(np.count_nonzero(~occluded))
     return ("thin" if survivors < min_survivors else "prune"), occluded
 
@@ -1344,6 +1344,11 @@ def is_group(entry: Any) -> bool:
         return False
     faces = entry.get("faces")
     return isinstance(faces, list) and all(isinstance(face, str) for face in faces)
+
+
+def entries_of(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list of a JSON file, whatever a person has made of it."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def read_own(path: Path, *kinds: str) -> dict[str, Any]:
@@ -4135,9 +4140,11 @@ def refined_manifest(
 UNNAMED = "unnamed"
 YOURS = "_yours"  # files of others whose names a face set needs for itself
 DROPPED = "faces/_dropped"  # within a face set
+ADOPTED = ":yours"  # ends the name of a face the operator added
 RANKED_PNG = re.compile(r"faces/\d{3,}\.png")
 FOLDER_OLD = ".sort_faces-old-"  # the face set a new one is about to replace
 SHELVES = {"_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}  # folder: list in master
+SHELVED_AGAIN = r"(?:-\d+)?"  # ends the folder of a set whose name was on the shelf already
 RUNS_FOLDER = "_runs"
 SCORES_FOLDER = "_scores"
 HEAD_KEYS = ("tool", "kind", "version", "created", "cache", "model", "recognizer", "rescans")
@@ -4216,7 +4223,8 @@ def contact_sheet(files: Sequence[Path], scores: Sequence[float]) -> bytes:
     rows = math.ceil(shown / GRID_COLUMNS)
     sheet = np.full((rows * GRID_CELL, GRID_COLUMNS * GRID_CELL, 3), 32, np.uint8)
     for at in range(shown):
-        image = cv2.imdecode(np.frombuffer(files[at].read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        data = np.frombuffer(files[at].read_bytes(), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if image is None:
             continue  # damaged; verify says so
         cell = cv2.resize(image, (GRID_CELL, GRID_CELL), interpolation=cv2.INTER_AREA)
@@ -4251,10 +4259,16 @@ def carry_over(old: Path, stage: Path, moved: Iterable[str] = ()) -> None:
 
     One whose name the new folder needs goes to YOURS.
     """
-    for file in foreign_files(old) - set(moved):
+    for file in (foreign_files(old) | adopted_files(old)) - set(moved):
         target = stage / YOURS / file if (stage / file).exists() else stage / file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(old / file, target)
+
+
+def adopted_files(folder: Path) -> set[str]:
+    """PNGs of a face set that the operator added; no photo gives them again."""
+    faces = entries_of(read_own(folder / "manifest.json", "faceset").get("faces"))
+    return {str(face.get("file")) for face in faces if str(face.get("face")).endswith(ADOPTED)}
 
 
 def foreign_files(folder: Path) -> set[str]:
@@ -4326,8 +4340,12 @@ class Corpus:
             raise SortFacesError(f"{name}: {what}; name the folder of one in {self.root}")
         return own[0]
 
+    def again(self) -> Corpus:
+        """The corpus as it lies there now."""
+        return Corpus(self.root, read_json(self.root / "manifest.json", "swap"))
+
     def repairs(self) -> list[Move]:
-        return [move for own in self.active.values() for move in own.repairs]
+        return [move for own in self.sets.values() for move in own.repairs]
 
     def state(self) -> str:
         """Hash over every manifest and the PNGs beside it; names the operator gives do not count.
@@ -4351,8 +4369,7 @@ class Corpus:
         told = {
             entry.get("folder"): entry
             for key in SHELVES.values()
-            for entry in self.master.get(key, [])
-            if isinstance(entry, dict)
+            for entry in entries_of(self.master.get(key))
         }
         for folder, own in sorted(after.items(), key=lambda item: natural(item[0])):
             entry = master_entry(folder, own.manifest, own.name)
@@ -4394,15 +4411,18 @@ def read_faceset(root: Path, folder: str) -> FaceSet:
     """Read one face set and compare its manifest with its files. Raises SortFacesError."""
     path = root / folder / "manifest.json"
     manifest = read_json(path, "faceset")
-    entries = manifest["faces"]
+    entries, params = manifest["faces"], manifest.get("params")
     sound = (
-        isinstance(manifest.get("id"), str)
-        and isinstance(manifest.get("params"), dict)
+        re.fullmatch(re.escape(str(manifest.get("id"))) + SHELVED_AGAIN, PurePosixPath(folder).name)
+        and isinstance(params, dict)
+        and all(isinstance(params.get(key, 1), int) for key in ("top_n", "out_size"))
+        and isinstance(manifest.get("era", {}), dict)
+        and isinstance(manifest.get("era", {}).get("of", ""), str)
         and all(is_face(entry) for entry in entries)
-        and all(isinstance(entry, dict) for entry in manifest["dropped"])
+        and all(is_dropped(entry) for entry in manifest["dropped"])
         and len({entry["file"] for entry in entries}) == len(entries)
     )
-    if not sound or PurePosixPath(folder).name != manifest["id"]:
+    if not sound:
         raise SortFacesError(f"{path}: is not as the tool wrote it; undo the edit or export again")
     faces = [entry for entry in entries if (root / folder / entry["file"]).is_file()]
     return FaceSet(
@@ -4417,6 +4437,16 @@ def is_face(entry: Any) -> bool:
         and all(isinstance(entry.get(key), str) for key in ("file", "face", "sha256"))
         and isinstance(entry.get("quality"), (int, float))
         and re.fullmatch(r"faces/[^/]+\.png", entry["file"]) is not None
+    )
+
+
+def is_dropped(entry: Any) -> bool:
+    """Whether a manifest's dropped[] entry is one of ours."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("reason", ""), str):
+        return False
+    file = entry.get("file", "")
+    return isinstance(file, str) and (
+        not file or re.fullmatch(rf"{DROPPED}/[^/]+", file) is not None
     )
 
 
@@ -4556,13 +4586,14 @@ class Plan:
             "corpus": str(corpus.root.resolve()),
             "state": corpus.state(),
             "params": self.params,
-            "counts": self.counts(),
+            "counts": move_counts(self.moves),
             "moves": [move.as_json() for move in self.moves],
             "sets": self.sets,
         }
 
-    def counts(self) -> dict[str, int]:
-        return dict(Counter(MOVE_WORDS[move.action] for move in self.moves))
+
+def move_counts(moves: Sequence[Move]) -> dict[str, int]:
+    return dict(Counter(MOVE_WORDS[move.action] for move in moves))
 
 
 MOVE_WORDS = {  # how counts call the actions
@@ -4586,17 +4617,49 @@ def load_plan(path: Path, corpus: Corpus, command: str) -> Plan:
         raise SortFacesError(f"{path}: was made for {value['corpus']}; make one for this corpus")
     if value["state"] != corpus.state():
         raise SortFacesError(f"{path}: the corpus has changed since; make the plan again")
-    moves = []
+    moves: list[Move] = []
+    taken: set[str] = set()
     for number, entry in enumerate(value["moves"], 1):
         try:
             moves.append(parse_move(entry))
+            check_move(corpus, moves[-1], taken)
         except ValueError as error:
             raise SortFacesError(f"{path}: move {number}: {error}; mend or remove it") from None
-        source = corpus.root / moves[-1].source
-        if moves[-1].action != "gone" and not source.exists():
-            raise SortFacesError(f"{path}: move {number}: {source} is not there; remove it")
     sets = value.get("sets", {})
-    return Plan(command, value["params"], moves, sets if isinstance(sets, dict) else {})
+    whole = isinstance(sets, dict) and all(
+        isinstance(about, dict) and isinstance(about.get("like"), str) for about in sets.values()
+    )
+    if not whole:
+        raise SortFacesError(f'{path}: "sets" does not tell what new sets are like; make it again')
+    return Plan(command, value["params"], moves, sets)
+
+
+def check_move(corpus: Corpus, move: Move, taken: set[str]) -> None:
+    """Refuse a move that cannot be done or would get in the way of another. Raises ValueError.
+
+    taken: places other moves leave or fill; this one's are added.
+    """
+    if move.action != "gone" and not (corpus.root / move.source).exists():
+        raise ValueError(f"{move.source} is not there")
+    if move.action in ("copy", "name", "rebuild"):
+        places = [f"{move.action} {move.source} {move.target}"]
+    else:
+        places = [move.source, *([move.target] if move.target not in ("", move.source) else [])]
+        if len(places) > 1 and os.path.lexists(corpus.root / move.target):
+            raise ValueError(f"{move.target} is there already")
+    if move.action == "shelve":
+        name = PurePosixPath(move.folder).name
+        if not re.fullmatch(re.escape(name) + SHELVED_AGAIN, PurePosixPath(move.to).name):
+            raise ValueError(f"{move.to} is another name")
+    own = corpus.sets.get(move.folder)
+    if own is None:
+        raise ValueError(f"{move.folder} is no face set")
+    if move.action == "adopt" and any(face["file"] == move.file for face in own.faces):
+        raise ValueError(f"{move.source} is in the set already")
+    for place in places:
+        if place in taken:
+            raise ValueError(f"another move has {place}")
+        taken.add(place)
 
 
 class Draft:
@@ -4635,7 +4698,7 @@ class Draft:
                 entry = {key: entry[key] for key in entry if key not in ("reason", "run")}
                 break
         else:
-            entry = {"face": f"{sha[:16]}:yours", "source": "", "sha256": sha, "quality": 0.0}
+            entry = {"face": sha[:16] + ADOPTED, "source": "", "sha256": sha, "quality": 0.0}
         self.faces.append(({**entry, "file": move.file, "kept_because": move.reason}, self.folder))
         self.reorder = True
 
@@ -4645,7 +4708,7 @@ class Draft:
         self.reorder = True
 
     def write(self, stage: Path) -> FaceSet:
-        """Build the face set in an empty folder; PNGs are hard links where the disk has them."""
+        """Build the face set in an empty folder."""
         old = self.root / self.folder
         if self.reorder:
             self.faces.sort(key=lambda pair: -pair[0]["quality"])
@@ -4656,14 +4719,14 @@ class Draft:
             names = [f"faces/{rank:0{digits}d}.png" for rank in range(len(names))]
         faces = []
         for rank, ((entry, folder), name) in enumerate(zip(self.faces, names, strict=True)):
-            link_or_copy(self.root / folder / entry["file"], stage / name)
+            clone_or_copy(self.root / folder / entry["file"], stage / name)
             sha = sha256_of_file(stage / name)  # the operator may have retouched it
             faces.append({**entry, "file": name, "rank": rank, "sha256": sha})
         for target, source in self.origin.items():
             if (old / source).is_file():
-                link_or_copy(old / source, stage / target)
+                clone_or_copy(old / source, stage / target)
         for source, target in self.taken.items():
-            link_or_copy(old / source, stage / target)
+            clone_or_copy(old / source, stage / target)
         write_part(stage / "NAME.txt", self.name)
         if old.is_dir():
             files = [entry["file"] for entry, folder in self.faces if folder == self.folder]
@@ -4679,15 +4742,13 @@ class Draft:
 SET_LISTS = ("faces", "dropped", "files", "counts")  # what every run writes anew
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second place; a hard link where the file system has them."""
+def clone_or_copy(source: Path, target: Path) -> None:
+    """Copy a file, sharing its blocks where the file system can: a hard link would share edits."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EEXIST, *NO_SPACE):
-            raise
-        shutil.copy2(source, target)
+        clone_file(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def draft_sets(corpus: Corpus, plan: Plan, run: str) -> tuple[dict[str, Draft], dict[str, Move]]:
@@ -4736,9 +4797,17 @@ def existing_or_new(corpus: Corpus, folder: str, plan: Plan) -> Draft:
         raise SortFacesError(f"{root / origin}: no such face set; mend the plan")
     like = corpus.sets[origin].manifest
     head = {key: like[key] for key in (*HEAD_KEYS, "params", "quality_terms") if key in like}
-    extra = {key: about[key] for key in about if key not in ("name", "like")}
+    extra = {key: about[key] for key in about if key not in ("name", "like", "reason")}
     head |= {"id": PurePosixPath(folder).name, **extra, "faces": [], "dropped": []}
     return Draft(root, folder, head, f"{name}\n".encode())
+
+
+def refresh_master(corpus: Corpus) -> None:
+    """Bring the master's lists to what lies there: sets moved back by hand, names."""
+    lists = corpus.lists(corpus.sets, {})
+    stale = any(corpus.master.get(key, []) != value for key, value in lists.items())
+    if stale and not corpus.broken:
+        write_json(corpus.root / "manifest.json", {**corpus.master, **lists})
 
 
 def carry_out(corpus: Corpus, plan: Plan) -> str:
@@ -4746,9 +4815,10 @@ def carry_out(corpus: Corpus, plan: Plan) -> str:
 
     Returns the name of the run, or "" where the plan has no moves.
     """
-    if not plan.moves:
-        return ""
     root = corpus.root
+    if not plan.moves:
+        refresh_master(corpus)
+        return ""
     make_folder(root)
     runs = root / RUNS_FOLDER
     numbers = [int(path.name[:4]) for path in runs.glob("[0-9][0-9][0-9][0-9]-*")]
@@ -4758,13 +4828,18 @@ def carry_out(corpus: Corpus, plan: Plan) -> str:
     try:
         journal = stage_run(corpus, plan, run, folder)
         write_json(folder / "plan.json", record)
-    except BaseException:
+        if hasattr(os, "sync"):
+            os.sync()  # what the renames are about to make visible
+        write_json(folder / JOURNAL, journal)
+    except FileNotFoundError as error:
         shutil.rmtree(folder, ignore_errors=True)
         remove_empty(runs)
+        raise SortFacesError(f"{error.filename}: is gone; make the plan again") from None
+    except BaseException:
+        if not (folder / JOURNAL).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            remove_empty(runs)
         raise
-    if hasattr(os, "sync"):
-        os.sync()  # what the renames are about to make visible
-    write_json(folder / JOURNAL, journal)
     finish_run(root, folder)
     return run
 
@@ -4784,6 +4859,8 @@ def stage_run(corpus: Corpus, plan: Plan, run: str, folder: Path) -> dict[str, A
         names[final] = after[final].name
         if name in corpus.sets:
             steps.append([name, f"{here}/before/{name}"])
+        else:
+            notes[final] = {"reason": plan.sets[name].get("reason", ""), "run": run}
         steps.append([f"{here}/stage/{name}", final])
     for name, move in shelved.items():
         notes[move.to] = {"reason": move.reason, "run": run}
@@ -4795,10 +4872,10 @@ def stage_run(corpus: Corpus, plan: Plan, run: str, folder: Path) -> dict[str, A
         "command": plan.command,
         "at": now_text(),
         "params": plan.params,
-        "counts": plan.counts(),
+        "counts": move_counts(plan.moves),
     }
     master = {**corpus.master, **corpus.lists(after, notes)}
-    master["runs"] = [*corpus.master.get("runs", []), about]
+    master["runs"] = [*entries_of(corpus.master.get("runs")), about]
     write_json(folder / "stage" / "manifest.json", master)
     steps.append(["manifest.json", f"{here}/before/manifest.json"])
     steps.append([f"{here}/stage/manifest.json", "manifest.json"])
@@ -4817,9 +4894,13 @@ def finish_run(root: Path, folder: Path) -> None:
 def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
     """Do each rename unless it is done: a place is always empty until its own step fills it."""
     for source, target in steps:
-        if not os.path.lexists(root / target):
-            (root / target).parent.mkdir(parents=True, exist_ok=True)
-            os.rename(root / source, root / target)
+        if os.path.lexists(root / target):
+            continue
+        if not os.path.lexists(root / source):
+            log.warning("%s: %s is gone, deleted by hand; passed over", root, source)
+            continue
+        (root / target).parent.mkdir(parents=True, exist_ok=True)
+        os.rename(root / source, root / target)
 
 
 def remove_empty(folder: Path) -> None:
@@ -4830,9 +4911,8 @@ def remove_empty(folder: Path) -> None:
 def recover_runs(root: Path) -> None:
     """Finish the run a kill cut short, or remove what it had only prepared."""
     for folder in sorted((root / RUNS_FOLDER).glob("*")):
-        if not (folder / JOURNAL).exists():
+        if folder.name.startswith(PART_PREFIX) or not (folder / JOURNAL).exists():
             shutil.rmtree(folder, ignore_errors=True)
-            remove_empty(folder.parent)
             continue
         state = read_json(folder / JOURNAL, "journal")["state"]
         if state == "applying":
@@ -4841,37 +4921,51 @@ def recover_runs(root: Path) -> None:
         elif state == "restoring":
             log.info("%s: finishing the interrupted restore of %s", root, folder.name)
             finish_restore(root, folder)
+    remove_empty(root / RUNS_FOLDER)
 
 
-def restore_run(root: Path, folder: Path) -> None:
-    """Bring back what a run replaced; what the operator did to it since is carried back, too."""
+def restore_run(root: Path, folder: Path) -> bool:
+    """Bring back what a run replaced; whether the operator has done anything to it since.
+
+    What he did is carried back with it.
+    """
     journal = read_json(folder / JOURNAL, "journal")
     stage = f"{RUNS_FOLDER}/{folder.name}/stage/"
+    touched = False
     for source, target in journal["steps"]:
         name = source.removeprefix(stage)
         now, before = root / target, folder / "before" / name
         if name == source or name == "manifest.json" or not now.is_dir():
             continue
         if before.is_dir():
-            carry_back(now, before, journal["names"].get(target, ""))
+            touched |= carry_back(now, before, journal["names"].get(target, ""))
         elif foreign_files(now) or read_name(now) != journal["names"].get(target):
             keep = root / REMOVED_FOLDER / folder.name / name  # a new set the operator worked on
             shutil.copytree(now, keep, dirs_exist_ok=True)
     write_json(folder / JOURNAL, {**journal, "state": "restoring"})
     finish_restore(root, folder)
+    return touched
 
 
-def carry_back(now: Path, before: Path, staged_name: str) -> None:
+def carry_back(now: Path, before: Path, staged_name: str) -> bool:
     """Take what the operator did to a face set since a run over into its earlier self.
 
-    That is his name for it, files of his own, and PNGs he deleted: those stay out of use.
+    That is his name for it, files of his own, and PNGs he deleted: those stay out of use. Returns
+    whether there was anything.
     """
-    own = {sha256_of_file(before / file) for file in foreign_files(before)}
-    for file in foreign_files(now):
-        if sha256_of_file(now / file) not in own:
-            with writing(before / file) as part:
-                shutil.copy2(now / file, part)
-    if read_name(now) != staged_name:
+    added = foreign_files(now)
+    theirs = foreign_files(before)
+    files = [path for path in before.rglob("*") if path.is_file()] if added else []
+    known = {sha256_of_file(path) for path in files}
+    added = {file for file in added if sha256_of_file(now / file) not in known}
+    for file in sorted(added):
+        target = before / file
+        if target.exists() and file not in theirs:
+            target = target.with_stem(f"{target.stem}-{sha256_of_file(now / file)[:8]}")
+        with writing(target) as part:
+            shutil.copy2(now / file, part)
+    renamed = (now / "NAME.txt").is_file() and read_name(now) != staged_name
+    if renamed:
         with writing(before / "NAME.txt") as part:
             shutil.copyfile(now / "NAME.txt", part)
     entries = read_own(now / "manifest.json", "faceset").get("faces", [])
@@ -4880,6 +4974,7 @@ def carry_back(now: Path, before: Path, staged_name: str) -> None:
         if entry["sha256"] in gone and (before / entry["file"]).is_file():
             (before / DROPPED).mkdir(parents=True, exist_ok=True)
             os.replace(before / entry["file"], before / DROPPED / Path(entry["file"]).name)
+    return bool(added or renamed or gone)
 
 
 def finish_restore(root: Path, folder: Path) -> None:
@@ -5561,27 +5656,43 @@ class Decision:
 def maintain(
     args: argparse.Namespace, params: dict[str, Any], decide: Callable[[Corpus], Decision]
 ) -> dict[str, Any]:
-    """Plan, and unless it is a dry run carry out, one maintenance command; returns the counts."""
+    """Plan, and unless it is a dry run carry out, one maintenance command; returns the counts.
+
+    What the operator did by hand comes first, as a run of its own, so that it takes part in what
+    is decided.
+    """
     command = " ".join(filter(None, (args.command, getattr(args, "step", ""))))
+    runs, plans = [], []
     with opened_corpus(args.corpus) as corpus:
         for why in corpus.broken.values():
             raise SortFacesError(why)
         if args.apply is not None:
             decision, plan = Decision([]), load_plan(args.apply, corpus, command)
         else:
+            if not args.dry_run and corpus.repairs():
+                plans.append(by_hand(corpus))
+                runs.append(carry_out(corpus, plans[-1]))
+                corpus = corpus.again()
             decision = decide(corpus)
-            moves = with_empty_shelved(corpus, [*corpus.repairs(), *decision.moves])
+            moves = [*corpus.repairs(), *decision.moves]
             plan = Plan(command, params, moves, decision.sets)
+        plans.append(replace(plan, moves=with_empty_shelved(corpus, plan.moves)))
         if args.plan is not None:
-            write_json(args.plan, plan.as_json(corpus))
-        run = "" if args.dry_run else carry_out(corpus, plan)
+            write_json(args.plan, plans[-1].as_json(corpus))
+        runs += [] if args.dry_run else filter(None, [carry_out(corpus, plans[-1])])
+    moves = [move for plan in plans for move in plan.moves]
     return {
         "corpus": str(args.corpus),
-        "run": run or ("none: dry run" if args.dry_run else "none: nothing to do"),
-        **plan.counts(),
+        "run": ", ".join(runs) or f"none: {'dry run' if args.dry_run else 'nothing to do'}",
+        **move_counts(moves),
         **decision.notes,
-        "moves": move_table(plan.moves),
+        "moves": move_table(moves),
     }
+
+
+def by_hand(corpus: Corpus) -> Plan:
+    """The plan that takes in what the operator did."""
+    return Plan("reconcile", {}, with_empty_shelved(corpus, corpus.repairs()))
 
 
 def with_empty_shelved(corpus: Corpus, moves: list[Move]) -> list[Move]:
@@ -6668,7 +6779,7 @@ def write_corpus(
         **run.head,
         "kind": "swap",
         **corpus.lists(corpus.sets, {}),
-        "runs": [*master.get("runs", []), {**about, "counts": counts}],
+        "runs": [*entries_of(master.get("runs")), {**about, "counts": counts}],
     }
     write_json(out / "manifest.json", master)
     (out / NAMES_PENDING).unlink()
@@ -6690,7 +6801,8 @@ def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) ->
     change must not lose the name of a set that is replaced already.
     """
     notes = read_own(out / NAMES_PENDING, "names").get("names", [])
-    folders = [*sorted(out.glob("faceset_*")), *sorted(out.glob(f"{REMOVED_FOLDER}/faceset_*"))]
+    tops = [out, *(out / aside for aside in (*SHELVES, REMOVED_FOLDER))]
+    folders = [folder for top in tops for folder in sorted(top.glob("faceset_*"))]
     for folder in folders:
         manifest = read_own(folder / "manifest.json", "faceset")
         text = read_name(folder)
@@ -6949,7 +7061,9 @@ def score_by_landmarks(
         features = region_features(image, np.array(kps))
         return item, {"error": "", "scores": occlusion_probabilities(features[None])[0].tolist()}
 
-    name = f"{OCCLUSION_SCORES}landmarks-{corpus.master.get('recognizer')}"
+    weights = repr((LANDMARK_FEATURES, LANDMARK_BIAS.tolist())).encode()
+    mark = hashlib.sha256(weights).hexdigest()[:8]
+    name = f"{OCCLUSION_SCORES}landmarks-{corpus.master.get('recognizer')}-{mark}"
     work = functools.partial(ordered_map, measure, threads=args.threads)
     return name, kept_results(corpus, name, faces_of(sets), work)
 
@@ -7447,23 +7561,23 @@ def write_review(
             for face in own.faces[:REVIEW_FACES]
         ]
         shown.append((f"{pair.cosine:.3f} {pair.a.id} and {pair.b.id}: {pair.why}", cards))
-    old = [
-        {"a": a, "b": b, "answer": answer}
-        for (a, b), answer in answers.items()
-        if not any({a, b} == {pair.a.id, pair.b.id} for pair in pairs)
-    ]
-    new = [
-        {"a": p.a.id, "b": p.b.id, "cosine": round(p.cosine, 4), "why": p.why, "answer": ""}
-        for p in pairs
-    ]
-    write_json(folder / "pairs.json", {"tool": TOOL, "kind": "pairs", "pairs": [*new, *old]})
+    path = folder / "pairs.json"
+    told = (read_answers(path) if path.exists() else {}) | answers  # no answer is ever lost
+    new = []
+    for pair in pairs:
+        both = (pair.a.id, pair.b.id)
+        answer = told.pop(both, "") or told.pop(both[::-1], "")
+        about = {"a": both[0], "b": both[1], "cosine": round(pair.cosine, 4), "why": pair.why}
+        new.append({**about, "answer": answer})
+    old = [{"a": a, "b": b, "answer": answer} for (a, b), answer in told.items()]
+    write_json(path, {"tool": TOOL, "kind": "pairs", "pairs": [*new, *old]})
     write_page(
         folder / "index.html",
         "Nearly the same person",
         REVIEW_TEMPLATE,
         pairs=shown,
         corpus=corpus.root,
-        answers=folder / "pairs.json",
+        answers=path,
     )
 
 
@@ -7533,6 +7647,7 @@ def split_decision(own: FaceSet, unit: np.ndarray, params: EraParams) -> Decisio
         sets[folder] = {
             "like": own.folder,
             "name": UNNAMED if own.name == UNNAMED else f"{own.name} {span}",
+            "reason": f"an era of {len(rows)} faces" if shelf else "",
             "era": {
                 "of": own.id,
                 "years": year_range(years[rows]),
@@ -7543,7 +7658,9 @@ def split_decision(own: FaceSet, unit: np.ndarray, params: EraParams) -> Decisio
             },
         }
         moves += [era_copy(own, own.faces[row], folder, unit[row], anchor) for row in rows]
-    return Decision(moves, sets)
+    sizes = Counter(move.to.removesuffix("/faces/") for move in moves)
+    table = [{"era": folder, "faces": faces} for folder, faces in sizes.items()]
+    return Decision(moves, sets, {"eras": table})
 
 
 def era_copy(
@@ -7581,6 +7698,8 @@ def extend_decision(corpus: Corpus, own: FaceSet, unit: np.ndarray) -> Decision:
             for fact in about
         ]
         rule = EraParams(float(about[0]["distance"]), float(about[0]["max_years"]))
+        if any(len(anchor.vector) != unit.shape[1] for anchor in anchors):
+            raise ValueError("another number of dimensions")
     except (KeyError, TypeError, ValueError) as error:
         raise SortFacesError(
             f"{own.id}: the anchor of an era is damaged ({one_line(error)}); restore and split anew"
@@ -7745,7 +7864,7 @@ def cmd_verify(args: argparse.Namespace) -> int:
         return EXIT_OK
     with opened_corpus(args.corpus) as corpus:
         found = list(corpus_findings(corpus, args))
-        plan = Plan("verify", {}, mending(found))
+        plan = Plan("verify", {}, with_empty_shelved(corpus, mending(found)))
         if args.fix or args.plan:
             path = args.plan or args.corpus.with_name(f"{args.corpus.resolve().name}-verify.json")
             write_json(path, plan.as_json(corpus))
@@ -7796,14 +7915,17 @@ def master_findings(corpus: Corpus) -> Findings:
     """Where the master manifest and the top of the corpus disagree."""
     lists = corpus.lists(corpus.sets, {})
     for key, right in lists.items():
-        told = {entry.get("id"): entry for entry in corpus.master.get(key, [])}
+        told = {
+            str(entry.get("folder", entry.get("id"))): entry
+            for entry in entries_of(corpus.master.get(key))
+        }
         for entry in right:
-            own = told.pop(entry["id"], None)
+            own = told.pop(entry.get("folder", entry["id"]), None)
             if own is None or any(own.get(k) != entry[k] for k in entry if k != "name"):
                 what = "is not listed" if own is None else "is listed otherwise than it lies there"
                 yield Finding(entry["id"], "manifest.json", "master", f"{key}: {what}"), None
         for name in told:
-            yield Finding(str(name), "manifest.json", "master", f"{key}: is not there"), None
+            yield Finding(name, "manifest.json", "master", f"{key}: is not there"), None
     ours = {"manifest.json", LOCK_NAME, f"{LOCK_NAME}.holder", "_candidates", REMOVED_FOLDER}
     ours |= {RUNS_FOLDER, SCORES_FOLDER, *SHELVES}
     folders = {folder.split("/")[0] for folder in (*corpus.sets, *corpus.broken)}
@@ -7929,7 +8051,7 @@ def add_restore_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_restore(args: argparse.Namespace) -> int:
     """undo maintenance runs, the last first, to the byte"""
-    with opened_corpus(args.corpus):
+    with opened_corpus(args.corpus) as corpus:
         runs = sorted((args.corpus / RUNS_FOLDER).glob("*"), reverse=True)
         names = [path.name for path in runs]
         known = ", ".join(reversed(names)) or "none"
@@ -7943,22 +8065,13 @@ def cmd_restore(args: argparse.Namespace) -> int:
             raise SortFacesError(f"{args.corpus}: no run {wanted}; there are: {known}")
         undo = runs[: hits[0] + 1]
         if not args.dry_run:
-            for folder in undo:
-                restore_run(args.corpus, folder)
-            refresh(Corpus(args.corpus, read_json(args.corpus / "manifest.json", "swap")))
+            touched = [restore_run(args.corpus, folder) for folder in undo]
+            corpus = corpus.again()
+            run = carry_out(corpus, by_hand(corpus) if any(touched) else Plan("", {}, []))
     result = {"corpus": str(args.corpus), "undone": [folder.name for folder in undo]}
+    result |= {"taken_in": run} if not args.dry_run and run else {}
     report(args, {**result, "left": names[hits[0] + 1 :]})
     return EXIT_OK
-
-
-def refresh(corpus: Corpus) -> None:
-    """Bring manifests up to what the operator did since the run that was undone."""
-    if corpus.repairs():
-        carry_out(corpus, Plan("reconcile", {}, with_empty_shelved(corpus, corpus.repairs())))
-        return
-    lists = corpus.lists(corpus.sets, {})
-    if any(corpus.master.get(key, []) != value for key, value in lists.items()):
-        write_json(corpus.root / "manifest.json", {**corpus.master, **lists})
 
 
 # ============================================================================
@@ -8171,10 +8284,6 @@ def below(folder: Path, relative: str) -> Path | None:
     """A path inside a folder, None where the text (of a hand-edited manifest) leads out of it."""
     path = PurePath(relative)
     return None if path.is_absolute() or ".." in path.parts else folder / path
-
-
-def entries_of(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def number_of(value: Any) -> float:
