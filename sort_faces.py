@@ -1807,7 +1807,6 @@ def open_video(path: str) -> Iterator[tuple[Any, Any]]:
         raise SortFacesError(
             f"video: {error}; pip install av (it is in requirements.txt)"
         ) from None
-    av.logging.set_level(av.logging.PANIC)  # what matters comes as an exception
     try:
         if os.path.getsize(path) == 0:
             raise VideoError("empty file")
@@ -1817,9 +1816,9 @@ def open_video(path: str) -> Iterator[tuple[Any, Any]]:
                 raise VideoError("holds no video")
             stream.thread_type = "AUTO"
             yield container, stream
-    except av.error.FFmpegError as error:
-        raise VideoError(error.strerror or str(error)) from None
-    except OSError as error:
+    except (av.error.FFmpegError, OSError) as error:
+        if error.errno in NO_SPACE:  # raised by what is written meanwhile
+            raise SortFacesError(f"{error.filename}: {error.strerror}; free some space") from None
         raise VideoError(error.strerror or str(error)) from None
 
 
