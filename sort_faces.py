@@ -1000,7 +1000,8 @@ def stitch_tracks(time: np.ndarray, bbox: np.ndarray, unit: np.ndarray, reach: R
     """Track number of every face of one scene: (n,) int, numbered by first sighting.
 
     time (n,) s, rising, equal within a frame; bbox (n, 4) px; unit (n, d). Frame by frame the
-    pairs of a live track and a face are joined, best sum of IoU and cosine first. Empty gives ().
+    pairs of a live track and a face are joined, best sum of cosine and half the IoU first: who it
+    is counts more than where. Empty gives ().
     """
     label = np.full(len(time), -1, dtype=np.intp)
     last = np.zeros(0, dtype=np.intp)  # (t,) newest face of each track
@@ -1014,7 +1015,7 @@ def stitch_tracks(time: np.ndarray, bbox: np.ndarray, unit: np.ndarray, reach: R
         iou = iou.reshape(cosine.shape)
         far = 1.0 - cosine
         fits = (far <= reach.strict) | ((iou >= reach.iou) & (far <= reach.loose))
-        for at in np.argsort(-(iou + cosine), axis=None, kind="stable"):
+        for at in np.argsort(-(cosine + iou / 2), axis=None, kind="stable"):
             track, face = divmod(int(at), len(rows))
             if fits[track, face]:
                 label[rows[face]] = live[track]
