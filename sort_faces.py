@@ -5095,7 +5095,17 @@ def add_step(steps: Any, name: str, add_options: Callable, handler: Callable) ->
     """A subcommand of a command: `occlusion prepare`."""
     p = steps.add_parser(name, help=handler.__doc__, description=handler.__doc__)
     add_options(p)
+    add_output_switches(p, argparse.SUPPRESS)
     p.set_defaults(step_handler=handler)
+
+
+def add_output_switches(p: argparse.ArgumentParser, default: Any = False) -> None:
+    """Those of every command; a step takes its command's where it is given none."""
+    for names, text in (
+        (("--json",), "print the result as JSON"),
+        (("-q", "--quiet"), "no progress, only warnings"),
+    ):
+        p.add_argument(*names, action="store_true", default=default, help=text)
 
 
 # ============================================================================
@@ -8372,8 +8382,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, (add_options, handler) in COMMANDS.items():
         p = commands.add_parser(name, help=handler.__doc__, description=handler.__doc__)
         add_options(p)
-        p.add_argument("--json", action="store_true", help="print the result as JSON")
-        p.add_argument("-q", "--quiet", action="store_true", help="no progress, only warnings")
+        add_output_switches(p)
         p.set_defaults(handler=handler, log_file=name in LOGGED_COMMANDS)
     return parser
 
