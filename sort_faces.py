@@ -1910,7 +1910,8 @@ def small_picture(frame: Any, width: int = SCENE_WIDTH) -> np.ndarray:
         across = max(1, round(step * pixels.shape[1] / frame.width))
         parts.append(pixels[::down, ::across])
     high, wide = (min(part.shape[axis] for part in parts) for axis in (0, 1))
-    return cv2.cvtColor(np.dstack([p[:high, :wide] for p in parts]), cv2.COLOR_YUV2BGR)
+    small = cv2.merge([np.ascontiguousarray(part[:high, :wide]) for part in parts])
+    return cv2.cvtColor(small, cv2.COLOR_YUV2BGR)
 
 
 def plane_pixels(plane: Any) -> np.ndarray:
@@ -2279,7 +2280,7 @@ def out_stream_for(out: Any, track: Any) -> tuple[Any, Callable[[list[Any]], Ite
     if track.codec_context.name in CLIP_AUDIO:
         return out.add_stream_from_template(track), lambda packets: packets
     target = out.add_stream("aac", rate=track.rate)
-    target.layout = track.layout
+    target.layout = "mono" if track.channels == 1 else "stereo"
     return target, functools.partial(as_aac, target)
 
 

@@ -77,21 +77,21 @@ def write_video(
                 frame.time_base = Fraction(1, 1000)
             out.mux(stream.encode(frame))
         if sound is not None:
-            write_tone(out, sound, len(frames) / RATE)
+            write_tone(out, sound, len(frames) / RATE, (times[0] if times else 0) / 1000)
         out.mux(stream.encode())
     return path
 
 
-def write_tone(out, sound, seconds: float) -> None:
+def write_tone(out, sound, seconds: float, start: float) -> None:
     """A tone that begins a new pitch every half second."""
     import av
 
     at = np.arange(int(seconds * 44100)) / 44100
     wave = np.sin(2 * np.pi * (300 + 200 * np.floor(at * 2)) * at) * 8000
-    for start in range(0, len(wave) - 1024, 1024):
-        part = wave[start : start + 1024].astype(np.int16)[None]
+    for at_ in range(0, len(wave) - 1024, 1024):
+        part = wave[at_ : at_ + 1024].astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")
-        frame.sample_rate, frame.pts = 44100, start
+        frame.sample_rate, frame.pts = 44100, at_ + round(start * 44100)
         frame.time_base = Fraction(1, 44100)
         out.mux(sound.encode(frame))
     out.mux(sound.encode())
