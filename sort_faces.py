@@ -1849,31 +1849,43 @@ def decoded(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def frames_from(path: str, start: int) -> Iterator[Any]:
+    """Frames of a video from `start` (pts) on, in display order."""
+    with open_video(path) as opened:
+        yield from sought_frames(*opened, start)
+
+
+def sought_frames(container: Any, stream: Any, start: int) -> Iterator[Any]:
     """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
-    with open_video(path) as (container, stream):
-        back = 0.0
-        while True:
-            at = max(start - round(back / stream.time_base), stream.start_time or 0)
-            container.seek(at, stream=stream)
-            frames = decoded(container, stream)
-            first = next(frames, None)
-            if (first is not None and first.pts <= start) or at == (stream.start_time or 0):
-                break
-            back = 2 * back or SEEK_BACK  # some files list key frames by another time
-        for frame in itertools.chain([first] if first is not None else [], frames):
-            if frame.pts >= start:
-                yield frame
+    back = 0.0
+    while True:
+        at = max(start - round(back / stream.time_base), stream.start_time or 0)
+        container.seek(at, stream=stream)
+        frames = decoded(container, stream)
+        first = next(frames, None)
+        if (first is not None and first.pts <= start) or at == (stream.start_time or 0):
+            break
+        back = 2 * back or SEEK_BACK  # some files list key frames by another time
+    for frame in itertools.chain([first] if first is not None else [], frames):
+        if frame.pts >= start:
+            yield frame
 
 
 def frames_at(path: str, wanted: Sequence[int], aspect: float) -> Iterator[tuple[int, np.ndarray]]:
-    """(pts, upright picture) of the wanted frames (rising pts) in one sequential decode."""
-    left = set(wanted)
-    for frame in frames_from(path, min(wanted)) if left else ():
-        if frame.pts in left:
-            left.discard(frame.pts)
-            yield frame.pts, upright_frame(frame, aspect)
-        if not left:
-            return
+    """(pts, upright picture) of the wanted frames (rising pts), those near each other in sequence.
+
+    Samples of a video are so near that it is decoded once; thumbnails far apart are sought.
+    """
+    with open_video(path) as (container, stream):
+        near = SEEK_BACK / float(stream.time_base)
+        breaks = np.flatnonzero(np.diff(wanted) > near) + 1
+        for run in np.split(np.array(wanted, np.int64), breaks):
+            left = set(run.tolist())
+            for frame in sought_frames(container, stream, int(run[0])) if left else ():
+                if frame.pts in left:
+                    left.discard(frame.pts)
+                    yield frame.pts, upright_frame(frame, aspect)
+                if not left or frame.pts > run[-1]:
+                    break
 
 
 def upright_frame(frame: Any, aspect: float) -> np.ndarray:
@@ -1910,8 +1922,7 @@ def small_picture(frame: Any, width: int = SCENE_WIDTH) -> np.ndarray:
         across = max(1, round(step * pixels.shape[1] / frame.width))
         parts.append(pixels[::down, ::across])
     high, wide = (min(part.shape[axis] for part in parts) for axis in (0, 1))
-    small = cv2.merge([np.ascontiguousarray(part[:high, :wide]) for part in parts])
-    return cv2.cvtColor(small, cv2.COLOR_YUV2BGR)
+    return cv2.cvtColor(np.dstack([p[:high, :wide] for p in parts]), cv2.COLOR_YUV2BGR)
 
 
 def plane_pixels(plane: Any) -> np.ndarray:
@@ -2339,15 +2350,8 @@ def frame_differences(
 ) -> Iterator[float]:
     """Mean grey levels between frames of a clip (number, look) and the source's at those pts."""
     wanted = {int(shown[number]): look for number, look in pictures if number < len(shown)}
-    near: list[list[int]] = []  # frames that one seek reaches
-    for pts in sorted(wanted):
-        if near and (pts - near[-1][-1]) * video.tick < SEEK_BACK:
-            near[-1].append(pts)
-        else:
-            near.append([pts])
-    for some in near:
-        for pts, image in frames_at(video.path, some, 1.0):
-            yield float(np.abs(look_of(image) - wanted[pts]).mean())
+    for pts, image in frames_at(video.path, sorted(wanted), 1.0):
+        yield float(np.abs(look_of(image) - wanted[pts]).mean())
 
 
 def look_of(image: np.ndarray) -> np.ndarray:
@@ -6613,13 +6617,8 @@ class VideoWork:
     def list_videos(self) -> list[Video]:
         """The usable videos, in the order of their paths."""
         entries = self.read("videos")["videos"]
-        usable = (entry["facts"] for entry in entries if entry["facts"])
-        return [
-            Video(
-                **{**facts, "audio": tuple(facts["audio"]), "time_base": tuple(facts["time_base"])}
-            )
-            for facts in usable
-        ]
+        with believed(self.videos, "scan"):
+            return [video_from_json(entry["facts"]) for entry in entries if entry["facts"]]
 
     def scene_file(self, video: Video) -> Path:
         return self.folder / "scenes" / f"{video.id}.json"
@@ -6637,6 +6636,23 @@ class VideoWork:
             elif "failed" not in result:
                 done.add(result["id"])
         return done
+
+
+@contextlib.contextmanager
+def believed(path: Path, step: str) -> Iterator[None]:
+    """Turn what a damaged file of the work folder makes us stumble over into one line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise SortFacesError(
+            f"{path}: parts of it are missing ({type(error).__name__} {one_line(error)}); "
+            f"run `video {step}` again"
+        ) from None
+
+
+def video_from_json(facts: dict[str, Any]) -> Video:
+    pairs = {key: tuple(facts[key]) for key in ("audio", "time_base")}
+    return Video(**{**facts, **pairs})
 
 
 VIDEO_FILES = {
@@ -7018,7 +7034,8 @@ def merge_frames(work: VideoWork) -> dict[str, Any]:
     found: dict[str, Result] = {}
     for result in ResultTail(work.results).read():
         found[result["id"]] = result
-    meta = found.pop("meta")["meta"]
+    with believed(work.results, "detect"):
+        meta = found.pop("meta")["meta"]
     seen, missing, failed = [], 0, 0
     for video, pts in order:
         result = found.get(frame_name(video, pts))
@@ -7225,7 +7242,8 @@ def cmd_video_score(args: argparse.Namespace) -> int:
 def score_tracks(work: VideoWork, gates: Gates, args: argparse.Namespace) -> dict[str, Any]:
     """Write plan.json; returns the counts."""
     data = work.read("tracks")
-    tracks = [track_from_json(entry) for entry in data["tracks"]]
+    with believed(work.tracks, "track"):
+        tracks = [track_from_json(entry) for entry in data["tracks"]]
     people = identities_for(work, data["meta"], args)
     reasons = {track.name: track_fault(track, gates) for track in tracks}
     distance = args.identity_distance
@@ -8080,7 +8098,7 @@ def tree_status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 DOCTOR_ROUNDS = 3  # timed passes over the sample photo
 DOCTOR_MODULES = (
     *("numpy", "scipy", "cv2", "PIL", "pillow_heif", "onnxruntime", "insightface", "dlib"),
-    *("filelock", "tqdm"),
+    *("filelock", "tqdm", "jinja2", "av", "scenedetect"),
 )
 
 
