@@ -1759,6 +1759,7 @@ SCENE_WIDTH = (
     128  # px; at 128, 192 and 256 the cuts are PySceneDetect's own (docs/analysis/video.md)
 )
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
+SCENE_JUMP = 27.0  # content score; ContentDetector's threshold for a cut on its own
 BROKEN_PACKETS = 200  # in a row, after which the rest of a video is given up
 SEEK_BACK = 5.0  # s; where a seek lands too late, the next goes back so much more, then twice
 SQUARE_PIXELS = 0.02  # pixel aspect this near 1 is a rounded frame size
@@ -2000,6 +2001,7 @@ class SceneFinder:
         self.start = video.start
         self.shape: tuple[int, ...] | None = None
         self.cuts: list[int] = []  # pts of the first frame of each scene but the first
+        self.jumps: list[int] = []  # pts of frames unlike the one before, cut or not
 
     def feed(self, frame: Any) -> None:
         import cv2
@@ -2010,6 +2012,22 @@ class SceneFinder:
             small = cv2.resize(small, self.shape[1::-1])
         cuts = self.detector.process_frame(self.timecode(frame.pts), small)
         self.cuts += [cut.pts + self.start for cut in cuts]
+        if (getattr(self.detector, "_frame_score", None) or 0.0) >= SCENE_JUMP:
+            self.jumps.append(frame.pts)
+
+
+def scenes_between(
+    first: int, end: int, cuts: Sequence[int], jumps: Sequence[int], near: float
+) -> list[list[int]]:
+    """Scenes [first frame, frame after the last) in pts from cuts and jumps.
+
+    The detector makes one cut of what follows within `near`, such as a black frame between two
+    shots; the frames between the first and the last of those jumps belong to neither scene.
+    """
+    together = [[cut, *(jump for jump in jumps if abs(jump - cut) < near)] for cut in cuts]
+    starts = [first, *(max(some) for some in together)]
+    ends = [*(min(some) for some in together), end]
+    return [[low, high] for low, high in zip(starts, ends, strict=True) if low < high]
 
 
 class VideoPass:
@@ -2046,12 +2064,13 @@ class VideoPass:
     def result(self) -> dict[str, Any]:
         """What WORK/scenes/<id>.json holds."""
         length = self.last_length or (self.pts[-1] - self.pts[0]) // max(1, len(self.pts) - 1) or 1
-        borders = [self.pts[0], *self.finder.cuts, self.pts[-1] + length]
+        near = SCENE_LENGTH / self.video.tick
+        ends = self.pts[0], self.pts[-1] + length
         return {
             "tool": TOOL,
             "kind": "scenes",
             "video": self.video.id,
-            "scenes": [list(pair) for pair in itertools.pairwise(borders)],
+            "scenes": scenes_between(*ends, self.finder.cuts, self.finder.jumps, near),
             "frames": len(self.pts),
             "first": self.pts[0],
             "steps": pack_steps(self.pts),

@@ -58,6 +58,13 @@ def test_even_steps_pack_to_one_pair():
     assert sf.unpack_steps(7, []).tolist() == [7]
 
 
+def test_frames_between_two_near_jumps_belong_to_neither_scene():
+    cuts, jumps = [500, 900], [100, 480, 500, 900, 960]
+    found = sf.scenes_between(0, 2000, cuts, jumps, near=100)
+    assert found == [[0, 480], [500, 900], [960, 2000]]
+    assert sf.scenes_between(5, 9, [], [], near=100) == [[5, 9]]
+
+
 # -- tracks ------------------------------------------------------------------
 
 
