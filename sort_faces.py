@@ -967,6 +967,7 @@ class Track:
     name: str
     video: str
     scene: tuple[float, float]  # s
+    sampled: tuple[float, float]  # s; first and last frame of the scene that was looked at
     time: np.ndarray  # (n,) float64 s, rising
     bbox: np.ndarray  # (n, 4) float32 upright pixels
     det: np.ndarray  # (n,) float32 in [0, 1]
@@ -1061,18 +1062,18 @@ def track_fault(track: Track, gates: Gates) -> str:
 def track_segments(track: Track, gates: Gates, period: float) -> list[Segment]:
     """Stretches in which a track's face is usable, short failures bridged.
 
-    A stretch reaches half a period beyond its samples, and to the end of the scene when no other
-    sample lies between.
+    A stretch reaches half a period beyond its samples, and to the end of the scene where that has
+    no further sample.
     """
     good = track.time[usable_frames(track, gates)]
     breaks = np.flatnonzero(np.diff(good) > gates.bridge_gap + 1.5 * period) + 1
-    low, high = track.scene
+    (low, high), (first, last) = track.scene, track.sampled
     segments = []
     for run in np.split(good, breaks):
         if len(run):
             start, end = float(run[0]), float(run[-1])
-            start = low if start - low < period else start - period / 2
-            end = high if high - end <= period else end + period / 2
+            start = low if start <= first else start - period / 2
+            end = high if end >= last else end + period / 2
             segments.append(Segment(track.video, start, end, (track,)))
     return segments
 
@@ -1759,6 +1760,7 @@ SCENE_WIDTH = (
     128  # px; at 128, 192 and 256 the cuts are PySceneDetect's own (docs/analysis/video.md)
 )
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
+FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
 SCENE_JUMP = 27.0  # content score; ContentDetector's threshold for a cut on its own
 BROKEN_PACKETS = 200  # in a row, after which the rest of a video is given up
 SEEK_BACK = 5.0  # s; where a seek lands too late, the next goes back so much more, then twice
@@ -1923,7 +1925,18 @@ def small_picture(frame: Any, width: int = SCENE_WIDTH) -> np.ndarray:
         across = max(1, round(step * pixels.shape[1] / frame.width))
         parts.append(pixels[::down, ::across])
     high, wide = (min(part.shape[axis] for part in parts) for axis in (0, 1))
-    return cv2.cvtColor(np.dstack([p[:high, :wide] for p in parts]), cv2.COLOR_YUV2BGR)
+    small = np.dstack([part[:high, :wide] for part in parts])
+    if not (frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")):
+        small = cv2.LUT(small, studio_levels())
+    return cv2.cvtColor(small, cv2.COLOR_YUV2BGR)
+
+
+@functools.cache
+def studio_levels() -> np.ndarray:
+    """(1, 256, 3) uint8 table that stretches Y from 16-235 and U, V from 16-240 to all of 0-255."""
+    values = np.arange(256.0)
+    luma, chroma = (values - 16) * 255 / 219, (values - 128) * 255 / 224 + 128  # ITU-R BT.601
+    return np.rint(np.dstack([luma, chroma, chroma]).clip(0, 255)).astype(np.uint8)
 
 
 def plane_pixels(plane: Any) -> np.ndarray:
@@ -2004,6 +2017,7 @@ class SceneFinder:
         self.jumps: list[int] = []  # pts of frames unlike the one before, cut or not
 
     def feed(self, frame: Any) -> None:
+        """Take the next frame in display order."""
         import cv2
 
         small = small_picture(frame)
@@ -6943,9 +6957,7 @@ def stage_frames(work: VideoWork, rate: float) -> dict[str, Any]:
         if not scenes:
             unknown += 1
             continue
-        times = unpack_steps(scenes["first"], scenes["steps"])
-        period = 1.0 / (rate * video.tick)
-        chosen = sample_times(times, period).tolist()
+        chosen = sampled_pts(video, scenes, rate).tolist()
         items += [
             {"video": video.id, "path": video.path, "pts": some, "sar": video.sar}
             for some in batched(chosen, CHUNK_SAMPLES)
@@ -6956,6 +6968,12 @@ def stage_frames(work: VideoWork, rate: float) -> dict[str, Any]:
     write_json(work.staged, {**head, "items": items})
     frames = sum(len(item["pts"]) for item in items)
     return {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
+
+
+def sampled_pts(video: Video, scenes: dict[str, Any], rate: float) -> np.ndarray:
+    """(n,) pts of the frames to look at, from what the scene step knows of a video."""
+    frames = unpack_steps(scenes["first"], scenes["steps"])
+    return sample_times(frames, 1.0 / (rate * video.tick))
 
 
 def add_video_detect_options(p: argparse.ArgumentParser) -> None:
@@ -7129,7 +7147,9 @@ def track_faces(work: VideoWork, args: argparse.Namespace) -> dict[str, Any]:
     for video in progress(work.list_videos(), len(work.list_videos()), "track"):
         rows = slice(*np.searchsorted(faces["video"], [video.id, video.id + "~"]))
         own = {key: values[rows] for key, values in faces.items()}
-        scenes = work.scenes_of(video).get("scenes", [])
+        known = work.scenes_of(video)
+        scenes = known.get("scenes", [])
+        samples = sampled_pts(video, known, meta["rate"]) if known else np.zeros(0, np.int64)
         listed[video.id] = {
             "path": video.path,
             "fps": video.fps,
@@ -7137,7 +7157,7 @@ def track_faces(work: VideoWork, args: argparse.Namespace) -> dict[str, Any]:
             "tick": video.tick,
             "scenes": len(scenes),
         }
-        tracks += video_tracks(video, scenes, own, reach)
+        tracks += video_tracks(video, scenes, samples, own, reach)
     head = {"tool": TOOL, "kind": "tracks", "version": VERSION, "period": 1.0 / meta["rate"]}
     lines = [track_json(track) for track in tracks]
     write_bytes(
@@ -7167,9 +7187,13 @@ FRAME_ARRAYS = ("meta", "video", "pts", "bbox", "det", "pose", "embedding")
 
 
 def video_tracks(
-    video: Video, scenes: Sequence[Sequence[int]], faces: dict[str, np.ndarray], reach: Reach
+    video: Video,
+    scenes: Sequence[Sequence[int]],
+    samples: np.ndarray,
+    faces: dict[str, np.ndarray],
+    reach: Reach,
 ) -> list[Track]:
-    """The tracks of one video; its faces are sorted by time."""
+    """The tracks of one video from its sampled frames (pts) and its faces, sorted by time."""
     tracks: list[Track] = []
     time = video.seconds(faces["pts"])
     unit = unit_rows(faces["embedding"])
@@ -7177,12 +7201,16 @@ def video_tracks(
         rows = slice(*np.searchsorted(faces["pts"], [low, high]))
         inside = np.arange(len(time))[rows]
         scene = video.seconds(low), video.seconds(high)
+        looked = samples[(samples >= low) & (samples < high)]
+        sampled = tuple(video.seconds(looked[[0, -1]]).tolist()) if len(looked) else scene
         labels = stitch_tracks(time[rows], faces["bbox"][rows], unit[rows], reach)
         for label in range(labels.max(initial=-1) + 1):
             own = inside[labels == label]
             name = f"{video.id}-{len(tracks):04d}"
             values = (faces[key][own] for key in ("bbox", "det", "pose"))
-            tracks.append(Track(name, video.id, scene, time[own], *values, centroid(unit[own])))
+            tracks.append(
+                Track(name, video.id, scene, sampled, time[own], *values, centroid(unit[own]))
+            )
     return tracks
 
 
@@ -7196,16 +7224,17 @@ def track_json(track: Track) -> dict[str, Any]:
         for key, digits in TRACK_DIGITS.items()
     }
     rounded["pose"] = [[v if math.isfinite(v) else None for v in row] for row in rounded["pose"]]
-    head = {"name": track.name, "video": track.video, "scene": list(track.scene)}
-    return {**head, **rounded, "centre": pack_floats(track.centre)}
+    head = {"name": track.name, "video": track.video}
+    spans = {"scene": list(track.scene), "sampled": np.round(track.sampled, TRACK_DIGITS["time"])}
+    return {**head, **spans, **rounded, "centre": pack_floats(track.centre)}
 
 
 def track_from_json(entry: dict[str, Any]) -> Track:
     """The inverse of track_json."""
     arrays = {key: np.array(entry[key], np.float64) for key in TRACK_DIGITS}
-    scene = (entry["scene"][0], entry["scene"][1])
+    spans = {key: (entry[key][0], entry[key][1]) for key in ("scene", "sampled")}
     centre = unpack_floats(entry["centre"], (-1,))
-    return Track(entry["name"], entry["video"], scene, **arrays, centre=centre)
+    return Track(entry["name"], entry["video"], **spans, **arrays, centre=centre)
 
 
 def add_video_score_options(p: argparse.ArgumentParser) -> None:

@@ -576,6 +576,7 @@ def test_a_hundred_thousand_frames_are_scored_in_seconds(run, tmp_path):
         short = rng.uniform(60, 300, (50, 1))
         bbox = np.hstack([np.zeros((50, 2)), short, short * 1.2])
         track = sf.Track(f"v-{number}", "v", (30.0 * number, 30.0 * number + 25.0),
+                         (30.0 * number, 30.0 * number + 24.5),
                          times + 30.0 * number, bbox, rng.uniform(0.4, 1, 50), pose,
                          rng.normal(size=512).astype(np.float32))  # fmt: skip
         tracks.append(sf.track_json(track))

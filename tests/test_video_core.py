@@ -22,15 +22,25 @@ def direction(seed: int) -> np.ndarray:
 
 
 def make_track(
-    times, *, yaw=0.0, pitch=0.0, short=120.0, det=0.9, scene=(0.0, 20.0), name="t", video="v"
+    times,
+    *,
+    yaw=0.0,
+    pitch=0.0,
+    short=120.0,
+    det=0.9,
+    scene=(0.0, 20.0),
+    name="t",
+    video="v",
+    sampled=None,
 ) -> sf.Track:
     """A track whose values are one for all frames or one per frame."""
+    sampled = sampled or (scene[0], scene[1] - 0.08)
     n = len(times)
     short = np.broadcast_to(short, n)
     bbox = np.stack([np.zeros(n), np.zeros(n), short, short * 1.3], axis=1)
     pose = np.stack([np.broadcast_to(v, n) for v in (pitch, yaw, 0.0)], axis=1)
     return sf.Track(
-        name, video, scene, np.array(times, float), bbox, np.broadcast_to(det, n), pose,
+        name, video, scene, sampled, np.array(times, float), bbox, np.broadcast_to(det, n), pose,
         direction(1),
     )  # fmt: skip
 
@@ -172,7 +182,7 @@ def spans(segments) -> list[tuple[float, float]]:
 
 
 def test_a_face_through_the_whole_scene_gives_the_whole_scene():
-    track = make_track([0.02, 0.52, 1.02, 1.52], scene=(0.0, 1.6))
+    track = make_track([0.02, 0.52, 1.02, 1.52], scene=(0.0, 1.6), sampled=(0.02, 1.52))
     assert spans(sf.track_segments(track, sf.Gates(), PERIOD)) == [(0.0, 1.6)]
 
 
@@ -190,7 +200,8 @@ def test_failures_up_to_the_bridge_gap_are_bridged(bad, count):
 
 
 def test_without_a_bridge_every_failure_splits():
-    track = make_track(at(0, 9), yaw=[0, 0, 0, 90, 0, 0, 90, 0, 0], scene=(0.0, 4.5))
+    track = make_track(at(0, 9), yaw=[0, 0, 0, 90, 0, 0, 90, 0, 0], scene=(0.0, 4.5),
+                       sampled=(0.0, 4.0))  # fmt: skip
     segments = sf.track_segments(track, sf.Gates(bridge_gap=0), PERIOD)
     assert spans(segments) == [(0.0, 1.25), (1.75, 2.75), (3.25, 4.5)]
 
@@ -228,7 +239,15 @@ def test_segments_stay_in_their_scene_and_apart(data):
         if any(rows):
             yaw = data.draw(st.lists(st.sampled_from([0.0, 90.0]), min_size=sum(rows),
                                      max_size=sum(rows)))  # fmt: skip
-            tracks.append(make_track(grid[rows], yaw=yaw, scene=(0.0, end), name=str(number)))
+            tracks.append(
+                make_track(
+                    grid[rows],
+                    yaw=yaw,
+                    scene=(0.0, end),
+                    name=str(number),
+                    sampled=(0.0, float(grid[-1])),
+                )
+            )
     gates = sf.Gates()
     parts = [s for track in tracks for s in sf.track_segments(track, gates, PERIOD)]
     merged = sf.merge_segments(parts, gates)

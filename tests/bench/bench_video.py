@@ -74,7 +74,7 @@ def one_pass(video: sf.Video) -> None:
         "pose": rng.normal(0, 20, (n, 3)).astype(np.float32),
         "embedding": np.tile(rng.normal(size=(FACES, 512)), (len(pts), 1)).astype(np.float32),
     }
-    tracks = sf.video_tracks(video, scenes, faces, sf.Reach())
+    tracks = sf.video_tracks(video, scenes, np.array(pts), faces, sf.Reach())
     gates = sf.Gates()
     good = [track for track in tracks if not sf.track_fault(track, gates)]
     sf.merge_segments([s for t in good for s in sf.track_segments(t, gates, 0.5)], gates)
@@ -133,7 +133,7 @@ def score_rows(frames: int = 100_000, length: int = 50) -> dict[str, object]:
         short = rng.uniform(60, 300, (length, 1))
         bbox = np.hstack([np.zeros((length, 2)), short, short])
         scene = (30.0 * number, 30.0 * number + length / 2)
-        track = sf.Track(str(number), "v", scene, time_ + scene[0], bbox,
+        track = sf.Track(str(number), "v", scene, scene, time_ + scene[0], bbox,
                          rng.uniform(0.4, 1, length), rng.normal(0, 25, (length, 3)),
                          rng.normal(size=512).astype(np.float32))  # fmt: skip
         tracks.append(sf.track_json(track))
