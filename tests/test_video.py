@@ -598,7 +598,9 @@ def test_mixtape(run, mini, shared, tmp_path):
     source = shared / "data/videos/mixtape.mp4"
     truth = json.loads((shared / "data/videos/mixtape.truth.json").read_text())
     work, clips = tmp_path / "work", tmp_path / "clips"
-    code, _, err = run("video", "run", source, work, clips, "--model", mini, "-q")
+    code, _, err = run(
+        "video", "run", source, work, clips, "--model", mini, "--det-size", "320", "-q"
+    )
     assert code == 0, err
     found = json.loads(next((work / "scenes").iterdir()).read_text())["scenes"]
     cuts = [low / 12800 for low, _ in found]
