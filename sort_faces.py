@@ -26,11 +26,14 @@ Contents
     Core: identities
     Core: quality
     Core: crop geometry
+    Core: tracks and segments
     Core: keeping face sets clean
     Core: names
     Core: paths between systems
     Files and locks
     Photos
+    Videos
+    Clips
     Cache I/O
     Engines
     Scorers
@@ -60,6 +63,7 @@ Contents
     Command: verify
     Command: restore
     Command: report
+    Command: video
     Command: run
     Command: demo
     Command: status
@@ -97,6 +101,7 @@ import tempfile
 import threading
 import time
 import tokenize
+import uuid
 import zipfile
 import zlib
 from collections import Counter, defaultdict, deque
@@ -225,6 +230,10 @@ class SortFacesError(Exception):
 
 class PhotoError(Exception):
     """One photo cannot be used; the run goes on without it."""
+
+
+class VideoError(Exception):
+    """One video cannot be used, or not further; the run goes on without it."""
 
 
 class PhotoGone(PhotoError):
@@ -966,6 +975,228 @@ def tile_windows(width: int, height: int, side: int) -> list[tuple[int, int, int
 
 
 # ============================================================================
+# Core: tracks and segments
+# ============================================================================
+# A scene lies between two cuts; a track is one face through sampled frames of a scene; a segment
+# is a stretch of a scene in which a face is usable, and becomes one clip. Times are seconds since
+# the first frame of the video.
+
+
+@dataclass(frozen=True)
+class Gates:
+    """When a face is usable, and what makes a segment; defaults of the reference's section 3."""
+
+    max_yaw: float = 75.0  # degrees
+    max_pitch: float = 45.0  # degrees
+    min_face_short: float = 80.0  # px
+    min_det: float = 0.5  # score
+    min_good: float = 0.7  # share of a track's frames
+    min_dur: float = 1.0  # s
+    max_dur: float = 120.0  # s
+    bridge_gap: float = 3.0  # s without a usable face inside a track
+    merge_gap: float = 2.0  # s between segments of one scene
+
+    def __post_init__(self) -> None:
+        if self.min_dur > self.max_dur:
+            raise SortFacesError(
+                f"--min-dur {self.min_dur:g}: is more than --max-dur {self.max_dur:g}; swap them"
+            )
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How alike two sightings must be to belong to one track."""
+
+    gap: float = 3.0  # s a face may be out of sight
+    iou: float = 0.3  # boxes this close may differ up to `loose`
+    loose: float = 0.8  # cosine distance; beyond, the same place holds somebody else
+    strict: float = CANDIDATE_DISTANCE  # cosine distance that joins wherever the face is
+
+
+@dataclass(frozen=True)
+class Track:
+    """One face through the sampled frames of a scene; row i of each array is one frame."""
+
+    name: str
+    video: str
+    scene: tuple[float, float]  # s
+    sampled: tuple[float, float]  # s; first and last frame of the scene that was looked at
+    time: np.ndarray  # (n,) float64 s, rising
+    bbox: np.ndarray  # (n, 4) float32 upright pixels
+    det: np.ndarray  # (n,) float32 in [0, 1]
+    pose: np.ndarray  # (n, 3) float32 degrees pitch yaw roll; NaN unknown
+    centre: np.ndarray  # (d,) float32 of length 1; mean direction of the embeddings
+
+    @property
+    def short(self) -> np.ndarray:
+        """(n,) short edge of the box, px."""
+        return np.min(self.bbox[:, 2:] - self.bbox[:, :2], axis=1)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of one scene that becomes a clip."""
+
+    video: str
+    start: float  # s
+    end: float  # s; the first moment that is no longer in it
+    tracks: tuple[Track, ...]
+    reason: str = ""  # why it is left out
+
+
+def sample_times(pts: np.ndarray, period: float) -> np.ndarray:
+    """Of rising times (n,) the first at or after every multiple of `period` from the first one."""
+    slot = np.floor((pts - pts[:1]) / period + 1e-6)
+    return np.concatenate([pts[:1], pts[1:][np.diff(slot) > 0]])
+
+
+def stitch_tracks(time: np.ndarray, bbox: np.ndarray, unit: np.ndarray, reach: Reach) -> np.ndarray:
+    """Track number of every face of one scene: (n,) int, numbered by first sighting.
+
+    time (n,) s, rising, equal within a frame; bbox (n, 4) px; unit (n, d). Frame by frame the
+    pairs of a live track and a face are joined, best sum of cosine and half the IoU first: who it
+    is counts more than where. Empty gives ().
+    """
+    label = np.full(len(time), -1, dtype=np.intp)
+    last = np.zeros(0, dtype=np.intp)  # (t,) newest face of each track
+    sums = np.zeros((0, unit.shape[1]), np.float32)  # (t, d)
+    for rows in np.split(np.arange(len(time)), np.flatnonzero(np.diff(time)) + 1):
+        if not len(rows):
+            break
+        live = np.flatnonzero(time[last] >= time[rows[0]] - reach.gap)
+        cosine = unit_rows(sums[live]) @ unit[rows].T  # (t, f)
+        iou = np.array([box_iou(bbox[last[track]], bbox[rows]) for track in live])
+        iou = iou.reshape(cosine.shape)
+        far = 1.0 - cosine
+        fits = (far <= reach.strict) | ((iou >= reach.iou) & (far <= reach.loose))
+        for at in np.argsort(-(cosine + iou / 2), axis=None, kind="stable"):
+            track, face = divmod(int(at), len(rows))
+            if fits[track, face]:
+                label[rows[face]] = live[track]
+                fits[track], fits[:, face] = False, False
+        new = rows[label[rows] < 0]
+        label[new] = len(last) + np.arange(len(new))
+        last = np.concatenate([last, new])
+        sums = np.concatenate([sums, np.zeros((len(new), unit.shape[1]), np.float32)])
+        last[label[rows]] = rows
+        sums[label[rows]] += unit[rows]
+    return label
+
+
+def frame_faults(track: Track, gates: Gates) -> dict[str, np.ndarray]:
+    """Which frames of a track fail which gate: {gate: (n,) bool}; an unknown pose fails."""
+    pitch, yaw, _ = np.abs(track.pose).T
+    return {
+        "yaw": ~(yaw <= gates.max_yaw),
+        "pitch": ~(pitch <= gates.max_pitch),
+        "small": track.short < gates.min_face_short,
+        "score": track.det < gates.min_det,
+    }
+
+
+def usable_frames(track: Track, gates: Gates) -> np.ndarray:
+    """(n,) bool: frames of a track that pass every gate."""
+    return ~np.any(list(frame_faults(track, gates).values()), axis=0)
+
+
+def track_fault(track: Track, gates: Gates) -> str:
+    """Why a track is left out, "" if it passes."""
+    good = usable_frames(track, gates).mean()
+    if good >= gates.min_good:
+        return ""
+    faults = {name: int(bad.sum()) for name, bad in frame_faults(track, gates).items()}
+    told = ", ".join(f"{name} {number}" for name, number in faults.items() if number)
+    return (
+        f"{good:.0%} of {len(track.time)} frames usable, {gates.min_good:.0%} needed "
+        f"(failing: {told})"
+    )
+
+
+def track_segments(track: Track, gates: Gates, period: float) -> list[Segment]:
+    """Stretches in which a track's face is usable, short failures bridged.
+
+    A stretch reaches half a period beyond its samples, and to the end of the scene where that has
+    no further sample.
+    """
+    good = track.time[usable_frames(track, gates)]
+    breaks = np.flatnonzero(np.diff(good) > gates.bridge_gap + 1.5 * period) + 1
+    (low, high), (first, last) = track.scene, track.sampled
+    segments = []
+    for run in np.split(good, breaks):
+        if len(run):
+            start, end = float(run[0]), float(run[-1])
+            start = low if start <= first else start - period / 2
+            end = high if end >= last else end + period / 2
+            segments.append(Segment(track.video, start, end, (track,)))
+    return segments
+
+
+def merge_segments(segments: Iterable[Segment], gates: Gates) -> list[Segment]:
+    """Fuse the segments of one scene that overlap or lie close; never beyond the longest clip."""
+    merged: list[Segment] = []
+    for new in sorted(segments, key=lambda segment: (segment.start, segment.end)):
+        old = merged[-1] if merged else None
+        end = max(old.end, new.end) if old else 0.0
+        overlap = old is not None and new.start < old.end
+        close = old is not None and new.start - old.end <= gates.merge_gap
+        if overlap or (close and end - old.start <= gates.max_dur):
+            tracks = old.tracks + tuple(track for track in new.tracks if track not in old.tracks)
+            merged[-1] = replace(old, end=end, tracks=tracks)
+        else:
+            merged.append(new)
+    return [replace(segment, reason=segment_fault(segment, gates)) for segment in merged]
+
+
+def segment_fault(segment: Segment, gates: Gates) -> str:
+    """Why a segment is left out, "" if its length is right."""
+    length = segment.end - segment.start
+    if length < gates.min_dur - 1e-6:
+        return f"{length:.1f} s, shorter than {gates.min_dur:g} s"
+    if length > gates.max_dur + 1e-6:
+        return f"{length:.1f} s, longer than {gates.max_dur:g} s"
+    return ""
+
+
+@dataclass(frozen=True)
+class ClipParts:
+    """How a clip is made of packets: frames before and after the copied ones are encoded anew."""
+
+    copied: list[int]  # packets in decode order; [] encodes everything
+    first: int  # pts of the first frame of the clip
+    key: int  # pts of the first copied frame
+    tail: int  # pts of the first frame after the copied ones
+
+
+def plan_clip(
+    pts: Sequence[int], key: Sequence[bool], start: int, end: int, copy: bool
+) -> ClipParts:
+    """Which packets (pts and key flag, in decode order) a clip of the frames [start, end) copies.
+
+    Copying begins at the first key frame in the clip (with `copy`: the last one up to `start`)
+    and ends where the packets so far hold exactly the frames before a moment up to `end`: a frame
+    that is predicted from both sides needs the one after it. Frames that follow a key frame in
+    the file but precede it on the screen need the group before and are left to the encoder.
+    """
+    keys = [at for at, is_key in enumerate(key) if is_key]
+    if copy:
+        keys = [at for at in keys if pts[at] <= start][-1:] or keys[:1]
+    else:
+        keys = [at for at in keys if start <= pts[at] < end]
+    if not keys:
+        return ClipParts([], start, end, end)
+    kept = [at for at in range(keys[0], len(pts)) if pts[at] >= pts[keys[0]]]
+    following = [*itertools.accumulate((pts[at] for at in reversed(kept)), min)][::-1]
+    newest, whole = -math.inf, 0
+    for number, at in enumerate(kept, 1):
+        newest = max(newest, pts[at])
+        if newest < end and (number == len(kept) or newest < following[number]):
+            whole = number
+    first = pts[keys[0]] if copy else start
+    tail = following[whole] if whole < len(kept) else end
+    return ClipParts(kept[:whole], first, pts[keys[0]], min(tail, end))
+
+
+# ============================================================================
 # Core: keeping face sets clean
 # ============================================================================
 # What the maintenance commands decide, from numbers alone.
@@ -1334,6 +1565,12 @@ JSON_SHAPE: dict[str, dict[str, type]] = {  # what each kind of file must at lea
     "journal": {"run": str, "state": str, "steps": list, "names": dict},
     "pairs": {"pairs": list},
     "report": {"files": list},
+    "videos": {"videos": list, "input": str},
+    "scenes": {"scenes": list, "steps": list, "first": int},
+    "staged": {"items": list, "rate": float},
+    "tracks": {"videos": dict, "tracks": list, "meta": dict, "period": float},
+    "segments": {"segments": list, "rejected": list},
+    "identities": {"faces": dict, "recognizer": str},
     "queue": {"task": str, "spec": dict, "items": list, "schema": int, "version": str, "run": str},
 }
 
@@ -1714,6 +1951,673 @@ def demo_photo() -> bytes:
             "demo: the insightface package is missing; pip install -r requirements.txt"
         )
     return path.read_bytes()
+
+
+# ============================================================================
+# Videos
+# ============================================================================
+# Only here is PyAV imported. A frame is known by its pts, the time stamp the file gives it in
+# units of the stream's time base: frame numbers mean nothing where the frame rate varies.
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
+    | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
+)
+SAMPLE_RATE = 2.0  # frames per second looked at for faces; the reference's `stage`
+SCENE_WIDTH = (
+    128  # px; at 128, 192 and 256 the cuts are PySceneDetect's own (docs/analysis/video.md)
+)
+SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
+FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
+SCENE_JUMP = 27.0  # content score; ContentDetector's threshold for a cut on its own
+BROKEN_PACKETS = 200  # in a row, after which the rest of a video is given up
+SEEK_BACK = 5.0  # s; where a seek lands too late, the next goes back so much more, then twice
+SQUARE_PIXELS = 0.02  # pixel aspect this near 1 is a rounded frame size
+PROBED_PACKETS = 400  # looked at for a varying frame rate
+ID_BLOCKS, ID_BLOCK = 64, 65536  # parts of a video, and bytes each, that make its content id
+
+
+@dataclass(frozen=True)
+class Video:
+    """What `scan` knows of one usable video."""
+
+    id: str  # of its content, 16 hex digits
+    path: str
+    size: int  # bytes
+    mtime_ns: int
+    duration: float  # s, as the file says
+    fps: float  # average
+    vfr: bool  # frames are not evenly spaced
+    rotation: int  # degrees the player turns the picture by, counter-clockwise
+    sar: float  # width of a pixel / its height
+    width: int  # px as coded
+    height: int
+    codec: str
+    pix_fmt: str
+    audio: tuple[str, ...]  # codec of each audio stream
+    time_base: tuple[int, int]  # s per pts, as a fraction
+    start: int  # pts of the first frame
+
+    @property
+    def tick(self) -> float:
+        return self.time_base[0] / self.time_base[1]
+
+    def seconds(self, pts: Any) -> Any:
+        """Time since the first frame of a pts, or of an array of them."""
+        return (pts - self.start) * self.tick
+
+
+@contextlib.contextmanager
+def open_video(path: str) -> Iterator[tuple[Any, Any]]:
+    """(container, its main video stream, decoded in several threads) of a video file.
+
+    Raises VideoError for what cannot be opened or read further on.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise SortFacesError(
+            f"video: {error}; pip install av (it is in requirements.txt)"
+        ) from None
+    try:
+        if os.path.getsize(path) == 0:
+            raise VideoError("empty file")
+        with av.open(path) as container:
+            stream = container.streams.best("video")
+            if stream is None or stream.disposition & type(stream.disposition).attached_pic:
+                raise VideoError("holds no video")
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except (av.error.FFmpegError, OSError) as error:
+        if error.errno in NO_SPACE:  # raised by what is written meanwhile
+            raise SortFacesError(f"{error.filename}: {error.strerror}; free some space") from None
+        raise VideoError(error.strerror or str(error)) from None
+
+
+def decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """The frames of an open video from where it stands, in display order, each with a pts.
+
+    Packets that cannot be decoded are passed over; too many in a row raise VideoError.
+    """
+    import av
+
+    newest, broken = -math.inf, 0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+            broken = 0
+        except av.error.InvalidDataError:
+            broken += 1
+            if broken > BROKEN_PACKETS:
+                raise VideoError("damaged: nothing more can be decoded") from None
+            continue
+        for frame in frames:
+            if frame.pts is None:
+                frame.pts = frame.dts
+            if frame.pts is not None and frame.pts > newest:
+                newest = frame.pts
+                yield frame
+
+
+def frames_from(path: str, start: int) -> Iterator[Any]:
+    """Frames of a video from `start` (pts) on, in display order."""
+    with open_video(path) as opened:
+        yield from sought_frames(*opened, start)
+
+
+def sought_frames(container: Any, stream: Any, start: int) -> Iterator[Any]:
+    """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
+    back = 0.0
+    while True:
+        at = max(start - round(back / stream.time_base), stream.start_time or 0)
+        container.seek(at, stream=stream)
+        frames = decoded(container, stream)
+        first = next(frames, None)
+        if (first is not None and first.pts <= start) or at == (stream.start_time or 0):
+            break
+        back = 2 * back or SEEK_BACK  # some files list key frames by another time
+    for frame in itertools.chain([first] if first is not None else [], frames):
+        if frame.pts >= start:
+            yield frame
+
+
+def frames_at(path: str, wanted: Sequence[int], aspect: float) -> Iterator[tuple[int, np.ndarray]]:
+    """(pts, upright picture) of the wanted frames (rising pts), those near each other in sequence.
+
+    Samples of a video are so near that it is decoded once; thumbnails far apart are sought.
+    """
+    with open_video(path) as (container, stream):
+        near = SEEK_BACK / float(stream.time_base)
+        breaks = np.flatnonzero(np.diff(wanted) > near) + 1
+        for run in np.split(np.array(wanted, np.int64), breaks):
+            left = set(run.tolist())
+            for frame in sought_frames(container, stream, int(run[0])) if left else ():
+                if frame.pts in left:
+                    left.discard(frame.pts)
+                    yield frame.pts, upright_frame(frame, aspect)
+                if not left or frame.pts > run[-1]:
+                    break
+
+
+def upright_frame(frame: Any, aspect: float) -> np.ndarray:
+    """A decoded frame as (h, w, 3) uint8 BGR: square pixels, turned as a player shows it.
+
+    aspect: width of a pixel / its height.
+    """
+    import cv2
+
+    image = frame.to_ndarray(format="bgr24")
+    if abs(aspect - 1.0) > SQUARE_PIXELS:  # the short side grows: no pixel is lost
+        wide, high = max(aspect, 1.0), max(1.0 / aspect, 1.0)
+        image = cv2.resize(image, None, fx=wide, fy=high, interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+
+
+def small_picture(frame: Any, width: int = SCENE_WIDTH) -> np.ndarray:
+    """A frame as a small (h, w, 3) uint8 BGR picture, for comparing it with its neighbours.
+
+    8-bit planar YUV, nearly every video, is sampled in place: scaling the whole picture first
+    would cost a third of the decoding again.
+    """
+    import cv2
+
+    planes = [plane_pixels(plane) for plane in frame.planes]
+    step = max(1, frame.width // width)
+    if frame.format.name not in ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p"):
+        height = max(2, frame.height // step)
+        small = frame.reformat(frame.width // step, height, "bgr24", interpolation="FAST_BILINEAR")
+        return small.to_ndarray()
+    parts = []
+    for pixels in planes:
+        down = max(1, round(step * pixels.shape[0] / frame.height))
+        across = max(1, round(step * pixels.shape[1] / frame.width))
+        parts.append(pixels[::down, ::across])
+    high, wide = (min(part.shape[axis] for part in parts) for axis in (0, 1))
+    small = np.dstack([part[:high, :wide] for part in parts])
+    if not (frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")):
+        small = cv2.LUT(small, studio_levels())
+    return cv2.cvtColor(small, cv2.COLOR_YUV2BGR)
+
+
+@functools.cache
+def studio_levels() -> np.ndarray:
+    """(1, 256, 3) uint8 table that stretches Y from 16-235 and U, V from 16-240 to all of 0-255."""
+    values = np.arange(256.0)
+    luma, chroma = (values - 16) * 255 / 219, (values - 128) * 255 / 224 + 128  # ITU-R BT.601
+    return np.rint(np.dstack([luma, chroma, chroma]).clip(0, 255)).astype(np.uint8)
+
+
+def plane_pixels(plane: Any) -> np.ndarray:
+    """(h, w) uint8 view of an 8-bit plane of a frame."""
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[
+        : plane.height, : plane.width
+    ]
+
+
+def video_facts(path: str, size: int, mtime_ns: int) -> Video:
+    """Read the metadata and the first frame of a video. Raises VideoError if it has none."""
+    with open_video(path) as (container, stream):
+        audio = tuple(track.codec_context.name for track in container.streams.audio)
+        first = next(decoded(container, stream), None)
+        if first is None:
+            raise VideoError("no frame can be decoded")
+        base = stream.time_base
+        length = stream.duration * base if stream.duration else 0
+        whole = container.duration / 1e6 if container.duration else 0  # AV_TIME_BASE
+        fps = stream.average_rate or stream.guessed_rate or 0
+        codec = stream.codec_context
+        return Video(
+            id=content_id(path, size),
+            path=path,
+            size=size,
+            mtime_ns=mtime_ns,
+            duration=round(float(length or whole), 3),
+            fps=round(float(fps), 3),
+            vfr=has_varying_rate(container, stream),
+            rotation=round(first.rotation),
+            sar=round(float(stream.sample_aspect_ratio or 1), 4),
+            width=codec.width,
+            height=codec.height,
+            codec=codec.name,
+            pix_fmt=codec.pix_fmt or "",
+            audio=audio,
+            time_base=(base.numerator, base.denominator),
+            start=first.pts,
+        )
+
+
+def has_varying_rate(container: Any, stream: Any) -> bool:
+    """Whether frames are spaced unevenly, beyond the rounding of the time base."""
+    container.seek(0, backward=True)
+    packets = itertools.islice(container.demux(stream), PROBED_PACKETS)
+    times = sorted(packet.pts for packet in packets if packet.pts is not None)
+    steps = np.diff(times[:-16])  # the last ones may still miss frames shown between them
+    return len(steps) > 1 and int(steps.max() - steps.min()) > max(1, int(steps.min()) // 10)
+
+
+def content_id(path: str, size: int) -> str:
+    """16 hex digits that stand for a video's bytes: its size and blocks spread over all of it."""
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as stream:
+        for block in range(ID_BLOCKS):
+            stream.seek(max(0, size - ID_BLOCK) * block // (ID_BLOCKS - 1))
+            digest.update(stream.read(ID_BLOCK))
+    return digest.hexdigest()[:16]
+
+
+class SceneFinder:
+    """PySceneDetect's AdaptiveDetector, fed with small pictures of frames and their times."""
+
+    def __init__(self, video: Video) -> None:
+        try:
+            from scenedetect.common import FrameTimecode, Timecode
+            from scenedetect.detectors import AdaptiveDetector
+        except ImportError as error:
+            raise SortFacesError(f"scenes: {error}; pip install 'scenedetect>=0.7'") from None
+        from fractions import Fraction
+
+        base, rate = Fraction(*video.time_base), Fraction(video.fps or 25.0)
+        self.timecode = lambda pts: FrameTimecode(Timecode(pts - video.start, base), rate)
+        self.detector = AdaptiveDetector(min_scene_len=SCENE_LENGTH)
+        self.start = video.start
+        self.shape: tuple[int, ...] | None = None
+        self.cuts: list[int] = []  # pts of the first frame of each scene but the first
+        self.jumps: list[int] = []  # pts of frames unlike the one before, cut or not
+
+    def feed(self, frame: Any) -> None:
+        """Take the next frame in display order."""
+        import cv2
+
+        small = small_picture(frame)
+        self.shape = self.shape or small.shape
+        if small.shape != self.shape:  # the picture size changed on the way
+            small = cv2.resize(small, self.shape[1::-1])
+        cuts = self.detector.process_frame(self.timecode(frame.pts), small)
+        self.cuts += [cut.pts + self.start for cut in cuts]
+        if (getattr(self.detector, "_frame_score", None) or 0.0) >= SCENE_JUMP:
+            self.jumps.append(frame.pts)
+
+
+def scenes_between(
+    first: int, end: int, cuts: Sequence[int], jumps: Sequence[int], near: float
+) -> list[list[int]]:
+    """Scenes [first frame, frame after the last) in pts from cuts and jumps.
+
+    The detector makes one cut of what follows within `near`, such as a black frame between two
+    shots; the frames between the first and the last of those jumps belong to neither scene.
+    """
+    together = [[cut, *(jump for jump in jumps if abs(jump - cut) < near)] for cut in cuts]
+    starts = [first, *(max(some) for some in together)]
+    ends = [*(min(some) for some in together), end]
+    return [[low, high] for low, high in zip(starts, ends, strict=True) if low < high]
+
+
+class VideoPass:
+    """One sequential decode of a video: finds its scenes and yields the frames to look at."""
+
+    def __init__(self, video: Video, rate: float, skip: Callable[[int], bool] | None) -> None:
+        self.video, self.period, self.skip = video, 1.0 / rate, skip
+        self.finder = SceneFinder(video)
+        self.pts: list[int] = []
+        self.error = ""
+        self.last_length = 0
+
+    def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
+        """Yield (pts, upright picture) of each sampled frame; without a picture where `skip`."""
+        video, slot = self.video, -1.0
+        try:
+            with open_video(video.path) as opened:
+                for frame in decoded(*opened):
+                    if frame.pts < video.start:
+                        continue
+                    self.pts.append(frame.pts)
+                    self.last_length = frame.duration or self.last_length
+                    self.finder.feed(frame)
+                    now = math.floor(video.seconds(frame.pts) / self.period + 1e-6)
+                    if now > slot:
+                        slot = now
+                        unwanted = self.skip is None or self.skip(frame.pts)
+                        yield frame.pts, None if unwanted else upright_frame(frame, video.sar)
+        except VideoError as error:
+            if not self.pts:
+                raise
+            self.error = str(error)  # what came before it is as good as ever
+
+    def result(self) -> dict[str, Any]:
+        """What WORK/scenes/<id>.json holds."""
+        length = self.last_length or (self.pts[-1] - self.pts[0]) // max(1, len(self.pts) - 1) or 1
+        near = SCENE_LENGTH / self.video.tick
+        ends = self.pts[0], self.pts[-1] + length
+        return {
+            "tool": TOOL,
+            "kind": "scenes",
+            "video": self.video.id,
+            "scenes": scenes_between(*ends, self.finder.cuts, self.finder.jumps, near),
+            "frames": len(self.pts),
+            "first": self.pts[0],
+            "steps": pack_steps(self.pts),
+            "error": self.error,
+        }
+
+
+def pack_steps(pts: Sequence[int]) -> list[list[int]]:
+    """Rising time stamps as [step, how often] pairs: two numbers where frames are even."""
+    return [[int(step), len(list(run))] for step, run in itertools.groupby(np.diff(pts).tolist())]
+
+
+def unpack_steps(first: int, steps: Sequence[Sequence[int]]) -> np.ndarray:
+    """(n,) int64 time stamps of pack_steps."""
+    times = [np.repeat(*pair) for pair in steps]
+    return first + np.cumsum(np.concatenate([[0], *times])).astype(np.int64)
+
+
+# ============================================================================
+# Clips
+# ============================================================================
+# A clip is written packet by packet: those of the source where they can be copied, new ones where
+# the source's need frames outside the clip. Both carry their parameter sets in front of key
+# frames, so a decoder follows the change. What was written is then decoded and compared.
+
+CLIP_ENCODERS = {"h264": "libx264", "hevc": "libx265"}  # everything else becomes H.264
+CLIP_CRF = {"libx264": "17", "libx265": "19"}  # chosen: no loss a face swap would show
+CLIP_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac"})  # mp4 takes these as they are
+CLIP_DIFFERENCE = 12.0  # mean grey levels between a frame and its re-encoded copy; measured < 3
+CLIP_INTERLEAVE = 5  # s; how much later in a file than in time a packet may lie
+CLIP_TIME_SLACK = 0.002  # s; time bases round differently
+NAL_START = re.compile(rb"\x00\x00\x00?\x01")
+PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}  # NAL unit types of SPS, PPS (and VPS)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One clip to write."""
+
+    video: Video
+    start: int  # pts of the first frame
+    end: int  # pts of the first frame that is no longer in it
+    path: Path
+    frames: np.ndarray  # (n,) int64 pts of all frames of the video
+
+
+class ClipWriter:
+    """Writes one clip: `copy` packets, `encode` frames, or `smart`, both."""
+
+    def __init__(self, cut: Cut, mode: str) -> None:
+        self.cut, self.mode = cut, mode
+        self.same_codec = cut.video.codec in CLIP_ENCODERS
+        self.codec = cut.video.codec if self.same_codec or mode == "copy" else "h264"
+        self.first = cut.start  # pts of the first frame written
+        self.joins: list[int] = []  # pts of frames where copied and encoded ones meet
+
+    def write(self, part: Path) -> None:
+        """Write the clip to `part`. Raises VideoError where the mode does not work."""
+        import av
+
+        cut = self.cut
+        with open_video(cut.video.path) as (container, stream):
+            packets, sound = self.read_packets(container, stream)
+            with av.open(str(part), "w", format="mp4") as out:
+                if self.same_codec or self.mode == "copy":
+                    target = out.add_stream_from_template(stream)
+                    video = self.joined(stream, packets)
+                    if self.mode != "copy":
+                        head = parameter_sets(bytes(video[0]), self.codec)
+                        target.codec_context.extradata = head
+                else:
+                    target = out.add_stream(CLIP_ENCODERS[self.codec])
+                    video = [*self.encoded(stream, cut.start, cut.end, target.codec_context)]
+                shown = restamp(video, cut, stream.time_base)
+                speech = [(out_stream_for(out, track), some) for track, some in sound if some]
+                for packet in video:
+                    packet.stream = target
+                    out.mux(packet)
+                for (track, prepare), some in speech:
+                    for packet in prepare(some):
+                        move_packet(packet, track, shown)
+                        out.mux(packet)
+
+    def joined(self, stream: Any, packets: list[Any]) -> list[Any]:
+        """The clip's video packets in decode order, copied where the mode and the source allow."""
+        cut, copy = self.cut, self.mode == "copy"
+        parts = ClipParts([], cut.start, cut.end, cut.end)
+        if self.mode != "encode":
+            pts = [packet.pts for packet in packets]
+            parts = plan_clip(pts, [p.is_keyframe for p in packets], cut.start, cut.end, copy)
+        copied = [packets[at] for at in parts.copied]
+        self.first = parts.first
+        if copy:
+            if not copied:
+                raise VideoError("no key frame begins anything that could be copied")
+            return copied
+        if not copied:
+            return [*self.encoded(stream, cut.start, cut.end)]
+        self.joins = [pts for pts in (parts.key, parts.tail) if cut.start < pts < cut.end]
+        head = self.encoded(stream, cut.start, parts.key, joined=True)
+        tail = self.encoded(stream, parts.tail, cut.end, joined=True)
+        return [*head, *with_start_codes(stream, copied, self.codec), *tail]
+
+    def read_packets(
+        self, container: Any, stream: Any
+    ) -> tuple[list[Any], list[tuple[Any, list[Any]]]]:
+        """The packets of the clip: of the video from a key frame before it, and of the audio."""
+        low, high = (pts * stream.time_base for pts in (self.cut.start, self.cut.end))
+        audio = {track: [] for track in container.streams.audio if track.codec_context}
+        packets: list[Any] = []
+        container.seek(self.seek_point(container, stream), stream=stream)
+        for packet in container.demux(stream, *audio):
+            if packet.pts is None:
+                continue
+            time = packet.pts * packet.time_base
+            if packet.stream is not stream:
+                if low < time + (packet.duration or 0) * packet.time_base and time < high:
+                    audio[packet.stream].append(packet)
+            elif (packet.pts if packet.dts is None else packet.dts) < self.cut.end:
+                packets.append(packet)
+            if time > high + CLIP_INTERLEAVE:
+                break
+        return packets, list(audio.items())
+
+    def seek_point(self, container: Any, stream: Any) -> int:
+        """A pts to seek to that lands on a key frame at or before the clip."""
+        at, back = self.cut.start, SEEK_BACK
+        while at > self.cut.video.start:
+            container.seek(at, stream=stream)
+            packet = next((p for p in container.demux(stream) if p.pts is not None), None)
+            if packet is not None and packet.pts <= self.cut.start:
+                return at
+            at, back = at - round(back / stream.time_base), 2 * back
+        return self.cut.video.start
+
+    def encoded(
+        self, stream: Any, start: int, end: int, encoder: Any = None, joined: bool = False
+    ) -> Iterator[Any]:
+        """Packets of the frames [start, end), encoded anew."""
+        aspect = stream.sample_aspect_ratio
+        ready = False
+        for frame in frames_from(self.cut.video.path, start) if start < end else ():
+            if frame.pts >= end:
+                break
+            if frame.rotation and not self.same_codec:  # nothing else says that it is turned
+                frame, aspect = self.turned(frame), None
+            if not ready:
+                encoder = self.prepare(encoder, frame, stream, joined)
+                encoder.sample_aspect_ratio = aspect or 1
+                ready = True
+            if frame.format.name != encoder.pix_fmt:
+                frame = frame.reformat(format=encoder.pix_fmt)
+            frame.pict_type = 0  # whatever it was in the source
+            yield from encoder.encode(frame)
+        if ready:
+            yield from encoder.encode(None)
+
+    def turned(self, frame: Any) -> Any:
+        """A frame with its picture upright."""
+        import av
+
+        result = av.VideoFrame.from_ndarray(upright_frame(frame, self.cut.video.sar), "bgr24")
+        result.pts, result.time_base = frame.pts, frame.time_base
+        return result.reformat(format="yuv420p")
+
+    def prepare(self, encoder: Any, frame: Any, stream: Any, joined: bool) -> Any:
+        """An encoder that gives what the source has: size, pixel format, colours, time base."""
+        import av
+
+        name = CLIP_ENCODERS[self.codec]
+        encoder = encoder or av.CodecContext.create(name, "w")
+        formats = {item.name for item in encoder.codec.video_formats}
+        encoder.width, encoder.height = frame.width, frame.height
+        encoder.pix_fmt = frame.format.name if frame.format.name in formats else "yuv420p"
+        encoder.time_base = stream.time_base
+        encoder.framerate = stream.average_rate or 25
+        for key in ("color_range", "color_primaries", "color_trc", "colorspace"):
+            setattr(encoder, key, getattr(frame, key))
+        encoder.options = {"crf": CLIP_CRF[name], "preset": "medium"}
+        if joined:  # frames come as they are shown: none waits across a join
+            encoder.options |= {"bf": "0"}
+        if name == "libx265":
+            encoder.options |= {"x265-params": "log-level=none" + ":bframes=0" * joined}
+        return encoder
+
+
+def with_start_codes(stream: Any, packets: Sequence[Any], codec: str) -> Iterator[Any]:
+    """Copied packets in the form encoders give: start codes, parameter sets before key frames."""
+    import av
+
+    if (stream.codec_context.extradata or b"\0")[0] == 0:  # a transport stream has that form
+        yield from packets
+        return
+    change = av.BitStreamFilterContext(f"{codec}_mp4toannexb", stream)
+    for packet in packets:
+        yield from change.filter(packet)
+
+
+def parameter_sets(data: bytes, codec: str) -> bytes:
+    """The parameter sets in front of a key frame, for the header of the file."""
+    kinds = PARAMETER_SETS[codec]
+    found = []
+    for unit in NAL_START.split(data):
+        kind = -1 if not unit else unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63
+        if kind in kinds:
+            found.append(b"\0\0\0\1" + unit)
+    if len(found) < len(kinds):
+        raise VideoError("its key frames carry no parameter sets")
+    return b"".join(found)
+
+
+def restamp(packets: list[Any], cut: Cut, base: Any) -> Any:
+    """Move video packets to time 0 with decode times that rise; returns how far, in seconds.
+
+    In decode order the n-th packet is decoded at the n-th smallest display time, all as much
+    earlier as the most delayed one needs.
+    """
+    shown = sorted(packet.pts for packet in packets)
+    late = max(pts - packet.pts for pts, packet in zip(shown, packets, strict=True))
+    length = {int(a): int(b - a) for a, b in itertools.pairwise([*shown, cut.end])}
+    for pts, packet in zip(list(shown), packets, strict=True):
+        packet.duration = max(1, length[packet.pts])
+        packet.time_base = base
+        packet.pts, packet.dts = packet.pts - shown[0], pts - late - shown[0]
+    return shown[0] * base
+
+
+def move_packet(packet: Any, track: Any, by: Any) -> None:
+    """Give an audio packet to a track of the clip, `by` seconds earlier."""
+    packet.pts -= round(by / packet.time_base)
+    packet.dts = packet.pts
+    packet.stream = track
+
+
+def out_stream_for(out: Any, track: Any) -> tuple[Any, Callable[[list[Any]], Iterable[Any]]]:
+    """(a track of the clip, what makes its packets of the source's): copied, or AAC."""
+    if track.codec_context.name in CLIP_AUDIO:
+        return out.add_stream_from_template(track), lambda packets: packets
+    target = out.add_stream("aac", rate=track.rate)
+    target.layout = "mono" if track.channels == 1 else "stereo"
+    return target, functools.partial(as_aac, target)
+
+
+def as_aac(target: Any, packets: list[Any]) -> Iterator[Any]:
+    """Decode audio packets and encode them as AAC."""
+    import av
+
+    resampler = av.AudioResampler(target.format.name, target.layout, target.rate)
+    for packet in [*packets, None]:
+        frames = packet.decode() if packet is not None else packets[-1].stream.decode(None)
+        for frame in [*frames, *([None] if packet is None else [])]:
+            for part in resampler.resample(frame):
+                yield from target.encode(part)
+    yield from target.encode(None)
+
+
+def check_clip(path: Path, writer: ClipWriter) -> dict[str, Any]:
+    """Decode a clip and compare it with the source: number, times and look of its frames.
+
+    Looked at are the first and the last frame and those beside a join.
+    """
+    cut = writer.cut
+    low = np.searchsorted(cut.frames, writer.first)
+    expected = cut.frames[low : np.searchsorted(cut.frames, cut.end)]
+    facts = {"first_frame": int(low), "start": round(cut.video.seconds(writer.first), 3)}
+    times, pictures = [], []
+    joins = set(np.searchsorted(expected, writer.joins).tolist())
+    beside = {0} | joins | {at - 1 for at in joins}
+    with open_video(str(path)) as (container, stream):
+        for number, frame in enumerate(decoded(container, stream)):
+            times.append(float(frame.pts * stream.time_base))
+            last = (number, look_of(upright_frame(frame, 1.0)))
+            if number in beside:
+                pictures.append(last)
+    if not times:
+        return {**facts, "fault": "no frame can be decoded"}
+    shown = expected[: len(times)]
+    pictures += [last] if last[0] not in beside else []
+    difference = max(frame_differences(cut.video, shown, pictures), default=255.0)
+    drift = np.abs(cut.video.tick * (shown - shown[0]) - times[: len(shown)]).max()
+    fault = ""
+    if len(times) != len(expected) and not (writer.mode == "copy" and len(times) < len(expected)):
+        fault = f"{len(times)} frames, {len(expected)} expected"
+    elif drift > CLIP_TIME_SLACK:
+        fault = f"frames up to {drift:.3f} s off"
+    elif difference > CLIP_DIFFERENCE:
+        fault = f"frames differ from the source by {difference:.0f} grey levels"
+    facts |= {"frames": len(times), "last_time": round(cut.video.seconds(int(shown[-1])), 3)}
+    duration = times[-1] - times[0] + (times[-1] - times[-2] if len(times) > 1 else 0.0)
+    facts |= {"duration": round(duration, 3), "difference": round(difference, 2)}
+    return {**facts, "fault": fault}
+
+
+def frame_differences(
+    video: Video, shown: np.ndarray, pictures: Sequence[tuple[int, np.ndarray]]
+) -> Iterator[float]:
+    """Mean grey levels between frames of a clip (number, look) and the source's at those pts."""
+    wanted = {int(shown[number]): look for number, look in pictures if number < len(shown)}
+    for pts, image in frames_at(video.path, sorted(wanted), 1.0):
+        yield float(np.abs(look_of(image) - wanted[pts]).mean())
+
+
+def look_of(image: np.ndarray) -> np.ndarray:
+    """(36, 64) int16 grey levels of a picture, for comparing two."""
+    import cv2
+
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return cv2.resize(grey, (64, 36), interpolation=cv2.INTER_AREA).astype(np.int16)
+
+
+def cut_clip(cut: Cut, mode: str) -> dict[str, Any]:
+    """Write one clip and check it; a join that does not hold is encoded instead, and says so."""
+    note = ""
+    for way in dict.fromkeys((mode, "encode")):
+        writer = ClipWriter(cut, way)
+        try:
+            with writing(cut.path) as part:
+                writer.write(part)
+                checked = check_clip(part, writer)
+                if checked["fault"]:
+                    raise VideoError(checked["fault"])
+            return {"mode": way, "fallback": note, "checked": checked}
+        except VideoError as error:
+            note = f"{way}: {error}"
+    raise VideoError(note)
 
 
 # ============================================================================
@@ -3228,6 +4132,40 @@ def audit_png(engine: Engine, item: Item) -> Result:
     return result
 
 
+def frame_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
+    """Stretches of videos -> faces per frame. item: video, path, pts (rising), sar, landmarks.
+
+    Each stretch is decoded in sequence from the key frame before it; never a seek per frame.
+    """
+    return [frames_result(engine, item) for item in items]
+
+
+def frames_result(engine: Engine, item: Item) -> Result:
+    """{"frames": one result per frame of one item}."""
+    frames = {pts: {"failed": "not found in the video"} for pts in item["pts"]}
+    try:
+        for pts, image in frames_at(item["path"], item["pts"], item["sar"]):
+            frames[pts] = frame_result(engine, image, item["landmarks"])
+    except VideoError as error:
+        missing = [pts for pts, result in frames.items() if "failed" in result]
+        frames |= {pts: {"failed": str(error)} for pts in missing}
+    return {"frames": [{"pts": pts, **result} for pts, result in frames.items()]}
+
+
+def frame_result(engine: Engine, image: np.ndarray, landmarks: bool) -> Result:
+    """Size of an upright frame and its faces, or why the engine gave up on it."""
+    try:
+        faces = face_records(engine, [image], Passes(), landmarks)[0]
+    except engine_errors() as error:
+        return {"failed": one_line(error)}
+    wh = list(image.shape[1::-1])
+    for face in faces:
+        if "pose" not in face:  # a pack without landmark models
+            face["pose"] = pack_floats(pose_from_kps(np.array([face["kps"]]), tuple(wh))[0])
+    kept = ("bbox", "det_score", "pose", "embedding")
+    return {"wh": wh, "faces": [{key: face[key] for key in kept} for face in faces]}
+
+
 Models = Engine | ClipScorer  # what a spec loads
 
 TASKS: dict[str, Callable[[Any, Sequence[Item]], list[Result]]] = {
@@ -3236,6 +4174,7 @@ TASKS: dict[str, Callable[[Any, Sequence[Item]], list[Result]]] = {
     "enrich": enrich_items,
     "score": score_items,
     "audit": audit_items,
+    "frames": frame_items,
 }
 
 
@@ -5232,6 +6171,26 @@ def plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(plain(item) for item in value)
     return str(value)
+
+
+def run_steps(
+    steps: dict[str, Callable[[], dict[str, Any]]],
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Do the steps of a chain in order; returns (rows for the closing table, result of each)."""
+    table, results = [], {}
+    for number, (name, step) in enumerate(steps.items(), 1):
+        log.info("%d/%d %s", number, len(steps), name)
+        started = time.monotonic()
+        results[name] = step()
+        seconds = round(time.monotonic() - started, 1)
+        table.append({"step": name, "seconds": seconds, "result": headline(results[name])})
+    return table, results
+
+
+def headline(result: dict[str, Any]) -> str:
+    """The numbers of a step's result in one line."""
+    numbers = {key: value for key, value in result.items() if isinstance(value, int) and value}
+    return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in numbers.items())
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -8628,6 +9587,1261 @@ def group_card(run: ReportRun, group: ShownGroup, link: str) -> Card:
 
 
 # ============================================================================
+# Command: video
+# ============================================================================
+# WORK holds what each step leaves for the next: videos.json (scan), scenes/ (scenes), queue.json
+# (stage), results.jsonl (detect), frames.npz (merge), tracks.json (track), plan.json (score and
+# cut), clips.jsonl (cut), report/ (report). docs/video.md describes them.
+
+CHUNK_SAMPLES = 64  # frames per queue item; what is lost when a worker dies
+REPORT_FRAMES = 5  # thumbnails per strip
+REPORT_REJECTED = 500  # rejected tracks of a video that get thumbnails
+CLIP_SPACE = uuid.UUID("6f1c2f0e-8e0b-5d0a-9d3b-3a3b1f6f7c11")  # of the names of clips
+
+degrees = number_type(float, 0.0, 180.0, "an angle from 0 to 180 degrees")
+per_second = number_type(float, 0.01, 240.0, "a rate from 0.01 to 240 per second")
+
+
+@dataclass(frozen=True)
+class VideoWork:
+    """The work folder of one input folder."""
+
+    folder: Path
+
+    def __getattr__(self, name: str) -> Path:
+        if name not in VIDEO_FILES:
+            raise AttributeError(name)
+        return self.folder / VIDEO_FILES[name]
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        make_folder(self.folder)
+        return locked(self.folder / LOCK_NAME, f"work folder {self.folder}")
+
+    def read(self, kind: str) -> dict[str, Any]:
+        """One of the JSON files of this folder."""
+        path = getattr(self, kind)
+        if not path.exists():
+            step = VIDEO_STEP_OF[kind]
+            raise SortFacesError(f"{path}: not found; run `video {step}` first")
+        return read_json(path, kind)
+
+    def list_videos(self) -> list[Video]:
+        """The usable videos, in the order of their paths."""
+        entries = self.read("videos")["videos"]
+        with believed(self.videos, "scan"):
+            return [video_from_json(entry["facts"]) for entry in entries if entry["facts"]]
+
+    def scene_file(self, video: Video) -> Path:
+        return self.folder / "scenes" / f"{video.id}.json"
+
+    def scenes_of(self, video: Video) -> dict[str, Any]:
+        """Scenes and frame times of a video; {} while they are not known."""
+        return read_own(self.scene_file(video), "scenes")
+
+    def known_frames(self, meta: dict[str, Any] | None) -> set[str]:
+        """Names of the frames in results.jsonl; refuses those of another model."""
+        done: set[str] = set()
+        for result in ResultTail(self.results).read():
+            if result["id"] == "meta":
+                check_frame_model(self.results, result, meta)
+            elif "failed" not in result:
+                done.add(result["id"])
+        return done
+
+
+@contextlib.contextmanager
+def believed(path: Path, step: str) -> Iterator[None]:
+    """Turn what a damaged file of the work folder makes us stumble over into one line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise SortFacesError(
+            f"{path}: parts of it are missing ({type(error).__name__} {one_line(error)}); "
+            f"run `video {step}` again"
+        ) from None
+
+
+def video_from_json(facts: dict[str, Any]) -> Video:
+    pairs = {key: tuple(facts[key]) for key in ("audio", "time_base")}
+    return Video(**{**facts, **pairs})
+
+
+VIDEO_FILES = {
+    "videos": "videos.json",
+    "staged": "queue.json",
+    "results": "results.jsonl",
+    "frames": "frames.npz",
+    "tracks": "tracks.json",
+    "segments": "plan.json",
+    "clips": "clips.jsonl",
+    "identities": "identities.json",
+    "report": "report",
+}
+VIDEO_STEP_OF = {
+    "videos": "scan",
+    "staged": "stage",
+    "frames": "merge",
+    "tracks": "track",
+    "segments": "score",
+}
+
+
+def check_frame_model(path: Path, made: dict[str, Any], meta: dict[str, Any] | None) -> None:
+    """Refuse to mix frames looked at with different models or detector settings."""
+    for key in ("recognizer", "det_size", "det_threshold"):
+        if meta is not None and made["meta"][key] != meta[key]:
+            raise SortFacesError(
+                f"{path}: made with {made['meta']['model']}, {key} {made['meta'][key]}, not "
+                f"{meta[key]}; use another work folder, or remove that file to begin again"
+            )
+
+
+def add_video_options(p: argparse.ArgumentParser) -> None:
+    steps = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
+    for name, (add_options, handler) in VIDEO_STEPS.items():
+        add_step(steps, name, add_options, handler)
+
+
+def cmd_video(args: argparse.Namespace) -> int:
+    """cut the parts of videos in which a face is usable into clips"""
+    return args.step_handler(args)
+
+
+def add_work_folder(p: argparse.ArgumentParser) -> None:
+    p.add_argument("work", type=Path, metavar="WORK", help="folder for what the steps leave")
+
+
+def add_video_scan_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("input", type=Path, metavar="INPUT", help="folder of videos, or one video")
+    add_work_folder(p)
+    add_choice_options(p)
+
+
+def add_choice_options(p: argparse.ArgumentParser) -> None:
+    """Which videos of the input folder."""
+    group = p.add_argument_group("videos")
+    group.add_argument(
+        "--filter-from", default="", metavar="NAME", help="only files whose name is NAME or later"
+    )
+    group.add_argument(
+        "--skip-pattern",
+        type=pattern,
+        metavar="REGEX",
+        help="no files whose name this regular expression finds",
+    )
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """An argparse type: a regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
+
+
+def cmd_video_scan(args: argparse.Namespace) -> int:
+    """list the videos of a folder and what they are"""
+    work = VideoWork(args.work)
+    with work.lock():
+        result = scan_videos(work, args.input, args.filter_from, args.skip_pattern)
+    report(args, result)
+    return EXIT_OK if result["videos"] else EXIT_FOUND_WRONG
+
+
+def scan_videos(
+    work: VideoWork, source: Path, first: str, skip: re.Pattern[str] | None
+) -> dict[str, Any]:
+    """Write videos.json; files known from an earlier scan are not opened again."""
+    if not source.exists():
+        raise SortFacesError(f"{source}: no such file or folder; name a folder of videos")
+    root = source.resolve()
+    old = read_json(work.videos, "videos") if work.videos.exists() else {"videos": []}
+    if old.get("input", str(root)) != str(root):
+        raise SortFacesError(
+            f"{work.folder}: belongs to the videos in {old['input']}; use another work folder"
+        )
+    known = {entry["path"]: entry for entry in old["videos"]}
+    found = [path for path in find_videos(root) if path.name >= first]
+    found = [path for path in found if skip is None or not skip.search(path.name)]
+    if not found:
+        raise SortFacesError(f"{source}: no videos found there; name a folder that holds some")
+    entries, ids = [], {}
+    for path in progress(found, len(found), "scan"):
+        entry = scan_video(str(path), known.get(str(path), {}))
+        same = ids.setdefault(entry["facts"]["id"], str(path)) if entry["facts"] else str(path)
+        if same != str(path):
+            entry |= {"facts": None, "error": f"the same video as {same}"}
+        if entry["error"]:
+            log.warning("%s: %s", path, entry["error"])
+        entries.append(entry)
+    head = {"tool": TOOL, "kind": "videos", "version": VERSION, "input": str(root)}
+    write_json(work.videos, {**head, "videos": entries})
+    usable = [entry["facts"] for entry in entries if entry["facts"]]
+    return {
+        "work": str(work.folder),
+        "videos": len(usable),
+        "hours": round(sum(facts["duration"] for facts in usable) / 3600, 2),
+        "left_out": [f"{e['path']}: {e['error']}" for e in entries if e["error"]],
+    }
+
+
+def find_videos(root: Path) -> list[Path]:
+    """All files below a folder that are named like videos, in path order; or the one file."""
+    missed = ScanReport()
+    names = (os.path.join(*pair) for pair in walk_files(str(root), set(), missed))
+    found = [Path(name) for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+    for line in missed.unreadable:
+        log.warning("%s", line)
+    return [root] if root.is_file() else sorted(found)
+
+
+def scan_video(path: str, known: dict[str, Any]) -> dict[str, Any]:
+    """{path, facts or None, error} of one file."""
+    entry = {"path": path, "facts": None, "error": ""}
+    try:
+        now = os.stat(path)
+        facts = known.get("facts") or {}
+        if (facts.get("size"), facts.get("mtime_ns")) == (now.st_size, now.st_mtime_ns):
+            return known
+        return {**entry, "facts": asdict(video_facts(path, now.st_size, now.st_mtime_ns))}
+    except VideoError as error:
+        return {**entry, "error": str(error)}
+    except OSError as error:
+        return {**entry, "error": error.strerror or str(error)}
+
+
+def add_video_scenes_options(p: argparse.ArgumentParser) -> None:
+    add_work_folder(p)
+
+
+def cmd_video_scenes(args: argparse.Namespace) -> int:
+    """find the cuts of every video; cached in WORK/scenes"""
+    work = VideoWork(args.work)
+    with work.lock():
+        result = pass_over_videos(work, SAMPLE_RATE, None)
+    report(args, result)
+    return EXIT_OK if result["videos"] else EXIT_FOUND_WRONG
+
+
+class FrameLog:
+    """results.jsonl: what was found in each frame, appended as it comes."""
+
+    def __init__(self, work: VideoWork, crew: Crew) -> None:
+        meta = crew.facts["meta"]
+        self.done = work.known_frames(meta)
+        self.lines = AppendOnly(work.results)
+        if self.lines.is_new():
+            self.lines.append({"schema": RECORD_SCHEMA, "id": "meta", "meta": meta})
+        self.crew, self.counts = crew, Counter()
+
+    def has(self, video: Video, pts: int) -> bool:
+        return frame_name(video.id, pts) in self.done
+
+    def store(self, video: str, pts: int, result: Result) -> None:
+        """Append the result of one frame."""
+        if "failed" in result:
+            log.warning("%s: %s", frame_name(video, pts), result["failed"])
+            self.counts["failed"] += 1
+        self.counts["frames"] += 1
+        self.counts["faces"] += len(result.get("faces", []))
+        self.lines.append({"schema": RECORD_SCHEMA, "id": frame_name(video, pts), **result})
+
+    def look(self, frames: Iterable[tuple[Video, int, np.ndarray | None]]) -> Iterator[None]:
+        """Find the faces of frames as they are decoded; yields once per frame, in their order."""
+        engine, landmarks = self.crew.engine(), self.crew.spec.landmarks
+
+        def work(frame: tuple[Video, int, np.ndarray | None]) -> tuple[Video, int, Result | None]:
+            video, pts, image = frame
+            found = None if image is None else frame_result(engine, image, landmarks)
+            return video, pts, found
+
+        for video, pts, result in ordered_map(work, frames, self.crew.threads):
+            if result is not None:
+                self.store(video.id, pts, result)
+            yield None
+
+
+def frame_name(video: str, pts: int) -> str:
+    return f"{video}:{pts}"
+
+
+def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> dict[str, Any]:
+    """Decode every video once whose scenes are not known; with `frames` look for faces, too."""
+    videos = work.list_videos()
+    todo = [video for video in videos if not work.scenes_of(video)]
+    failed: list[str] = []
+
+    def decode() -> Iterator[tuple[Video, int, np.ndarray | None]]:
+        for video in todo:
+            skip = None if frames is None else functools.partial(frames.has, video)
+            try:
+                once = VideoPass(checked_source(video), rate, skip)
+                for pts, image in once.samples():
+                    yield video, pts, image
+                result = once.result()
+            except VideoError as error:
+                log.warning("%s: %s", video.path, error)
+                failed.append(f"{video.path}: {error}")
+                continue
+            if result["error"]:
+                log.warning("%s: %s; using what came before", video.path, result["error"])
+            write_json(work.scene_file(video), result)
+
+    total = round(sum(video.duration for video in todo) * rate)
+    label = "scenes" if frames is None else "decode and detect"
+    stream = decode() if frames is None else frames.look(decode())
+    for _ in progress(stream, total, label):
+        pass
+    known = [work.scenes_of(video) for video in videos]
+    return {
+        "videos": sum(map(bool, known)),
+        "decoded": len(todo) - len(failed),
+        "scenes": sum(len(scenes["scenes"]) for scenes in known if scenes),
+        "failed": failed,
+        **({} if frames is None else {"frames": frames.counts["frames"]}),
+    }
+
+
+def checked_source(video: Video) -> Video:
+    """The video, if its file is still the one that was scanned. Raises VideoError otherwise."""
+    try:
+        now = os.stat(video.path)
+    except OSError as error:
+        raise VideoError(error.strerror or str(error)) from None
+    if (now.st_size, now.st_mtime_ns) != (video.size, video.mtime_ns):
+        raise VideoError("changed since the scan; run `video scan` again")
+    return video
+
+
+def add_video_stage_options(p: argparse.ArgumentParser) -> None:
+    add_work_folder(p)
+    add_rate_option(p)
+
+
+def add_rate_option(p: Any) -> None:
+    add_numbers(p, ("--sample-rate", per_second, SAMPLE_RATE, "FPS", "frames per second looked at"))
+
+
+def cmd_video_stage(args: argparse.Namespace) -> int:
+    """choose the frames to look at and write them to WORK/queue.json"""
+    work = VideoWork(args.work)
+    with work.lock():
+        result = stage_frames(work, args.sample_rate)
+    report(args, result)
+    return EXIT_OK if result["frames"] else EXIT_FOUND_WRONG
+
+
+def stage_frames(work: VideoWork, rate: float) -> dict[str, Any]:
+    """Write queue.json from the frame times the scene step has noted; nothing is decoded."""
+    items, unknown = [], 0
+    for video in work.list_videos():
+        scenes = work.scenes_of(video)
+        if not scenes:
+            unknown += 1
+            continue
+        chosen = sampled_pts(video, scenes, rate).tolist()
+        items += [
+            {"video": video.id, "path": video.path, "pts": some, "sar": video.sar}
+            for some in batched(chosen, CHUNK_SAMPLES)
+        ]
+    if not items:
+        raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
+    head = {"tool": TOOL, "kind": "staged", "version": VERSION, "rate": rate}
+    write_json(work.staged, {**head, "items": items})
+    frames = sum(len(item["pts"]) for item in items)
+    return {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
+
+
+def sampled_pts(video: Video, scenes: dict[str, Any], rate: float) -> np.ndarray:
+    """(n,) pts of the frames to look at, from what the scene step knows of a video."""
+    frames = unpack_steps(scenes["first"], scenes["steps"])
+    return sample_times(frames, 1.0 / (rate * video.tick))
+
+
+def add_video_detect_options(p: argparse.ArgumentParser) -> None:
+    add_work_folder(p)
+    add_engine_options(p)
+    add_work_options(p)
+
+
+def cmd_video_detect(args: argparse.Namespace) -> int:
+    """find and embed the faces of the chosen frames; here, on a worker or on a cluster"""
+    work, crew = VideoWork(args.work), crew_of(args, True)
+    with work.lock():
+        result = detect_frames(work, crew)
+    report(args, result)
+    return EXIT_FOUND_WRONG if result["frames"] and not result["usable"] else EXIT_OK
+
+
+def detect_frames(work: VideoWork, crew: Crew) -> dict[str, Any]:
+    """Append to results.jsonl what is missing of queue.json."""
+    videos = {video.id: video for video in work.list_videos()}
+    items, staged = [], work.read("staged")
+    done = work.known_frames(None)
+    for item in staged["items"]:
+        if item["video"] in videos:
+            pts = [pts for pts in item["pts"] if frame_name(item["video"], pts) not in done]
+            path = videos[item["video"]].path
+            items += [{**item, "path": path, "pts": pts, "landmarks": True}] if pts else []
+    total = sum(len(item["pts"]) for item in items)
+    counts: Counter = Counter()
+    if total:
+        frames = FrameLog(work, crew)
+        try:
+            run = detect_elsewhere if crew.elsewhere else detect_here
+            for _ in progress(run(frames, videos, items, work.folder), total, "detect"):
+                pass
+        finally:
+            frames.lines.close()
+        counts = frames.counts
+    known = sum(len(item["pts"]) for item in staged["items"]) - total
+    return {
+        "frames": counts["frames"],
+        "already_known": known,
+        "faces": counts["faces"],
+        "failed": counts["failed"],
+        "usable": counts["frames"] - counts["failed"] + known,
+    }
+
+
+def detect_here(
+    frames: FrameLog, videos: dict[str, Video], items: Sequence[Item], folder: Path
+) -> Iterator[None]:
+    """Look at frames while they are decoded: a kill loses only those in flight."""
+
+    def decode() -> Iterator[tuple[Video, int, np.ndarray]]:
+        for name, some in itertools.groupby(items, key=lambda item: item["video"]):
+            video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
+            try:
+                for pts, image in frames_at(checked_source(video).path, wanted, video.sar):
+                    yield video, pts, image
+            except VideoError as error:
+                log.warning("%s: %s", video.path, error)
+
+    return frames.look(decode())
+
+
+def detect_elsewhere(
+    frames: FrameLog, videos: dict[str, Video], items: Sequence[Item], folder: Path
+) -> Iterator[None]:
+    """Send stretches of videos to a worker or a cluster, which decode them there."""
+    for item, result in frames.crew.run("frames", items, folder / "workers"):
+        given_up = [{"pts": pts, "failed": result.get("failed")} for pts in item["pts"]]
+        for found in result.get("frames", given_up):
+            frames.store(item["video"], found.pop("pts"), found)
+            yield None
+
+
+def add_video_merge_options(p: argparse.ArgumentParser) -> None:
+    add_work_folder(p)
+
+
+def cmd_video_merge(args: argparse.Namespace) -> int:
+    """gather the results of all frames into WORK/frames.npz"""
+    work = VideoWork(args.work)
+    with work.lock():
+        result = merge_frames(work)
+    report(args, result)
+    return EXIT_OK if result["frames"] else EXIT_FOUND_WRONG
+
+
+def merge_frames(work: VideoWork) -> dict[str, Any]:
+    """Write frames.npz: the faces of every frame of queue.json, by video and time."""
+    order = [(item["video"], pts) for item in work.read("staged")["items"] for pts in item["pts"]]
+    if not work.results.exists():
+        raise SortFacesError(f"{work.results}: not found; run `video detect` first")
+    found: dict[str, Result] = {}
+    for result in ResultTail(work.results).read():
+        found[result["id"]] = result
+    with believed(work.results, "detect"):
+        meta = found.pop("meta")["meta"]
+    seen, missing, failed = [], 0, 0
+    for video, pts in order:
+        result = found.get(frame_name(video, pts))
+        missing += result is None
+        failed += result is not None and "failed" in result
+        seen += [(video, pts, face) for face in (result or {}).get("faces", [])]
+    dim = meta["dim"]
+    with writing(work.frames) as part, open(part, "wb") as stream:
+        np.savez(
+            stream,
+            meta=np.array(json.dumps({"rate": work.read("staged")["rate"], **meta})),
+            video=np.array([video for video, _, _ in seen], dtype="U16"),
+            pts=np.array([pts for _, pts, _ in seen], np.int64),
+            bbox=np.array([face["bbox"] for *_, face in seen], np.float32).reshape(-1, 4),
+            det=np.array([face["det_score"] for *_, face in seen], np.float32),
+            pose=stack_floats([face["pose"] for *_, face in seen], 3),
+            embedding=stack_floats([face["embedding"] for *_, face in seen], dim),
+        )
+    return {
+        "frames": len(order) - missing,
+        "faces": len(seen),
+        "failed": failed,
+        "missing": missing,
+    }
+
+
+def stack_floats(texts: Sequence[str], width: int) -> np.ndarray:
+    """(n, width) float32 of packed rows."""
+    rows = [unpack_floats(text, (width,)) for text in texts]
+    return np.array(rows, np.float32).reshape(-1, width)
+
+
+def add_video_track_options(p: argparse.ArgumentParser) -> None:
+    add_work_folder(p)
+    add_track_options(p)
+
+
+def add_track_options(p: argparse.ArgumentParser) -> None:
+    """What makes two sightings one track."""
+    usual = Reach()
+    group = p.add_argument_group("tracks")
+    add_numbers(
+        group,
+        ("--track-gap", at_least_0, usual.gap, "SECONDS", "longest time a face is out of sight"),
+        ("--track-iou", share, usual.iou, "IOU", "overlap at which a track takes a look alike"),
+        ("--track-loose", cosine, usual.loose, "COS", "how unlike that one may be"),
+    )
+    add_distance_option(group, "--track-strict", "candidate", "joins a track wherever the face is")
+
+
+def cmd_video_track(args: argparse.Namespace) -> int:
+    """stitch the faces of each scene into tracks: WORK/tracks.json"""
+    work = VideoWork(args.work)
+    with work.lock():
+        result = track_faces(work, args)
+    report(args, result)
+    return EXIT_OK
+
+
+def track_faces(work: VideoWork, args: argparse.Namespace) -> dict[str, Any]:
+    """Write tracks.json: all that `score` needs."""
+    faces = read_frames(work)
+    meta = json.loads(str(faces.pop("meta")))
+    strict = args.track_strict
+    if strict is None:
+        strict = thresholds_for(meta["model"]).candidate
+    reach = Reach(args.track_gap, args.track_iou, args.track_loose, strict)
+    order = np.lexsort((faces["pts"], faces["video"]))
+    faces = {key: values[order] for key, values in faces.items()}
+    tracks: list[Track] = []
+    listed = {}
+    for video in progress(work.list_videos(), len(work.list_videos()), "track"):
+        rows = slice(*np.searchsorted(faces["video"], [video.id, video.id + "~"]))
+        own = {key: values[rows] for key, values in faces.items()}
+        known = work.scenes_of(video)
+        scenes = known.get("scenes", [])
+        samples = sampled_pts(video, known, meta["rate"]) if known else np.zeros(0, np.int64)
+        listed[video.id] = {
+            "path": video.path,
+            "fps": video.fps,
+            "start": video.start,
+            "tick": video.tick,
+            "scenes": len(scenes),
+        }
+        tracks += video_tracks(video, scenes, samples, own, reach)
+    head = {"tool": TOOL, "kind": "tracks", "version": VERSION, "period": 1.0 / meta["rate"]}
+    lines = [track_json(track) for track in tracks]
+    write_bytes(
+        work.tracks,
+        json.dumps(
+            {**head, "meta": meta, "reach": asdict(reach), "videos": listed, "tracks": lines},
+            default=json_default,
+        ).encode(),
+    )
+    return {"faces": len(order), "tracks": len(tracks)}
+
+
+def read_frames(work: VideoWork) -> dict[str, np.ndarray]:
+    """The arrays of frames.npz."""
+    if not work.frames.exists():
+        raise SortFacesError(f"{work.frames}: not found; run `video merge` first")
+    try:
+        with np.load(work.frames, allow_pickle=False) as archive:
+            return {name: archive[name] for name in FRAME_ARRAYS}
+    except NPZ_ERRORS as error:
+        raise SortFacesError(
+            f"{work.frames}: cannot be read ({one_line(error)}); run `video merge` again"
+        ) from None
+
+
+FRAME_ARRAYS = ("meta", "video", "pts", "bbox", "det", "pose", "embedding")
+
+
+def video_tracks(
+    video: Video,
+    scenes: Sequence[Sequence[int]],
+    samples: np.ndarray,
+    faces: dict[str, np.ndarray],
+    reach: Reach,
+) -> list[Track]:
+    """The tracks of one video from its sampled frames (pts) and its faces, sorted by time."""
+    tracks: list[Track] = []
+    time = video.seconds(faces["pts"])
+    unit = unit_rows(faces["embedding"])
+    for low, high in scenes:
+        rows = slice(*np.searchsorted(faces["pts"], [low, high]))
+        inside = np.arange(len(time))[rows]
+        scene = video.seconds(low), video.seconds(high)
+        looked = samples[(samples >= low) & (samples < high)]
+        sampled = tuple(video.seconds(looked[[0, -1]]).tolist()) if len(looked) else scene
+        labels = stitch_tracks(time[rows], faces["bbox"][rows], unit[rows], reach)
+        for label in range(labels.max(initial=-1) + 1):
+            own = inside[labels == label]
+            name = f"{video.id}-{len(tracks):04d}"
+            values = (faces[key][own] for key in ("bbox", "det", "pose"))
+            tracks.append(
+                Track(name, video.id, scene, sampled, time[own], *values, centroid(unit[own]))
+            )
+    return tracks
+
+
+TRACK_DIGITS = {"time": 4, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
+
+
+def track_json(track: Track) -> dict[str, Any]:
+    """A track as tracks.json holds it; an unknown pose is null."""
+    rounded = {
+        key: np.round(np.asarray(getattr(track, key), np.float64), digits).tolist()
+        for key, digits in TRACK_DIGITS.items()
+    }
+    rounded["pose"] = [[v if math.isfinite(v) else None for v in row] for row in rounded["pose"]]
+    head = {"name": track.name, "video": track.video}
+    spans = {"scene": list(track.scene), "sampled": np.round(track.sampled, TRACK_DIGITS["time"])}
+    return {**head, **spans, **rounded, "centre": pack_floats(track.centre)}
+
+
+def track_from_json(entry: dict[str, Any]) -> Track:
+    """The inverse of track_json."""
+    arrays = {key: np.array(entry[key], np.float64) for key in TRACK_DIGITS}
+    spans = {key: (entry[key][0], entry[key][1]) for key in ("scene", "sampled")}
+    centre = unpack_floats(entry["centre"], (-1,))
+    return Track(entry["name"], entry["video"], **spans, **arrays, centre=centre)
+
+
+def add_video_score_options(p: argparse.ArgumentParser) -> None:
+    add_work_folder(p)
+    add_score_options(p)
+    add_engine_options(p, detector=False)
+
+
+def add_score_options(p: argparse.ArgumentParser) -> None:
+    """When a face is usable, and whose."""
+    usual = Gates()
+    add_numbers(
+        p.add_argument_group("usable faces"),
+        ("--max-yaw", degrees, usual.max_yaw, "DEG", "head turned to a side at most so far"),
+        ("--max-pitch", degrees, usual.max_pitch, "DEG", "head up or down at most so far"),
+        ("--min-face-short", at_least_0, usual.min_face_short, "PX", "short edge of the face box"),
+        ("--min-det", share, usual.min_det, "SCORE", "detector score of a usable face"),
+        ("--min-good", share, usual.min_good, "SHARE", "of a track's frames that must be usable"),
+        ("--min-dur", at_least_0, usual.min_dur, "SECONDS", "shortest clip"),
+        ("--max-dur", at_least_0, usual.max_dur, "SECONDS", "longest clip"),
+        ("--bridge-gap", at_least_0, usual.bridge_gap, "SECONDS", "unusable time within a track"),
+        ("--merge-gap", at_least_0, usual.merge_gap, "SECONDS", "between segments of a scene"),
+    )
+    group = p.add_argument_group("identity")
+    for flag, what in (
+        ("--identity", "keep only segments with this person: a .fsz or a folder of crops"),
+        ("--exclude-identity", "drop segments in which this person is seen"),
+    ):
+        group.add_argument(
+            flag,
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FACESET",
+            help=f"{what}; repeatable",
+        )
+    add_distance_option(group, "--identity-distance", "candidate", "farthest a track may be")
+
+
+def gates_of(args: argparse.Namespace) -> Gates:
+    return Gates(**{item.name: getattr(args, item.name) for item in fields(Gates)})
+
+
+def cmd_video_score(args: argparse.Namespace) -> int:
+    """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
+    work, gates = VideoWork(args.work), gates_of(args)
+    with work.lock():
+        result = score_tracks(work, gates, args)
+    report(args, result)
+    return EXIT_OK if result["segments"] else EXIT_FOUND_WRONG
+
+
+def score_tracks(work: VideoWork, gates: Gates, args: argparse.Namespace) -> dict[str, Any]:
+    """Write plan.json; returns the counts."""
+    data = work.read("tracks")
+    with believed(work.tracks, "track"):
+        tracks = [track_from_json(entry) for entry in data["tracks"]]
+    people = identities_for(work, data["meta"], args)
+    reasons = {track.name: track_fault(track, gates) for track in tracks}
+    distance = args.identity_distance
+    if distance is None:
+        distance = thresholds_for(data["meta"]["model"]).candidate
+    who = identify_tracks(tracks, people, distance)
+    if args.identity:
+        wanted = {path.stem for path in args.identity}
+        for name in reasons:
+            if not reasons[name] and who.get(name, ("", 0.0))[0] not in wanted:
+                reasons[name] = "another person"
+    merged: list[Segment] = []
+    passed = [track for track in tracks if not reasons[track.name]]
+    for _, some in itertools.groupby(passed, key=lambda track: (track.video, track.scene)):
+        parts = [s for track in some for s in track_segments(track, gates, data["period"])]
+        merged += merge_segments(parts, gates)
+    unwanted = {path.stem for path in args.exclude_identity}
+    banned = [track for track in tracks if who.get(track.name, ("", 0.0))[0] in unwanted]
+    merged = [drop_banned(segment, banned, data["period"]) for segment in merged]
+    head = {"tool": TOOL, "kind": "segments", "version": VERSION, "gates": asdict(gates)}
+    plan = {
+        **head,
+        "identities": {
+            name: {"file": str(path), "distance": distance} for name, (path, _) in people.items()
+        },
+        "segments": [plan_entry(s, data["videos"][s.video], who) for s in merged if not s.reason],
+        "rejected": rejected_entries(tracks, reasons, [s for s in merged if s.reason]),
+    }
+    write_json(work.segments, plan)
+    return {
+        "frames": sum(len(track.time) for track in tracks),
+        "tracks": len(tracks),
+        "accepted_tracks": len(passed),
+        "segments": len(plan["segments"]),
+        "seconds": round(sum(entry["end"] - entry["start"] for entry in plan["segments"]), 1),
+    }
+
+
+def drop_banned(segment: Segment, banned: Sequence[Track], period: float) -> Segment:
+    """The segment, rejected where somebody unwanted is seen in it."""
+    for track in banned:
+        inside = (track.time > segment.start - period) & (track.time < segment.end)
+        if track.video == segment.video and inside.any() and not segment.reason:
+            return replace(segment, reason="shows an excluded person")
+    return segment
+
+
+def plan_entry(
+    segment: Segment, video: dict[str, Any], who: dict[str, tuple[str, float]]
+) -> dict[str, Any]:
+    """One segment of the plan with where it comes from and how good it is."""
+    low, high = (
+        video["start"] + round(time / video["tick"]) for time in (segment.start, segment.end)
+    )
+    inside = [
+        (track.time >= segment.start) & (track.time < segment.end) for track in segment.tracks
+    ]
+    pairs = list(zip(segment.tracks, inside, strict=True))
+    pose = np.concatenate([np.abs(track.pose[rows]) for track, rows in pairs])
+    return {
+        "uuid": str(uuid.uuid5(CLIP_SPACE, f"{segment.video}:{low}:{high}")),
+        "video": segment.video,
+        "source": video["path"],
+        "start": round(segment.start, 4),
+        "end": round(segment.end, 4),
+        "pts": [low, high],
+        "frames": [round(segment.start * video["fps"]), round(segment.end * video["fps"])],
+        "tracks": [track.name for track in segment.tracks],
+        "identity": sorted({who[t.name][0] for t in segment.tracks if t.name in who}),
+        "quality": {
+            "samples": int(sum(rows.sum() for rows in inside)),
+            "yaw": round(float(np.nanmedian(pose[:, 1])), 1),
+            "pitch": round(float(np.nanmedian(pose[:, 0])), 1),
+            "short": round(float(np.median(np.concatenate([t.short[r] for t, r in pairs])))),
+            "det": round(float(np.mean(np.concatenate([t.det[r] for t, r in pairs]))), 3),
+        },
+        "strip": strip_times(np.concatenate([track.time[rows] for track, rows in pairs])),
+    }
+
+
+def strip_times(times: np.ndarray) -> list[float]:
+    """Sampled times spread over a segment or track, for its thumbnails."""
+    times = np.unique(times)
+    spread = np.linspace(0, len(times) - 1, min(REPORT_FRAMES, len(times)))
+    return times[np.round(spread).astype(int)].tolist()
+
+
+def rejected_entries(
+    tracks: Sequence[Track], reasons: dict[str, str], segments: Sequence[Segment]
+) -> list[dict[str, Any]]:
+    """What is left out and why: tracks that fail, segments of the wrong length."""
+
+    def entry(name: str, video: str, start: float, end: float, why: str, times: np.ndarray) -> dict:
+        return {
+            "name": name,
+            "video": video,
+            "start": round(start, 4),
+            "end": round(end, 4),
+            "reason": why,
+            "strip": strip_times(times),
+        }
+
+    failed = [track for track in tracks if reasons[track.name]]
+    rows = [
+        entry(t.name, t.video, float(t.time[0]), float(t.time[-1]), reasons[t.name], t.time)
+        for t in failed
+    ]
+    for segment in segments:
+        times = np.concatenate([track.time for track in segment.tracks])
+        times = times[(times >= segment.start) & (times < segment.end)]
+        name = "+".join(track.name for track in segment.tracks)
+        rows.append(entry(name, segment.video, segment.start, segment.end, segment.reason, times))
+    return sorted(rows, key=lambda row: (row["video"], row["start"], row["name"]))
+
+
+def identify_tracks(
+    tracks: Sequence[Track], people: dict[str, tuple[Path, np.ndarray]], distance: float
+) -> dict[str, tuple[str, float]]:
+    """{track: (person, cosine distance)} of tracks near enough to one of the people."""
+    if not people or not tracks:
+        return {}
+    index, far = nearest(
+        np.stack([track.centre for track in tracks]),
+        np.stack([centre for _, centre in people.values()]),
+    )
+    names = list(people)
+    return {
+        track.name: (names[at], float(gap))
+        for track, at, gap in zip(tracks, index, far, strict=True)
+        if gap <= distance
+    }
+
+
+def identities_for(
+    work: VideoWork, meta: dict[str, Any], args: argparse.Namespace
+) -> dict[str, tuple[Path, np.ndarray]]:
+    """{name: (file, mean direction of its faces)} of the identities the options name.
+
+    Pictures are embedded with the model of the work folder, once: identities.json keeps them.
+    """
+    paths = [*args.identity, *args.exclude_identity]
+    if not paths:
+        return {}
+    if len({path.stem for path in paths}) < len(paths):
+        raise SortFacesError("--identity: two of them have the same name; rename one")
+    spec = engine_spec(args, False)
+    asked = spec.model
+    spec = replace(spec, det_size=meta["det_size"], det_threshold=meta["det_threshold"])
+    if not asked:
+        spec = replace(spec, model=meta["model_source"])
+    elif model_label(asked) != meta["model"]:
+        raise SortFacesError(
+            f"--model {asked}: the frames of {work.folder} were embedded with {meta['model']}, "
+            "and faces of two models cannot be compared; use that one, or another work folder"
+        )
+    crew = Crew(spec, args.threads)
+    known = read_own(work.identities, "identities")
+    faces = known.get("faces", {}) if known.get("recognizer") == meta["recognizer"] else {}
+    people = {path.stem: (path, identity_centre(path, faces, crew, meta)) for path in paths}
+    head = {"tool": TOOL, "kind": "identities", "recognizer": meta["recognizer"]}
+    if crew.loaded is not None:
+        write_json(work.identities, {**head, "faces": faces})
+    return people
+
+
+def identity_centre(
+    path: Path, faces: dict[str, str], crew: Crew, meta: dict[str, Any]
+) -> np.ndarray:
+    """Mean direction of the faces of a bundle or folder; adds what it embeds to `faces`."""
+    vectors = []
+    for name, data in identity_pictures(path):
+        sha = hashlib.sha256(data).hexdigest()
+        if sha not in faces:
+            engine = crew.engine()
+            if engine.recognizer != meta["recognizer"]:
+                raise SortFacesError(
+                    f"--identity {path}: {engine.model} here is another recogniser "
+                    f"({engine.recognizer}) than the frames were embedded with; use that model"
+                )
+            try:
+                image = decode_photo(data, name).image
+            except PhotoError as error:
+                log.warning("%s: %s: %s", path, name, error)
+                continue
+            found = face_records(engine, [image], Passes(pad_retry=True), False)[0]
+            largest = max(found, key=lambda face: face["face_short"], default=None)
+            faces[sha] = largest["embedding"] if largest else ""
+        if faces[sha]:
+            vectors.append(unpack_floats(faces[sha], (-1,)))
+    if not vectors:
+        raise SortFacesError(f"--identity {path}: no face found in it; name a .fsz or its folder")
+    return centroid(unit_rows(np.stack(vectors)))
+
+
+def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of the pictures in a .fsz bundle or a folder."""
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            inside = file.relative_to(path).parts
+            if file.suffix.lower() in PHOTO_SUFFIXES and not any(p[0] in "_." for p in inside):
+                yield file.name, file.read_bytes()
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if os.path.splitext(info.filename)[1].lower() in PHOTO_SUFFIXES:
+                    yield info.filename, archive.read(info)
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise SortFacesError(
+            f"--identity {path}: {one_line(error)}; name a .fsz bundle or a folder of crops"
+        ) from None
+
+
+def add_video_cut_options(p: argparse.ArgumentParser) -> None:
+    add_work_folder(p)
+    add_clip_options(p)
+
+
+def add_clip_options(p: argparse.ArgumentParser) -> None:
+    """Where clips go and how they are made."""
+    p.add_argument("out", type=Path, metavar="OUT", help="folder for the clips")
+    group = p.add_argument_group("clips")
+    group.add_argument(
+        "--cut",
+        default="smart",
+        choices=["copy", "smart", "encode"],
+        help="copy whole packets from the key frame before; smart: encode up to the next key "
+        "frame and copy the rest; encode everything (default: %(default)s)",
+    )
+    add_flags(group, ("--write-sidecar", "write what plan.json says of a clip beside it, too"))
+
+
+def cmd_video_cut(args: argparse.Namespace) -> int:
+    """write the segments of the plan as clips and check each against its source"""
+    work = VideoWork(args.work)
+    with work.lock():
+        result = cut_clips(work, args.out, args.cut, args.write_sidecar)
+    report(args, result)
+    return EXIT_FOUND_WRONG if result["segments"] and not result["clips"] else EXIT_OK
+
+
+def cut_clips(work: VideoWork, out: Path, mode: str, sidecar: bool) -> dict[str, Any]:
+    """Write what is missing of the clips, set aside those no longer planned, complete plan.json."""
+    plan = work.read("segments")
+    check_clip_folder(out, work)
+    make_folder(out)
+    videos = {video.id: video for video in work.list_videos()}
+    folders = clip_folders(list(videos.values()))
+    failed, counts = [], Counter()
+    with locked(out / LOCK_NAME, f"clip folder {out}"):
+        remove_unfinished(out)
+        ledger = AppendOnly(work.clips)
+        done = {entry["uuid"]: entry for entry in read_ledger(work.clips, out)}
+        try:
+            for segment in progress(plan["segments"], len(plan["segments"]), "cut"):
+                file = f"{folders.get(segment['video'], '')}/{segment['uuid']}.mp4"
+                entry = done.get(segment["uuid"], {})
+                if not is_cut(out, entry, file, mode):
+                    entry = {"uuid": segment["uuid"], "out": str(out.resolve()), "file": file}
+                    try:
+                        entry |= make_clip(
+                            work, videos.get(segment["video"]), segment, out / file, mode
+                        )
+                        ledger.append(entry)
+                        counts["written"] += 1
+                    except VideoError as error:
+                        log.warning("%s at %.1f s: %s", segment["source"], segment["start"], error)
+                        failed.append(f"{segment['source']} at {segment['start']:.1f} s: {error}")
+                        segment |= {"clip": None, "failed": str(error)}
+                        continue
+                kept = ("mode", "fallback", "checked")
+                segment |= {"clip": file, **{key: entry[key] for key in kept}}
+                if sidecar:
+                    write_json((out / file).with_suffix(".json"), segment)
+        finally:
+            ledger.close()
+        stale = set_aside_clips(out, plan, [*done.values()])
+        write_json(work.segments, {**plan, "out": str(out.resolve())})
+    return {
+        "out": str(out),
+        "segments": len(plan["segments"]),
+        "clips": len(plan["segments"]) - len(failed),
+        "written": counts["written"],
+        "encoded_instead": sum(bool(s.get("fallback")) for s in plan["segments"]) or None,
+        "set_aside": stale or None,
+        "failed": failed,
+    }
+
+
+def make_clip(
+    work: VideoWork, video: Video | None, segment: dict[str, Any], path: Path, mode: str
+) -> dict[str, Any]:
+    """Cut and check one clip. Raises VideoError when its source is gone or cannot be cut."""
+    if video is None:
+        raise VideoError("its video is no longer listed; run `video scan` again")
+    scenes = work.scenes_of(video)
+    if not scenes:
+        raise VideoError("its scenes are gone; run `video scenes` again")
+    frames = unpack_steps(scenes["first"], scenes["steps"])
+    start = int(frames[min(np.searchsorted(frames, segment["pts"][0]), len(frames) - 1)])
+    cut = Cut(checked_source(video), start, segment["pts"][1], path, frames)
+    made = cut_clip(cut, mode)
+    return {**made, "asked": mode, "size": path.stat().st_size}
+
+
+def read_ledger(path: Path, out: Path) -> list[dict[str, Any]]:
+    """What clips.jsonl says was written to a folder; a torn last line does not count."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    try:
+        entries = [json.loads(line) for line in lines]
+        return [entry for entry in entries if entry["out"] == str(out.resolve())]
+    except (ValueError, TypeError, KeyError):
+        raise SortFacesError(
+            f"{path}: is no list of clips; move it and the clips away and cut again"
+        ) from None
+
+
+def is_cut(out: Path, entry: dict[str, Any], file: str, mode: str) -> bool:
+    """Whether a clip lies there as it was written, in the same way."""
+    if entry.get("file") != file or entry.get("asked") != mode:
+        return False
+    path = out / file
+    return path.exists() and path.stat().st_size == entry["size"]
+
+
+def set_aside_clips(out: Path, plan: dict[str, Any], done: Sequence[dict[str, Any]]) -> int:
+    """Move clips that the plan no longer has to OUT/_removed; returns how many."""
+    wanted = {segment["clip"] for segment in plan["segments"] if segment.get("clip")}
+    moved = 0
+    for file in dict.fromkeys(entry["file"] for entry in done if entry["file"] not in wanted):
+        moved += (out / file).exists()
+        for path in (file, str(PurePosixPath(file).with_suffix(".json"))):
+            if (out / path).exists():
+                set_aside(out, path)
+        with contextlib.suppress(OSError):
+            (out / file).parent.rmdir()  # unless it holds other clips
+    return moved
+
+
+def clip_folders(videos: Sequence[Video]) -> dict[str, str]:
+    """{video: folder of its clips}: the name of the file, made distinct where two share it."""
+    stems = {video.id: Path(video.path).stem for video in videos}
+    times = Counter(stem.casefold() for stem in stems.values())
+    folders = {}
+    for video in videos:
+        stem = stems[video.id]
+        plain = safe_dst_name(stem.replace("_", "-")) == stem.replace("_", "-")
+        name = stem if plain else safe_dst_name(stem)
+        shared = times[stem.casefold()] > 1 or name == REMOVED_FOLDER
+        folders[video.id] = f"{name}-{path_mark(video.path)}" if shared else name
+    return folders
+
+
+def check_clip_folder(out: Path, work: VideoWork) -> None:
+    """Refuse to write clips where the next scan would take them for videos."""
+    source = Path(work.read("videos")["input"])
+    if out.resolve() == source or source in out.resolve().parents:
+        raise SortFacesError(f"{out}: lies inside the videos {source}; choose a folder outside it")
+    if out.exists() and not out.is_dir():
+        raise SortFacesError(f"{out}: is a file; name a folder")
+
+
+def add_video_report_options(p: argparse.ArgumentParser) -> None:
+    add_work_folder(p)
+
+
+def cmd_video_report(args: argparse.Namespace) -> int:
+    """show segments and rejected tracks on an HTML page: WORK/report/index.html"""
+    work = VideoWork(args.work)
+    with work.lock():
+        result = report_videos(work)
+    report(args, result)
+    return EXIT_OK
+
+
+VIDEO_PAGE = """
+<p>{{ segments }} segments, {{ minutes }} minutes; {{ rejected }} left out.</p>
+<style>
+.strip img { height: 5.5rem; margin-right: 2px; background: #8883 }
+.strip { white-space: nowrap }
+section { margin: 1.5rem 0; content-visibility: auto; contain-intrinsic-size: 60rem 30rem }
+td { vertical-align: top }
+</style>
+{% for video in videos %}
+<section>
+<h2>{{ video.name }}</h2>
+<p class="dim">{{ video.path }}</p>
+<table>
+{% for row in video.rows %}
+<tr class="{{ 'segment' if row.kept else 'rejected' }}">
+<td class="strip">{% for thumb in row.thumbs %}<img src="{{ thumb | urlencode }}" loading="lazy" \
+alt="">{% endfor %}</td>
+<td>{{ row.times }}{% if row.clip %}<br><a href="{{ row.clip }}">{{ row.clip_name }}</a>{% endif %}
+<br><span class="dim">{{ row.name }}</span></td>
+<td>{% if row.kept %}
+{% for key, value in row.quality.items() %}{{ key }} {{ value }}<br>{% endfor %}
+{% for person in row.identity %}<b>{{ person }}</b><br>{% endfor %}
+{% else %}<span class="flag">{{ row.reason }}</span>{% endif %}</td>
+<td>{{ row.checked }}</td>
+</tr>
+{% endfor %}
+</table>
+</section>
+{% endfor %}
+"""
+
+
+def report_videos(work: VideoWork) -> dict[str, Any]:
+    """Write the page and its thumbnails; those that are there already stay."""
+    plan, videos = work.read("segments"), work.list_videos()
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for segment in plan["segments"]:
+        rows[segment["video"]].append({**segment, "kept": True, "name": segment["uuid"]})
+    for entry in plan["rejected"]:
+        rows[entry["video"]].append({**entry, "kept": False})
+    folder = work.report
+    total = sum(map(len, rows.values()))
+
+    def draw() -> Iterator[None]:
+        for video in videos:
+            rows[video.id].sort(key=lambda row: (not row["kept"], row["start"]))
+            for number, row in enumerate(rows[video.id]):
+                few = row["strip"] if row["kept"] or number < REPORT_REJECTED else []
+                row["thumbs"] = draw_strip(folder, video, few)
+                yield None
+
+    for _ in progress(draw(), total, "report"):
+        pass
+    page = [
+        {
+            "name": Path(video.path).name,
+            "path": video.path,
+            "rows": [page_row(row, plan) for row in rows[video.id]],
+        }
+        for video in videos
+    ]
+    write_page(
+        folder / "index.html",
+        "Segments with a usable face",
+        VIDEO_PAGE,
+        videos=page,
+        segments=len(plan["segments"]),
+        rejected=len(plan["rejected"]),
+        minutes=round(sum(s["end"] - s["start"] for s in plan["segments"]) / 60, 1),
+    )
+    return {
+        "page": str(folder / "index.html"),
+        "segments": len(plan["segments"]),
+        "rejected": len(plan["rejected"]),
+    }
+
+
+def draw_strip(folder: Path, video: Video, times: Sequence[float]) -> list[str]:
+    """Thumbnails of a video at some times, as paths below the report; existing ones are kept."""
+    wanted = {video.start + round(time / video.tick): time for time in sorted(times)}
+    names = {pts: f"thumbs/{video.id}/{pts}.jpg" for pts in wanted}
+    missing = [pts for pts in names if not (folder / names[pts]).exists()]
+    try:
+        for pts, image in frames_at(checked_source(video).path, missing, video.sar):
+            write_thumbnail(folder / names[pts], image)
+    except VideoError as error:
+        log.warning("%s: %s", video.path, error)
+    return [name for name in names.values() if (folder / name).exists()]
+
+
+def page_row(row: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of one segment or rejected track."""
+    checked = row.get("checked") or {}
+    told = (
+        [f"{row['mode']}: {checked['frames']} frames, {checked['duration']} s"] if checked else []
+    )
+    told += [text for text in (row.get("fallback"), row.get("failed")) if text]
+    clip = Path(plan["out"]) / row["clip"] if row.get("clip") else None
+    return {
+        **row,
+        "times": f"{clock(row['start'])} to {clock(row['end'])}",
+        "clip": clip.as_uri() if clip else "",
+        "clip_name": row.get("clip") or "",
+        "checked": "; ".join(told),
+    }
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03.4`"""
+    return f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02d}:{seconds % 60:04.1f}"
+
+
+def add_video_run_options(p: argparse.ArgumentParser) -> None:
+    """Those of every step."""
+    p.add_argument("input", type=Path, metavar="INPUT", help="folder of videos, or one video")
+    add_work_folder(p)
+    add_clip_options(p)
+    add_choice_options(p)
+    add_rate_option(p)
+    add_engine_options(p)
+    add_work_options(p)
+    add_track_options(p)
+    add_score_options(p)
+
+
+def cmd_video_run(args: argparse.Namespace) -> int:
+    """do all of it in one go, with one decode of each video"""
+    gates, crew, work = gates_of(args), crew_of(args, True), VideoWork(args.work)
+    with work.lock():
+        result = run_video_steps(work, gates, crew, args)
+    report(args, result)
+    return EXIT_OK if result["clips"] else EXIT_FOUND_WRONG
+
+
+def run_video_steps(
+    work: VideoWork, gates: Gates, crew: Crew, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Run every step; local work looks for faces during the decode that finds the scenes."""
+
+    def decode() -> dict[str, Any]:
+        frames = None if crew.elsewhere else FrameLog(work, crew)
+        try:
+            return pass_over_videos(work, args.sample_rate, frames)
+        finally:
+            if frames is not None:
+                frames.lines.close()
+
+    def scan() -> dict[str, Any]:
+        result = scan_videos(work, args.input, args.filter_from, args.skip_pattern)
+        if not result["videos"]:
+            raise SortFacesError(f"{args.input}: no usable video; {result['left_out'][0]}")
+        check_clip_folder(args.out, work)
+        return result
+
+    steps: dict[str, Callable[[], dict[str, Any]]] = {
+        "scan": scan,
+        "scenes": decode,
+        "stage": lambda: stage_frames(work, args.sample_rate),
+        "detect": lambda: detect_frames(work, crew),
+        "merge": lambda: merge_frames(work),
+        "track": lambda: track_faces(work, args),
+        "score": lambda: score_tracks(work, gates, args),
+        "cut": lambda: cut_clips(work, args.out, args.cut, args.write_sidecar),
+        "report": lambda: report_videos(work),
+    }
+    table, results = run_steps(steps)
+    return {
+        "out": str(args.out),
+        "page": results["report"]["page"],
+        "steps": table,
+        "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
+        "clips": results["cut"]["clips"],
+        "failed": results["cut"]["failed"],
+    }
+
+
+VIDEO_STEPS: dict[str, tuple[Callable, Callable]] = {  # in pipeline order
+    "scan": (add_video_scan_options, cmd_video_scan),
+    "scenes": (add_video_scenes_options, cmd_video_scenes),
+    "stage": (add_video_stage_options, cmd_video_stage),
+    "detect": (add_video_detect_options, cmd_video_detect),
+    "merge": (add_video_merge_options, cmd_video_merge),
+    "track": (add_video_track_options, cmd_video_track),
+    "score": (add_video_score_options, cmd_video_score),
+    "cut": (add_video_cut_options, cmd_video_cut),
+    "report": (add_video_report_options, cmd_video_report),
+    "run": (add_video_run_options, cmd_video_run),
+}
+
+
+# ============================================================================
 # Command: run
 # ============================================================================
 
@@ -8675,52 +10889,31 @@ def run_chain(
     for kind, folder in RUN_TREES.items():
         check_output(out / folder, [str(root.resolve()) for root in roots], kind)
     tree = TreeOptions(args.link)
-    steps: list[tuple[str, Callable[[], dict[str, Any]]]] = [
-        ("embed", lambda: embed_library(embed_options(args, sources, cache, True))),
-        ("enrich", lambda: enrich_library(cache, crew_of(args, True), False)),
-        ("cluster", lambda: cluster_library(cache, out / RUN_TREES["raw"], args.threshold, tree)),
-        (
-            "refine",
-            lambda: refine_library(cache, out / RUN_TREES["refined"], refine_params(args), tree),
+    steps: dict[str, Callable[[], dict[str, Any]]] = {
+        "embed": lambda: embed_library(embed_options(args, sources, cache, True)),
+        "enrich": lambda: enrich_library(cache, crew_of(args, True), False),
+        "cluster": lambda: cluster_library(cache, out / RUN_TREES["raw"], args.threshold, tree),
+        "refine": lambda: refine_library(
+            cache, out / RUN_TREES["refined"], refine_params(args), tree
         ),
-        ("dedup", lambda: dedup_library(cache, None)),
-        (
-            "export-swap",
-            lambda: export_library(
-                cache,
-                out / RUN_TREES["refined"] / "refine_manifest.json",
-                out / RUN_TREES["raw"] / "manifest.json",
-                out / RUN_TREES["swap"],
-                export,
-                crew_of(args, False),
-                False,
-            ),
+        "dedup": lambda: dedup_library(cache, None),
+        "export-swap": lambda: export_library(
+            cache,
+            out / RUN_TREES["refined"] / "refine_manifest.json",
+            out / RUN_TREES["raw"] / "manifest.json",
+            out / RUN_TREES["swap"],
+            export,
+            crew_of(args, False),
+            False,
         ),
-    ]
-    table, results = [], {}
-    for number, (name, step) in enumerate(steps, 1):
-        log.info("%d/%d %s", number, len(steps), name)
-        started = time.monotonic()
-        results[name] = step()
-        table.append(
-            {
-                "step": name,
-                "seconds": round(time.monotonic() - started, 1),
-                "result": headline(results[name]),
-            }
-        )
+    }
+    table, results = run_steps(steps)
     return {
         "out": str(out),
         "cache": str(cache),
         "steps": table,
         "facesets": results["export-swap"]["facesets"],
     }
-
-
-def headline(result: dict[str, Any]) -> str:
-    """The numbers of a step's result in one line."""
-    numbers = {key: value for key, value in result.items() if isinstance(value, int) and value}
-    return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in numbers.items())
 
 
 # ============================================================================
@@ -8935,7 +11128,7 @@ def tree_status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 DOCTOR_ROUNDS = 3  # timed passes over the sample photo
 DOCTOR_MODULES = (
     *("numpy", "scipy", "cv2", "PIL", "pillow_heif", "onnxruntime", "insightface", "dlib"),
-    *("filelock", "tqdm"),
+    *("filelock", "tqdm", "jinja2", "av", "scenedetect"),
 )
 
 
@@ -9221,6 +11414,7 @@ COMMANDS: dict[str, tuple[Callable, Callable]] = {  # in pipeline order
     "verify": (add_verify_options, cmd_verify),
     "restore": (add_restore_options, cmd_restore),
     "report": (add_report_options, cmd_report),
+    "video": (add_video_options, cmd_video),
     "run": (add_run_options, cmd_run),
     "demo": (add_demo_options, cmd_demo),
     "status": (add_status_options, cmd_status),
