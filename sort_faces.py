@@ -1212,12 +1212,14 @@ def complete_linkage_groups(
     groups of 60 identities whose least similarity was below 0.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.sparse.csgraph import connected_components
     from scipy.spatial.distance import squareform
 
     if len(cosine) < 2:
         return []
     distance = np.clip(1.0 - cosine.astype(np.float64), 0.0, 2.0)
-    distance[together] = 0.0
+    _, united = connected_components(together, directed=False)  # a yes to a-b and b-c is one to a-c
+    distance[united[:, None] == united] = 0.0
     distance[apart] = APART
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform(distance, checks=False), method="complete")
@@ -1333,7 +1335,10 @@ def year_of(taken: float | None) -> float:
     """Calendar year of a capture time in seconds; NaN if unknown."""
     if taken is None or not math.isfinite(taken):
         return math.nan
-    return float(datetime.fromtimestamp(taken, timezone.utc).year)
+    try:
+        return float(datetime.fromtimestamp(taken, timezone.utc).year)
+    except (OverflowError, ValueError, OSError):  # beyond the calendar
+        return math.nan
 
 
 def year_range(years: np.ndarray) -> str:
@@ -4103,10 +4108,12 @@ def score_items(scorer: ClipScorer, items: Sequence[Item]) -> list[Result]:
         try:
             images.append(read_photo(item["path"], item["sha256"]).image)
             results.append({"error": "", "scores": None})
+        except PhotoGone as error:  # says nothing of these bytes
+            results.append({"failed": str(error)})
         except PhotoError as error:
             results.append({"error": str(error), "scores": []})
     scores = iter(scorer.score(images) if images else [])
-    return [r if r["error"] else {**r, "scores": next(scores).tolist()} for r in results]
+    return [{**r, "scores": next(scores).tolist()} if r.get("error") == "" else r for r in results]
 
 
 def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
@@ -4118,6 +4125,8 @@ def audit_png(engine: Engine, item: Item) -> Result:
     """Faces found at each consumer's detector size, and the middle one's embedding."""
     try:
         image = read_photo(item["path"], item["sha256"]).image
+    except PhotoGone as error:  # says nothing of these bytes
+        return {"failed": str(error)}
     except PhotoError as error:
         return {"error": str(error), "counts": [], "kps": [], "embedding": ""}
     found = [engine.detect(image, size) for size in CONSUMER_DET_SIZES]
@@ -5083,7 +5092,7 @@ ADOPTED = ":yours"  # ends the name of a face the operator added
 RANKED_PNG = re.compile(r"faces/\d{3,}\.png")
 FOLDER_OLD = ".sort_faces-old-"  # the face set a new one is about to replace
 SHELVES = {"_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}  # folder: list in master
-SHELVED_AGAIN = r"(?:-\d+)?"  # ends the folder of a set whose name was on the shelf already
+SHELVED_AGAIN = r"(?:-\d+)*"  # ends the folder of a set whose name was on the shelf already
 RUNS_FOLDER = "_runs"
 SCORES_FOLDER = "_scores"
 HEAD_KEYS = ("tool", "kind", "version", "created", "cache", "model", "recognizer", "rescans")
@@ -5199,22 +5208,24 @@ def carry_over(old: Path, stage: Path, moved: Iterable[str] = ()) -> None:
     One whose name the new folder needs goes to YOURS.
     """
     for file in (foreign_files(old) | adopted_files(old)) - set(moved):
-        target = stage / YOURS / file if (stage / file).exists() else stage / file
+        target = stage / YOURS / file if os.path.lexists(stage / file) else stage / file
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(old / file, target)
+        shutil.copy2(old / file, target, follow_symlinks=False)
 
 
 def adopted_files(folder: Path) -> set[str]:
     """PNGs of a face set that the operator added; no photo gives them again."""
     faces = entries_of(read_own(folder / "manifest.json", "faceset").get("faces"))
-    return {str(face.get("file")) for face in faces if str(face.get("face")).endswith(ADOPTED)}
+    files = (str(face.get("file")) for face in faces if str(face.get("face")).endswith(ADOPTED))
+    return {file for file in files if (folder / file).is_file()}
 
 
 def foreign_files(folder: Path) -> set[str]:
     """Files of a folder of ours that its manifest does not know."""
     known = read_own(folder / "manifest.json", "faceset", "candidates").get("files", [])
-    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return set(files) - set(known)
+    found = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    files = {path.relative_to(folder).as_posix() for path in found}
+    return files - {file for file in known if isinstance(file, str)}
 
 
 def recover_folders(out: Path) -> None:
@@ -5225,6 +5236,14 @@ def recover_folders(out: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(old, target)
+
+
+def by_hand_in_dropped(here: Path, file: str, listed: set[str]) -> str:
+    """Where in _dropped the operator has moved a PNG of a face set, "" if he has not."""
+    name = PurePosixPath(file)
+    found = [*(here / DROPPED).glob(name.name), *(here / DROPPED).glob(f"{name.stem}-*.png")]
+    files = [path.relative_to(here).as_posix() for path in found if path.is_file()]
+    return next((path for path in files if path not in listed), "")
 
 
 @dataclass(frozen=True)
@@ -5375,6 +5394,8 @@ def is_face(entry: Any) -> bool:
         isinstance(entry, dict)
         and all(isinstance(entry.get(key), str) for key in ("file", "face", "sha256"))
         and isinstance(entry.get("quality"), (int, float))
+        and isinstance(entry.get("photo_sha256", ""), str)
+        and isinstance(entry.get("taken"), (int, float, type(None)))
         and re.fullmatch(r"faces/[^/]+\.png", entry["file"]) is not None
     )
 
@@ -5392,13 +5413,13 @@ def is_dropped(entry: Any) -> bool:
 def repairs_of(root: Path, folder: str, manifest: dict[str, Any]) -> list[Move]:
     """Moves that take in what the operator did to a face set by hand."""
     here = root / folder
-    on_disk = {f"faces/{path.name}" for path in (here / "faces").glob("*.png")}
+    on_disk = {f"faces/{path.name}" for path in (here / "faces").glob("*.png") if path.is_file()}
     listed = {entry["file"] for entry in manifest["faces"]}
     aside = {entry.get("file") for entry in manifest["dropped"]}
     moves = []
     for file in sorted(listed - on_disk):
-        dropped = f"{DROPPED}/{PurePosixPath(file).name}"
-        if dropped not in aside and (here / dropped).is_file():
+        dropped = by_hand_in_dropped(here, file, aside)
+        if dropped:
             moves.append(Move("drop", folder, dropped, dropped, "dropped by the operator"))
         else:
             moves.append(Move("gone", folder, file, "", "deleted by the operator"))
@@ -5466,7 +5487,7 @@ class Move:
 
 def parse_move(value: Any) -> Move:
     """A move of a plan file, which a person may have edited. Raises ValueError."""
-    if not isinstance(value, dict) or value.get("action") not in MOVE_SHAPES:
+    if not isinstance(value, dict) or value.get("action") not in list(MOVE_SHAPES):
         raise ValueError(f"action is none of {', '.join(MOVE_SHAPES)}")
     action, source, target = value["action"], value.get("from"), value.get("to")
     for key, text, shape in zip(("from", "to"), (source, target), MOVE_SHAPES[action], strict=True):
@@ -5736,8 +5757,8 @@ def existing_or_new(corpus: Corpus, folder: str, plan: Plan) -> Draft:
         raise SortFacesError(f"{root / origin}: no such face set; mend the plan")
     like = corpus.sets[origin].manifest
     head = {key: like[key] for key in (*HEAD_KEYS, "params", "quality_terms") if key in like}
-    extra = {key: about[key] for key in about if key not in ("name", "like", "reason")}
-    head |= {"id": PurePosixPath(folder).name, **extra, "faces": [], "dropped": []}
+    head |= {"id": PurePosixPath(folder).name, "faces": [], "dropped": []}
+    head |= {"era": about["era"]} if isinstance(about.get("era"), dict) else {}
     return Draft(root, folder, head, f"{name}\n".encode())
 
 
@@ -5774,7 +5795,9 @@ def carry_out(corpus: Corpus, plan: Plan) -> str:
         shutil.rmtree(folder, ignore_errors=True)
         remove_empty(runs)
         raise SortFacesError(f"{error.filename}: is gone; make the plan again") from None
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            error.filename = error.filename or str(root)
         if not (folder / JOURNAL).exists():
             shutil.rmtree(folder, ignore_errors=True)
             remove_empty(runs)
@@ -5824,14 +5847,18 @@ def stage_run(corpus: Corpus, plan: Plan, run: str, folder: Path) -> dict[str, A
 
 def finish_run(root: Path, folder: Path) -> None:
     """Do the renames of a run's journal that are not done yet."""
-    journal = read_json(folder / JOURNAL, "journal")
+    journal = read_journal_of(folder)
     rename_all(root, journal["steps"])
-    shutil.rmtree(folder / "stage", ignore_errors=True)  # empty folders
+    keep_leftovers(root, folder, "stage")
     write_json(folder / JOURNAL, {**journal, "state": "done"})
 
 
 def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
-    """Do each rename unless it is done: a place is always empty until its own step fills it."""
+    """Do each rename unless it is done.
+
+    A place is empty until its own step fills it, except where the operator put something there
+    meanwhile; what then stays behind goes to _removed (keep_leftovers).
+    """
     for source, target in steps:
         if os.path.lexists(root / target):
             continue
@@ -5842,6 +5869,36 @@ def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
         os.rename(root / source, root / target)
 
 
+def keep_leftovers(root: Path, folder: Path, part: str) -> None:
+    """Remove the `stage` or `before` of a run; files the operator's changes left there are kept."""
+    left = [path for path in (folder / part).rglob("*") if not path.is_dir() or path.is_symlink()]
+    if left:
+        log.warning(
+            "%s: changed by hand meanwhile; the rest of %s is in %s",
+            root,
+            folder.name,
+            REMOVED_FOLDER,
+        )
+        set_aside(root, f"{RUNS_FOLDER}/{folder.name}/{part}")
+    shutil.rmtree(folder / part, ignore_errors=True)
+
+
+def read_journal_of(folder: Path) -> dict[str, Any]:
+    """The journal of a run. Raises SortFacesError where it is not as the tool wrote it."""
+    journal = read_json(folder / JOURNAL, "journal")
+    steps = journal["steps"]
+    sound = all(
+        isinstance(step, list)
+        and len(step) == 2
+        and all(isinstance(part, str) and part and ".." not in part.split("/") for part in step)
+        and not any(PurePosixPath(part).is_absolute() for part in step)
+        for step in steps
+    )
+    if not sound:
+        raise SortFacesError(f"{folder / JOURNAL}: is damaged; move {folder} away to go without it")
+    return journal
+
+
 def remove_empty(folder: Path) -> None:
     with contextlib.suppress(OSError):
         folder.rmdir()
@@ -5850,10 +5907,13 @@ def remove_empty(folder: Path) -> None:
 def recover_runs(root: Path) -> None:
     """Finish the run a kill cut short, or remove what it had only prepared."""
     for folder in sorted((root / RUNS_FOLDER).glob("*")):
-        if folder.name.startswith(PART_PREFIX) or not (folder / JOURNAL).exists():
+        begun = (folder / JOURNAL).exists()
+        ours = re.fullmatch(r"\d{4}-.*", folder.name) and not (folder / "before").exists()
+        if folder.name.startswith(PART_PREFIX) or (ours and not begun):
             shutil.rmtree(folder, ignore_errors=True)
-            continue
-        state = read_json(folder / JOURNAL, "journal")["state"]
+        state = read_own(folder / JOURNAL, "journal").get("state")
+        if state is None and folder.exists():
+            log.warning("%s: has no usable journal; that run cannot be undone", folder)
         if state == "applying":
             log.info("%s: finishing the interrupted run %s", root, folder.name)
             finish_run(root, folder)
@@ -5868,7 +5928,7 @@ def restore_run(root: Path, folder: Path) -> bool:
 
     What he did is carried back with it.
     """
-    journal = read_json(folder / JOURNAL, "journal")
+    journal = read_journal_of(folder)
     stage = f"{RUNS_FOLDER}/{folder.name}/stage/"
     touched = False
     for source, target in journal["steps"]:
@@ -5889,39 +5949,60 @@ def restore_run(root: Path, folder: Path) -> bool:
 def carry_back(now: Path, before: Path, staged_name: str) -> bool:
     """Take what the operator did to a face set since a run over into its earlier self.
 
-    That is his name for it, files of his own, and PNGs he deleted: those stay out of use. Returns
-    whether there was anything.
+    That is his name for it, files of his own, PNGs he retouched, and PNGs he deleted: those stay
+    out of use. Returns whether there was anything.
     """
-    added = foreign_files(now)
-    theirs = foreign_files(before)
-    files = [path for path in before.rglob("*") if path.is_file()] if added else []
-    known = {sha256_of_file(path) for path in files}
-    added = {file for file in added if sha256_of_file(now / file) not in known}
-    for file in sorted(added):
+    added, theirs = foreign_files(now), foreign_files(before)
+    own = {entry["sha256"]: entry["file"] for entry in faces_listed(before)}
+    known = {sha_of_own(before / file) for file in (*theirs, *own.values()) if added}
+    wanted = {file: file for file in added if sha_of_own(now / file) not in known - {""}}
+    gone = set()
+    for entry in faces_listed(now):
+        if not (now / entry["file"]).is_file():
+            gone.add(entry["sha256"])
+        elif sha256_of_file(now / entry["file"]) != entry["sha256"]:
+            wanted[entry["file"]] = own.get(entry["sha256"], f"{YOURS}/{entry['file']}")
+    for source, file in sorted(wanted.items()):
         target = before / file
-        if target.exists() and file not in theirs:
-            target = target.with_stem(f"{target.stem}-{sha256_of_file(now / file)[:8]}")
-        with writing(target) as part:
-            shutil.copy2(now / file, part)
+        mine = theirs if source in added else own.values()
+        if os.path.lexists(target) and file not in mine:
+            target = target.with_stem(f"{target.stem}-{sha256_of_file(now / source)[:8]}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        shutil.copy2(now / source, target, follow_symlinks=False)
     renamed = (now / "NAME.txt").is_file() and read_name(now) != staged_name
     if renamed:
         with writing(before / "NAME.txt") as part:
             shutil.copyfile(now / "NAME.txt", part)
-    entries = read_own(now / "manifest.json", "faceset").get("faces", [])
-    gone = {entry["sha256"] for entry in entries if not (now / entry["file"]).is_file()}
-    for entry in read_own(before / "manifest.json", "faceset").get("faces", []):
-        if entry["sha256"] in gone and (before / entry["file"]).is_file():
-            (before / DROPPED).mkdir(parents=True, exist_ok=True)
-            os.replace(before / entry["file"], before / DROPPED / Path(entry["file"]).name)
-    return bool(added or renamed or gone)
+    for sha in gone & own.keys():
+        if (before / own[sha]).is_file():
+            name = PurePosixPath(own[sha])
+            target = before / DROPPED / name.name
+            if target.exists():
+                target = target.with_stem(f"{name.stem}-{sha[:8]}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(before / own[sha], target)
+    return bool(wanted or renamed or gone)
+
+
+def sha_of_own(path: Path) -> str:
+    """sha256 of a file; "" of a link that leads nowhere, and of what is not there."""
+    return sha256_of_file(path) if path.is_file() else ""
+
+
+def faces_listed(folder: Path) -> list[dict[str, Any]]:
+    """The usable faces[] entries of a face set's manifest."""
+    manifest = read_own(folder / "manifest.json", "faceset")
+    return [entry for entry in manifest.get("faces", []) if is_face(entry)]
 
 
 def finish_restore(root: Path, folder: Path) -> None:
     """Do the renames of a run backwards, then forget the run."""
-    journal = read_json(folder / JOURNAL, "journal")
+    journal = read_journal_of(folder)
     rename_all(root, [(target, source) for source, target in reversed(journal["steps"])])
     for shelf in SHELVES:
         remove_empty(root / shelf)
+    keep_leftovers(root, folder, "before")
     gone = folder.with_name(f"{PART_PREFIX}{folder.name}")  # a kill leaves nothing half removed
     os.rename(folder, gone)
     shutil.rmtree(gone, ignore_errors=True)
@@ -5975,10 +6056,24 @@ def read_results(path: Path) -> dict[str, Result]:
     results = {}
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 record = json.loads(line)
-                results[record.pop("sha256")] = record
+                sha = record.pop("sha256")
+                if isinstance(record["error"], str) and is_result(record):
+                    results[sha] = record
     return results
+
+
+def is_result(record: Result) -> bool:
+    """Whether a line of results holds what an audit or a score must."""
+    if record["error"]:
+        return True
+    if "scores" in record:
+        scores = np.array(record["scores"], np.float64)
+        return scores.shape == (len(CLIP_PROMPTS),) and bool(np.isfinite(scores).all())
+    whole = len(record["counts"]) == len(CONSUMER_DET_SIZES)
+    unpack_floats(record["embedding"], (-1,))
+    return whole and all(isinstance(number, int) for number in record["counts"])
 
 
 def faces_of(sets: Iterable[FaceSet]) -> list[tuple[str, str]]:
@@ -6028,26 +6123,38 @@ class Looker:
             for own in sets
         ]
         audits = self.audits(unseen) if any(own.faces for own in unseen) else {}
-        return {own.folder: self.stack(own, rows, audits) for own in sets}
+        raw = {own.folder: self.known(own, rows, audits) for own in sets}
+        widths = Counter(len(vector) for found in raw.values() for vector in found if len(vector))
+        width = widths.most_common(1)[0][0] if widths else 0
+        zero = np.zeros(width, np.float32)
+        return {
+            folder: unit_rows(
+                np.array([v if len(v) == width else zero for v in found], np.float32).reshape(
+                    len(found), width
+                )
+            )
+            for folder, found in raw.items()
+        }
 
-    def stack(self, own: FaceSet, rows: dict[str, int], audits: dict[str, Result]) -> np.ndarray:
-        """(n, d) embeddings of one set from the cache or from audits."""
-        found: list[np.ndarray | None] = []
+    def known(
+        self, own: FaceSet, rows: dict[str, int], audits: dict[str, Result]
+    ) -> list[np.ndarray]:
+        """Embeddings of one set from the cache or from audits; an empty one where unknown."""
+        found = []
         for face in own.faces:
             packed = audits.get(face["sha256"], {}).get("embedding", "")
             if face["face"] in rows:
                 found.append(self.cache.embedding[rows[face["face"]]])
             else:
-                found.append(unpack_floats(packed, (-1,)) if packed else None)
-        width = next((len(vector) for vector in found if vector is not None), 0)
-        zero = np.zeros(width, np.float32)
-        filled = [zero if vector is None else vector for vector in found]
-        return unit_rows(np.array(filled, np.float32).reshape(len(found), width))
+                found.append(unpack_floats(packed, (-1,)))
+        return found
 
 
 def corpus_cache(master: dict[str, Any]) -> FaceCache | None:
     """The cache a corpus was made from, if it is there and still numbers faces the same way."""
-    path = Path(str(master.get("cache", "")))
+    if not isinstance(master.get("cache"), str):
+        return None
+    path = Path(master["cache"])
     try:
         cache = load_cache(path)
     except (SortFacesError, OSError) as error:
@@ -7964,6 +8071,8 @@ def cmd_occlusion_score(args: argparse.Namespace) -> int:
             corpus, sets, args
         )
         faces = faces_of(sets)
+        with contextlib.suppress(OSError):
+            os.utime(scores_path(corpus, name))  # apply takes the scores asked for last
         failed = [file for file, sha in faces if results.get(sha, {"error": "?"})["error"]]
         for file in failed:
             log.warning("%s: no score", file)
@@ -8015,6 +8124,8 @@ def score_by_landmarks(
             return item, {"error": "no face found", "scores": []}
         try:
             image = read_photo(item["path"], item["sha256"]).image
+        except PhotoGone as error:
+            return item, {"failed": str(error)}
         except PhotoError as error:
             return item, {"error": str(error), "scores": []}
         features = region_features(image, np.array(kps))
@@ -8084,7 +8195,8 @@ def cmd_occlusion_apply(args: argparse.Namespace) -> int:
             for own, verdict, what in verdicts
             for move in occlusion_moves(corpus, own, verdict, what, scores, args.threshold)
         ]
-        return Decision(moves, notes={"verdicts": dict(Counter(v for _, v, _ in verdicts))})
+        counts = dict(Counter(verdict for _, verdict, _ in verdicts))
+        return Decision(moves, notes={"scores": scores.name, "verdicts": counts})
 
     params = {key: getattr(args, key) for key in ("threshold", "dominance", "min_survivors")}
     report(args, maintain(args, params, decide))
@@ -8102,7 +8214,7 @@ class OcclusionScores:
         """(n, 2) float64 of a set's faces, 0 where a face could not be read."""
         width = len(CLIP_PROMPTS)
         none = [0.0] * width
-        rows = [self.results[face["sha256"]].get("scores") or none for face in own.faces]
+        rows = [self.results.get(face["sha256"], {}).get("scores") or none for face in own.faces]
         return np.array(rows, np.float64).reshape(len(rows), width)
 
 
@@ -8115,11 +8227,15 @@ def load_scores(corpus: Corpus, name: str) -> OcclusionScores:
     if not files:
         raise SortFacesError(f"{folder / name}: no scores; run occlusion score {corpus.root}")
     results = read_results(files[-1])
-    missing = sum(sha not in results for _, sha in faces_of(corpus.active.values()))
-    if missing:
+    missing = [pair for pair in faces_of(corpus.active.values()) if pair[1] not in results]
+    unscored = [file for file, sha in missing if sha256_of_file(corpus.root / file) == sha]
+    if unscored:
         raise SortFacesError(
-            f"{files[-1]}: {missing} faces have no score; run occlusion score {corpus.root}"
+            f"{files[-1]}: faces without a score: {len(unscored)}; "
+            f"run occlusion score {corpus.root}"
         )
+    for file, _ in missing:
+        log.warning("%s: is not the listed PNG, stays; run verify --fix", file)
     return OcclusionScores(files[-1].stem, results)
 
 
@@ -8212,7 +8328,7 @@ def occlusion_pages(
 
 def check_pages(out: Path) -> None:
     """Make a folder for pages; one that holds other things is left alone."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "thumbs").is_dir():
+    if out.is_dir() and any(out.iterdir()) and not (out / "index.html").exists():
         raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
     make_folder(out / "thumbs")
 
@@ -8363,14 +8479,16 @@ def add_consolidate_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_consolidate(args: argparse.Namespace) -> int:
     """merge face sets of the same person, and show the pairs that almost are"""
-    answers = read_answers(args.accept) if args.accept else {}
+    review = args.review or args.corpus.with_name(f"{args.corpus.resolve().name}-consolidate")
+    noted = read_answers(review / "pairs.json") if (review / "pairs.json").exists() else {}
+    answers = {pair: answer for pair, answer in noted.items() if answer == "no"}
+    answers |= read_answers(args.accept) if args.accept else {}
 
     def decide(corpus: Corpus) -> Decision:
         looker = Looker(corpus, args)
         edge = 1.0 - looker.thresholds.consolidate if args.edge is None else args.edge
         params["edge"] = round(edge, 4)
         decision, pairs = consolidate(corpus, looker, edge, answers)
-        review = args.review or args.corpus.with_name(f"{args.corpus.resolve().name}-consolidate")
         write_review(corpus, review, pairs, answers)
         return replace(decision, notes={"almost": len(pairs), "review": str(review)})
 
@@ -8409,9 +8527,10 @@ def consolidate(
     Sets the operator gave different names stay apart unless he says yes.
     """
     sets = [own for own in corpus.active.values() if not own.is_era and own.faces]
+    vectors = looker.vectors(sets)
+    sets = [own for own in sets if vectors[own.folder].any()]
     if not sets:
         return Decision([]), []
-    vectors = looker.vectors(sets)
     centres = np.stack([centroid(vectors[own.folder]) for own in sets])
     cosine = centres @ centres.T
     yes, no = (answer_matrix(sets, answers, wanted) for wanted in ("yes", "no"))
@@ -8423,12 +8542,14 @@ def consolidate(
     for rows in groups:
         label[rows] = rows[0]
         moves += merge_moves(corpus, [sets[row] for row in rows], vectors, looker)
+    apart = label[:, None] != label
+    for a, b in np.argwhere(np.triu(yes & apart, 1)):
+        log.warning("%s and %s: your yes meets a no; they stay apart", sets[a].id, sets[b].id)
     pairs = []
-    for a, b in zip(*np.triu_indices(len(sets), 1), strict=True):
-        if label[a] != label[b] and not no[a, b] and cosine[a, b] >= edge - ALMOST_MARGIN:
-            why = "different names" if differ[a, b] else "below the edge"
-            why = "not all of their group" if cosine[a, b] >= edge and not differ[a, b] else why
-            pairs.append(AlmostPair(sets[a], sets[b], float(cosine[a, b]), why))
+    for a, b in np.argwhere(np.triu(apart & ~no & (cosine >= edge - ALMOST_MARGIN), 1)):
+        why = "different names" if differ[a, b] else "below the edge"
+        why = "not all of their group" if cosine[a, b] >= edge and not differ[a, b] else why
+        pairs.append(AlmostPair(sets[a], sets[b], float(cosine[a, b]), why))
     return Decision(moves), sorted(pairs, key=lambda pair: -pair.cosine)[:ALMOST_PAIRS]
 
 
@@ -8456,21 +8577,21 @@ def merge_moves(
     pool = [(own, face, at) for own in group for at, face in enumerate(own.faces)]
     pool.sort(key=lambda entry: -entry[1]["quality"])
     unit = np.stack([vectors[own.folder][at] for own, _, at in pool])
-    distance = 1.0 - unit @ centroid(unit)
-    twin = nearest_keeper(unit, looker.thresholds.duplicate)
-    photos: set[str] = set()
+    known = unit.any(axis=1)
+    distance = 1.0 - unit @ centroid(unit[known])
+    photos = np.array([face.get("photo_sha256") or face["sha256"] for _, face, _ in pool])
+    reasons = np.full(len(pool), "", dtype=object)
+    if len(pool) >= OUTLIER_MIN_CLUSTER:
+        reasons[known & (distance > looker.thresholds.outlier)] = "outlier of the merged set"
+    left = np.flatnonzero(reasons == "")
+    first = left[first_of_each(photos[left])]
+    reasons[left[first != left]] = "not the best of the faces in its photo"
+    left = np.flatnonzero((reasons == "") & known)
+    twin = left[nearest_keeper(unit[left], looker.thresholds.duplicate)]
+    reasons[left[twin != left]] = "not the best of the near-duplicates"
     moves = []
     for row, (own, face, _) in enumerate(pool):
-        reason, photo = "", face.get("photo_sha256") or face["sha256"]
-        if photo in photos:
-            reason = "not the best of the faces in its photo"
-        elif twin[row] != row:
-            reason = "not the best of the near-duplicates"
-        elif len(pool) >= OUTLIER_MIN_CLUSTER and distance[row] > looker.thresholds.outlier:
-            reason = "outlier of the merged set"
-        number = round(float(distance[row]), 4)
-        if not reason:
-            photos.add(photo)
+        reason, number = reasons[row], round(float(distance[row]), 4)
         if reason and own is survivor:
             moves.append(drop(own, face, reason, distance=number))
         elif not reason and own is not survivor:
@@ -8614,6 +8735,7 @@ def split_decision(own: FaceSet, unit: np.ndarray, params: EraParams) -> Decisio
                 "anchor": pack_floats(anchor.vector),
                 "distance": params.distance,
                 "max_years": params.years,
+                "min_faces": params.min_faces,
             },
         }
         moves += [era_copy(own, own.faces[row], folder, unit[row], anchor) for row in rows]
@@ -8663,18 +8785,25 @@ def extend_decision(corpus: Corpus, own: FaceSet, unit: np.ndarray) -> Decision:
         raise SortFacesError(
             f"{own.id}: the anchor of an era is damaged ({one_line(error)}); restore and split anew"
         ) from None
-    placed = {face.get("sha256") for era in eras for face in era.manifest["faces"]}
-    placed |= {face.get("sha256") for era in eras for face in era.manifest["dropped"]}
+    entries = [e for era in eras for key in ("faces", "dropped") for e in era.manifest[key]]
+    placed = {entry.get(key) for entry in entries for key in ("sha256", "face")}
     moves, homeless = [], 0
     for row, face in enumerate(own.faces):
-        if face["sha256"] in placed:
+        if face["sha256"] in placed or face["face"] in placed:
             continue
         at = nearest_era(unit[row], year_of(face.get("taken")), anchors, rule)
         if at < 0:
             homeless += 1
         else:
             moves.append(era_copy(own, face, eras[at].folder, unit[row], anchors[at]))
-    return Decision(moves, notes={"of_no_era": homeless})
+    grown = Counter(move.to.removesuffix("/faces/") for move in moves)
+    back = [
+        f"{era.folder}: {len(era.faces) + grown[era.folder]} faces"
+        for era in eras
+        if era.folder.startswith("_thin/")
+        and len(era.faces) + grown[era.folder] >= era.manifest["era"].get("min_faces", math.inf)
+    ]
+    return Decision(moves, notes={"of_no_era": homeless, "thin_no_more": back})
 
 
 # ============================================================================
@@ -8708,16 +8837,18 @@ def cmd_optimize(args: argparse.Namespace) -> int:
         looker = Looker(corpus, args)
         vectors = looker.vectors(sets) if passes["bytes"] or passes["near"] else {}
         moves: dict[str, Move] = {}  # by the PNG they take away: once is enough
+        unseen = 0
         if passes["bytes"]:
             moves |= {move.source: move for move in byte_duplicates(sets, vectors)}
         if passes["audit"]:
             audits = looker.audits(sets)
             found = [move for own in sets for _, move in face_count_findings(own, audits)]
-            moves = {move.source: move for move in found} | moves
+            unseen = found.count(None)
+            moves = {move.source: move for move in found if move is not None} | moves
         if passes["near"]:
             found = near_duplicates(sets, vectors, args.twin_distance, moves)
             moves |= {move.source: move for move in found}
-        return Decision(list(moves.values()))
+        return Decision(list(moves.values()), notes={"not_looked_at": unseen} if unseen else {})
 
     params = {"passes": passes, "twin_distance": args.twin_distance}
     report(args, maintain(args, params, decide))
@@ -8886,7 +9017,7 @@ def master_findings(corpus: Corpus) -> Findings:
         for name in told:
             yield Finding(name, "manifest.json", "master", f"{key}: is not there"), None
     ours = {"manifest.json", LOCK_NAME, f"{LOCK_NAME}.holder", "_candidates", REMOVED_FOLDER}
-    ours |= {RUNS_FOLDER, SCORES_FOLDER, *SHELVES}
+    ours |= {RUNS_FOLDER, SCORES_FOLDER, *SHELVES, ".DS_Store", "Thumbs.db", "desktop.ini"}
     folders = {folder.split("/")[0] for folder in (*corpus.sets, *corpus.broken)}
     for path in sorted(corpus.root.iterdir()):
         if path.name not in ours | folders:
@@ -8971,14 +9102,15 @@ def png_fault(path: Path, size: int) -> str:
 def face_count_findings(own: FaceSet, audits: dict[str, Result]) -> Findings:
     """PNGs in which a consumer would not find exactly one face."""
     for face in own.faces:
-        seen = audits.get(face["sha256"], {"error": "could not be looked at", "counts": []})
-        if seen["error"]:
-            wrong = seen["error"]
-        elif set(seen["counts"]) == {1}:
+        seen = audits.get(face["sha256"])
+        if seen is None:  # an engine or a disk that failed says nothing of the face
+            yield Finding(own.id, face["file"], "one face", "could not be looked at"), None
             continue
-        else:
-            sizes = zip(seen["counts"], CONSUMER_DET_SIZES, strict=True)
-            wrong = ", ".join(f"{found or 'no'} faces at {size}" for found, size in sizes)
+        if set(seen["counts"]) == {1}:
+            continue
+        sizes = zip(seen["counts"], CONSUMER_DET_SIZES, strict=bool(seen["counts"]))
+        wrong = ", ".join(f"{found or 'no'} faces at {size}" for found, size in sizes)
+        wrong = seen["error"] or wrong
         yield Finding(own.id, face["file"], "one face", wrong), drop(own, face, wrong)
 
 

@@ -427,13 +427,17 @@ def test_a_png_retouched_in_one_set_is_not_retouched_in_others(run, root):
     assert exact(root / "faceset_004") == parent
 
 
-def test_a_png_retouched_after_a_run_does_not_change_what_is_kept_for_restore(run, root):
+def test_a_png_retouched_after_a_run_is_kept_and_the_state_before_is_not_touched(run, root):
     before = exact(root)
+    file = "faceset_004/faces/000.png"
     do(run, "optimize", root)
-    with open(root / "faceset_004/faces/000.png", "r+b") as stream:
+    [kept] = (root / "_runs").glob(f"*/before/{file}")
+    with open(root / file, "r+b") as stream:
         stream.write(picture(4712))
+    retouched = sf.sha256_of_file(root / file)
+    assert sf.sha256_of_file(kept) == before[file] != retouched
     ok(run, "restore", root)
-    assert exact(root) == before
+    assert exact(root) == {**before, file: retouched}
 
 
 def test_a_png_deleted_after_a_run_stays_deleted_after_restore(run, root):

@@ -122,8 +122,9 @@ def test_a_damaged_png_costs_itself(run, tmp_path, tower):
     code, out, err = run("occlusion", "score", root, "--clip", tower, "--json")
     assert code == 0 and json.loads(out)["without_score"] == 1
     assert "faceset_001/faces/003.png: no score" in err
-    code, out, _ = run("occlusion", "apply", root, "--json", "-q")
+    code, out, err = run("occlusion", "apply", root, "--json")
     assert code == 0 and json.loads(out)["dropped"] == 1
+    assert "faceset_001/faces/003.png: is not the listed PNG, stays" in err
 
 
 def test_a_tower_of_another_version(run, tmp_path, tower):
@@ -196,7 +197,7 @@ def test_new_faces_must_be_scored_first(run, tmp_path, tower):
     score(run, root, tower)
     corpora.put_face(root, "faceset_001", png(GREEN, 7))
     code, _, err = run("occlusion", "apply", root)
-    assert code == 2 and "1 faces have no score" in err
+    assert code == 2 and "faces without a score: 1" in err
 
 
 # --- report -----------------------------------------------------------------
