@@ -14,6 +14,11 @@ or step by step over one shared cache, each step safe to repeat:
     python sort_faces.py export-swap work/cache/lib.npz \\
         out/facesets_full/refine_manifest.json out/facesets_swap_ready
 
+The sets are kept in order by occlusion, consolidate, era, optimize and verify, each undone by
+restore; target videos are cut into clips by
+
+    python sort_faces.py video run ~/Videos work/videos ~/Clips
+
 Photos go in read-only; every write is atomic; every step can be killed and run again.
 
 Contents
@@ -6679,12 +6684,17 @@ def add_gate_options(p: argparse.ArgumentParser) -> None:
     )
 
 
-def add_step(steps: Any, name: str, add_options: Callable, handler: Callable) -> None:
-    """A subcommand of a command: `occlusion prepare`."""
-    p = steps.add_parser(name, help=handler.__doc__, description=handler.__doc__)
-    add_options(p)
-    add_output_options(p, argparse.SUPPRESS)  # what stands before the step counts as well
-    p.set_defaults(step_handler=handler)
+Steps = dict[str, tuple[Callable, Callable]]  # name: (what adds its options, its handler)
+
+
+def add_steps(p: argparse.ArgumentParser, steps: Steps) -> None:
+    """The subcommands of a command: `occlusion score`."""
+    choice = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
+    for name, (add_options, handler) in steps.items():
+        step = choice.add_parser(name, help=handler.__doc__, description=handler.__doc__)
+        add_options(step)
+        add_output_options(step, argparse.SUPPRESS)  # what stands before the step counts as well
+        step.set_defaults(step_handler=handler)
 
 
 def add_output_options(p: argparse.ArgumentParser, default: Any) -> None:
@@ -8032,11 +8042,13 @@ def write_candidates(
 
 def add_occlusion_options(p: argparse.ArgumentParser) -> None:
     """The steps: score, look, apply; prepare once where CLIP shall run without torch."""
-    steps = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
-    add_step(steps, "prepare", add_occlusion_prepare_options, cmd_occlusion_prepare)
-    add_step(steps, "score", add_occlusion_score_options, cmd_occlusion_score)
-    add_step(steps, "report", add_occlusion_report_options, cmd_occlusion_report)
-    add_step(steps, "apply", add_occlusion_apply_options, cmd_occlusion_apply)
+    steps = {
+        "prepare": (add_occlusion_prepare_options, cmd_occlusion_prepare),
+        "score": (add_occlusion_score_options, cmd_occlusion_score),
+        "report": (add_occlusion_report_options, cmd_occlusion_report),
+        "apply": (add_occlusion_apply_options, cmd_occlusion_apply),
+    }
+    add_steps(p, steps)
 
 
 def cmd_occlusion(args: argparse.Namespace) -> int:
@@ -8667,9 +8679,11 @@ def write_review(
 
 
 def add_era_options(p: argparse.ArgumentParser) -> None:
-    steps = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
-    add_step(steps, "split", add_era_split_options, cmd_era_split)
-    add_step(steps, "extend", add_era_step_options, cmd_era_extend)
+    steps = {
+        "split": (add_era_split_options, cmd_era_split),
+        "extend": (add_era_step_options, cmd_era_extend),
+    }
+    add_steps(p, steps)
 
 
 def cmd_era(args: argparse.Namespace) -> int:
@@ -9829,9 +9843,7 @@ def check_frame_model(path: Path, made: dict[str, Any], meta: dict[str, Any] | N
 
 
 def add_video_options(p: argparse.ArgumentParser) -> None:
-    steps = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
-    for name, (add_options, handler) in VIDEO_STEPS.items():
-        add_step(steps, name, add_options, handler)
+    add_steps(p, VIDEO_STEPS)
 
 
 def cmd_video(args: argparse.Namespace) -> int:
@@ -10959,7 +10971,7 @@ def run_video_steps(
     }
 
 
-VIDEO_STEPS: dict[str, tuple[Callable, Callable]] = {  # in pipeline order
+VIDEO_STEPS: Steps = {  # in pipeline order
     "scan": (add_video_scan_options, cmd_video_scan),
     "scenes": (add_video_scenes_options, cmd_video_scenes),
     "stage": (add_video_stage_options, cmd_video_stage),
@@ -11531,7 +11543,7 @@ class WorkerRun:
 # Entry point
 # ============================================================================
 
-COMMANDS: dict[str, tuple[Callable, Callable]] = {  # in pipeline order
+COMMANDS: Steps = {  # in pipeline order
     "embed": (add_embed_options, cmd_embed),
     "cluster": (add_cluster_options, cmd_cluster),
     "refine": (add_refine_options, cmd_refine),
