@@ -1107,7 +1107,7 @@ def usable_frames(track: Track, gates: Gates) -> np.ndarray:
 def track_fault(track: Track, gates: Gates) -> str:
     """Why a track is left out, "" if it passes."""
     good = usable_frames(track, gates).mean()
-    if good >= gates.min_good:
+    if good >= gates.min_good and good > 0:
         return ""
     faults = {name: int(bad.sum()) for name, bad in frame_faults(track, gates).items()}
     told = ", ".join(f"{name} {number}" for name, number in faults.items() if number)
@@ -1130,25 +1130,30 @@ def track_segments(track: Track, gates: Gates, period: float) -> list[Segment]:
     for run in np.split(good, breaks):
         if len(run):
             start, end = float(run[0]), float(run[-1])
-            start = low if start <= first else start - period / 2
-            end = high if end >= last else end + period / 2
+            start = low if start <= first else max(low, start - period / 2)
+            end = high if end >= last else min(high, end + period / 2)
             segments.append(Segment(track.video, start, end, (track,)))
     return segments
 
 
 def merge_segments(segments: Iterable[Segment], gates: Gates) -> list[Segment]:
-    """Fuse the segments of one scene that overlap or lie close; never beyond the longest clip."""
+    """Fuse the segments of one scene that overlap or lie close; never beyond the longest clip.
+
+    Where two that overlap would be too long together, the second begins where the first ends.
+    """
     merged: list[Segment] = []
     for new in sorted(segments, key=lambda segment: (segment.start, segment.end)):
         old = merged[-1] if merged else None
-        end = max(old.end, new.end) if old else 0.0
-        overlap = old is not None and new.start < old.end
-        close = old is not None and new.start - old.end <= gates.merge_gap
-        if overlap or (close and end - old.start <= gates.max_dur):
+        if old is None or new.start - old.end > gates.merge_gap:
+            merged.append(new)
+            continue
+        end = max(old.end, new.end)
+        apart = max(old.end - old.start, new.end - new.start) <= gates.max_dur
+        if end - old.start <= gates.max_dur or (new.start < old.end and not apart):
             tracks = old.tracks + tuple(track for track in new.tracks if track not in old.tracks)
             merged[-1] = replace(old, end=end, tracks=tracks)
-        else:
-            merged.append(new)
+        elif new.end > old.end:
+            merged.append(replace(new, start=max(new.start, old.end)))
     return [replace(segment, reason=segment_fault(segment, gates)) for segment in merged]
 
 
@@ -2032,7 +2037,7 @@ def open_video(path: str) -> Iterator[tuple[Any, Any]]:
     try:
         if os.path.getsize(path) == 0:
             raise VideoError("empty file")
-        with av.open(path) as container:
+        with av.open(path, metadata_errors="replace") as container:
             stream = container.streams.best("video")
             if stream is None or stream.disposition & type(stream.disposition).attached_pic:
                 raise VideoError("holds no video")
@@ -2078,12 +2083,13 @@ def frames_from(path: str, start: int) -> Iterator[Any]:
 def sought_frames(container: Any, stream: Any, start: int) -> Iterator[Any]:
     """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
     back = 0.0
+    lowest = (stream.start_time or 0) - round(SEEK_BACK / stream.time_base)
     while True:
-        at = max(start - round(back / stream.time_base), stream.start_time or 0)
+        at = start - round(back / stream.time_base)
         container.seek(at, stream=stream)
         frames = decoded(container, stream)
         first = next(frames, None)
-        if (first is not None and first.pts <= start) or at == (stream.start_time or 0):
+        if (first is not None and first.pts <= start) or at < lowest:
             break
         back = 2 * back or SEEK_BACK  # some files list key frames by another time
     for frame in itertools.chain([first] if first is not None else [], frames):
@@ -2331,6 +2337,7 @@ def unpack_steps(first: int, steps: Sequence[Sequence[int]]) -> np.ndarray:
 CLIP_ENCODERS = {"h264": "libx264", "hevc": "libx265"}  # everything else becomes H.264
 CLIP_CRF = {"libx264": "17", "libx265": "19"}  # chosen: no loss a face swap would show
 CLIP_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac"})  # mp4 takes these as they are
+AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 11025, 8000)  # Hz; the first for all else
 CLIP_DIFFERENCE = 12.0  # mean grey levels between a frame and its re-encoded copy; measured < 3
 CLIP_INTERLEAVE = 5  # s; how much later in a file than in time a packet may lie
 CLIP_TIME_SLACK = 0.002  # s; time bases round differently
@@ -2361,23 +2368,30 @@ class ClipWriter:
 
     def write(self, part: Path) -> None:
         """Write the clip to `part`. Raises VideoError where the mode does not work."""
-        import av
-
         cut = self.cut
         with open_video(cut.video.path) as (container, stream):
+            import av
+
             packets, sound = self.read_packets(container, stream)
             with av.open(str(part), "w", format="mp4") as out:
                 if self.same_codec or self.mode == "copy":
-                    target = out.add_stream_from_template(stream)
+                    target = same_stream(out, stream)
                     video = self.joined(stream, packets)
-                    if self.mode != "copy":
+                    if self.mode != "copy" and video:
                         head = parameter_sets(bytes(video[0]), self.codec)
                         target.codec_context.extradata = head
                 else:
                     target = out.add_stream(CLIP_ENCODERS[self.codec])
                     video = [*self.encoded(stream, cut.start, cut.end, target.codec_context)]
+                if not video:
+                    raise VideoError("no frame of the clip can be read")
                 shown = restamp(video, cut, stream.time_base)
-                speech = [(out_stream_for(out, track), some) for track, some in sound if some]
+                speech = [
+                    (out_stream_for(out, track), heard)
+                    for track, some in sound
+                    for heard in [[packet for packet in some if packet_end(packet) > shown]]
+                    if heard
+                ]
                 for packet in video:
                     packet.stream = target
                     out.mux(packet)
@@ -2410,7 +2424,7 @@ class ClipWriter:
         self, container: Any, stream: Any
     ) -> tuple[list[Any], list[tuple[Any, list[Any]]]]:
         """The packets of the clip: of the video from a key frame before it, and of the audio."""
-        low, high = (pts * stream.time_base for pts in (self.cut.start, self.cut.end))
+        high = self.cut.end * stream.time_base
         audio = {track: [] for track in container.streams.audio if track.codec_context}
         packets: list[Any] = []
         container.seek(self.seek_point(container, stream), stream=stream)
@@ -2419,7 +2433,7 @@ class ClipWriter:
                 continue
             time = packet.pts * packet.time_base
             if packet.stream is not stream:
-                if low < time + (packet.duration or 0) * packet.time_base and time < high:
+                if time < high:
                     audio[packet.stream].append(packet)
             elif (packet.pts if packet.dts is None else packet.dts) < self.cut.end:
                 packets.append(packet)
@@ -2432,11 +2446,12 @@ class ClipWriter:
         at, back = self.cut.start, SEEK_BACK
         while at > self.cut.video.start:
             container.seek(at, stream=stream)
-            packet = next((p for p in container.demux(stream) if p.pts is not None), None)
+            keys = (p for p in container.demux(stream) if p.is_keyframe and p.pts is not None)
+            packet = next(keys, None)
             if packet is not None and packet.pts <= self.cut.start:
                 return at
             at, back = at - round(back / stream.time_base), 2 * back
-        return self.cut.video.start
+        return self.cut.video.start - round(2 * SEEK_BACK / stream.time_base)
 
     def encoded(
         self, stream: Any, start: int, end: int, encoder: Any = None, joined: bool = False
@@ -2530,6 +2545,19 @@ def restamp(packets: list[Any], cut: Cut, base: Any) -> Any:
     return shown[0] * base
 
 
+def packet_end(packet: Any) -> Any:
+    """When what a packet holds is over, s."""
+    return (packet.pts + (packet.duration or 0)) * packet.time_base
+
+
+def same_stream(out: Any, stream: Any) -> Any:
+    """A track of the clip for packets of a stream as they are. Raises VideoError."""
+    try:
+        return out.add_stream_from_template(stream)
+    except ValueError as error:  # nothing mp4 can hold
+        raise VideoError(one_line(error)) from None
+
+
 def move_packet(packet: Any, track: Any, by: Any) -> None:
     """Give an audio packet to a track of the clip, `by` seconds earlier."""
     packet.pts -= round(by / packet.time_base)
@@ -2540,8 +2568,8 @@ def move_packet(packet: Any, track: Any, by: Any) -> None:
 def out_stream_for(out: Any, track: Any) -> tuple[Any, Callable[[list[Any]], Iterable[Any]]]:
     """(a track of the clip, what makes its packets of the source's): copied, or AAC."""
     if track.codec_context.name in CLIP_AUDIO:
-        return out.add_stream_from_template(track), lambda packets: packets
-    target = out.add_stream("aac", rate=track.rate)
+        return same_stream(out, track), lambda packets: packets
+    target = out.add_stream("aac", rate=track.rate if track.rate in AAC_RATES else AAC_RATES[0])
     target.layout = "mono" if track.channels == 1 else "stereo"
     return target, functools.partial(as_aac, target)
 
@@ -2584,7 +2612,9 @@ def check_clip(path: Path, writer: ClipWriter) -> dict[str, Any]:
     difference = max(frame_differences(cut.video, shown, pictures), default=255.0)
     drift = np.abs(cut.video.tick * (shown - shown[0]) - times[: len(shown)]).max()
     fault = ""
-    if len(times) != len(expected) and not (writer.mode == "copy" and len(times) < len(expected)):
+    if writer.mode == "copy" and writer.first > cut.start:
+        fault = "no key frame lies before it"
+    elif len(times) != len(expected) and not (writer.mode == "copy" and len(times) < len(expected)):
         fault = f"{len(times)} frames, {len(expected)} expected"
     elif drift > CLIP_TIME_SLACK:
         fault = f"frames up to {drift:.3f} s off"
@@ -5213,7 +5243,9 @@ def carry_over(old: Path, stage: Path, moved: Iterable[str] = ()) -> None:
     One whose name the new folder needs goes to YOURS.
     """
     for file in (foreign_files(old) | adopted_files(old)) - set(moved):
-        target = stage / YOURS / file if os.path.lexists(stage / file) else stage / file
+        places = (stage / file, *(stage / part for part in PurePosixPath(file).parents))
+        taken = os.path.lexists(places[0]) or any(map(os.path.isfile, places))
+        target = stage / YOURS / file if taken else stage / file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(old / file, target, follow_symlinks=False)
 
@@ -5243,12 +5275,19 @@ def recover_folders(out: Path) -> None:
             os.rename(old, target)
 
 
-def by_hand_in_dropped(here: Path, file: str, listed: set[str]) -> str:
-    """Where in _dropped the operator has moved a PNG of a face set, "" if he has not."""
-    name = PurePosixPath(file)
+def by_hand_in_dropped(here: Path, entry: dict[str, Any], listed: set[str]) -> str:
+    """Where in _dropped the operator has moved the PNG of an entry, "" if he has not.
+
+    Restoring puts it there under a longer name where its own is taken.
+    """
+    name = PurePosixPath(entry["file"])
     found = [*(here / DROPPED).glob(name.name), *(here / DROPPED).glob(f"{name.stem}-*.png")]
-    files = [path.relative_to(here).as_posix() for path in found if path.is_file()]
-    return next((path for path in files if path not in listed), "")
+    for path in found:
+        file = path.relative_to(here).as_posix()
+        same = path.name == name.name or sha_of_own(path) == entry["sha256"]
+        if file not in listed and path.is_file() and same:
+            return file
+    return ""
 
 
 @dataclass(frozen=True)
@@ -5319,7 +5358,8 @@ class Corpus:
         for folder in self.sets:
             digest.update(folder.encode("utf-8", "surrogateescape"))
             digest.update((self.root / folder / "manifest.json").read_bytes())
-            pngs = sorted((self.root / folder / "faces").rglob("*.png"))
+            found = (self.root / folder / "faces").rglob("*.png")
+            pngs = sorted(png for png in found if png.is_file())
             digest.update(repr([(png.name, png.stat().st_size) for png in pngs]).encode())
         return digest.hexdigest()[:16]
 
@@ -5419,16 +5459,16 @@ def repairs_of(root: Path, folder: str, manifest: dict[str, Any]) -> list[Move]:
     """Moves that take in what the operator did to a face set by hand."""
     here = root / folder
     on_disk = {f"faces/{path.name}" for path in (here / "faces").glob("*.png") if path.is_file()}
-    listed = {entry["file"] for entry in manifest["faces"]}
+    listed = {entry["file"]: entry for entry in manifest["faces"]}
     aside = {entry.get("file") for entry in manifest["dropped"]}
     moves = []
-    for file in sorted(listed - on_disk):
-        dropped = by_hand_in_dropped(here, file, aside)
+    for file in sorted(listed.keys() - on_disk):
+        dropped = by_hand_in_dropped(here, listed[file], aside)
         if dropped:
             moves.append(Move("drop", folder, dropped, dropped, "dropped by the operator"))
         else:
             moves.append(Move("gone", folder, file, "", "deleted by the operator"))
-    for file in sorted(on_disk - listed):
+    for file in sorted(on_disk - listed.keys()):
         moves.append(Move("adopt", folder, file, file, "added by the operator"))
     missing = [name for name in bundle_names(manifest) if not (here / name).is_file()]
     if missing and not moves and manifest["faces"]:
@@ -5648,7 +5688,10 @@ class Draft:
 
     def drop(self, move: Move, run: str) -> None:
         """Carry out `drop` and `gone`."""
-        entry = self.take(f"faces/{PurePosixPath(move.file).name}")
+        name, listed = PurePosixPath(move.file).name, [entry["file"] for entry, _ in self.faces]
+        if f"faces/{name}" not in listed:  # its number was in _dropped already
+            name = name.partition("-")[0] + ".png"
+        entry = self.take(f"faces/{name}")
         note = {"reason": move.reason, "run": run, **move.numbers}
         if move.to:
             self.origin[move.to] = move.file
@@ -5911,7 +5954,7 @@ def remove_empty(folder: Path) -> None:
 
 def recover_runs(root: Path) -> None:
     """Finish the run a kill cut short, or remove what it had only prepared."""
-    for folder in sorted((root / RUNS_FOLDER).glob("*")):
+    for folder in sorted(path for path in (root / RUNS_FOLDER).glob("*") if path.is_dir()):
         begun = (folder / JOURNAL).exists()
         ours = re.fullmatch(r"\d{4}-.*", folder.name) and not (folder / "before").exists()
         if folder.name.startswith(PART_PREFIX) or (ours and not begun):
@@ -5961,6 +6004,10 @@ def carry_back(now: Path, before: Path, staged_name: str) -> bool:
     own = {entry["sha256"]: entry["file"] for entry in faces_listed(before)}
     known = {sha_of_own(before / file) for file in (*theirs, *own.values()) if added}
     wanted = {file: file for file in added if sha_of_own(now / file) not in known - {""}}
+    links = [file for file in added & theirs if (now / file).is_symlink()]
+    for file in links:
+        if (before / file).is_symlink() and os.readlink(now / file) == os.readlink(before / file):
+            wanted.pop(file, None)
     gone = set()
     for entry in faces_listed(now):
         if not (now / entry["file"]).is_file():
@@ -5971,7 +6018,8 @@ def carry_back(now: Path, before: Path, staged_name: str) -> bool:
         target = before / file
         mine = theirs if source in added else own.values()
         if os.path.lexists(target) and file not in mine:
-            target = target.with_stem(f"{target.stem}-{sha256_of_file(now / source)[:8]}")
+            mark = sha_of_own(now / source) or "link"
+            target = target.with_stem(f"{target.stem}-{mark[:8]}")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         shutil.copy2(now / source, target, follow_symlinks=False)
@@ -6064,21 +6112,23 @@ def read_results(path: Path) -> dict[str, Result]:
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 record = json.loads(line)
                 sha = record.pop("sha256")
-                if isinstance(record["error"], str) and is_result(record):
+                scores = path.name.startswith(OCCLUSION_SCORES)
+                if isinstance(record["error"], str) and is_result(record, scores):
                     results[sha] = record
     return results
 
 
-def is_result(record: Result) -> bool:
-    """Whether a line of results holds what an audit or a score must."""
-    if record["error"]:
-        return True
-    if "scores" in record:
+def is_result(record: Result, of_scores: bool) -> bool:
+    """Whether a line of results holds what a score or else an audit must."""
+    if of_scores:
         scores = np.array(record["scores"], np.float64)
-        return scores.shape == (len(CLIP_PROMPTS),) and bool(np.isfinite(scores).all())
-    whole = len(record["counts"]) == len(CONSUMER_DET_SIZES)
+        whole = scores.shape == (len(CLIP_PROMPTS),) and bool(np.isfinite(scores).all())
+        return whole or bool(record["error"])
+    counts, kps = record["counts"], np.array(record["kps"], np.float64)
     unpack_floats(record["embedding"], (-1,))
-    return whole and all(isinstance(number, int) for number in record["counts"])
+    whole = len(counts) == (0 if record["error"] else len(CONSUMER_DET_SIZES))
+    whole = whole and kps.shape in ((0,), (5, 2)) and bool(np.isfinite(kps).all())
+    return whole and all(isinstance(number, int) for number in counts)
 
 
 def faces_of(sets: Iterable[FaceSet]) -> list[tuple[str, str]]:
@@ -8793,6 +8843,7 @@ def extend_decision(corpus: Corpus, own: FaceSet, unit: np.ndarray) -> Decision:
             for fact in about
         ]
         rule = EraParams(float(about[0]["distance"]), float(about[0]["max_years"]))
+        least = [float(fact.get("min_faces", math.inf)) for fact in about]
         if any(len(anchor.vector) != unit.shape[1] for anchor in anchors):
             raise ValueError("another number of dimensions")
     except (KeyError, TypeError, ValueError) as error:
@@ -8813,9 +8864,8 @@ def extend_decision(corpus: Corpus, own: FaceSet, unit: np.ndarray) -> Decision:
     grown = Counter(move.to.removesuffix("/faces/") for move in moves)
     back = [
         f"{era.folder}: {len(era.faces) + grown[era.folder]} faces"
-        for era in eras
-        if era.folder.startswith("_thin/")
-        and len(era.faces) + grown[era.folder] >= era.manifest["era"].get("min_faces", math.inf)
+        for era, enough in zip(eras, least, strict=True)
+        if era.folder.startswith("_thin/") and len(era.faces) + grown[era.folder] >= enough
     ]
     return Decision(moves, notes={"of_no_era": homeless, "thin_no_more": back})
 
@@ -9157,7 +9207,8 @@ def add_restore_options(p: argparse.ArgumentParser) -> None:
 def cmd_restore(args: argparse.Namespace) -> int:
     """undo maintenance runs, the last first, to the byte"""
     with opened_corpus(args.corpus) as corpus:
-        runs = sorted((args.corpus / RUNS_FOLDER).glob("*"), reverse=True)
+        found = (args.corpus / RUNS_FOLDER).glob("[0-9][0-9][0-9][0-9]-*")
+        runs = sorted((path for path in found if path.is_dir()), reverse=True)
         names = [path.name for path in runs]
         known = ", ".join(reversed(names)) or "none"
         if not runs:
@@ -9800,7 +9851,7 @@ def believed(path: Path, step: str) -> Iterator[None]:
     """Turn what a damaged file of the work folder makes us stumble over into one line."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise SortFacesError(
             f"{path}: parts of it are missing ({type(error).__name__} {one_line(error)}); "
             f"run `video {step}` again"
@@ -9810,6 +9861,20 @@ def believed(path: Path, step: str) -> Iterator[None]:
 def video_from_json(facts: dict[str, Any]) -> Video:
     pairs = {key: tuple(facts[key]) for key in ("audio", "time_base")}
     return Video(**{**facts, **pairs})
+
+
+def reads(kind: str) -> Callable[[Callable], Callable]:
+    """For a step: what its input file makes it stumble over becomes one line that names it."""
+
+    def wrap(step: Callable) -> Callable:
+        @functools.wraps(step)
+        def guarded(work: VideoWork, *args: Any) -> Any:
+            with believed(getattr(work, kind), VIDEO_STEP_OF[kind]):
+                return step(work, *args)
+
+        return guarded
+
+    return wrap
 
 
 VIDEO_FILES = {
@@ -9892,6 +9957,7 @@ def cmd_video_scan(args: argparse.Namespace) -> int:
     return EXIT_OK if result["videos"] else EXIT_FOUND_WRONG
 
 
+@reads("videos")
 def scan_videos(
     work: VideoWork, source: Path, first: str, skip: re.Pattern[str] | None
 ) -> dict[str, Any]:
@@ -9899,6 +9965,12 @@ def scan_videos(
     if not source.exists():
         raise SortFacesError(f"{source}: no such file or folder; name a folder of videos")
     root = source.resolve()
+    if not work.videos.exists():
+        strange = [name for name in VIDEO_FILES.values() if (work.folder / name).exists()]
+        if strange:
+            raise SortFacesError(
+                f"{work.folder}: holds {strange[0]} of something else; use another work folder"
+            )
     old = read_json(work.videos, "videos") if work.videos.exists() else {"videos": []}
     if old.get("input", str(root)) != str(root):
         raise SortFacesError(
@@ -10114,14 +10186,16 @@ def cmd_video_detect(args: argparse.Namespace) -> int:
     with work.lock():
         result = detect_frames(work, crew)
     report(args, result)
-    return EXIT_FOUND_WRONG if result["frames"] and not result["usable"] else EXIT_OK
+    return EXIT_FOUND_WRONG if result["wanted"] and not result["usable"] else EXIT_OK
 
 
+@reads("staged")
 def detect_frames(work: VideoWork, crew: Crew) -> dict[str, Any]:
     """Append to results.jsonl what is missing of queue.json."""
     videos = {video.id: video for video in work.list_videos()}
     items, staged = [], work.read("staged")
     done = work.known_frames(None)
+    check_asked_model(work, crew.spec)
     for item in staged["items"]:
         if item["video"] in videos:
             pts = [pts for pts in item["pts"] if frame_name(item["video"], pts) not in done]
@@ -10140,12 +10214,24 @@ def detect_frames(work: VideoWork, crew: Crew) -> dict[str, Any]:
         counts = frames.counts
     known = sum(len(item["pts"]) for item in staged["items"]) - total
     return {
+        "wanted": total + known,
         "frames": counts["frames"],
         "already_known": known,
         "faces": counts["faces"],
         "failed": counts["failed"],
         "usable": counts["frames"] - counts["failed"] + known,
     }
+
+
+def check_asked_model(work: VideoWork, spec: EngineSpec) -> None:
+    """Refuse another model than the known frames', without loading either."""
+    for result in itertools.islice(ResultTail(work.results).read(), 1):
+        own = result.get("meta", {})
+        asked = model_label(spec.model)
+        if own.get("model", asked) != asked:
+            raise SortFacesError(
+                f"{work.results}: made with {own['model']}, not {asked}; use another work folder"
+            )
 
 
 def detect_here(
@@ -10189,6 +10275,7 @@ def cmd_video_merge(args: argparse.Namespace) -> int:
     return EXIT_OK if result["frames"] else EXIT_FOUND_WRONG
 
 
+@reads("staged")
 def merge_frames(work: VideoWork) -> dict[str, Any]:
     """Write frames.npz: the faces of every frame of queue.json, by video and time."""
     order = [(item["video"], pts) for item in work.read("staged")["items"] for pts in item["pts"]]
@@ -10258,6 +10345,7 @@ def cmd_video_track(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+@reads("frames")
 def track_faces(work: VideoWork, args: argparse.Namespace) -> dict[str, Any]:
     """Write tracks.json: all that `score` needs."""
     faces = read_frames(work)
@@ -10340,7 +10428,7 @@ def video_tracks(
     return tracks
 
 
-TRACK_DIGITS = {"time": 4, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
+TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
 
 
 def track_json(track: Track) -> dict[str, Any]:
@@ -10413,6 +10501,7 @@ def cmd_video_score(args: argparse.Namespace) -> int:
     return EXIT_OK if result["segments"] else EXIT_FOUND_WRONG
 
 
+@reads("tracks")
 def score_tracks(work: VideoWork, gates: Gates, args: argparse.Namespace) -> dict[str, Any]:
     """Write plan.json; returns the counts."""
     data = work.read("tracks")
@@ -10614,18 +10703,18 @@ def identity_centre(
 
 def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of the pictures in a .fsz bundle or a folder."""
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            inside = file.relative_to(path).parts
-            if file.suffix.lower() in PHOTO_SUFFIXES and not any(p[0] in "_." for p in inside):
-                yield file.name, file.read_bytes()
-        return
     try:
+        for file in sorted(path.rglob("*")) if path.is_dir() else ():
+            hidden = any(part[0] in "_." for part in file.relative_to(path).parts)
+            if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file() and not hidden:
+                yield file.name, file.read_bytes()
+        if path.is_dir():
+            return
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 if os.path.splitext(info.filename)[1].lower() in PHOTO_SUFFIXES:
                     yield info.filename, archive.read(info)
-    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise SortFacesError(
             f"--identity {path}: {one_line(error)}; name a .fsz bundle or a folder of crops"
         ) from None
@@ -10659,28 +10748,32 @@ def cmd_video_cut(args: argparse.Namespace) -> int:
     return EXIT_FOUND_WRONG if result["segments"] and not result["clips"] else EXIT_OK
 
 
+@reads("segments")
 def cut_clips(work: VideoWork, out: Path, mode: str, sidecar: bool) -> dict[str, Any]:
     """Write what is missing of the clips, set aside those no longer planned, complete plan.json."""
     plan = work.read("segments")
     check_clip_folder(out, work)
     make_folder(out)
     videos = {video.id: video for video in work.list_videos()}
-    folders = clip_folders(list(videos.values()))
     failed, counts = [], Counter()
     with locked(out / LOCK_NAME, f"clip folder {out}"):
         remove_unfinished(out)
         ledger = AppendOnly(work.clips)
         done = {entry["uuid"]: entry for entry in read_ledger(work.clips, out)}
+        folders = clip_folders(list(videos.values()), done.values())
         try:
             for segment in progress(plan["segments"], len(plan["segments"]), "cut"):
-                file = f"{folders.get(segment['video'], '')}/{segment['uuid']}.mp4"
+                file = f"{folders.get(segment['video'], REMOVED_FOLDER)}/{segment['uuid']}.mp4"
                 entry = done.get(segment["uuid"], {})
                 if not is_cut(out, entry, file, mode):
-                    entry = {"uuid": segment["uuid"], "out": str(out.resolve()), "file": file}
+                    edited = is_edited(out, entry)
+                    about = {"uuid": segment["uuid"], "out": str(out.resolve())}
+                    entry = {**about, "video": segment["video"], "file": file}
                     try:
-                        entry |= make_clip(
-                            work, videos.get(segment["video"]), segment, out / file, mode
+                        made = make_clip(
+                            work, videos.get(segment["video"]), segment, out / file, mode, edited
                         )
+                        entry |= made
                         ledger.append(entry)
                         counts["written"] += 1
                     except VideoError as error:
@@ -10694,7 +10787,7 @@ def cut_clips(work: VideoWork, out: Path, mode: str, sidecar: bool) -> dict[str,
                     write_json((out / file).with_suffix(".json"), segment)
         finally:
             ledger.close()
-        stale = set_aside_clips(out, plan, [*done.values()])
+        stale = set_aside_clips(out, plan, [*done.values()], videos)
         write_json(work.segments, {**plan, "out": str(out.resolve())})
     return {
         "out": str(out),
@@ -10708,9 +10801,17 @@ def cut_clips(work: VideoWork, out: Path, mode: str, sidecar: bool) -> dict[str,
 
 
 def make_clip(
-    work: VideoWork, video: Video | None, segment: dict[str, Any], path: Path, mode: str
+    work: VideoWork,
+    video: Video | None,
+    segment: dict[str, Any],
+    path: Path,
+    mode: str,
+    edited: bool,
 ) -> dict[str, Any]:
-    """Cut and check one clip. Raises VideoError when its source is gone or cannot be cut."""
+    """Cut and check one clip; one that was edited since goes to _removed first.
+
+    Raises VideoError when its source is gone or cannot be cut.
+    """
     if video is None:
         raise VideoError("its video is no longer listed; run `video scan` again")
     scenes = work.scenes_of(video)
@@ -10719,8 +10820,16 @@ def make_clip(
     frames = unpack_steps(scenes["first"], scenes["steps"])
     start = int(frames[min(np.searchsorted(frames, segment["pts"][0]), len(frames) - 1)])
     cut = Cut(checked_source(video), start, segment["pts"][1], path, frames)
+    if edited:
+        set_aside(path.parents[1], f"{path.parent.name}/{path.name}")
     made = cut_clip(cut, mode)
     return {**made, "asked": mode, "size": path.stat().st_size}
+
+
+def is_edited(out: Path, entry: dict[str, Any]) -> bool:
+    """Whether a clip is no longer as it was written."""
+    path = out / entry.get("file", "")
+    return bool(entry) and path.is_file() and path.stat().st_size != entry.get("size")
 
 
 def read_ledger(path: Path, out: Path) -> list[dict[str, Any]]:
@@ -10730,6 +10839,9 @@ def read_ledger(path: Path, out: Path) -> list[dict[str, Any]]:
     lines = path.read_bytes().split(b"\n")[:-1]
     try:
         entries = [json.loads(line) for line in lines]
+        whole = ("uuid", "file", "mode", "fallback", "checked", "size")
+        if any(key not in entry for entry in entries for key in whole):
+            raise KeyError
         return [entry for entry in entries if entry["out"] == str(out.resolve())]
     except (ValueError, TypeError, KeyError):
         raise SortFacesError(
@@ -10745,11 +10857,24 @@ def is_cut(out: Path, entry: dict[str, Any], file: str, mode: str) -> bool:
     return path.exists() and path.stat().st_size == entry["size"]
 
 
-def set_aside_clips(out: Path, plan: dict[str, Any], done: Sequence[dict[str, Any]]) -> int:
-    """Move clips that the plan no longer has to OUT/_removed; returns how many."""
+def set_aside_clips(
+    out: Path, plan: dict[str, Any], done: Sequence[dict[str, Any]], videos: Iterable[str]
+) -> int:
+    """Move clips that the plan no longer has to OUT/_removed; returns how many.
+
+    Those of videos that are not listed now, and those that failed this time, stay.
+    """
     wanted = {segment["clip"] for segment in plan["segments"] if segment.get("clip")}
+    planned = {segment["uuid"] for segment in plan["segments"] if not segment.get("clip")}
+    gone = [
+        entry
+        for entry in done
+        if entry["file"] not in wanted
+        and entry["uuid"] not in planned
+        and entry.get("video") in videos
+    ]
     moved = 0
-    for file in dict.fromkeys(entry["file"] for entry in done if entry["file"] not in wanted):
+    for file in dict.fromkeys(entry["file"] for entry in gone):
         moved += (out / file).exists()
         for path in (file, str(PurePosixPath(file).with_suffix(".json"))):
             if (out / path).exists():
@@ -10759,12 +10884,21 @@ def set_aside_clips(out: Path, plan: dict[str, Any], done: Sequence[dict[str, An
     return moved
 
 
-def clip_folders(videos: Sequence[Video]) -> dict[str, str]:
-    """{video: folder of its clips}: the name of the file, made distinct where two share it."""
+def clip_folders(videos: Sequence[Video], done: Iterable[dict[str, Any]] = ()) -> dict[str, str]:
+    """{video: folder of its clips}: the name of the file, made distinct where two share it.
+
+    A video keeps the folder its earlier clips are in: `done` are entries of the ledger.
+    """
     stems = {video.id: Path(video.path).stem for video in videos}
+    folders = {
+        entry["video"]: PurePosixPath(entry["file"]).parts[0]
+        for entry in done
+        if entry.get("video") in stems
+    }
     times = Counter(stem.casefold() for stem in stems.values())
-    folders = {}
     for video in videos:
+        if video.id in folders:
+            continue
         stem = stems[video.id]
         plain = safe_dst_name(stem.replace("_", "-")) == stem.replace("_", "-")
         name = stem if plain else safe_dst_name(stem)
@@ -10778,6 +10912,12 @@ def check_clip_folder(out: Path, work: VideoWork) -> None:
     source = Path(work.read("videos")["input"])
     if out.resolve() == source or source in out.resolve().parents:
         raise SortFacesError(f"{out}: lies inside the videos {source}; choose a folder outside it")
+    if out.resolve() == work.folder.resolve():
+        raise SortFacesError(f"{out}: is the work folder; choose another one for the clips")
+    if out.resolve() in source.parents and source.relative_to(out.resolve()).parts[1:] == ():
+        raise SortFacesError(
+            f"{out}: holds the videos {source}, a clip's folder may be the same; choose another"
+        )
     if out.exists() and not out.is_dir():
         raise SortFacesError(f"{out}: is a file; name a folder")
 
@@ -10827,6 +10967,7 @@ alt="">{% endfor %}</td>
 """
 
 
+@reads("segments")
 def report_videos(work: VideoWork) -> dict[str, Any]:
     """Write the page and its thumbnails; those that are there already stay."""
     plan, videos = work.read("segments"), work.list_videos()

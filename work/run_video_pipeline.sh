@@ -40,13 +40,21 @@ if ! flock --nonblock 9; then
     echo "run_video_pipeline: a chain over $WORK is running already; see work/status_video_pipeline.sh" >&2
     exit 2
 fi
-log=$logs/video_pipeline-$(date +%Y-%m-%d).log
-exec >>"$log" 2>&1
+case ${SIDECAR:-no} in
+yes | no) ;;
+*)
+    echo "run_video_pipeline: SIDECAR=$SIDECAR is neither yes nor no" >&2
+    exit 2
+    ;;
+esac
+log=$logs/video_pipeline-$(date +%Y-%m-%d)-$(basename "$WORK").log
+echo "run_video_pipeline: log $log"
+exec 4>&2 >>"$log" 2>&1
 trap 'code=$?; echo "=== $(date "+%F %T") chain: exit $code"' EXIT
 
 options=(--model "${MODEL:-buffalo_l}" --cut "${CUT:-smart}")
-[ -n "${FILTER_FROM:-}" ] && options+=(--filter-from "$FILTER_FROM")
-[ -n "${SKIP_PATTERN:-}" ] && options+=(--skip-pattern "$SKIP_PATTERN")
+[ -n "${FILTER_FROM:-}" ] && options+=("--filter-from=$FILTER_FROM")
+[ -n "${SKIP_PATTERN:-}" ] && options+=("--skip-pattern=$SKIP_PATTERN")
 [ -n "${MAX_DUR:-}" ] && options+=(--max-dur "$MAX_DUR")
 [ -n "${IDENTITY:-}" ] && options+=(--identity "$IDENTITY")
 [ "${SIDECAR:-no}" = yes ] && options+=(--write-sidecar)
@@ -61,4 +69,5 @@ code=0
 "$PYTHON" "$here/sort_faces.py" video run "${options[@]}" "${extra[@]}" -- \
     "$INPUT_DIR" "$WORK" "$OUTPUT_DIR" 9>&- || code=$? # 9: the lock is the chain's alone
 echo "=== $(date '+%F %T') video run: exit $code after $((SECONDS - started)) s"
+[ "$code" -eq 0 ] || tail -n 2 "$log" | head -n 1 >&4 # the line that explains it
 exit "$code"

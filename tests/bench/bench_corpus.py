@@ -3,10 +3,11 @@
 
     python tests/bench/bench_corpus.py [--faces 12500 25000 50000]
 
-One face set of n faces, a tenth of them near-duplicates: the near-duplicate pass of `optimize`
-against comparing all pairs (blocked matrix products, the fastest plain way), each in a process of
-its own. Both find the same faces. Then a corpus of 300 face sets: planning and applying a run that
-drops one PNG of every set, and restoring it, against copying the corpus once.
+The near-duplicate pass of `optimize` on n faces, a tenth of them near-duplicates, against comparing
+all pairs of faces (blocked matrix products, the fastest plain way), each in a process of its own.
+Both find the same faces. First in face sets of 10 to 1,500 faces, as corpora are; then, the worst
+case, all in one set. Then a corpus of 300 face sets: planning and applying a run that drops one PNG
+of every set, and restoring it, against copying the corpus once.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import numpy as np
 from common import machine, peak_mb, print_table, run_child, sf
 
 DIM = 512  # of buffalo_l
+SIZES = (10, 15, 20, 30, 50, 80, 150, 300, 600, 1500)  # faces of a set, in turn
 SETS, PNGS = 300, 12  # of the corpus
 BLOCK = 2048  # rows of a matrix product
 
 
-def made_faces(count: int) -> np.ndarray:
+def made_faces(count: int, seed: int = 0) -> np.ndarray:
     """(n, 512) float32 unit rows of one person; every tenth repeats an earlier one, nearly."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     centre = rng.normal(size=DIM)
     centre /= np.linalg.norm(centre)
     noise = rng.normal(size=(count, DIM)) / np.sqrt(DIM)
@@ -38,6 +40,16 @@ def made_faces(count: int) -> np.ndarray:
     shift = rng.normal(size=(len(twins), DIM)) / np.sqrt(DIM)
     unit[twins] = sf.unit_rows(unit[twins - 5] + 0.15 * shift)
     return unit
+
+
+def made_sets(count: int) -> list[np.ndarray]:
+    """Face sets of SIZES, together of `count` faces."""
+    sets: list[np.ndarray] = []
+    while count:
+        size = min(count, SIZES[len(sets) % len(SIZES)])
+        sets.append(made_faces(size, len(sets)))
+        count -= size
+    return sets
 
 
 def plain_keeper(unit: np.ndarray, distance: float) -> np.ndarray:
@@ -54,22 +66,25 @@ def plain_keeper(unit: np.ndarray, distance: float) -> np.ndarray:
     return keeper
 
 
-def child(way: str, count: int) -> None:
-    """Time one way on `count` faces; prints JSON."""
-    unit = made_faces(count)
+def child(way: str, kind: str, count: int) -> None:
+    """Time one way on `count` faces, in `many` sets or `one`; prints JSON."""
+    sets = made_sets(count) if kind == "many" else [made_faces(count)]
+    parts = [np.concatenate(sets)] if way == "plain" else sets
     run = sf.nearest_keeper if way == "optimize" else plain_keeper
     started = time.perf_counter()
-    keeper = run(unit, sf.TWIN_DISTANCE)
+    keepers = [run(unit, sf.TWIN_DISTANCE) for unit in parts]
     seconds = time.perf_counter() - started
-    dropped = int(np.count_nonzero(keeper != np.arange(count)))
+    dropped = sum(int(np.count_nonzero(own != np.arange(len(own)))) for own in keepers)
     print(json.dumps({"seconds": seconds, "dropped": dropped, "mb": peak_mb()}))
 
 
-def embedding_table(counts: list[int]) -> list[dict[str, float]]:
+def embedding_table(kind: str, counts: list[int]) -> list[dict[str, float]]:
     """One row a size: both ways, their ratio, growth against the size before."""
     rows = []
     for count in counts:
-        ours, plain = (run_child(__file__, "--child", way, count) for way in ("optimize", "plain"))
+        ours, plain = (
+            run_child(__file__, "--child", way, kind, count) for way in ("optimize", "plain")
+        )
         rows.append(
             {
                 "faces": count,
@@ -133,13 +148,14 @@ def corpus_table(folder: Path) -> list[dict[str, object]]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
-        child(sys.argv[2], int(sys.argv[3]))
+        child(sys.argv[2], sys.argv[3], int(sys.argv[4]))
         return
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--faces", type=int, nargs="+", default=[12_500, 25_000, 50_000])
     args = parser.parse_args()
     print(machine())
-    print_table("near-duplicates within one face set", embedding_table(args.faces))
+    print_table("near-duplicates, faces in many sets", embedding_table("many", args.faces))
+    print_table("near-duplicates, all faces in one set", embedding_table("one", args.faces))
     with tempfile.TemporaryDirectory() as folder:
         print_table(f"{SETS} face sets of {PNGS} PNGs", corpus_table(Path(folder)))
 
