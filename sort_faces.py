@@ -2049,10 +2049,11 @@ def open_video(path: str) -> Iterator[tuple[Any, Any]]:
         raise VideoError(error.strerror or str(error)) from None
 
 
-def decoded(container: Any, stream: Any) -> Iterator[Any]:
+def decoded(container: Any, stream: Any, lost: Counter | None = None) -> Iterator[Any]:
     """The frames of an open video from where it stands, in display order, each with a pts.
 
-    Packets that cannot be decoded are passed over; too many in a row raise VideoError.
+    Packets that cannot be decoded are passed over; too many in a row raise VideoError. Frames
+    whose time stamp does not rise are counted in `lost` and passed over.
     """
     import av
 
@@ -2072,6 +2073,8 @@ def decoded(container: Any, stream: Any) -> Iterator[Any]:
             if frame.pts is not None and frame.pts > newest:
                 newest = frame.pts
                 yield frame
+            elif lost is not None:
+                lost["frames"] += 1
 
 
 def frames_from(path: str, start: int) -> Iterator[Any]:
@@ -2280,10 +2283,10 @@ class VideoPass:
 
     def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
         """Yield (pts, upright picture) of each sampled frame; without a picture where `skip`."""
-        video, slot = self.video, -1.0
+        video, slot, lost = self.video, -1.0, Counter()
         try:
             with open_video(video.path) as opened:
-                for frame in decoded(*opened):
+                for frame in decoded(*opened, lost):
                     if frame.pts < video.start:
                         continue
                     self.pts.append(frame.pts)
@@ -2298,6 +2301,8 @@ class VideoPass:
             if not self.pts:
                 raise
             self.error = str(error)  # what came before it is as good as ever
+        if lost["frames"] > video.fps:  # of films joined without new time stamps
+            self.error = self.error or f"time stamps jump back; {lost['frames']} frames not used"
 
     def result(self) -> dict[str, Any]:
         """What WORK/scenes/<id>.json holds."""
