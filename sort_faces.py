@@ -9239,7 +9239,7 @@ def cmd_restore(args: argparse.Namespace) -> int:
 # Command: report
 # ============================================================================
 
-REPORT_SUFFIX = "_report"  # beside what it is about
+REPORT_SUFFIX = "-report"  # beside what it is about
 REPORT_THUMBS = "thumbs"
 REPORT_PAD = 0.25  # of the face box, around a face cut from its photo; chosen: hair and chin show
 REPORT_LOOK = f"{PAGE_THUMBNAIL} {REPORT_PAD}"  # thumbnails made otherwise are made again

@@ -287,7 +287,7 @@ def test_without_a_cache_the_corpus_is_shown_the_trees_are_not(run, own, made, t
     shutil.rmtree(raw / "person_002")
     edit(raw / "manifest.json", lambda m: m.update(cache=str(tmp_path / "gone.npz")))
     refused(run, "report", raw, word="gone.npz")
-    assert not (tmp_path / "raw_report").exists()
+    assert not (tmp_path / "raw-report").exists()
     assert make(run, raw, tmp_path / "b", "--cache", made / "lib.npz")["missing"] == 0
     assert Page(tmp_path / "b" / "index.html").text.count("its folder is missing") == 1
 
@@ -309,7 +309,7 @@ def test_a_damaged_manifest_is_refused(run, own, tmp_path, text):
     else:
         (own / "manifest.json").write_text(text)
     refused(run, "report", own, word=str(own))
-    assert not (tmp_path / "ready_report").exists()
+    assert not (tmp_path / "ready-report").exists()
 
 
 def test_the_folder_of_run_names_its_trees(run, made, tmp_path):
@@ -337,7 +337,7 @@ def test_foreign_folders_and_places_among_the_photos_are_refused(run, made, tmp_
 
 def test_the_default_folder_stands_beside_and_is_no_source(run, own, tmp_path):
     result = ok(run, "report", own)
-    assert Path(result["out"]) == tmp_path / "ready_report"
+    assert Path(result["out"]) == tmp_path / "ready-report"
     assert sf.is_own_output(result["out"])  # embed passes it over
     assert Path(result["out"]).stat().st_mode & 0o077 == 0
 
