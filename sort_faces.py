@@ -91,6 +91,7 @@ import io
 import itertools
 import json
 import logging
+import lzma
 import math
 import os
 import platform
@@ -1164,7 +1165,9 @@ def segment_fault(segment: Segment, gates: Gates) -> str:
         return f"{length:.1f} s, shorter than {gates.min_dur:g} s"
     if length > gates.max_dur + 1e-6:
         return f"{length:.1f} s, longer than {gates.max_dur:g} s"
-    return ""
+    times = [track.time for track in segment.tracks]
+    seen = any(((time >= segment.start) & (time < segment.end)).any() for time in times)
+    return "" if seen or not times else "no frame looked at lies in it"
 
 
 @dataclass(frozen=True)
@@ -9837,15 +9840,21 @@ class VideoWork:
         return self.folder / "scenes" / f"{video.id}.json"
 
     def scenes_of(self, video: Video) -> dict[str, Any]:
-        """Scenes and frame times of a video; {} while they are not known."""
-        return read_own(self.scene_file(video), "scenes")
+        """Scenes and frame times of a video; {} while they are not known, or damaged."""
+        known = read_own(self.scene_file(video), "scenes")
+        try:
+            frames = unpack_steps(known["first"], known["steps"])
+            return known if (np.diff(frames) > 0).all() else {}
+        except (KeyError, TypeError, ValueError):
+            return {}
 
     def known_frames(self, meta: dict[str, Any] | None) -> set[str]:
         """Names of the frames in results.jsonl; refuses those of another model."""
         done: set[str] = set()
         for result in ResultTail(self.results).read():
             if result["id"] == "meta":
-                check_frame_model(self.results, result, meta)
+                with believed(self.results, "detect"):
+                    check_frame_model(self.results, result, meta)
             elif "failed" not in result:
                 done.add(result["id"])
         return done
@@ -9856,7 +9865,7 @@ def believed(path: Path, step: str) -> Iterator[None]:
     """Turn what a damaged file of the work folder makes us stumble over into one line."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise SortFacesError(
             f"{path}: parts of it are missing ({type(error).__name__} {one_line(error)}); "
             f"run `video {step}` again"
@@ -9865,6 +9874,9 @@ def believed(path: Path, step: str) -> Iterator[None]:
 
 def video_from_json(facts: dict[str, Any]) -> Video:
     pairs = {key: tuple(facts[key]) for key in ("audio", "time_base")}
+    numerator, denominator = pairs["time_base"]
+    if not numerator / denominator > 0:
+        raise ValueError("time_base")
     return Video(**{**facts, **pairs})
 
 
@@ -9976,12 +9988,17 @@ def scan_videos(
             raise SortFacesError(
                 f"{work.folder}: holds {strange[0]} of something else; use another work folder"
             )
-    old = read_json(work.videos, "videos") if work.videos.exists() else {"videos": []}
+    old = read_own(work.videos, "videos")
+    if work.videos.exists() and not old:
+        raise SortFacesError(
+            f"{work.videos}: is damaged; use another work folder, or remove this one"
+        )
     if old.get("input", str(root)) != str(root):
         raise SortFacesError(
             f"{work.folder}: belongs to the videos in {old['input']}; use another work folder"
         )
-    known = {entry["path"]: entry for entry in old["videos"]}
+    entries = entries_of(old.get("videos"))
+    known = {str(entry.get("path")): entry for entry in entries if entry.get("error") == ""}
     found = [path for path in find_videos(root) if path.name >= first]
     found = [path for path in found if skip is None or not skip.search(path.name)]
     if not found:
@@ -10021,9 +10038,10 @@ def scan_video(path: str, known: dict[str, Any]) -> dict[str, Any]:
     entry = {"path": path, "facts": None, "error": ""}
     try:
         now = os.stat(path)
-        facts = known.get("facts") or {}
-        if (facts.get("size"), facts.get("mtime_ns")) == (now.st_size, now.st_mtime_ns):
-            return known
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # edited
+            video = video_from_json(known["facts"])
+            if (video.size, video.mtime_ns) == (now.st_size, now.st_mtime_ns):
+                return known
         return {**entry, "facts": asdict(video_facts(path, now.st_size, now.st_mtime_ns))}
     except VideoError as error:
         return {**entry, "error": str(error)}
@@ -10231,11 +10249,12 @@ def detect_frames(work: VideoWork, crew: Crew) -> dict[str, Any]:
 def check_asked_model(work: VideoWork, spec: EngineSpec) -> None:
     """Refuse another model than the known frames', without loading either."""
     for result in itertools.islice(ResultTail(work.results).read(), 1):
-        own = result.get("meta", {})
         asked = model_label(spec.model)
-        if own.get("model", asked) != asked:
+        with believed(work.results, "detect"):
+            own = result["meta"]["model"]
+        if own != asked:
             raise SortFacesError(
-                f"{work.results}: made with {own['model']}, not {asked}; use another work folder"
+                f"{work.results}: made with {own}, not {asked}; use another work folder"
             )
 
 
@@ -10719,7 +10738,7 @@ def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
             for info in archive.infolist():
                 if os.path.splitext(info.filename)[1].lower() in PHOTO_SUFFIXES:
                     yield info.filename, archive.read(info)
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+    except (*NPZ_ERRORS, lzma.LZMAError) as error:
         raise SortFacesError(
             f"--identity {path}: {one_line(error)}; name a .fsz bundle or a folder of crops"
         ) from None
@@ -10771,7 +10790,7 @@ def cut_clips(work: VideoWork, out: Path, mode: str, sidecar: bool) -> dict[str,
                 file = f"{folders.get(segment['video'], REMOVED_FOLDER)}/{segment['uuid']}.mp4"
                 entry = done.get(segment["uuid"], {})
                 if not is_cut(out, entry, file, mode):
-                    edited = is_edited(out, entry)
+                    edited = is_edited(out, entry, file)
                     about = {"uuid": segment["uuid"], "out": str(out.resolve())}
                     entry = {**about, "video": segment["video"], "file": file}
                     try:
@@ -10831,10 +10850,10 @@ def make_clip(
     return {**made, "asked": mode, "size": path.stat().st_size}
 
 
-def is_edited(out: Path, entry: dict[str, Any]) -> bool:
-    """Whether a clip is no longer as it was written."""
-    path = out / entry.get("file", "")
-    return bool(entry) and path.is_file() and path.stat().st_size != entry.get("size")
+def is_edited(out: Path, entry: dict[str, Any], file: str) -> bool:
+    """Whether a clip is not (or no longer) as this work folder wrote it."""
+    path = out / entry.get("file", file)
+    return path.is_file() and path.stat().st_size != entry.get("size")
 
 
 def read_ledger(path: Path, out: Path) -> list[dict[str, Any]]:
@@ -11041,6 +11060,7 @@ def page_row(row: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
     clip = Path(plan["out"]) / row["clip"] if row.get("clip") else None
     return {
         **row,
+        "quality": dict(row["quality"]) if row["kept"] else {},
         "times": f"{clock(row['start'])} to {clock(row['end'])}",
         "clip": clip.as_uri() if clip else "",
         "clip_name": row.get("clip") or "",

@@ -1,0 +1,312 @@
+"""Faults that reviews of the video commands found: each stays mended."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_video import known_video
+from test_video_core import make_track
+from video_material import film, write_video
+
+import sort_faces as sf
+
+
+def numbered(count: int) -> list[np.ndarray]:
+    """Pictures that show their number in eight blocks, white for 1."""
+    bits = np.arange(count)[:, None] >> np.arange(8) & 1
+    blocks = (40 + 170 * bits).astype(np.uint8).reshape(count, 2, 4)
+    return [np.kron(b, np.ones((48, 32), np.uint8))[..., None].repeat(3, 2) for b in blocks]
+
+
+def numbers(path: Path) -> list[int]:
+    """What the frames of a clip of numbered pictures show."""
+    with sf.open_video(str(path)) as (container, stream):
+        shown = [f.to_ndarray(format="gray") for f in sf.decoded(container, stream)]
+    bits = [image.reshape(2, 48, 4, 32).mean(axis=(1, 3)).reshape(8) > 125 for image in shown]
+    return [int((row << np.arange(8)).sum()) for row in bits]
+
+
+def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, dict]:
+    """A clip of the frames [first, beyond) of a film, and what the plan will say of it."""
+    (video, found), clip = known_video(path), path.with_name(f"{mode}-{first}.mp4")
+    frames = sf.unpack_steps(found["first"], found["steps"])
+    cut = sf.Cut(video, int(frames[first]), int(frames[beyond]), clip, frames)
+    return clip, sf.cut_clip(cut, mode)
+
+
+@pytest.mark.parametrize(("group", "preset"), [("10", "ultrafast"), ("30", "medium")])
+def test_a_transport_stream_is_cut_where_planned(tmp_path, group, preset):
+    options = {"g": group, "preset": preset, "sc_threshold": "0"}
+    late = [5000 + 40 * n for n in range(75)]
+    path = write_video(tmp_path / "t.ts", numbered(75), times=late, audio="aac", **options)
+    for first, mode in itertools.product((0, 3, 27), ("smart", "copy", "encode")):
+        clip, made = clip_of(path, first, 55, mode)
+        assert (made["mode"], made["fallback"]) == (mode, "")
+        begin = first - first % int(group) if mode == "copy" else first
+        shown = numbers(clip)  # a copy ends before frames that need one beyond the end
+        beyond = begin + len(shown) if mode == "copy" else 55
+        assert shown == list(range(begin, beyond)) and 52 < beyond <= 55, (first, mode)
+
+
+@pytest.mark.parametrize("name", ["m.mp4", "t.ts", "k.mkv"])
+def test_a_copied_clip_has_sound_from_its_first_frame_on(tmp_path, name):
+    """A copy begins at the key frame before: what is heard there is what was heard then."""
+    import av
+
+    codec = {"k.mkv": "libmp3lame"}.get(name, "aac")
+    path = write_video(tmp_path / name, numbered(100), audio=codec, g="25")
+    clip, made = clip_of(path, 45, 80, "copy")
+    assert (made["mode"], made["checked"]["start"], numbers(clip)[0]) == ("copy", 1.0, 25)
+
+    def heard(of: Path) -> tuple[np.ndarray, float]:
+        """The sound, and when it begins after the picture."""
+        with av.open(str(of)) as one, av.open(str(of)) as two:
+            frames, first = list(one.decode(audio=0)), next(two.decode(video=0))
+        return np.concatenate([f.to_ndarray()[0] for f in frames]), frames[0].time - first.time
+
+    (whole, zero), (part, start) = heard(path), heard(clip)
+    assert -0.05 < start < 0.03 and abs(start + len(part) / 44100 - 2.2) < 0.06  # frames 25 to 79
+    for moment in (0.1, 0.4, 1.4):  # the pitch changes at 0.5 and 1.5
+        a = part[round((moment - start) * 44100) :][:8820]
+        b = whole[round((moment + 1.0 - zero) * 44100) - 100 :][:9020]  # .mkv counts in ms
+        assert max(np.corrcoef(a, b[at : at + 8820])[0, 1] for at in range(0, 201, 5)) > 0.98
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [("v.webm", "libvpx", "yuv420p"), ("r.mkv", "rawvideo", "yuv420p"), ("f.mkv", "ffv1", "bgr0")],
+)
+def test_what_cannot_be_copied_is_encoded_and_says_so(tmp_path, name, codec, pix_fmt):
+    fast = {"deadline": "realtime"} if codec == "libvpx" else {}
+    path = write_video(tmp_path / name, numbered(40), codec, pix_fmt=pix_fmt, **fast)
+    clip, made = clip_of(path, 7, 29, "copy")
+    assert numbers(clip) == list(range(made["checked"]["first_frame"], 29))
+    if codec != "ffv1":  # which an .mp4 may hold
+        assert made["mode"] == "encode" and made["fallback"].startswith("copy: ")
+
+
+def test_a_title_that_is_no_utf_8_does_not_matter(run, tmp_path):
+    import av
+    import imageio_ffmpeg
+
+    plain, named = write_video(tmp_path / "p.avi", numbered(20), "mpeg4"), tmp_path / "in/t.avi"
+    named.parent.mkdir()
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(plain), "-c", "copy",
+                    "-metadata", "title=QQQQQQ", str(named)], check=True)  # fmt: skip
+    named.write_bytes(named.read_bytes().replace(b"QQQQQQ", "B\xe9b\xe9 \xe9".encode("latin-1")))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(named))
+    code, out, _ = run("video", "scan", named.parent, tmp_path / "work", "--json")
+    assert (code, json.loads(out)["videos"], json.loads(out)["left_out"]) == (0, 1, [])
+    assert numbers(clip_of(named, 5, 15, "encode")[0]) == list(range(5, 15))
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_uneven_samples_never_lead_out_of_the_scene(data):
+    moments = st.floats(0, 30).map(lambda value: round(value, 3))
+    low, *samples, high = sorted(data.draw(st.sets(moments, min_size=3, max_size=14)))
+    seen = sorted(data.draw(st.sets(st.sampled_from(samples), min_size=1)))
+    track = make_track(seen, scene=(low, high), sampled=(samples[0], samples[-1]))
+    segments = sf.track_segments(track, sf.Gates(), data.draw(st.sampled_from([0.1, 0.5, 5.0])))
+    assert all(low <= s.start < s.end <= high for s in segments)
+    assert all(any(s.start <= moment < s.end for s in segments) for moment in seen)
+
+
+@example([(0, 80), (60, 70)])  # together longer than the longest clip
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 120)), min_size=1, max_size=8))
+@settings(max_examples=150, deadline=None)
+def test_segments_that_fit_never_become_too_long_or_overlap(spans):
+    parts = [sf.Segment("v", low, low + length, ()) for low, length in spans]
+    merged = sf.merge_segments(parts, sf.Gates(max_dur=120))
+    assert all("longer" not in segment.reason for segment in merged)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(merged))
+    for second in {at for low, length in spans for at in range(low, low + length)}:
+        assert any(s.start <= second and second + 1 <= s.end for s in merged)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder with in/a.mp4 (anna), in/b.mp4 (dora), and work and out of a run over them."""
+    base = tmp_path_factory.mktemp("review")
+    for name, person in (("a", "anna"), ("b", "dora")):
+        write_video(base / "in" / f"{name}.mp4", list(film([(person, 1.2)])))
+    argv = ["video", "run", base / "in", base / "work", base / "out", "--model", "dlib", "-q"]
+    assert sf.main([*map(str, argv), "--json"]) == 0
+    return base
+
+
+@pytest.fixture
+def done(finished, tmp_path) -> Path:
+    """A copy of it, to go on with."""
+    base = Path(shutil.copytree(finished, tmp_path / "base"))
+    for path in (base / "work").glob("*.json*"):
+        path.write_text(path.read_text().replace(str(finished), str(base)))
+    return base
+
+
+def clips_in(base: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(base / "out")): p.read_bytes() for p in base.glob("out/**/*.mp4")}
+
+
+def refused(answer: tuple[int, str, str], *words: object) -> None:
+    """Assert that a command ended with one line that explains itself."""
+    code, out, err = answer
+    assert (code, out, err.count("\n")) == (2, "", 1), answer
+    assert all(str(word) in err for word in words), err
+
+
+def test_clips_of_a_changed_film_stay_where_they_are(run, done):
+    before = clips_in(done)
+    for path in (done / "in").iterdir():
+        os.utime(path, (1, 1))
+    code, out, _ = run("video", "cut", done / "work", done / "out", "--cut", "encode", "--json")
+    assert code == 1 and out.count("changed since the scan") == 2
+    assert clips_in(done) == before
+
+
+def test_other_films_leave_the_clips_of_the_first_as_they_are(run, done):
+    before = clips_in(done)
+    argv = ("video", "run", done / "in", done / "work", done / "out", "--model", "dlib", "-q")
+    code, out, _ = run(*argv, "--filter-from", "b.mp4", "--json")
+    assert (code, json.loads(out)["clips"], clips_in(done)) == (0, 1, before)
+    write_video(done / "in/0/A.mp4", list(film([("dora", 1.4)])))
+    assert run(*argv)[0] == 0
+    after = clips_in(done)
+    (new,) = set(after) - set(before)
+    assert before.items() <= after.items() and new.startswith("A-")
+
+
+def test_an_edited_clip_is_kept_when_it_is_written_again(run, done):
+    name, data = sorted(clips_in(done).items())[0]
+    (done / "out" / name).write_bytes(data + b"yours")
+    code, out, _ = run("video", "cut", done / "work", done / "out", "--json")
+    after = clips_in(done)
+    assert (code, json.loads(out)["written"], len(after)) == (0, 1, 3)
+    assert after["_removed/" + name] == data + b"yours" and len(after[name]) == len(data)
+
+
+def test_a_work_folder_of_something_else_is_left_alone(run, done, tmp_path):
+    (tmp_path / "plan.json").write_text("yours")
+    for step, *out in (["scan"], ["run", done / "out", "-q"]):
+        refused(run("video", step, done / "in", tmp_path, *out), tmp_path, "of something else")
+    assert (tmp_path / "plan.json").read_text() == "yours"
+
+
+@pytest.mark.parametrize(
+    ("out", "word"),
+    [("work", "is the work folder"), ("in/clips", "inside the videos"), ("in", "inside the videos"),
+     (".", "holds the videos")],
+)  # fmt: skip
+def test_a_wrong_folder_for_clips_is_refused_before_decoding(run, done, monkeypatch, out, word):
+    monkeypatch.setattr(sf, "VideoPass", lambda *_: pytest.fail("decodes"))
+    refused(run("video", "cut", done / "work", done / out), word)
+    shutil.rmtree(done / "work")
+    argv = (done / "in", done / "work", done / out, "--model", "dlib", "-q")
+    refused(run("video", "run", *argv), word)
+
+
+def test_detecting_in_films_that_are_gone_fails(run, done):
+    (done / "work/results.jsonl").unlink()
+    shutil.rmtree(done / "in")
+    assert run("video", "detect", done / "work", "--model", "dlib", "-q")[0] == 1
+
+
+def test_another_model_is_refused_even_when_all_frames_are_known(run, done, monkeypatch):
+    monkeypatch.setattr(sf, "load_engine", lambda *_: pytest.fail("loads a model"))
+    argv = ("video", "detect", done / "work", "--model")
+    refused(run(*argv, "no_such_pack"), "made with dlib, not no_such_pack")
+    assert run(*argv, "dlib")[0] == 0
+
+
+DAMAGE = [  # (file, the steps that read it, places in it that they cannot do without)
+    ("queue.json", "merge", "items/0/video items/0/pts items rate"),
+    ("tracks.json", "score", "tracks/0/time tracks/0/bbox tracks/0/pose tracks/0/centre "
+     "tracks/0/scene tracks/0/name tracks/0 tracks period meta/model meta videos"),
+    ("plan.json", "report", "segments/0/video segments/0/start segments/0/strip segments"),
+    ("plan.json", "cut", "segments/0/uuid segments/0/video segments/0 segments"),
+    ("videos.json", "stage track report", "videos/0/facts/start videos"),
+]  # fmt: skip
+
+
+def damaged(text: str, place: str, bad: object) -> str:
+    """A JSON text with something else, or nothing (...), at a place like items/0/pts."""
+    value = inside = json.loads(text)
+    *steps, last = [int(part) if part.isdigit() else part for part in place.split("/")]
+    for step in steps:
+        inside = inside[step]
+    inside[last] = None if bad is ... else bad
+    if bad is ... and isinstance(inside, dict):
+        del inside[last]
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize(("file", "steps", "places"), DAMAGE, ids=lambda word: word[:12])
+def test_a_damaged_work_file_is_one_line(run, done, file, steps, places):
+    work, path, before = done / "work", done / "work" / file, clips_in(done)
+    argv = {"cut": (work, done / "out"), "scan": (done / "in", work)}
+    whole, bads = path.read_text(), (..., -1, "x", [])
+    for place, bad, step in itertools.product(places.split(), bads, steps.split()):
+        path.write_text(damaged(whole, place, bad))
+        answer = run("video", step, *argv.get(step, (work,)), "-q")
+        if bad is ... or answer[0] == 2:
+            refused(answer, *[path] * (bad is ...))
+    assert {*before.values()} <= {*clips_in(done).values()}
+
+
+@pytest.mark.parametrize("place", ["videos/0/path", "videos/0/facts", "videos/0", "videos"])
+@pytest.mark.parametrize("bad", [..., -1, "x", []], ids=str)
+def test_a_scan_makes_damaged_entries_anew(run, done, place, bad):
+    path = done / "work/videos.json"
+    whole = path.read_text()
+    path.write_text(damaged(whole, place, bad))
+    answer = run("video", "scan", done / "in", done / "work", "-q")
+    if answer[0] == 2:
+        refused(answer, path)
+    else:
+        assert json.loads(path.read_text()) == json.loads(whole)
+
+
+@pytest.mark.parametrize(("at", "value"), [(6, 1), (8, 99), (8, 8)], ids=str)
+def test_an_odd_bundle_is_one_line_that_names_it(run, done, at, value):
+    """An encrypted one, one packed in an unknown way, one whose packed data are none."""
+    bundle = done / "odd.fsz"
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("0.png", b"no picture" * 99)
+    data = bytearray(bundle.read_bytes())
+    data[at] = data[data.index(b"PK\1\2") + at + 2] = value  # both headers of the picture
+    bundle.write_bytes(data)
+    refused(run("video", "score", done / "work", "--identity", bundle, "-q"), bundle)
+
+
+def test_a_folder_named_like_a_picture_is_no_identity(run, done):
+    (done / "me/x.png").mkdir(parents=True)
+    answer = run("video", "score", done / "work", "--identity", done / "me", "-q")
+    refused(answer, done / "me", "no face found")
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="needs bash and flock")
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [({"SIDECAR": "1"}, "SIDECAR=1 is"), ({"INPUT_DIR": "/no where"}, "/no where: no such")],
+)
+def test_the_script_says_why_it_does_not_begin(done, wrong, word):
+    env = {"WORK": done / "w k", "INPUT_DIR": done / "in", "OUTPUT_DIR": done / "clips",
+           "SORT_FACES_LOGS": done / "logs", "MODEL": "dlib", "PYTHON": sys.executable}  # fmt: skip
+    env = {**os.environ, **{key: str(value) for key, value in env.items()}, **wrong}
+    answer = subprocess.run(["bash", str(ROOT / "work/run_video_pipeline.sh")], env=env,
+                            capture_output=True, text=True)  # fmt: skip
+    assert answer.returncode == 2 and not (done / "clips").exists()
+    assert word in answer.stderr and answer.stderr.count("\n") == 1
