@@ -1982,9 +1982,7 @@ VIDEO_SUFFIXES = frozenset(
     | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
 )
 SAMPLE_RATE = 2.0  # frames per second looked at for faces; the reference's `stage`
-SCENE_WIDTH = (
-    128  # px; at 128, 192 and 256 the cuts are PySceneDetect's own (docs/analysis/video.md)
-)
+SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/analysis/video.md)
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
 SCENE_JUMP = 27.0  # content score; ContentDetector's threshold for a cut on its own
@@ -5175,7 +5173,7 @@ def finish_faceset(
 def master_entry(folder: str, manifest: dict[str, Any], name: str) -> dict[str, Any]:
     """What the master manifest says of one face set."""
     faces = manifest["faces"]
-    small, full = bundle_names(manifest)
+    small, full = bundles_of(manifest)
     return {
         "id": manifest["id"],
         "name": name,
@@ -5188,22 +5186,26 @@ def master_entry(folder: str, manifest: dict[str, Any], name: str) -> dict[str, 
     }
 
 
-def bundle_names(manifest: dict[str, Any]) -> tuple[str, str]:
-    """Names of the small and the full bundle of a face set."""
-    name = manifest["id"]
-    return f"{name}_top{manifest['params'].get('top_n', TOP_N)}.fsz", f"{name}.fsz"
+def bundles_of(manifest: dict[str, Any]) -> dict[str, list[str]]:
+    """{name: its PNGs} of the small and the full bundle of a face set."""
+    files = [face["file"] for face in manifest["faces"]]
+    return named_bundles(manifest["id"], files, manifest["params"].get("top_n", TOP_N))
+
+
+def named_bundles(name: str, files: Sequence[str], top_n: int) -> dict[str, list[str]]:
+    return {f"{name}_top{top_n}.fsz": list(files[:top_n]), f"{name}.fsz": list(files)}
 
 
 def write_bundles(stage: Path, name: str, faces: Sequence[str], top_n: int) -> list[str]:
     """Write NAME_topN.fsz and NAME.fsz: flat, stored zips of PNGs; returns their names."""
-    names = [f"{name}_top{top_n}.fsz", f"{name}.fsz"]
-    for bundle, files in zip(names, (faces[:top_n], faces), strict=True):
+    bundles = named_bundles(name, faces, top_n)
+    for bundle, files in bundles.items():
         with zipfile.ZipFile(stage / bundle, "w", zipfile.ZIP_STORED) as archive:
             for file in files:
                 info = zipfile.ZipInfo(PurePosixPath(file).name, ZIP_DATE)
                 info.external_attr = 0o600 << 16
                 archive.writestr(info, (stage / file).read_bytes())
-    return names
+    return list(bundles)
 
 
 def contact_sheet(files: Sequence[Path], scores: Sequence[float]) -> bytes:
@@ -5478,7 +5480,7 @@ def repairs_of(root: Path, folder: str, manifest: dict[str, Any]) -> list[Move]:
             moves.append(Move("gone", folder, file, "", "deleted by the operator"))
     for file in sorted(on_disk - listed.keys()):
         moves.append(Move("adopt", folder, file, file, "added by the operator"))
-    missing = [name for name in bundle_names(manifest) if not (here / name).is_file()]
+    missing = [name for name in bundles_of(manifest) if not (here / name).is_file()]
     if missing and not moves and manifest["faces"]:
         moves.append(Move("rebuild", folder, "", "", f"{missing[0]} is missing"))
     return moves
@@ -6766,6 +6768,12 @@ def add_output_options(p: argparse.ArgumentParser, default: Any) -> None:
 
 def add_corpus_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument("corpus", type=Path, metavar="CORPUS", help="the folder export-swap wrote")
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """What lies beside a folder under its name and a suffix; `.` has a name, too."""
+    path = path.resolve()
+    return path.with_name(path.name + suffix)
 
 
 def add_plan_options(p: argparse.ArgumentParser) -> None:
@@ -8238,7 +8246,7 @@ def cmd_occlusion_report(args: argparse.Namespace) -> int:
     """show the faces sorted by score, with the threshold drawn"""
     with opened_corpus(args.corpus) as corpus:
         scores = load_scores(corpus, args.scores)
-        out = args.out or args.corpus.with_name(f"{args.corpus.resolve().name}-occlusion")
+        out = args.out or beside(args.corpus, "-occlusion")
         report(args, {"corpus": str(args.corpus), **occlusion_pages(corpus, scores, out, args)})
     return EXIT_OK
 
@@ -8549,7 +8557,7 @@ def add_consolidate_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_consolidate(args: argparse.Namespace) -> int:
     """merge face sets of the same person, and show the pairs that almost are"""
-    review = args.review or args.corpus.with_name(f"{args.corpus.resolve().name}-consolidate")
+    review = args.review or beside(args.corpus, "-consolidate")
     noted = read_answers(review / "pairs.json") if (review / "pairs.json").exists() else {}
     answers = {pair: answer for pair, answer in noted.items() if answer == "no"}
     answers |= read_answers(args.accept) if args.accept else {}
@@ -9028,7 +9036,7 @@ def cmd_verify(args: argparse.Namespace) -> int:
         found = list(corpus_findings(corpus, args))
         plan = Plan("verify", {}, with_empty_shelved(corpus, mending(found)))
         if args.fix or args.plan:
-            path = args.plan or args.corpus.with_name(f"{args.corpus.resolve().name}-verify.json")
+            path = args.plan or beside(args.corpus, "-verify.json")
             write_json(path, plan.as_json(corpus))
             log.info("plan: %s; carry it out by `verify %s --apply %s`", path, args.corpus, path)
         findings = [finding for finding, _ in found]
@@ -9109,10 +9117,11 @@ def set_findings(root: Path, own: FaceSet) -> Findings:
             yield Finding(own.id, file, "unknown file", "no manifest knows it"), move
     photos: set[str] = set()
     for face in own.faces:
-        wrong = png_fault(folder / face["file"], own.manifest["params"].get("out_size", OUT_SIZE))
+        data = (folder / face["file"]).read_bytes()
+        wrong = png_fault(data, own.manifest["params"].get("out_size", OUT_SIZE))
         if wrong:
             yield Finding(own.id, face["file"], "png", wrong), drop(own, face, wrong)
-        elif sha256_of_file(folder / face["file"]) != face["sha256"]:
+        elif hashlib.sha256(data).hexdigest() != face["sha256"]:
             yield Finding(own.id, face["file"], "changed", "is not the listed PNG"), rebuild
         if face.get("photo_sha256") and face["photo_sha256"] in photos:
             move = drop(own, face, "photo twice")
@@ -9121,19 +9130,13 @@ def set_findings(root: Path, own: FaceSet) -> Findings:
     names = [face["file"] for face in own.manifest["faces"]]
     if names != sorted(names) or not all(map(RANKED_PNG.fullmatch, names)):
         yield Finding(own.id, "faces", "names", "do not sort in rank order"), rebuild
-    for bundle, files in zip(bundle_names(own.manifest), bundle_files(own.manifest), strict=True):
+    for bundle, files in bundles_of(own.manifest).items():
         wrong = bundle_fault(folder, bundle, files) if names else ""
         if wrong:
             yield Finding(own.id, bundle, "bundle", wrong), rebuild
     for entry in own.manifest["dropped"]:
         if entry.get("file") and not (folder / entry["file"]).is_file():
             yield Finding(own.id, entry["file"], "by hand", "dropped PNG is gone"), rebuild
-
-
-def bundle_files(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """The PNGs of the small and of the full bundle."""
-    files = [face["file"] for face in manifest["faces"]]
-    return files[: manifest["params"].get("top_n", TOP_N)], files
 
 
 def bundle_fault(folder: Path, bundle: str, files: Sequence[str]) -> str:
@@ -9154,9 +9157,8 @@ def bundle_fault(folder: Path, bundle: str, files: Sequence[str]) -> str:
     return ""
 
 
-def png_fault(path: Path, size: int) -> str:
-    """Why a file is no 8-bit RGB PNG of size x size pixels without metadata, or ""."""
-    data = path.read_bytes()
+def png_fault(data: bytes, size: int) -> str:
+    """Why bytes are no 8-bit RGB PNG of size x size pixels without metadata, or ""."""
     if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 33:
         return "is no PNG"
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
@@ -9394,7 +9396,7 @@ def add_report_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_report(args: argparse.Namespace) -> int:
     """show an output as HTML pages: every person, every face, what was left out and why"""
-    out = args.out or args.path.resolve().with_name(args.path.resolve().name + REPORT_SUFFIX)
+    out = args.out or beside(args.path, REPORT_SUFFIX)
     report(args, report_tree(args.path, out, args.cache, args.threads))
     return EXIT_OK
 
@@ -10302,7 +10304,8 @@ def cmd_video_merge(args: argparse.Namespace) -> int:
 @reads("staged")
 def merge_frames(work: VideoWork) -> dict[str, Any]:
     """Write frames.npz: the faces of every frame of queue.json, by video and time."""
-    order = [(item["video"], pts) for item in work.read("staged")["items"] for pts in item["pts"]]
+    staged = work.read("staged")
+    order = [(item["video"], pts) for item in staged["items"] for pts in item["pts"]]
     if not work.results.exists():
         raise SortFacesError(f"{work.results}: not found; run `video detect` first")
     found: dict[str, Result] = {}
@@ -10320,7 +10323,7 @@ def merge_frames(work: VideoWork) -> dict[str, Any]:
     with writing(work.frames) as part, open(part, "wb") as stream:
         np.savez(
             stream,
-            meta=np.array(json.dumps({"rate": work.read("staged")["rate"], **meta})),
+            meta=np.array(json.dumps({"rate": staged["rate"], **meta})),
             video=np.array([video for video, _, _ in seen], dtype="U16"),
             pts=np.array([pts for _, pts, _ in seen], np.int64),
             bbox=np.array([face["bbox"] for *_, face in seen], np.float32).reshape(-1, 4),
@@ -10382,7 +10385,8 @@ def track_faces(work: VideoWork, args: argparse.Namespace) -> dict[str, Any]:
     faces = {key: values[order] for key, values in faces.items()}
     tracks: list[Track] = []
     listed = {}
-    for video in progress(work.list_videos(), len(work.list_videos()), "track"):
+    videos = work.list_videos()
+    for video in progress(videos, len(videos), "track"):
         rows = slice(*np.searchsorted(faces["video"], [video.id, video.id + "~"]))
         own = {key: values[rows] for key, values in faces.items()}
         known = work.scenes_of(video)
