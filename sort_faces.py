@@ -24,6 +24,7 @@ Photos go in read-only; every write is atomic; every step can be killed and run 
 Contents
     Constants
     Errors and exit codes
+    Options
     Data types
     Core: vectors and grouping
     Core: average linkage
@@ -115,7 +116,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import numpy as np
@@ -143,7 +144,7 @@ STATUS_FACES, STATUS_NO_FACE, STATUS_UNREADABLE = 0, 1, 2  # file_status in the 
 # Detection. 640 and 0.5 are what roop-unleashed's FaceAnalysis uses (face_util.py).
 DET_SIZE = 640  # px; side of the square the detector sees
 CONSUMER_DET_SIZES = (640, 320)  # px; both settings the consumers offer
-DET_THRESHOLD = 0.5  # score; insightface's and roop's default
+DLIB_DET_SIZE = 1600  # px; longer edge at which HOG looks for faces of 80 px and more
 NMS_IOU = 0.4  # insightface SCRFD.nms_thresh
 TILE_SCALE = 2  # a tile covers det_size x this many photo pixels
 TILE_OVERLAP = 0.25  # of a tile; a face up to a quarter tile is whole in one of them
@@ -151,28 +152,20 @@ TILE_NESTED = 0.6  # share of a small box inside a larger one that makes it the 
 LONGEST_PHOTO = 32  # times its width; what is longer holds no face
 PAD_RETRY = 0.5  # border added on every side, as a share of the longer edge
 
+PROVIDERS = {  # --provider -> onnxruntime names, best first; `auto` tries them in this order
+    "cuda": ("CUDAExecutionProvider",),
+    "rocm": ("MIGraphXExecutionProvider", "ROCMExecutionProvider"),
+    "directml": ("DmlExecutionProvider",),
+    "coreml": ("CoreMLExecutionProvider",),
+    "openvino": ("OpenVINOExecutionProvider",),
+    "cpu": ("CPUExecutionProvider",),
+}
+
 # Grouping; the reference readme's table "Key defaults".
-CLUSTER_DISTANCE = 0.55  # average linkage stops here
-MERGE_DISTANCE = 0.40  # centroids this close are one person
-OUTLIER_DISTANCE = 0.55  # farthest a face may lie from its centroid
 OUTLIER_MIN_CLUSTER = 4  # smaller clusters have no centroid worth measuring against
-MIN_FACES = 15  # unique images per faceset
-MIN_SHORT = 90.0  # px
-MIN_BLUR = 40.0  # variance of the Laplacian
-MIN_DET_SCORE = 0.6  # detector score a face needs in a face set
-DUPLICATE_DISTANCE = 0.03  # re-encoded or resized copies of one picture
 DUPLICATE_SIZE_TOLERANCE = 0.10  # relative difference of box width and height
-COPY_DISTANCE = 0.20  # two faces of one photo this close are a mirror image or a collage
 
 # export-swap; same table.
-EXPORT_OUTLIER_DISTANCE = 0.45  # tighter than refine: trims what would blur the average
-EXPORT_MIN_SHORT = 100.0  # px
-TOP_N = 30  # faces in the small bundle
-PAD_RATIO = 0.5  # of the longer edge of the box, on each side; roop wants this headroom
-OUT_SIZE = 512  # px
-CANDIDATE_DISTANCE = 0.55  # singleton to centroid
-CANDIDATE_MIN_SCORE = 0.40  # composite quality
-SAME_FACE_DISTANCE = 0.40  # crop against cache: the merge threshold, one person for certain
 CROP_FACE_IOU = 0.3  # the face found in a crop against where it must be
 CROP_VARIANTS = (  # (share of --pad-ratio, border of the own face left free of paint), in turn
     (1.0, None),  # nothing painted over
@@ -186,13 +179,6 @@ PAINT_MARGIN = 0.15  # of a neighbour's box; painted over with it
 GRID_COLUMNS, GRID_ROWS, GRID_CELL = 5, 4, 192  # top_20_grid.jpg
 
 # Maintenance of an exported corpus; the reference's clip-occlusion-filter and its commit summary.
-OCCLUSION_THRESHOLD = 0.7  # probability at which a face counts as occluded
-OCCLUSION_DOMINANCE = 0.4  # share of a face set with one attribute that quarantines it
-MIN_SURVIVORS = 5  # faces; a set that lost some and has fewer left is thin
-CONSOLIDATE_DISTANCE = 0.45  # between the centroids of two face sets of one person
-ERA_DISTANCE = 0.40  # cosine distance between an era's anchor and what joins it
-ERA_YEARS = 5.0  # years between an era's anchor and what joins it
-TWIN_DISTANCE = 0.05  # within a face set; cosine 0.95
 ALMOST_MARGIN = 0.15  # cosine below the edge down to which pairs are shown to the operator
 ALMOST_PAIRS = 50  # most pairs shown
 APART = 9.0  # a distance no linkage reaches: cosine distances end at 2
@@ -247,23 +233,180 @@ class PhotoGone(PhotoError):
 
 
 # ============================================================================
-# Data types
+# Options
 # ============================================================================
+# An option is a field of the frozen dataclass that carries it: type, default, unit and help stand
+# there and nowhere else. add_fields makes options of fields, of_args fields of arguments.
+
+
+@dataclass(frozen=True)
+class Number:
+    """An argparse type: a finite number in [low, high], and what help calls it."""
+
+    kind: type
+    low: float
+    high: float
+    what: str
+    metavar: str
+
+    def __call__(self, text: str) -> Any:
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = math.nan
+        if not self.low <= value <= self.high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self.what}")
+        return value
+
+
+COSINE = Number(float, 0.0, 2.0, "a cosine distance from 0 to 2", "COS")
+SHARE = Number(float, 0.0, 1.0, "a number from 0 to 1", "SHARE")
+SCORE = Number(float, 1e-9, 1.0 - 1e-9, "a number between 0 and 1", "SCORE")
+AT_LEAST_0 = Number(float, 0.0, 1e9, "a number of 0 or more", "N")
+COUNT = Number(int, 1, 1_000_000, "a whole number of 1 or more", "N")
+PIXELS = Number(int, 32, 8192, "a size from 32 to 8192 pixels", "PX")
+DEGREES = Number(float, 0.0, 180.0, "an angle from 0 to 180 degrees", "DEG")
+PER_SECOND = Number(float, 0.01, 240.0, "a rate from 0.01 to 240 per second", "FPS")
+
+DLIB_MODEL = "dlib"
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Cosine distances (0 same direction, 1 orthogonal) that suit one recogniser."""
+    """Cosine distances (0 same direction, 1 orthogonal) that suit one recogniser.
 
-    cluster: float = CLUSTER_DISTANCE
-    merge: float = MERGE_DISTANCE
-    outlier: float = OUTLIER_DISTANCE
-    export_outlier: float = EXPORT_OUTLIER_DISTANCE
-    candidate: float = CANDIDATE_DISTANCE
-    duplicate: float = DUPLICATE_DISTANCE
-    copy: float = COPY_DISTANCE
-    same_face: float = SAME_FACE_DISTANCE
-    consolidate: float = CONSOLIDATE_DISTANCE
+    The defaults are for ArcFace models: the reference readme's table "Key defaults".
+    """
+
+    cluster: float = 0.55  # average linkage stops here
+    merge: float = 0.40  # centroids this close are one person
+    outlier: float = 0.55  # farthest a face may lie from its centroid
+    export_outlier: float = 0.45  # tighter than refine: trims what would blur the average
+    candidate: float = 0.55  # singleton to centroid
+    duplicate: float = 0.03  # re-encoded or resized copies of one picture
+    copy: float = 0.20  # two faces of one photo this close are a mirror image or a collage
+    same_face: float = 0.40  # crop against cache: the merge threshold, one person for certain
+    consolidate: float = 0.45  # between the centroids of two face sets of one person
+
+
+DLIB_THRESHOLDS = Thresholds(  # measured: docs/analysis/dlib.md
+    cluster=0.40,
+    merge=0.25,
+    outlier=0.40,
+    export_outlier=0.35,
+    candidate=0.40,
+    duplicate=0.05,
+    copy=0.15,
+    same_face=0.30,
+    consolidate=0.25,
+)
+
+
+def thresholds_for(model: str) -> Thresholds:
+    """The distances at which a model's embeddings separate people best."""
+    return DLIB_THRESHOLDS if model == DLIB_MODEL else Thresholds()
+
+
+def option(
+    kind: Any, text: str, default: Any = None, *, unit: str = "", group: str = "", name: str = ""
+) -> Any:
+    """A dataclass field that is an option as well.
+
+    kind: an argparse type; bool makes a switch, a tuple of words a choice. A default that is a
+    tuple makes the option repeatable. text: the help, to which the default is added unless it
+    speaks of one. unit: metavar. group: heading in the help. name: where the field's will not do.
+    """
+    said = {"kind": kind, "text": text, "unit": unit, "group": group, "name": name}
+    return field(default=default, metadata={"option": said})
+
+
+def model_distance(own: str, text: str = "", group: str = "", name: str = "") -> Any:
+    """A field that holds a cosine distance; with a help text it is an option.
+
+    own: the field of Thresholds its default comes from, once for_model knows the recogniser.
+    """
+    usual, dlib = getattr(Thresholds(), own), getattr(DLIB_THRESHOLDS, own)
+    made = option(COSINE, f"{text} (default: {usual}; dlib: {dlib})", usual, group=group, name=name)
+    about = {**made.metadata, "own": own} if text else {"own": own}
+    return field(default=usual, metadata=about)
+
+
+def nested(kind: type) -> Any:
+    """A field that is itself a dataclass of options."""
+    return field(default=kind(), metadata={"nested": kind})
+
+
+def add_fields(p: Any, kind: type, skip: Sequence[str] = (), **names: str) -> None:
+    """Make options of the fields of a dataclass, under the heading GROUP where it has one.
+
+    skip: fields that get no option here, only their default; names: {field: another name}.
+    """
+    groups: dict[str, Any] = {"": p}
+    for item, group in option_fields(kind):
+        said = item.metadata["option"]
+        name = names.get(item.name) or said["name"] or item.name
+        if item.name in skip:
+            p.set_defaults(**{name: item.default})
+            continue
+        if group not in groups:
+            groups[group] = p.add_argument_group(group)
+        add_option(groups[group], name, item)
+
+
+def add_option(group: Any, name: str, item: Any) -> None:
+    """Make one option of a dataclass field."""
+    said, flag = item.metadata["option"], "--" + name.replace("_", "-")
+    kind, text, default = said["kind"], said["text"], item.default
+    if kind is bool:
+        group.add_argument(flag, action="store_true", help=text)
+        return
+    more: dict[str, Any] = {"default": None if "own" in item.metadata else default}
+    if isinstance(default, tuple):
+        more |= {"action": "append", "default": []}
+    elif "default" not in text and default not in (None, ""):
+        text += " (default: %(default)s)"
+    if isinstance(kind, tuple):
+        more["choices"] = kind
+    else:
+        more |= {"type": kind, "metavar": said["unit"] or kind.metavar}
+    group.add_argument(flag, help=text, **more)
+
+
+def option_fields(kind: type) -> Iterator[tuple[Any, str]]:
+    """(field, its heading) of the fields of a dataclass that are options, nested ones included."""
+    for item in fields(kind):
+        if "nested" in item.metadata:
+            yield from option_fields(item.metadata["nested"])
+        elif "option" in item.metadata:
+            yield item, item.metadata["option"]["group"] or getattr(kind, "GROUP", "")
+
+
+def of_args(kind: type, args: argparse.Namespace, **names: str) -> Any:
+    """A dataclass from the options add_fields made of it; a distance not given is None."""
+    values: dict[str, Any] = {}
+    for item in fields(kind):
+        said = item.metadata.get("option")
+        if "nested" in item.metadata:
+            values[item.name] = of_args(item.metadata["nested"], args)
+        elif said is not None:
+            value = getattr(args, names.get(item.name) or said["name"] or item.name)
+            values[item.name] = tuple(value) if isinstance(item.default, tuple) else value
+        elif "own" in item.metadata:
+            values[item.name] = None
+    return kind(**values)
+
+
+def for_model(params: Any, model: str) -> Any:
+    """A dataclass of options with the model's own distances in place of those not given."""
+    own = {item.name: item.metadata["own"] for item in fields(params) if "own" in item.metadata}
+    limits = thresholds_for(model)
+    missing = [name for name in own if getattr(params, name) is None]
+    return replace(params, **{name: getattr(limits, own[name]) for name in missing})
+
+
+# ============================================================================
+# Data types
+# ============================================================================
 
 
 @dataclass(frozen=True)
@@ -378,54 +521,79 @@ FACE_ARRAYS = tuple(  # one row a face; they follow face_file in the class
 LANDMARK_SHAPES = {"landmark_2d_106": (106, 2), "landmark_3d_68": (68, 3), "pose": (3,)}
 
 
+gate_option = functools.partial(option, group="quality gates")
+
+
 @dataclass(frozen=True)
 class RefineParams:
     """What `refine` (and later `extend`) decides by; stored in refine_manifest.json."""
 
-    initial_threshold: float = CLUSTER_DISTANCE
-    merge_threshold: float = MERGE_DISTANCE
-    outlier_threshold: float = OUTLIER_DISTANCE
-    copy_threshold: float = COPY_DISTANCE
-    min_faces: int = MIN_FACES
-    min_short: float = MIN_SHORT
-    min_blur: float = MIN_BLUR
-    min_det_score: float = MIN_DET_SCORE
+    initial_threshold: float = model_distance("cluster", "first clustering stops here")
+    merge_threshold: float = model_distance("merge", "centroids this close are one person")
+    outlier_threshold: float = model_distance(
+        "outlier", f"farthest from the centroid, in clusters of {OUTLIER_MIN_CLUSTER} and more"
+    )
+    copy_threshold: float = model_distance("copy")
+    min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
+    min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 90.0, unit="PX")
+    min_blur: float = gate_option(
+        AT_LEAST_0,
+        "variance of the Laplacian; lower is softer",
+        40.0,
+        unit="VAR",
+    )
+    min_det_score: float = gate_option(SHARE, "detector score", 0.6, unit="SCORE")
 
 
 @dataclass(frozen=True)
 class EraParams:
     """What `era` decides by; the reference's anchor-fragment rule."""
 
-    distance: float = ERA_DISTANCE
-    years: float = ERA_YEARS
-    fragment: float = ERA_DISTANCE
-    min_faces: int = MIN_SURVIVORS
+    distance: float = option(COSINE, "an era's faces lie this near its anchor", 0.40)
+    years: float = option(AT_LEAST_0, "and this near in time", 5.0, unit="YEARS")
+    fragment: float = option(COSINE, "average linkage of the fragments", 0.40)
+    min_faces: int = option(COUNT, "an era with fewer goes to _thin", 5)
+
+
+def weight_option(term: str, default: float) -> Any:
+    """A field of QualityWeights."""
+    name, text = f"weight_{term.replace(' ', '_')}", f"weight of {term} in the quality"
+    return option(AT_LEAST_0, text, default, unit="W", name=name)
 
 
 @dataclass(frozen=True)
 class QualityWeights:
     """Share of each term in the composite score; the reference readme's weighting."""
 
-    frontality: float = 0.30
-    det_score: float = 0.20
-    landmark_symmetry: float = 0.20
-    face_size: float = 0.15
-    sharpness: float = 0.15
+    GROUP: ClassVar[str] = "export"
+
+    frontality: float = weight_option("frontality", 0.30)
+    det_score: float = weight_option("det score", 0.20)
+    landmark_symmetry: float = weight_option("landmark symmetry", 0.20)
+    face_size: float = weight_option("face size", 0.15)
+    sharpness: float = weight_option("sharpness", 0.15)
 
     def as_array(self) -> np.ndarray:
         return np.array([getattr(self, item.name) for item in fields(self)], dtype=np.float64)
+
+
+MODEL_HELP = "InsightFace pack, a folder of .onnx files, or dlib"
 
 
 @dataclass(frozen=True)
 class EngineSpec:
     """Which models to load and how; everything a worker needs to build the same engine."""
 
-    model: str = "buffalo_l"
-    model_root: str = "~/.insightface"
-    provider: str = "auto"
-    require_gpu: bool = False
-    det_size: int = 0  # 0: the engine's own default
-    det_threshold: float = DET_THRESHOLD
+    model: str = option(str, MODEL_HELP, "buffalo_l", unit="PACK")
+    model_root: str = option(str, "where packs lie, in models/PACK", "~/.insightface", unit="DIR")
+    provider: str = option(("auto", *PROVIDERS), "what onnxruntime computes on", "auto")
+    require_gpu: bool = option(bool, "fail rather than compute on the CPU", False)
+    det_size: int = option(  # 0: the engine's own default
+        PIXELS, f"detector input (default: {DET_SIZE}; dlib: {DLIB_DET_SIZE})", 0
+    )
+    det_threshold: float = option(  # insightface's and roop's default
+        SCORE, "detections below this score are no faces", 0.5
+    )
     landmarks: bool = False
     clip: str = ""  # load a CLIP scorer in place of an engine: a folder, or open_clip NAME/WEIGHTS
 
@@ -434,8 +602,18 @@ class EngineSpec:
 class Passes:
     """Optional detection passes beside the plain one."""
 
-    tiles: bool = False
-    pad_retry: bool = False
+    GROUP: ClassVar[str] = "photos"
+
+    tiles: bool = option(
+        bool,
+        "look at large photos in tiles too, for small faces in big groups",
+        False,
+    )
+    pad_retry: bool = option(
+        bool,
+        "look again with a border where no face was found, for faces that fill the picture",
+        False,
+    )
 
 
 # ============================================================================
@@ -992,15 +1170,17 @@ def tile_windows(width: int, height: int, side: int) -> list[tuple[int, int, int
 class Gates:
     """When a face is usable, and what makes a segment; defaults of the reference's section 3."""
 
-    max_yaw: float = 75.0  # degrees
-    max_pitch: float = 45.0  # degrees
-    min_face_short: float = 80.0  # px
-    min_det: float = 0.5  # score
-    min_good: float = 0.7  # share of a track's frames
-    min_dur: float = 1.0  # s
-    max_dur: float = 120.0  # s
-    bridge_gap: float = 3.0  # s without a usable face inside a track
-    merge_gap: float = 2.0  # s between segments of one scene
+    GROUP: ClassVar[str] = "usable faces"
+
+    max_yaw: float = option(DEGREES, "head turned to a side at most so far", 75.0)
+    max_pitch: float = option(DEGREES, "head up or down at most so far", 45.0)
+    min_face_short: float = option(AT_LEAST_0, "short edge of the face box", 80.0, unit="PX")
+    min_det: float = option(SHARE, "detector score of a usable face", 0.5, unit="SCORE")
+    min_good: float = option(SHARE, "of a track's frames that must be usable", 0.7)
+    min_dur: float = option(AT_LEAST_0, "shortest clip", 1.0, unit="SECONDS")
+    max_dur: float = option(AT_LEAST_0, "longest clip", 120.0, unit="SECONDS")
+    bridge_gap: float = option(AT_LEAST_0, "unusable time within a track", 3.0, unit="SECONDS")
+    merge_gap: float = option(AT_LEAST_0, "between segments of a scene", 2.0, unit="SECONDS")
 
     def __post_init__(self) -> None:
         if self.min_dur > self.max_dur:
@@ -1013,10 +1193,18 @@ class Gates:
 class Reach:
     """How alike two sightings must be to belong to one track."""
 
-    gap: float = 3.0  # s a face may be out of sight
-    iou: float = 0.3  # boxes this close may differ up to `loose`
-    loose: float = 0.8  # cosine distance; beyond, the same place holds somebody else
-    strict: float = CANDIDATE_DISTANCE  # cosine distance that joins wherever the face is
+    GROUP: ClassVar[str] = "tracks"
+
+    gap: float = option(
+        AT_LEAST_0, "longest time a face is out of sight", 3.0, unit="SECONDS", name="track_gap"
+    )
+    iou: float = option(
+        SHARE, "overlap at which a track takes a look alike", 0.3, unit="IOU", name="track_iou"
+    )
+    loose: float = option(COSINE, "how unlike that one may be", 0.8, name="track_loose")
+    strict: float = model_distance(
+        "candidate", "joins a track wherever the face is", name="track_strict"
+    )
 
 
 @dataclass(frozen=True)
@@ -1981,7 +2169,6 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
     | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
 )
-SAMPLE_RATE = 2.0  # frames per second looked at for faces; the reference's `stage`
 SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/analysis/video.md)
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
@@ -3107,14 +3294,6 @@ def text_array(values: list[str]) -> np.ndarray:
 # are onnxruntime, insightface and dlib imported. What runs is said once; nothing is swapped
 # silently: not the provider, not the model.
 
-PROVIDERS = {  # --provider -> onnxruntime names, best first; `auto` tries them in this order
-    "cuda": ("CUDAExecutionProvider",),
-    "rocm": ("MIGraphXExecutionProvider", "ROCMExecutionProvider"),
-    "directml": ("DmlExecutionProvider",),
-    "coreml": ("CoreMLExecutionProvider",),
-    "openvino": ("OpenVINOExecutionProvider",),
-    "cpu": ("CPUExecutionProvider",),
-}
 ONNX_PACKAGE = {
     "cuda": "onnxruntime-gpu",
     "rocm": "onnxruntime-migraphx",
@@ -3136,8 +3315,6 @@ HEAD_5 = np.array([*HEAD_EYES, HEAD_NOSE, *HEAD_MOUTH], np.float64)
 POSE_FOCAL = 10.0  # face sizes
 DLIB_6_OF_68 = (30, 8, 36, 45, 48, 54)  # nose tip, chin, outer eye corners, mouth corners
 
-DLIB_MODEL = "dlib"
-DLIB_DET_SIZE = 1600  # px; longer edge at which HOG looks for faces of 80 px and more
 DLIB_MAX_UPSCALE = 2.0  # small pictures are enlarged at most this much first
 DLIB_CHIP, DLIB_CHIP_PADDING = 150, 0.25  # input of dlib_face_recognition_resnet_model_v1
 
@@ -3149,17 +3326,6 @@ DLIB_MEAN = (
     "Cqt/KJYse6o5rH0y1STSseMV9SoJNLYyIR0SJUqsmS9UtMwpszBNL9AsGi3WsBIkWjDIsbEs6yzsruOnk6mGMcct"
     "Vq56sG4xirALqhAtJa4CsUu05ybhNbQvbLFGItGsaqAVJj4qj6x3qfCtmCNlMuSnv6UCM6INEpptKLgqiq/po4Cv"
     "DKVtKDeuSBwzLsaxKzGopwOlWqQ/prCsv5qEMeyzkzKoMbOQQDC0KxwrWpruoTGwxq7GJy2npSTsKA=="
-)
-DLIB_THRESHOLDS = Thresholds(
-    cluster=0.40,
-    merge=0.25,
-    outlier=0.40,
-    export_outlier=0.35,
-    candidate=0.40,
-    duplicate=0.05,
-    copy=0.15,
-    same_face=0.30,
-    consolidate=0.25,
 )
 
 
@@ -3386,11 +3552,6 @@ def load_engine(spec: EngineSpec, threads: int = 1) -> Engine:
         ) from error
     log.info("engine: %s on %s, det size %d", engine.model, engine.provider, engine.det_size)
     return engine
-
-
-def thresholds_for(model: str) -> Thresholds:
-    """The distances at which a model's embeddings separate people best."""
-    return DLIB_THRESHOLDS if model == DLIB_MODEL else Thresholds()
 
 
 def model_label(model: str) -> str:
@@ -5046,7 +5207,7 @@ def now_text() -> str:
 
 def raw_manifest(
     library: Library,
-    params: dict[str, Any],
+    params: ClusterParams | dict[str, Any],
     persons: dict[str, np.ndarray],
     singles: np.ndarray,
 ) -> tuple[dict[str, Any], list[Placement]]:
@@ -5159,7 +5320,9 @@ def finish_faceset(
     own = ["manifest.json", "NAME.txt"]
     if faces:
         files = [face["file"] for face in faces]
-        own += write_bundles(stage, head["id"], files, head["params"].get("top_n", TOP_N))
+        own += write_bundles(
+            stage, head["id"], files, head["params"].get("top_n", ExportParams.top_n)
+        )
         sheet = contact_sheet([stage / file for file in files], [f["quality"] for f in faces])
         write_part(stage / "previews" / "top_20_grid.jpg", sheet)
         own += ["previews/top_20_grid.jpg", *files]
@@ -5189,7 +5352,7 @@ def master_entry(folder: str, manifest: dict[str, Any], name: str) -> dict[str, 
 def bundles_of(manifest: dict[str, Any]) -> dict[str, list[str]]:
     """{name: its PNGs} of the small and the full bundle of a face set."""
     files = [face["file"] for face in manifest["faces"]]
-    return named_bundles(manifest["id"], files, manifest["params"].get("top_n", TOP_N))
+    return named_bundles(manifest["id"], files, manifest["params"].get("top_n", ExportParams.top_n))
 
 
 def named_bundles(name: str, files: Sequence[str], top_n: int) -> dict[str, list[str]]:
@@ -6302,9 +6465,9 @@ def start_logging(args: argparse.Namespace) -> None:
     handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, " ".join(sys.argv), (), None))
 
 
-def report(args: argparse.Namespace, result: dict[str, Any]) -> None:
+def show_result(result: dict[str, Any], as_json: bool) -> None:
     """Print a command's result on stdout: a table for people, JSON for programs."""
-    if args.json:
+    if as_json:
         print(json.dumps(result, default=json_default))
         return
     width = max((len(key) for key, value in result.items() if not is_table(value)), default=0)
@@ -6363,6 +6526,14 @@ def headline(result: dict[str, Any]) -> str:
     """The numbers of a step's result in one line."""
     numbers = {key: value for key, value in result.items() if isinstance(value, int) and value}
     return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in numbers.items())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found out: what stdout shows, and whether all is well (else exit code 1)."""
+
+    result: dict[str, Any]
+    ok: bool = True
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -6523,150 +6694,31 @@ def page_link(target: Path | str, folder: Path) -> str:
 class TreeOptions:
     """How photos get into an output tree."""
 
-    link: str = "copy"
-    dry_run: bool = False
+    GROUP: ClassVar[str] = "output"
 
-
-def number_type(kind: type, low: float, high: float, what: str) -> Callable[[str], Any]:
-    """An argparse type: a finite number in [low, high]."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-        return value
-
-    return parse
-
-
-cosine = number_type(float, 0.0, 2.0, "a cosine distance from 0 to 2")
-share = number_type(float, 0.0, 1.0, "a number from 0 to 1")
-at_least_0 = number_type(float, 0.0, 1e9, "a number of 0 or more")
-count = number_type(int, 1, 1_000_000, "a whole number of 1 or more")
-pixels = number_type(int, 32, 8192, "a size from 32 to 8192 pixels")
-
-
-def detector_score(text: str) -> float:
-    """An argparse type: a score strictly between 0 and 1."""
-    value = share(text)
-    if value in (0.0, 1.0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return value
-
-
-def add_numbers(p: Any, *rows: tuple[str, Callable[[str], Any], Any, str, str]) -> None:
-    """Options that take one value: rows of (flag, type, default, metavar, help)."""
-    for flag, kind, default, metavar, text in rows:
-        text = text if "default" in text else f"{text} (default: %(default)s)"
-        p.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
-
-
-def add_flags(p: Any, *rows: tuple[str, str]) -> None:
-    """Switches: rows of (flag, help)."""
-    for flag, text in rows:
-        p.add_argument(flag, action="store_true", help=text)
+    link: str = option(("copy", "hard", "sym", "reflink"), "how photos are placed", "copy")
+    dry_run: bool = option(bool, "say what would be done and stop", False)
 
 
 def add_engine_options(p: argparse.ArgumentParser, detector: bool = True) -> None:
     """Which models, on what; commands over a finished cache take its model and detector."""
     group = p.add_argument_group("engine")
-    model, default = (EngineSpec.model, "%(default)s") if detector else ("", "the cache's")
-    cores, root = usable_cores(), EngineSpec.model_root
-    add_numbers(
-        group,
-        (
-            "--model",
-            str,
-            model,
-            "PACK",
-            f"InsightFace pack, a folder of .onnx files, or dlib (default: {default})",
-        ),
-        ("--model-root", str, root, "DIR", "where packs lie, in models/PACK"),
-        (
-            "--threads",
-            count,
-            cores,
-            "N",
-            "photos worked on at once (default: the usable cores, %(default)s here)",
-        ),
-    )
-    group.add_argument(
-        "--provider",
-        default="auto",
-        choices=["auto", *PROVIDERS],
-        help="what onnxruntime computes on (default: %(default)s)",
-    )
-    add_flags(group, ("--require-gpu", "fail rather than compute on the CPU"))
     if detector:
-        add_numbers(
-            group,
-            (
-                "--det-size",
-                pixels,
-                0,
-                "PX",
-                f"detector input (default: {DET_SIZE}; dlib: {DLIB_DET_SIZE})",
-            ),
-            (
-                "--det-threshold",
-                detector_score,
-                DET_THRESHOLD,
-                "SCORE",
-                "detections below this score are no faces",
-            ),
-        )
+        add_fields(group, EngineSpec)
+        return
+    text = f"{MODEL_HELP} (default: the cache's)"
+    group.add_argument("--model", default="", metavar="PACK", help=text)
+    add_fields(group, EngineSpec, skip=("model", "det_size", "det_threshold"))
+    group.set_defaults(model="")
 
 
 def engine_spec(args: argparse.Namespace, landmarks: bool) -> EngineSpec:
     """The models the options ask for; an empty name stands for the cache's."""
-    return EngineSpec(
-        model=args.model,
-        model_root=args.model_root,
-        provider=args.provider,
-        require_gpu=args.require_gpu,
-        det_size=getattr(args, "det_size", 0),
-        det_threshold=getattr(args, "det_threshold", DET_THRESHOLD),
-        landmarks=landmarks,
-    )
+    return replace(of_args(EngineSpec, args), landmarks=landmarks)
 
 
-def add_work_options(p: argparse.ArgumentParser) -> None:
-    """Where the slow work is done."""
-    add_numbers(
-        p.add_argument_group("who does the work"),
-        (
-            "--worker",
-            str,
-            os.environ.get("SORT_FACES_WORKER", "local"),
-            "PYTHON_EXE",
-            "python.exe that runs work/dml_worker.py on Windows "
-            "(default: $SORT_FACES_WORKER, else this process)",
-        ),
-        (
-            "--cluster",
-            str,
-            "",
-            "ADDRESS",
-            "scheduler of a Dask cluster, such as tcp://host:8786 (default: none)",
-        ),
-        (
-            "--path-map",
-            path_pair,
-            None,
-            "LOCAL=REMOTE",
-            "how paths that begin with LOCAL begin where the work is done (default: the same)",
-        ),
-        (
-            "--batch",
-            count,
-            1,
-            "N",
-            "photos per call of the recogniser; a kill loses at most so many per thread",
-        ),
-    )
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def path_pair(text: str) -> tuple[str, str]:
@@ -6677,71 +6729,71 @@ def path_pair(text: str) -> tuple[str, str]:
     return local, remote
 
 
-def crew_of(args: argparse.Namespace, landmarks: bool) -> Crew:
-    """Who does the work, as the options say."""
-    worker = "" if getattr(args, "worker", "local") == "local" else args.worker
-    cluster = getattr(args, "cluster", "")
-    if worker and cluster:
-        raise SortFacesError("--worker and --cluster: choose one of them")
-    if worker and shutil.which(worker) is None:
-        raise SortFacesError(f"--worker {worker}: no such program; name the worker's python.exe")
-    return Crew(
-        engine_spec(args, landmarks),
-        args.threads,
-        getattr(args, "batch", 1),
-        worker,
-        cluster,
-        getattr(args, "path_map", None),
+@dataclass(frozen=True)
+class WorkOptions:
+    """Where the slow work is done, and how much of it at once."""
+
+    GROUP: ClassVar[str] = "who does the work"
+
+    threads: int = option(
+        COUNT,
+        "photos worked on at once (default: the usable cores, %(default)s here)",
+        usable_cores(),
+    )
+    worker: str = option(
+        str,
+        "python.exe that runs work/dml_worker.py on Windows, or local "
+        "(default: $SORT_FACES_WORKER, else local: this process)",
+        "",
+        unit="PYTHON_EXE",
+    )
+    cluster: str = option(
+        str,
+        "scheduler of a Dask cluster, such as tcp://host:8786 (default: none)",
+        "",
+        unit="ADDRESS",
+    )
+    path_map: tuple[str, str] | None = option(
+        path_pair,
+        "how paths that begin with LOCAL begin where the work is done (default: the same)",
+        unit="LOCAL=REMOTE",
+    )
+    batch: int = option(
+        COUNT,
+        "photos per call of the recogniser; a kill loses at most so many per thread",
+        1,
     )
 
 
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def add_threads(p: argparse.ArgumentParser) -> None:
+    """For commands that read pictures but need no engine."""
+    add_fields(p, WorkOptions, skip=("worker", "cluster", "path_map", "batch"))
 
 
-def add_distance_option(p: argparse.ArgumentParser, flag: str, field_name: str, what: str) -> None:
-    """A cosine distance whose default depends on the cache's model."""
-    usual, own = getattr(Thresholds(), field_name), getattr(DLIB_THRESHOLDS, field_name)
-    p.add_argument(flag, type=cosine, metavar="COS", help=f"{what} (default: {usual}; dlib: {own})")
+def add_engine_and_work(p: argparse.ArgumentParser, detector: bool = True) -> None:
+    """The options of every command that looks at pictures."""
+    add_engine_options(p, detector)
+    add_fields(p, WorkOptions)
 
 
-def chosen(value: float | None, cache: FaceCache, field_name: str) -> float:
-    """An option's value, or what suits the cache's model."""
-    return getattr(thresholds_for(cache.meta["model"]), field_name) if value is None else value
+def crew_of(args: argparse.Namespace, landmarks: bool) -> Crew:
+    """Who does the work, as the options say."""
+    work = of_args(WorkOptions, args)
+    worker = work.worker or os.environ.get("SORT_FACES_WORKER", "local")
+    work = replace(work, worker="" if worker == "local" else worker)
+    if work.worker and work.cluster:
+        raise SortFacesError("--worker and --cluster: choose one of them")
+    if work.worker and shutil.which(worker) is None:
+        raise SortFacesError(f"--worker {worker}: no such program; name the worker's python.exe")
+    return Crew(engine_spec(args, landmarks), **vars(work))
 
 
 def add_cache_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz that embed wrote")
 
 
-def add_tree_options(p: argparse.ArgumentParser) -> None:
-    group = p.add_argument_group("output")
-    add_link_option(group)
-    add_dry_run(group)
-
-
-def add_link_option(p: Any) -> None:
-    p.add_argument(
-        "--link",
-        default="copy",
-        choices=["copy", "hard", "sym", "reflink"],
-        help="how photos are placed (default: %(default)s)",
-    )
-
-
 def add_dry_run(p: Any) -> None:
     p.add_argument("--dry-run", action="store_true", help="say what would be done and stop")
-
-
-def add_gate_options(p: argparse.ArgumentParser) -> None:
-    """The quality a face needs to count towards a face set."""
-    add_numbers(
-        p.add_argument_group("quality gates"),
-        ("--min-faces", count, MIN_FACES, "N", "unique images a face set needs"),
-        ("--min-short", at_least_0, MIN_SHORT, "PX", "short edge of the face box"),
-        ("--min-blur", at_least_0, MIN_BLUR, "VAR", "variance of the Laplacian; lower is softer"),
-        ("--min-det-score", share, MIN_DET_SCORE, "SCORE", "detector score"),
-    )
 
 
 Steps = dict[str, tuple[Callable, Callable]]  # name: (what adds its options, its handler)
@@ -6776,14 +6828,15 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def add_plan_options(p: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class PlanOptions:
     """Options of every command that changes a corpus."""
-    group = p.add_argument_group("plan")
-    group.add_argument("--plan", type=Path, metavar="FILE", help="write the plan there")
-    group.add_argument(
-        "--apply", type=Path, metavar="FILE", help="carry out this plan in place of a new one"
-    )
-    add_dry_run(group)
+
+    GROUP: ClassVar[str] = "plan"
+
+    plan: Path | None = option(Path, "write the plan there", unit="FILE")
+    apply: Path | None = option(Path, "carry out this plan in place of a new one", unit="FILE")
+    dry_run: bool = option(bool, "say what would be done and stop", False)
 
 
 @dataclass(frozen=True)
@@ -6865,25 +6918,41 @@ def move_table(moves: Sequence[Move]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class EmbedOptions:
-    """What `embed` is asked to do."""
+class ScanOptions:
+    """Which photos `embed` takes, and how hard it looks at them."""
 
-    sources: tuple[Path, ...]
-    cache: Path
-    crew: Crew
-    passes: Passes = Passes()
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    rescan: bool = False
-    retry_errors: bool = False
-    prune: bool = False
+    GROUP: ClassVar[str] = "photos"
 
-    def passes_label(self) -> str:
-        """The detection settings as file_passes stores them."""
-        spec = self.crew.spec
-        size = spec.det_size or (DLIB_DET_SIZE if spec.model == DLIB_MODEL else DET_SIZE)
-        extra = "+tiles" * self.passes.tiles + "+pad" * self.passes.pad_retry
-        return f"{size}@{spec.det_threshold:g}{extra}"
+    include: tuple[str, ...] = option(
+        str,
+        "only files whose name or path below SRC matches; repeatable",
+        (),
+        unit="GLOB",
+    )
+    exclude: tuple[str, ...] = option(
+        str,
+        "no files whose name or path below SRC matches; repeatable",
+        (),
+        unit="GLOB",
+    )
+    passes: Passes = nested(Passes)
+    rescan: bool = option(
+        bool,
+        "redo photos whose faces were found with other detection settings",
+        False,
+    )
+    retry_errors: bool = option(bool, "try unreadable files again", False)
+    prune: bool = option(
+        bool,
+        "forget files that no longer exist below SRC, or whose bytes moved on",
+        False,
+    )
+
+
+def passes_label(spec: EngineSpec, passes: Passes) -> str:
+    """The detection settings as file_passes stores them."""
+    size = spec.det_size or (DLIB_DET_SIZE if spec.model == DLIB_MODEL else DET_SIZE)
+    return f"{size}@{spec.det_threshold:g}{'+tiles' * passes.tiles}{'+pad' * passes.pad_retry}"
 
 
 def add_embed_options(p: argparse.ArgumentParser) -> None:
@@ -6891,67 +6960,27 @@ def add_embed_options(p: argparse.ArgumentParser) -> None:
         "sources", nargs="+", type=Path, metavar="SRC", help="folders (or files) of photos"
     )
     p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz to create or to add to")
-    add_scan_options(p)
+    add_fields(p, ScanOptions)
     p.add_argument("--enrich", action="store_true", help="find landmarks and pose in the same pass")
-    add_engine_options(p)
-    add_work_options(p)
+    add_engine_and_work(p)
 
 
-def add_scan_options(p: argparse.ArgumentParser) -> None:
-    """Which photos, and how hard to look at them."""
-    group = p.add_argument_group("photos")
-    for flag, what in (("--include", "only"), ("--exclude", "no")):
-        group.add_argument(
-            flag,
-            action="append",
-            default=[],
-            metavar="GLOB",
-            help=f"{what} files whose name or path below SRC matches; repeatable",
-        )
-    add_flags(
-        group,
-        ("--tiles", "look at large photos in tiles too, for small faces in big groups"),
-        (
-            "--pad-retry",
-            "look again with a border where no face was found, for faces that fill the picture",
-        ),
-        ("--rescan", "redo photos whose faces were found with other detection settings"),
-        ("--retry-errors", "try unreadable files again"),
-        ("--prune", "forget files that no longer exist below SRC, or whose bytes moved on"),
-    )
-
-
-def cmd_embed(args: argparse.Namespace) -> int:
+def cmd_embed(args: argparse.Namespace) -> Outcome:
     """find and embed every face below SRC into the cache; resumable"""
-    result = embed_library(embed_options(args, args.sources, args.cache, args.enrich))
+    options = of_args(ScanOptions, args)
+    result = embed_library(args.sources, args.cache, crew_of(args, args.enrich), options)
     if args.enrich:
         result |= enrich_library(args.cache, crew_of(args, True), required=False)
-    report(args, result)
-    return EXIT_FOUND_WRONG if result["unreadable"] == result["photos"] else EXIT_OK
+    return Outcome(result, result["unreadable"] < result["photos"])
 
 
-def embed_options(
-    args: argparse.Namespace, sources: Sequence[Path], cache: Path, landmarks: bool
-) -> EmbedOptions:
-    """What `embed`, `run` and `demo` ask of embed_library."""
-    return EmbedOptions(
-        sources=tuple(sources),
-        cache=cache,
-        crew=crew_of(args, landmarks),
-        passes=Passes(args.tiles, args.pad_retry),
-        include=tuple(args.include),
-        exclude=tuple(args.exclude),
-        rescan=args.rescan,
-        retry_errors=args.retry_errors,
-        prune=args.prune,
-    )
-
-
-def embed_library(options: EmbedOptions) -> dict[str, Any]:
+def embed_library(
+    sources: Sequence[Path], path: Path, crew: Crew, options: ScanOptions
+) -> dict[str, Any]:
     """Scan, hash, detect and embed what the cache does not hold yet; returns the counts."""
-    roots = source_roots(options.sources)
-    if options.cache.suffix != ".npz":
-        raise SortFacesError(f"{options.cache}: a cache is named *.npz")
+    roots = source_roots(sources)
+    if path.suffix != ".npz":
+        raise SortFacesError(f"{path}: a cache is named *.npz")
     scan = ScanReport()
     files = scan_photos(roots, options.include, options.exclude, scan)
     for line in scan.unreadable:
@@ -6959,17 +6988,17 @@ def embed_library(options: EmbedOptions) -> dict[str, Any]:
     for folder in scan.skipped_outputs:
         log.info("%s: skipped, an output of this tool", folder)
     if not files:
-        raise SortFacesError(f"{', '.join(map(str, options.sources))}: no photos found there")
-    if not cache_exists(options.cache):
-        _ = options.crew.facts  # nothing is written before the models are known to work
-    make_folder(options.cache.absolute().parent)
-    with locked_cache(options.cache):
-        remove_unfinished_file(options.cache.absolute())
-        run = EmbedRun(options, roots, files)
+        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there")
+    if not cache_exists(path):
+        _ = crew.facts  # nothing is written before the models are known to work
+    make_folder(path.absolute().parent)
+    with locked_cache(path):
+        remove_unfinished_file(path.absolute())
+        run = EmbedRun(path, crew, options, roots, files)
         run.execute()
         cache = run.finish()
     return {
-        "cache": str(options.cache),
+        "cache": str(path),
         "photos": len(files),
         "unchanged": run.counts["unchanged"],
         "new": run.counts["new"],
@@ -7002,33 +7031,38 @@ class EmbedRun:
 
     def __init__(
         self,
-        options: EmbedOptions,
+        path: Path,
+        crew: Crew,
+        options: ScanOptions,
         roots: Sequence[Path],
         files: Sequence[FoundFile],
     ) -> None:
-        self.options, self.roots, self.files = options, roots, files
+        self.path, self.crew, self.options = path, crew, options
+        self.roots, self.files = roots, files
         direct = {os.path.dirname(file.path) for file in files}
         folders = {folder for path in direct for folder in (Path(path), *Path(path).parents)}
         self.forgotten: set[str] = set()
         self.mounted = [root for root in roots if root in folders]
         self.counts: Counter[str] = Counter()
         self.failed: list[str] = []
-        if cache_exists(options.cache):
-            self.cache = load_cache(options.cache)
-            check_model(self.cache, options.cache, options.crew.spec)
+        if cache_exists(path):
+            self.cache = load_cache(path)
+            check_model(self.cache, path, crew.spec)
         else:
-            self.cache = empty_cache(options.crew.facts["meta"])
+            self.cache = empty_cache(crew.facts["meta"])
         self.paths = known_paths(self.cache)
         self.paths_of: dict[str, list[str]] = defaultdict(list)
         for path, (sha, _, _) in self.paths.items():
             self.paths_of[sha].append(path)
         shas = self.cache.file_sha256.tolist()
         self.redo = {sha for row, sha in enumerate(shas) if self.wants_redo(row)}
-        self.journal = Journal(options.cache, self.cache.meta)
+        self.journal = Journal(path, self.cache.meta)
 
     def wants_redo(self, row: int) -> bool:
         """Whether a photo that did not change must be looked at again all the same."""
-        other_settings = self.cache.file_passes[row] != self.options.passes_label()
+        other_settings = self.cache.file_passes[row] != passes_label(
+            self.crew.spec, self.options.passes
+        )
         status = self.cache.file_status[row]
         if status == STATUS_UNREADABLE:
             return self.options.retry_errors
@@ -7038,7 +7072,7 @@ class EmbedRun:
         """Work through the files; every finished photo is in the journal at once."""
         todo = [file for file in self.files if not self.is_unchanged(file)]
         self.counts["unchanged"] = len(self.files) - len(todo)
-        crew, folder = self.options.crew, queue_folder(self.options.cache)
+        crew, folder = self.crew, queue_folder(self.path)
         hashed = ordered_map(hash_file, todo, crew.threads)
         try:
             if crew.elsewhere:  # hashed here first; the long wait is for the results
@@ -7078,7 +7112,7 @@ class EmbedRun:
                     "size": file.size,
                     "mtime_ns": file.mtime_ns,
                     "passes": asdict(self.options.passes),
-                    "landmarks": self.options.crew.spec.landmarks,
+                    "landmarks": self.crew.spec.landmarks,
                 }
 
     def note_path(self, file: FoundFile, sha: str) -> None:
@@ -7100,7 +7134,9 @@ class EmbedRun:
             self.fail(item["path"], result["error"])
         facts = {key: item[key] for key in ("path", "sha256", "size", "mtime_ns")}
         facts |= {key: result[key] for key in ("wh", "taken", "status", "error", "faces")}
-        self.journal.append("photo", passes=self.options.passes_label(), **facts)
+        self.journal.append(
+            "photo", passes=passes_label(self.crew.spec, self.options.passes), **facts
+        )
         self.paths_of[item["sha256"]].append(item["path"])
         self.counts["new"] += 1
 
@@ -7145,27 +7181,27 @@ class EmbedRun:
     def check_recognizer(self) -> None:
         """The same name may hide other weights: compare them with what the cache was made with."""
         own, made_with = (
-            self.options.crew.facts["meta"]["recognizer"],
+            self.crew.facts["meta"]["recognizer"],
             self.cache.meta["recognizer"],
         )
         if own != made_with:
             raise SortFacesError(
-                f"{self.options.cache}: made with another {self.cache.meta['model']} recogniser "
+                f"{self.path}: made with another {self.cache.meta['model']} recogniser "
                 f"({made_with}, not {own}); use another cache"
             )
 
     def finish(self) -> FaceCache:
         """Compact the journal into the cache and remember where the photos lie."""
         roots = {str(root.resolve()) for root in self.roots}
-        written = journal_path(self.options.cache).exists()
+        written = journal_path(self.path).exists()
         if not written and not self.cache.files:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
         if not written and roots <= set(self.cache.meta["roots"]):
             return self.cache
-        cache = load_cache(self.options.cache)
+        cache = load_cache(self.path)
         roots |= set(cache.meta["roots"])
         cache = replace(cache, meta={**cache.meta, "roots": sorted(roots)})
-        save_cache(self.options.cache, cache)
+        save_cache(self.path, cache)
         return cache
 
 
@@ -7184,16 +7220,14 @@ def hash_file(file: FoundFile) -> tuple[FoundFile, str | None, str]:
 
 def add_enrich_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
-    add_engine_options(p, detector=False)
-    add_work_options(p)
+    add_engine_and_work(p, detector=False)
 
 
-def cmd_enrich(args: argparse.Namespace) -> int:
+def cmd_enrich(args: argparse.Namespace) -> Outcome:
     """add landmarks and head pose to the cached faces that lack them"""
     result = enrich_library(args.cache, crew_of(args, True))
-    report(args, result)
     all_lost = result["photos_lost"] and not result["enriched"] and result["lacking"]
-    return EXIT_FOUND_WRONG if all_lost else EXIT_OK
+    return Outcome(result, not all_lost)
 
 
 def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, Any]:
@@ -7266,35 +7300,41 @@ def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any
 # ============================================================================
 
 
+@dataclass(frozen=True)
+class ClusterParams:
+    """What `cluster` decides by; stored in the raw manifest."""
+
+    threshold: float = model_distance("cluster", "average linkage stops at this distance")
+
+
 def add_cluster_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     p.add_argument("out", type=Path, metavar="OUT", help="folder for person_NNN/")
-    add_distance_option(p, "--threshold", "cluster", "average linkage stops at this distance")
-    add_tree_options(p)
+    add_fields(p, ClusterParams)
+    add_fields(p, TreeOptions)
 
 
-def cmd_cluster(args: argparse.Namespace) -> int:
+def cmd_cluster(args: argparse.Namespace) -> Outcome:
     """sort the photos into person_NNN/, _singletons/ and _noface/"""
-    tree = TreeOptions(args.link, args.dry_run)
-    report(args, cluster_library(args.cache, args.out, args.threshold, tree))
-    return EXIT_OK
+    params, tree = of_args(ClusterParams, args), of_args(TreeOptions, args)
+    return Outcome(cluster_library(args.cache, args.out, params, tree))
 
 
 def cluster_library(
-    cache_path: Path, out: Path, threshold: float | None, tree: TreeOptions
+    cache_path: Path, out: Path, params: ClusterParams, tree: TreeOptions
 ) -> dict[str, Any]:
     """Cluster every face of a cache and write the raw tree; returns the counts."""
     cache = load_cache(cache_path)
     check_output(out, cache.meta["roots"], "raw")
-    threshold = chosen(threshold, cache, "cluster")
-    groups = groups_of(average_linkage(cache.unit, threshold))
+    params = for_model(params, cache.meta["model"])
+    groups = groups_of(average_linkage(cache.unit, params.threshold))
     persons = {
         numbered("person", number): rows
         for number, rows in enumerate((rows for rows in groups if len(rows) > 1), 1)
     }
     singles = np.array([rows[0] for rows in groups if len(rows) == 1], dtype=np.intp)
     library = Library(cache, cache_path)
-    manifest, wanted = raw_manifest(library, {"threshold": threshold}, persons, singles)
+    manifest, wanted = raw_manifest(library, params, persons, singles)
     plan = write_tree(library, out, "manifest.json", manifest, wanted, tree)
     return {"out": str(out), **manifest["counts"], **plan.counts()}
 
@@ -7307,57 +7347,26 @@ def cluster_library(
 def add_refine_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     p.add_argument("out", type=Path, metavar="OUT", help="folder for faceset_NNN/")
-    add_refine_distances(p)
-    add_gate_options(p)
-    add_tree_options(p)
+    add_fields(p, RefineParams)
+    add_fields(p, TreeOptions)
 
 
-def add_refine_distances(p: argparse.ArgumentParser) -> None:
-    add_distance_option(p, "--initial-threshold", "cluster", "first clustering stops here")
-    add_distance_option(p, "--merge-threshold", "merge", "centroids this close are one person")
-    add_distance_option(
-        p,
-        "--outlier-threshold",
-        "outlier",
-        f"farthest from the centroid, in clusters of {OUTLIER_MIN_CLUSTER} and more",
-    )
-
-
-def cmd_refine(args: argparse.Namespace) -> int:
+def cmd_refine(args: argparse.Namespace) -> Outcome:
     """keep the clean, large identities as faceset_NNN/"""
-    tree = TreeOptions(args.link, args.dry_run)
-    report(args, refine_library(args.cache, args.out, refine_params(args), tree))
-    return EXIT_OK
-
-
-def refine_params(args: argparse.Namespace) -> Callable[[FaceCache], RefineParams]:
-    """Refine parameters once the cache, and with it the model's defaults, is known."""
-
-    def resolve(cache: FaceCache) -> RefineParams:
-        return RefineParams(
-            initial_threshold=chosen(args.initial_threshold, cache, "cluster"),
-            merge_threshold=chosen(args.merge_threshold, cache, "merge"),
-            outlier_threshold=chosen(args.outlier_threshold, cache, "outlier"),
-            copy_threshold=chosen(None, cache, "copy"),
-            min_faces=args.min_faces,
-            min_short=args.min_short,
-            min_blur=args.min_blur,
-            min_det_score=args.min_det_score,
-        )
-
-    return resolve
+    params, tree = of_args(RefineParams, args), of_args(TreeOptions, args)
+    return Outcome(refine_library(args.cache, args.out, params, tree))
 
 
 def refine_library(
     cache_path: Path,
     out: Path,
-    params_for: Callable[[FaceCache], RefineParams],
+    params: RefineParams,
     tree: TreeOptions,
 ) -> dict[str, Any]:
     """Refine every face of a cache and write the face sets; returns the counts."""
     cache = load_cache(cache_path)
     check_output(out, cache.meta["roots"], "refined")
-    params = params_for(cache)
+    params = for_model(params, cache.meta["model"])
     refined = refine_identities(cache, np.arange(cache.faces), params)
     facesets = {
         numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
@@ -7377,27 +7386,33 @@ def refine_library(
 # ============================================================================
 
 
+@dataclass(frozen=True)
+class DedupParams:
+    """What `dedup` decides by."""
+
+    threshold: float = model_distance("duplicate", "faces this close are one picture")
+
+
 def add_dedup_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
-    add_distance_option(p, "--threshold", "duplicate", "faces this close are one picture")
+    add_fields(p, DedupParams)
 
 
-def cmd_dedup(args: argparse.Namespace) -> int:
+def cmd_dedup(args: argparse.Namespace) -> Outcome:
     """report byte-identical files and near-duplicate faces beside the cache"""
-    report(args, dedup_library(args.cache, args.threshold))
-    return EXIT_OK
+    return Outcome(dedup_library(args.cache, of_args(DedupParams, args)))
 
 
-def dedup_library(cache_path: Path, threshold: float | None) -> dict[str, Any]:
+def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
     """Write the duplicates report beside the cache; returns the counts."""
     cache = load_cache(cache_path)
-    threshold = chosen(threshold, cache, "duplicate")
+    params = for_model(params, cache.meta["model"])
     byte_groups = [
         {"sha256": sha, "paths": paths}
         for sha, paths in zip(cache.file_sha256.tolist(), cache.paths, strict=True)
         if len(paths) > 1
     ]
-    labels = near_duplicate_labels(cache.unit, threshold, cache.bbox)
+    labels = near_duplicate_labels(cache.unit, params.threshold, cache.bbox)
     worth = cache.det_score * cache.face_short * np.maximum(cache.blur, 1.0)
     visual_groups = [
         {
@@ -7409,7 +7424,7 @@ def dedup_library(cache_path: Path, threshold: float | None) -> dict[str, Any]:
         if len(np.unique(cache.face_file[rows])) > 1
     ]
     target = cache_path.with_suffix(".duplicates.json")
-    head = manifest_head("duplicates", Library(cache, cache_path), {"threshold": threshold})
+    head = manifest_head("duplicates", Library(cache, cache_path), params)
     write_json(target, {**head, "byte_groups": byte_groups, "visual_groups": visual_groups})
     return {
         "report": str(target),
@@ -7425,31 +7440,37 @@ def dedup_library(cache_path: Path, threshold: float | None) -> dict[str, Any]:
 # ============================================================================
 
 
+@dataclass(frozen=True)
+class ExtendParams:
+    """What `extend` decides by, beside what the trees were made with."""
+
+    threshold: float = model_distance("cluster", "new faces join a centroid this close")
+
+
 def add_extend_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     p.add_argument("raw_out", type=Path, metavar="RAW_OUT", help="folder that cluster wrote")
     p.add_argument(
         "--refine-out", type=Path, metavar="DIR", help="folder that refine wrote, to extend as well"
     )
-    add_distance_option(p, "--threshold", "cluster", "new faces join a centroid this close")
-    add_tree_options(p)
+    add_fields(p, ExtendParams)
+    add_fields(p, TreeOptions)
 
 
-def cmd_extend(args: argparse.Namespace) -> int:
+def cmd_extend(args: argparse.Namespace) -> Outcome:
     """fold new faces into existing persons and face sets; nothing is renumbered"""
     cache = load_cache(args.cache)
     raw = load_manifest(args.raw_out / "manifest.json", "raw", cache)
     refined = None
     if args.refine_out is not None:
         refined = load_manifest(args.refine_out / "refine_manifest.json", "refined", cache)
-    tree = TreeOptions(args.link, args.dry_run)
+    tree = of_args(TreeOptions, args)
     library = Library(cache, args.cache)
-    threshold = chosen(args.threshold, cache, "cluster")
+    threshold = for_model(of_args(ExtendParams, args), cache.meta["model"]).threshold
     result = extend_raw(library, args.raw_out, raw, threshold, tree)
     if refined is not None:
         result |= extend_refined(library, args.refine_out, refined, tree)
-    report(args, result)
-    return EXIT_OK
+    return Outcome(result)
 
 
 def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
@@ -7546,17 +7567,33 @@ def extend_refined(
 class ExportParams:
     """What `export-swap` decides by; stored in every manifest it writes."""
 
-    top_n: int = TOP_N
-    outlier_threshold: float = EXPORT_OUTLIER_DISTANCE
-    duplicate_threshold: float = DUPLICATE_DISTANCE
-    same_face_threshold: float = SAME_FACE_DISTANCE
-    pad_ratio: float = PAD_RATIO
-    out_size: int = OUT_SIZE
-    min_face_short: float = EXPORT_MIN_SHORT
-    weights: QualityWeights = QualityWeights()
-    candidates: bool = False
-    candidate_match_threshold: float = CANDIDATE_DISTANCE
-    candidate_min_score: float = CANDIDATE_MIN_SCORE
+    GROUP: ClassVar[str] = "export"
+
+    outlier_threshold: float = model_distance(
+        "export_outlier", "farthest from the centroid; tighter than refine"
+    )
+    duplicate_threshold: float = model_distance("duplicate")
+    same_face_threshold: float = model_distance("same_face")
+    top_n: int = option(COUNT, "faces in the small bundle", 30)
+    pad_ratio: float = option(  # roop wants this headroom
+        Number(float, 0.0, 3.0, "a number from 0 to 3", "SHARE"),
+        "border around the face box, of its longer edge",
+        0.5,
+    )
+    out_size: int = option(PIXELS, "edge of the square PNGs", 512)
+    min_face_short: float = option(
+        AT_LEAST_0, "short edge of the face box an export needs", 100.0, unit="PX"
+    )
+    candidate_min_score: float = option(SHARE, "quality a candidate needs", 0.40, unit="SCORE")
+    candidates: bool = option(bool, "put matching singletons into _candidates/ for review", False)
+    candidate_match_threshold: float = model_distance(
+        "candidate", "singletons match a centroid this close"
+    )
+    weights: QualityWeights = nested(QualityWeights)
+
+    def __post_init__(self) -> None:
+        if not self.weights.as_array().sum():
+            raise SortFacesError("--weight-*: all are 0; leave at least one above")
 
 
 def add_export_swap_options(p: argparse.ArgumentParser) -> None:
@@ -7570,52 +7607,12 @@ def add_export_swap_options(p: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="manifest.json of the raw tree; --candidates takes its singletons",
     )
-    add_distance_option(
-        p,
-        "--outlier-threshold",
-        "export_outlier",
-        "farthest from the centroid; tighter than refine",
-    )
-    add_export_choices(p)
+    add_fields(p, ExportParams)
     add_dry_run(p)
-    add_engine_options(p, detector=False)
+    add_engine_and_work(p, detector=False)
 
 
-def add_export_choices(p: argparse.ArgumentParser) -> None:
-    """The export options that `run` and `demo` share."""
-    group = p.add_argument_group("export")
-    add_numbers(
-        group,
-        ("--top-n", count, TOP_N, "N", "faces in the small bundle"),
-        (
-            "--pad-ratio",
-            number_type(float, 0.0, 3.0, "a number from 0 to 3"),
-            PAD_RATIO,
-            "SHARE",
-            "border around the face box, of its longer edge",
-        ),
-        ("--out-size", pixels, OUT_SIZE, "PX", "edge of the square PNGs"),
-        (
-            "--min-face-short",
-            at_least_0,
-            EXPORT_MIN_SHORT,
-            "PX",
-            "short edge of the face box an export needs",
-        ),
-        ("--candidate-min-score", share, CANDIDATE_MIN_SCORE, "SCORE", "quality a candidate needs"),
-    )
-    add_flags(group, ("--candidates", "put matching singletons into _candidates/ for review"))
-    add_distance_option(
-        group, "--candidate-match-threshold", "candidate", "singletons match a centroid this close"
-    )
-    weights = QualityWeights()
-    for name in QUALITY_TERMS:
-        words = name.replace("_", " ")
-        row = ("--weight-" + words.replace(" ", "-"), at_least_0, getattr(weights, name), "W")
-        add_numbers(group, (*row, f"weight of {words} in the quality"))
-
-
-def cmd_export_swap(args: argparse.Namespace) -> int:
+def cmd_export_swap(args: argparse.Namespace) -> Outcome:
     """crop, rank and bundle every face set for face-swap programs"""
     if args.candidates and args.raw_manifest is None:
         raise SortFacesError("--candidates: needs --raw-manifest, which lists the singletons")
@@ -7624,36 +7621,11 @@ def cmd_export_swap(args: argparse.Namespace) -> int:
         args.refined,
         args.raw_manifest,
         args.out,
-        export_params(args),
+        of_args(ExportParams, args),
         crew_of(args, False),
         args.dry_run,
     )
-    report(args, result)
-    return EXIT_OK if result["facesets"] else EXIT_FOUND_WRONG
-
-
-def export_params(args: argparse.Namespace) -> Callable[[FaceCache], ExportParams]:
-    """Export parameters once the cache, and with it the model's defaults, is known."""
-    weights = {item.name: getattr(args, f"weight_{item.name}") for item in fields(QualityWeights)}
-    if not sum(weights.values()):
-        raise SortFacesError("--weight-*: all are 0; leave at least one above")
-
-    def resolve(cache: FaceCache) -> ExportParams:
-        return ExportParams(
-            top_n=args.top_n,
-            pad_ratio=args.pad_ratio,
-            out_size=args.out_size,
-            outlier_threshold=chosen(args.outlier_threshold, cache, "export_outlier"),
-            duplicate_threshold=chosen(None, cache, "duplicate"),
-            same_face_threshold=chosen(None, cache, "same_face"),
-            min_face_short=args.min_face_short,
-            weights=QualityWeights(**weights),
-            candidates=args.candidates,
-            candidate_match_threshold=chosen(args.candidate_match_threshold, cache, "candidate"),
-            candidate_min_score=args.candidate_min_score,
-        )
-
-    return resolve
+    return Outcome(result, bool(result["facesets"]))
 
 
 @dataclass(frozen=True)
@@ -7715,7 +7687,7 @@ def export_library(
     refined_path: Path,
     raw_path: Path | None,
     out: Path,
-    params_for: Callable[[FaceCache], ExportParams],
+    params: ExportParams,
     crew: Crew,
     dry_run: bool,
 ) -> dict[str, Any]:
@@ -7724,7 +7696,7 @@ def export_library(
     refined = load_manifest(refined_path, "refined", cache)
     raw = load_manifest(raw_path, "raw", cache) if raw_path is not None else None
     check_output(out, cache.meta["roots"], "swap")
-    params = params_for(cache)
+    params = for_model(params, cache.meta["model"])
     crew.spec = with_cache_model(crew.spec, cache)
     check_model(cache, cache_path, crew.spec)
     library = Library(cache, cache_path)
@@ -8117,7 +8089,7 @@ def add_occlusion_options(p: argparse.ArgumentParser) -> None:
     add_steps(p, steps)
 
 
-def cmd_occlusion(args: argparse.Namespace) -> int:
+def cmd_occlusion(args: argparse.Namespace) -> Outcome:
     """find masks and sunglasses on exported faces"""
     return args.step_handler(args)
 
@@ -8137,11 +8109,10 @@ def add_occlusion_score_options(p: argparse.ArgumentParser) -> None:
         metavar="NAME/WEIGHTS",
         help="open_clip model, or the folder of occlusion prepare (default: %(default)s)",
     )
-    add_engine_options(p, detector=False)
-    add_work_options(p)
+    add_engine_and_work(p, detector=False)
 
 
-def cmd_occlusion_score(args: argparse.Namespace) -> int:
+def cmd_occlusion_score(args: argparse.Namespace) -> Outcome:
     """score every face for mask and sunglasses; only new faces are worked on"""
     with opened_corpus(args.corpus) as corpus:
         sets = list(corpus.active.values())
@@ -8154,16 +8125,13 @@ def cmd_occlusion_score(args: argparse.Namespace) -> int:
         failed = [file for file, sha in faces if results.get(sha, {"error": "?"})["error"]]
         for file in failed:
             log.warning("%s: no score", file)
-        report(
-            args,
-            {
-                "corpus": str(args.corpus),
-                "scores": str(scores_path(corpus, name)),
-                "faces": len(faces),
-                "without_score": len(failed),
-            },
-        )
-    return EXIT_FOUND_WRONG if faces and len(failed) == len(faces) else EXIT_OK
+    result = {
+        "corpus": str(args.corpus),
+        "scores": str(scores_path(corpus, name)),
+        "faces": len(faces),
+        "without_score": len(failed),
+    }
+    return Outcome(result, not faces or len(failed) < len(faces))
 
 
 def scores_path(corpus: Corpus, name: str) -> Path:
@@ -8222,42 +8190,38 @@ OCCLUSION_SCORES = "occlusion-"  # how the names of results files begin
 def add_occlusion_report_options(p: argparse.ArgumentParser) -> None:
     """Which scores to show, against which thresholds."""
     add_corpus_argument(p)
-    add_verdict_options(p)
+    add_fields(p, VerdictRules)
     p.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the pages (default: CORPUS-occlusion)"
     )
-    add_numbers(p, ("--threads", count, usable_cores(), "N", "pictures worked on at once"))
+    add_threads(p)
 
 
-def add_verdict_options(p: argparse.ArgumentParser) -> None:
-    """The decision rules of occlusion."""
-    p.add_argument(
-        "--scores", default="", metavar="NAME", help="file in _scores (default: the newest)"
-    )
-    add_numbers(
-        p,
-        ("--threshold", share, OCCLUSION_THRESHOLD, "P", "from here on a face is occluded"),
-        ("--dominance", share, OCCLUSION_DOMINANCE, "SHARE", "of one attribute: _masked"),
-        ("--min-survivors", count, MIN_SURVIVORS, "N", "with fewer left after losses: _thin"),
-    )
+@dataclass(frozen=True)
+class VerdictRules:
+    """The decision rules of occlusion; the reference's clip-occlusion-filter."""
+
+    scores: str = option(str, "file in _scores (default: the newest)", "", unit="NAME")
+    threshold: float = option(SHARE, "from here on a face is occluded", 0.7, unit="P")
+    dominance: float = option(SHARE, "of one attribute: _masked", 0.4)
+    min_survivors: int = option(COUNT, "with fewer left after losses: _thin", 5)
 
 
-def cmd_occlusion_report(args: argparse.Namespace) -> int:
+def cmd_occlusion_report(args: argparse.Namespace) -> Outcome:
     """show the faces sorted by score, with the threshold drawn"""
     with opened_corpus(args.corpus) as corpus:
         scores = load_scores(corpus, args.scores)
         out = args.out or beside(args.corpus, "-occlusion")
-        report(args, {"corpus": str(args.corpus), **occlusion_pages(corpus, scores, out, args)})
-    return EXIT_OK
+        return Outcome({"corpus": str(args.corpus), **occlusion_pages(corpus, scores, out, args)})
 
 
 def add_occlusion_apply_options(p: argparse.ArgumentParser) -> None:
     add_corpus_argument(p)
-    add_verdict_options(p)
-    add_plan_options(p)
+    add_fields(p, VerdictRules)
+    add_fields(p, PlanOptions)
 
 
-def cmd_occlusion_apply(args: argparse.Namespace) -> int:
+def cmd_occlusion_apply(args: argparse.Namespace) -> Outcome:
     """drop occluded faces; whole sets of masks or sunglasses go to _masked"""
 
     def decide(corpus: Corpus) -> Decision:
@@ -8277,8 +8241,7 @@ def cmd_occlusion_apply(args: argparse.Namespace) -> int:
         return Decision(moves, notes={"scores": scores.name, "verdicts": counts})
 
     params = {key: getattr(args, key) for key in ("threshold", "dominance", "min_survivors")}
-    report(args, maintain(args, params, decide))
-    return EXIT_OK
+    return Outcome(maintain(args, params, decide))
 
 
 @dataclass(frozen=True)
@@ -8434,10 +8397,9 @@ def add_occlusion_prepare_options(p: argparse.ArgumentParser) -> None:
     )
 
 
-def cmd_occlusion_prepare(args: argparse.Namespace) -> int:
+def cmd_occlusion_prepare(args: argparse.Namespace) -> Outcome:
     """turn an open_clip model into ONNX plus prompt vectors, and compare the two"""
-    report(args, export_clip(args.clip, args.out))
-    return EXIT_OK
+    return Outcome(export_clip(args.clip, args.out))
 
 
 def export_clip(name: str, out: Path) -> dict[str, Any]:
@@ -8518,7 +8480,10 @@ def clip_samples() -> list[np.ndarray]:
     group = decode_photo(demo_photo()).image
     wh = (group.shape[1], group.shape[0])
     boxes = [np.array(box, np.float32) for box in DEMO_FACES.values()]
-    cuts = [cut_window(group, crop_square(box, wh, PAD_RATIO), OUT_SIZE) for box in boxes]
+    cuts = [
+        cut_window(group, crop_square(box, wh, ExportParams.pad_ratio), ExportParams.out_size)
+        for box in boxes
+    ]
     return [*cuts, group]
 
 
@@ -8532,10 +8497,10 @@ def add_consolidate_options(p: argparse.ArgumentParser) -> None:
     add_corpus_argument(p)
     p.add_argument(
         "--edge",
-        type=number_type(float, -1.0, 1.0, "a cosine from -1 to 1"),
+        type=Number(float, -1.0, 1.0, "a cosine from -1 to 1", "COS"),
         metavar="COS",
         help="least cosine between the centroids of any two sets of one person "
-        f"(default: {1 - CONSOLIDATE_DISTANCE:.2f}; dlib: {1 - DLIB_THRESHOLDS.consolidate:.2f})",
+        f"(default: {1 - Thresholds.consolidate:.2f}; dlib: {1 - DLIB_THRESHOLDS.consolidate:.2f})",
     )
     p.add_argument(
         "--accept",
@@ -8550,12 +8515,11 @@ def add_consolidate_options(p: argparse.ArgumentParser) -> None:
         help="where pairs.json and the contact sheet of almost-pairs go "
         "(default: CORPUS-consolidate)",
     )
-    add_plan_options(p)
-    add_engine_options(p, detector=False)
-    add_work_options(p)
+    add_fields(p, PlanOptions)
+    add_engine_and_work(p, detector=False)
 
 
-def cmd_consolidate(args: argparse.Namespace) -> int:
+def cmd_consolidate(args: argparse.Namespace) -> Outcome:
     """merge face sets of the same person, and show the pairs that almost are"""
     review = args.review or beside(args.corpus, "-consolidate")
     noted = read_answers(review / "pairs.json") if (review / "pairs.json").exists() else {}
@@ -8571,8 +8535,7 @@ def cmd_consolidate(args: argparse.Namespace) -> int:
         return replace(decision, notes={"almost": len(pairs), "review": str(review)})
 
     params = {"accept": [[*pair, answer] for pair, answer in answers.items()]}
-    report(args, maintain(args, params, decide))
-    return EXIT_OK
+    return Outcome(maintain(args, params, decide))
 
 
 def read_answers(path: Path) -> dict[tuple[str, str], str]:
@@ -8752,7 +8715,7 @@ def add_era_options(p: argparse.ArgumentParser) -> None:
     add_steps(p, steps)
 
 
-def cmd_era(args: argparse.Namespace) -> int:
+def cmd_era(args: argparse.Namespace) -> Outcome:
     """split one person's face set by age"""
     return args.step_handler(args)
 
@@ -8760,27 +8723,19 @@ def cmd_era(args: argparse.Namespace) -> int:
 def add_era_split_options(p: argparse.ArgumentParser) -> None:
     """What an era is, beside what both steps need."""
     add_era_step_options(p)
-    params = EraParams()
-    add_numbers(
-        p,
-        ("--distance", cosine, params.distance, "COS", "an era's faces lie this near its anchor"),
-        ("--years", at_least_0, params.years, "YEARS", "and this near in time"),
-        ("--fragment", cosine, params.fragment, "COS", "average linkage of the fragments"),
-        ("--min-faces", count, params.min_faces, "N", "an era with fewer goes to _thin"),
-    )
+    add_fields(p, EraParams)
 
 
 def add_era_step_options(p: argparse.ArgumentParser) -> None:
     add_corpus_argument(p)
     p.add_argument("faceset", metavar="NAME", help="the face set: its folder or its NAME.txt")
-    add_plan_options(p)
-    add_engine_options(p, detector=False)
-    add_work_options(p)
+    add_fields(p, PlanOptions)
+    add_engine_and_work(p, detector=False)
 
 
-def cmd_era_split(args: argparse.Namespace) -> int:
+def cmd_era_split(args: argparse.Namespace) -> Outcome:
     """copy a face set into one set per era of its person's life"""
-    params = EraParams(args.distance, args.years, args.fragment, args.min_faces)
+    params = of_args(EraParams, args)
 
     def decide(corpus: Corpus) -> Decision:
         own = corpus.get(args.faceset)
@@ -8788,8 +8743,7 @@ def cmd_era_split(args: argparse.Namespace) -> int:
             raise SortFacesError(f"{own.id}: has eras already; use era extend, or restore first")
         return split_decision(own, Looker(corpus, args).vectors([own])[own.folder], params)
 
-    report(args, maintain(args, {"faceset": args.faceset, **asdict(params)}, decide))
-    return EXIT_OK
+    return Outcome(maintain(args, {"faceset": args.faceset, **asdict(params)}, decide))
 
 
 def split_decision(own: FaceSet, unit: np.ndarray, params: EraParams) -> Decision:
@@ -8835,15 +8789,14 @@ def era_copy(
     return Move("copy", own.folder, face["file"], f"{folder}/faces/", reason, numbers)
 
 
-def cmd_era_extend(args: argparse.Namespace) -> int:
+def cmd_era_extend(args: argparse.Namespace) -> Outcome:
     """put new faces of a face set into its existing eras"""
 
     def decide(corpus: Corpus) -> Decision:
         own = corpus.get(args.faceset)
         return extend_decision(corpus, own, Looker(corpus, args).vectors([own])[own.folder])
 
-    report(args, maintain(args, {"faceset": args.faceset}, decide))
-    return EXIT_OK
+    return Outcome(maintain(args, {"faceset": args.faceset}, decide))
 
 
 def extend_decision(corpus: Corpus, own: FaceSet, unit: np.ndarray) -> Decision:
@@ -8891,26 +8844,31 @@ def extend_decision(corpus: Corpus, own: FaceSet, unit: np.ndarray) -> Decision:
 # ============================================================================
 
 
+@dataclass(frozen=True)
+class OptimizeOptions:
+    """The three passes of `optimize`, each of which can be left out."""
+
+    twin_distance: float = option(COSINE, "near-duplicates within a face set", 0.05)  # cosine .95
+    no_bytes: bool = option(bool, "leave byte-identical PNGs of different people alone", False)
+    no_near: bool = option(bool, "leave near-duplicates within a face set alone", False)
+    no_audit: bool = option(bool, "do not look for PNGs without exactly one face", False)
+
+
 def add_optimize_options(p: argparse.ArgumentParser) -> None:
-    """The three passes, each of which can be left out."""
     add_corpus_argument(p)
-    add_numbers(
-        p, ("--twin-distance", cosine, TWIN_DISTANCE, "COS", "near-duplicates within a face set")
-    )
-    add_flags(
-        p,
-        ("--no-bytes", "leave byte-identical PNGs of different people alone"),
-        ("--no-near", "leave near-duplicates within a face set alone"),
-        ("--no-audit", "do not look for PNGs without exactly one face"),
-    )
-    add_plan_options(p)
-    add_engine_options(p, detector=False)
-    add_work_options(p)
+    add_fields(p, OptimizeOptions)
+    add_fields(p, PlanOptions)
+    add_engine_and_work(p, detector=False)
 
 
-def cmd_optimize(args: argparse.Namespace) -> int:
+def cmd_optimize(args: argparse.Namespace) -> Outcome:
     """drop byte duplicates across people, near-duplicates, and PNGs without exactly one face"""
-    passes = {name: not getattr(args, f"no_{name}") for name in ("bytes", "near", "audit")}
+    options = of_args(OptimizeOptions, args)
+    passes = {
+        "bytes": not options.no_bytes,
+        "near": not options.no_near,
+        "audit": not options.no_audit,
+    }
 
     def decide(corpus: Corpus) -> Decision:
         sets = [own for own in corpus.active.values() if own.faces]
@@ -8926,13 +8884,12 @@ def cmd_optimize(args: argparse.Namespace) -> int:
             unseen = found.count(None)
             moves = {move.source: move for move in found if move is not None} | moves
         if passes["near"]:
-            found = near_duplicates(sets, vectors, args.twin_distance, moves)
+            found = near_duplicates(sets, vectors, options.twin_distance, moves)
             moves |= {move.source: move for move in found}
         return Decision(list(moves.values()), notes={"not_looked_at": unseen} if unseen else {})
 
-    params = {"passes": passes, "twin_distance": args.twin_distance}
-    report(args, maintain(args, params, decide))
-    return EXIT_OK
+    params = {"passes": passes, "twin_distance": options.twin_distance}
+    return Outcome(maintain(args, params, decide))
 
 
 def byte_duplicates(sets: Sequence[FaceSet], vectors: dict[str, np.ndarray]) -> list[Move]:
@@ -9013,25 +8970,30 @@ class Finding:
 Findings = Iterator[tuple[Finding, Move | None]]  # with what would mend it
 
 
-def add_verify_options(p: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class VerifyOptions:
     """What to look at, and what to do about it."""
-    add_corpus_argument(p)
-    add_distance_option(p, "--gate", "outlier", "farthest a face may lie from its set's centroid")
-    add_flags(
-        p,
-        ("--no-faces", "check files and manifests only, without detector and recogniser"),
-        ("--fix", "write a plan that mends what can be mended (default: to CORPUS-verify.json)"),
+
+    gate: float = model_distance("outlier", "farthest a face may lie from its set's centroid")
+    no_faces: bool = option(
+        bool, "check files and manifests only, without detector and recogniser", False
     )
-    add_plan_options(p)
-    add_engine_options(p, detector=False)
-    add_work_options(p)
+    fix: bool = option(
+        bool, "write a plan that mends what can be mended (default: to CORPUS-verify.json)", False
+    )
 
 
-def cmd_verify(args: argparse.Namespace) -> int:
+def add_verify_options(p: argparse.ArgumentParser) -> None:
+    add_corpus_argument(p)
+    add_fields(p, VerifyOptions)
+    add_fields(p, PlanOptions)
+    add_engine_and_work(p, detector=False)
+
+
+def cmd_verify(args: argparse.Namespace) -> Outcome:
     """check every file of a corpus as the programs that load it will meet it"""
     if args.apply is not None:
-        report(args, maintain(args, {}, lambda corpus: Decision([])))
-        return EXIT_OK
+        return Outcome(maintain(args, {}, lambda corpus: Decision([])))
     with opened_corpus(args.corpus) as corpus:
         found = list(corpus_findings(corpus, args))
         plan = Plan("verify", {}, with_empty_shelved(corpus, mending(found)))
@@ -9040,20 +9002,17 @@ def cmd_verify(args: argparse.Namespace) -> int:
             write_json(path, plan.as_json(corpus))
             log.info("plan: %s; carry it out by `verify %s --apply %s`", path, args.corpus, path)
         findings = [finding for finding, _ in found]
-        report(
-            args,
-            {
-                "corpus": str(args.corpus),
-                "facesets": len(corpus.active),
-                "shelved": len(corpus.sets) - len(corpus.active),
-                "faces": sum(len(own.faces) for own in corpus.active.values()),
-                "wrong": len(findings),
-                "can_be_mended": len(plan.moves),
-                "rules": dict(Counter(finding.rule for finding in findings)),
-                "findings": [asdict(finding) for finding in findings],
-            },
-        )
-    return EXIT_FOUND_WRONG if findings else EXIT_OK
+        result = {
+            "corpus": str(args.corpus),
+            "facesets": len(corpus.active),
+            "shelved": len(corpus.sets) - len(corpus.active),
+            "faces": sum(len(own.faces) for own in corpus.active.values()),
+            "wrong": len(findings),
+            "can_be_mended": len(plan.moves),
+            "rules": dict(Counter(finding.rule for finding in findings)),
+            "findings": [asdict(finding) for finding in findings],
+        }
+    return Outcome(result, not findings)
 
 
 def mending(found: Sequence[tuple[Finding, Move | None]]) -> list[Move]:
@@ -9118,7 +9077,7 @@ def set_findings(root: Path, own: FaceSet) -> Findings:
     photos: set[str] = set()
     for face in own.faces:
         data = (folder / face["file"]).read_bytes()
-        wrong = png_fault(data, own.manifest["params"].get("out_size", OUT_SIZE))
+        wrong = png_fault(data, own.manifest["params"].get("out_size", ExportParams.out_size))
         if wrong:
             yield Finding(own.id, face["file"], "png", wrong), drop(own, face, wrong)
         elif hashlib.sha256(data).hexdigest() != face["sha256"]:
@@ -9214,7 +9173,7 @@ def add_restore_options(p: argparse.ArgumentParser) -> None:
     add_dry_run(p)
 
 
-def cmd_restore(args: argparse.Namespace) -> int:
+def cmd_restore(args: argparse.Namespace) -> Outcome:
     """undo maintenance runs, the last first, to the byte"""
     with opened_corpus(args.corpus) as corpus:
         found = (args.corpus / RUNS_FOLDER).glob("[0-9][0-9][0-9][0-9]-*")
@@ -9236,8 +9195,7 @@ def cmd_restore(args: argparse.Namespace) -> int:
             run = carry_out(corpus, by_hand(corpus) if any(touched) else Plan("", {}, []))
     result = {"corpus": str(args.corpus), "undone": [folder.name for folder in undo]}
     result |= {"taken_in": run} if not args.dry_run and run else {}
-    report(args, {**result, "left": names[hits[0] + 1 :]})
-    return EXIT_OK
+    return Outcome({**result, "left": names[hits[0] + 1 :]})
 
 
 # ============================================================================
@@ -9350,7 +9308,7 @@ class ReportRun:
         self.manifest, self.library = manifest, library
         self.limits = thresholds_for(str(manifest.get("model")))
         self.swap = manifest["kind"] == "swap"
-        self.min_short = EXPORT_MIN_SHORT if self.swap else MIN_SHORT
+        self.min_short = ExportParams.min_face_short if self.swap else RefineParams.min_short
         self.have: set[str] = set()  # thumbnails that could be made
 
     @functools.cached_property
@@ -9390,15 +9348,13 @@ def add_report_options(p: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the cache the faces come from (default: the one its manifest names)",
     )
-    text = "pictures read at once (default: the usable cores, %(default)s here)"
-    add_numbers(p, ("--threads", count, usable_cores(), "N", text))
+    add_threads(p)
 
 
-def cmd_report(args: argparse.Namespace) -> int:
+def cmd_report(args: argparse.Namespace) -> Outcome:
     """show an output as HTML pages: every person, every face, what was left out and why"""
     out = args.out or beside(args.path, REPORT_SUFFIX)
-    report(args, report_tree(args.path, out, args.cache, args.threads))
-    return EXIT_OK
+    return Outcome(report_tree(args.path, out, args.cache, args.threads))
 
 
 def report_tree(path: Path, out: Path, cache: Path | None, threads: int) -> dict[str, Any]:
@@ -9655,8 +9611,9 @@ def face_flags(run: ReportRun, face: ShownFace) -> list[str]:
         "missing": is_missing(run, face),
         "far": number_of(entry.get("distance")) > run.limits.merge,
         "small": face.short < run.min_short,
-        "blurred": number_of(face.terms.get("sharpness")) < MIN_BLUR / (MIN_BLUR + HALF_SHARP_BLUR),
-        "low score": number_of(face.terms.get("det_score")) < MIN_DET_SCORE,
+        "blurred": number_of(face.terms.get("sharpness"))
+        < RefineParams.min_blur / (RefineParams.min_blur + HALF_SHARP_BLUR),
+        "low score": number_of(face.terms.get("det_score")) < RefineParams.min_det_score,
         "turned": number_of(face.terms.get("frontality")) < REPORT_FRONTAL,
         "cut tight": number_of(entry.get("pad")) < pad,
         "neighbours painted": entry.get("neighbours_painted") is True,
@@ -9805,8 +9762,70 @@ REPORT_FRAMES = 5  # thumbnails per strip
 REPORT_REJECTED = 500  # rejected tracks of a video that get thumbnails
 CLIP_SPACE = uuid.UUID("6f1c2f0e-8e0b-5d0a-9d3b-3a3b1f6f7c11")  # of the names of clips
 
-degrees = number_type(float, 0.0, 180.0, "an angle from 0 to 180 degrees")
-per_second = number_type(float, 0.01, 240.0, "a rate from 0.01 to 240 per second")
+
+def pattern(text: str) -> re.Pattern[str]:
+    """An argparse type: a regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
+
+
+@dataclass(frozen=True)
+class VideoChoice:
+    """Which videos of the input folder."""
+
+    GROUP: ClassVar[str] = "videos"
+
+    filter_from: str = option(str, "only files whose name is NAME or later", "", unit="NAME")
+    skip_pattern: re.Pattern[str] | None = option(
+        pattern,
+        "no files whose name this regular expression finds",
+        unit="REGEX",
+    )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How often a film is looked at; the reference's `stage`."""
+
+    sample_rate: float = option(PER_SECOND, "frames per second looked at", 2.0)
+
+
+@dataclass(frozen=True)
+class IdentityChoice:
+    """Whose segments are kept."""
+
+    GROUP: ClassVar[str] = "identity"
+
+    identity: tuple[Path, ...] = option(
+        Path,
+        "keep only segments with this person: a .fsz or a folder of crops; repeatable",
+        (),
+        unit="FACESET",
+    )
+    exclude_identity: tuple[Path, ...] = option(
+        Path,
+        "drop segments in which this person is seen; repeatable",
+        (),
+        unit="FACESET",
+    )
+    identity_distance: float = model_distance("candidate", "farthest a track may be")
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How clips are made."""
+
+    GROUP: ClassVar[str] = "clips"
+
+    cut: str = option(
+        ("copy", "smart", "encode"),
+        "copy whole packets from the key frame before; smart: encode up to the next key "
+        "frame and copy the rest; encode everything",
+        "smart",
+    )
+    write_sidecar: bool = option(bool, "write what plan.json says of a clip beside it, too", False)
 
 
 @dataclass(frozen=True)
@@ -9930,7 +9949,7 @@ def add_video_options(p: argparse.ArgumentParser) -> None:
     add_steps(p, VIDEO_STEPS)
 
 
-def cmd_video(args: argparse.Namespace) -> int:
+def cmd_video(args: argparse.Namespace) -> Outcome:
     """cut the parts of videos in which a face is usable into clips"""
     return args.step_handler(args)
 
@@ -9942,44 +9961,19 @@ def add_work_folder(p: argparse.ArgumentParser) -> None:
 def add_video_scan_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("input", type=Path, metavar="INPUT", help="folder of videos, or one video")
     add_work_folder(p)
-    add_choice_options(p)
+    add_fields(p, VideoChoice)
 
 
-def add_choice_options(p: argparse.ArgumentParser) -> None:
-    """Which videos of the input folder."""
-    group = p.add_argument_group("videos")
-    group.add_argument(
-        "--filter-from", default="", metavar="NAME", help="only files whose name is NAME or later"
-    )
-    group.add_argument(
-        "--skip-pattern",
-        type=pattern,
-        metavar="REGEX",
-        help="no files whose name this regular expression finds",
-    )
-
-
-def pattern(text: str) -> re.Pattern[str]:
-    """An argparse type: a regular expression."""
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
-
-
-def cmd_video_scan(args: argparse.Namespace) -> int:
+def cmd_video_scan(args: argparse.Namespace) -> Outcome:
     """list the videos of a folder and what they are"""
     work = VideoWork(args.work)
     with work.lock():
-        result = scan_videos(work, args.input, args.filter_from, args.skip_pattern)
-    report(args, result)
-    return EXIT_OK if result["videos"] else EXIT_FOUND_WRONG
+        result = scan_videos(work, args.input, of_args(VideoChoice, args))
+    return Outcome(result, bool(result["videos"]))
 
 
 @reads("videos")
-def scan_videos(
-    work: VideoWork, source: Path, first: str, skip: re.Pattern[str] | None
-) -> dict[str, Any]:
+def scan_videos(work: VideoWork, source: Path, choice: VideoChoice) -> dict[str, Any]:
     """Write videos.json; files known from an earlier scan are not opened again."""
     if not source.exists():
         raise SortFacesError(f"{source}: no such file or folder; name a folder of videos")
@@ -10001,7 +9995,8 @@ def scan_videos(
         )
     entries = entries_of(old.get("videos"))
     known = {str(entry.get("path")): entry for entry in entries if entry.get("error") == ""}
-    found = [path for path in find_videos(root) if path.name >= first]
+    found = [path for path in find_videos(root) if path.name >= choice.filter_from]
+    skip = choice.skip_pattern
     found = [path for path in found if skip is None or not skip.search(path.name)]
     if not found:
         raise SortFacesError(f"{source}: no videos found there; name a folder that holds some")
@@ -10055,13 +10050,12 @@ def add_video_scenes_options(p: argparse.ArgumentParser) -> None:
     add_work_folder(p)
 
 
-def cmd_video_scenes(args: argparse.Namespace) -> int:
+def cmd_video_scenes(args: argparse.Namespace) -> Outcome:
     """find the cuts of every video; cached in WORK/scenes"""
     work = VideoWork(args.work)
     with work.lock():
-        result = pass_over_videos(work, SAMPLE_RATE, None)
-    report(args, result)
-    return EXIT_OK if result["videos"] else EXIT_FOUND_WRONG
+        result = pass_over_videos(work, Sampling.sample_rate, None)
+    return Outcome(result, bool(result["videos"]))
 
 
 class FrameLog:
@@ -10156,20 +10150,15 @@ def checked_source(video: Video) -> Video:
 
 def add_video_stage_options(p: argparse.ArgumentParser) -> None:
     add_work_folder(p)
-    add_rate_option(p)
+    add_fields(p, Sampling)
 
 
-def add_rate_option(p: Any) -> None:
-    add_numbers(p, ("--sample-rate", per_second, SAMPLE_RATE, "FPS", "frames per second looked at"))
-
-
-def cmd_video_stage(args: argparse.Namespace) -> int:
+def cmd_video_stage(args: argparse.Namespace) -> Outcome:
     """choose the frames to look at and write them to WORK/queue.json"""
     work = VideoWork(args.work)
     with work.lock():
         result = stage_frames(work, args.sample_rate)
-    report(args, result)
-    return EXIT_OK if result["frames"] else EXIT_FOUND_WRONG
+    return Outcome(result, bool(result["frames"]))
 
 
 def stage_frames(work: VideoWork, rate: float) -> dict[str, Any]:
@@ -10201,17 +10190,15 @@ def sampled_pts(video: Video, scenes: dict[str, Any], rate: float) -> np.ndarray
 
 def add_video_detect_options(p: argparse.ArgumentParser) -> None:
     add_work_folder(p)
-    add_engine_options(p)
-    add_work_options(p)
+    add_engine_and_work(p)
 
 
-def cmd_video_detect(args: argparse.Namespace) -> int:
+def cmd_video_detect(args: argparse.Namespace) -> Outcome:
     """find and embed the faces of the chosen frames; here, on a worker or on a cluster"""
     work, crew = VideoWork(args.work), crew_of(args, True)
     with work.lock():
         result = detect_frames(work, crew)
-    report(args, result)
-    return EXIT_FOUND_WRONG if result["wanted"] and not result["usable"] else EXIT_OK
+    return Outcome(result, not (result["wanted"] and not result["usable"]))
 
 
 @reads("staged")
@@ -10292,13 +10279,12 @@ def add_video_merge_options(p: argparse.ArgumentParser) -> None:
     add_work_folder(p)
 
 
-def cmd_video_merge(args: argparse.Namespace) -> int:
+def cmd_video_merge(args: argparse.Namespace) -> Outcome:
     """gather the results of all frames into WORK/frames.npz"""
     work = VideoWork(args.work)
     with work.lock():
         result = merge_frames(work)
-    report(args, result)
-    return EXIT_OK if result["frames"] else EXIT_FOUND_WRONG
+    return Outcome(result, bool(result["frames"]))
 
 
 @reads("staged")
@@ -10347,40 +10333,23 @@ def stack_floats(texts: Sequence[str], width: int) -> np.ndarray:
 
 def add_video_track_options(p: argparse.ArgumentParser) -> None:
     add_work_folder(p)
-    add_track_options(p)
+    add_fields(p, Reach)
 
 
-def add_track_options(p: argparse.ArgumentParser) -> None:
-    """What makes two sightings one track."""
-    usual = Reach()
-    group = p.add_argument_group("tracks")
-    add_numbers(
-        group,
-        ("--track-gap", at_least_0, usual.gap, "SECONDS", "longest time a face is out of sight"),
-        ("--track-iou", share, usual.iou, "IOU", "overlap at which a track takes a look alike"),
-        ("--track-loose", cosine, usual.loose, "COS", "how unlike that one may be"),
-    )
-    add_distance_option(group, "--track-strict", "candidate", "joins a track wherever the face is")
-
-
-def cmd_video_track(args: argparse.Namespace) -> int:
+def cmd_video_track(args: argparse.Namespace) -> Outcome:
     """stitch the faces of each scene into tracks: WORK/tracks.json"""
     work = VideoWork(args.work)
     with work.lock():
-        result = track_faces(work, args)
-    report(args, result)
-    return EXIT_OK
+        result = track_faces(work, of_args(Reach, args))
+    return Outcome(result)
 
 
 @reads("frames")
-def track_faces(work: VideoWork, args: argparse.Namespace) -> dict[str, Any]:
+def track_faces(work: VideoWork, reach: Reach) -> dict[str, Any]:
     """Write tracks.json: all that `score` needs."""
     faces = read_frames(work)
     meta = json.loads(str(faces.pop("meta")))
-    strict = args.track_strict
-    if strict is None:
-        strict = thresholds_for(meta["model"]).candidate
-    reach = Reach(args.track_gap, args.track_iou, args.track_loose, strict)
+    reach = for_model(reach, meta["model"])
     order = np.lexsort((faces["pts"], faces["video"]))
     faces = {key: values[order] for key, values in faces.items()}
     tracks: list[Track] = []
@@ -10481,52 +10450,17 @@ def track_from_json(entry: dict[str, Any]) -> Track:
 
 def add_video_score_options(p: argparse.ArgumentParser) -> None:
     add_work_folder(p)
-    add_score_options(p)
-    add_engine_options(p, detector=False)
+    add_fields(p, Gates)
+    add_fields(p, IdentityChoice)
+    add_engine_and_work(p, detector=False)
 
 
-def add_score_options(p: argparse.ArgumentParser) -> None:
-    """When a face is usable, and whose."""
-    usual = Gates()
-    add_numbers(
-        p.add_argument_group("usable faces"),
-        ("--max-yaw", degrees, usual.max_yaw, "DEG", "head turned to a side at most so far"),
-        ("--max-pitch", degrees, usual.max_pitch, "DEG", "head up or down at most so far"),
-        ("--min-face-short", at_least_0, usual.min_face_short, "PX", "short edge of the face box"),
-        ("--min-det", share, usual.min_det, "SCORE", "detector score of a usable face"),
-        ("--min-good", share, usual.min_good, "SHARE", "of a track's frames that must be usable"),
-        ("--min-dur", at_least_0, usual.min_dur, "SECONDS", "shortest clip"),
-        ("--max-dur", at_least_0, usual.max_dur, "SECONDS", "longest clip"),
-        ("--bridge-gap", at_least_0, usual.bridge_gap, "SECONDS", "unusable time within a track"),
-        ("--merge-gap", at_least_0, usual.merge_gap, "SECONDS", "between segments of a scene"),
-    )
-    group = p.add_argument_group("identity")
-    for flag, what in (
-        ("--identity", "keep only segments with this person: a .fsz or a folder of crops"),
-        ("--exclude-identity", "drop segments in which this person is seen"),
-    ):
-        group.add_argument(
-            flag,
-            type=Path,
-            action="append",
-            default=[],
-            metavar="FACESET",
-            help=f"{what}; repeatable",
-        )
-    add_distance_option(group, "--identity-distance", "candidate", "farthest a track may be")
-
-
-def gates_of(args: argparse.Namespace) -> Gates:
-    return Gates(**{item.name: getattr(args, item.name) for item in fields(Gates)})
-
-
-def cmd_video_score(args: argparse.Namespace) -> int:
+def cmd_video_score(args: argparse.Namespace) -> Outcome:
     """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
-    work, gates = VideoWork(args.work), gates_of(args)
+    work, gates = VideoWork(args.work), of_args(Gates, args)
     with work.lock():
         result = score_tracks(work, gates, args)
-    report(args, result)
-    return EXIT_OK if result["segments"] else EXIT_FOUND_WRONG
+    return Outcome(result, bool(result["segments"]))
 
 
 @reads("tracks")
@@ -10537,12 +10471,10 @@ def score_tracks(work: VideoWork, gates: Gates, args: argparse.Namespace) -> dic
         tracks = [track_from_json(entry) for entry in data["tracks"]]
     people = identities_for(work, data["meta"], args)
     reasons = {track.name: track_fault(track, gates) for track in tracks}
-    distance = args.identity_distance
-    if distance is None:
-        distance = thresholds_for(data["meta"]["model"]).candidate
-    who = identify_tracks(tracks, people, distance)
-    if args.identity:
-        wanted = {path.stem for path in args.identity}
+    choice = for_model(of_args(IdentityChoice, args), data["meta"]["model"])
+    who = identify_tracks(tracks, people, choice.identity_distance)
+    if choice.identity:
+        wanted = {path.stem for path in choice.identity}
         for name in reasons:
             if not reasons[name] and who.get(name, ("", 0.0))[0] not in wanted:
                 reasons[name] = "another person"
@@ -10551,14 +10483,15 @@ def score_tracks(work: VideoWork, gates: Gates, args: argparse.Namespace) -> dic
     for _, some in itertools.groupby(passed, key=lambda track: (track.video, track.scene)):
         parts = [s for track in some for s in track_segments(track, gates, data["period"])]
         merged += merge_segments(parts, gates)
-    unwanted = {path.stem for path in args.exclude_identity}
+    unwanted = {path.stem for path in choice.exclude_identity}
     banned = [track for track in tracks if who.get(track.name, ("", 0.0))[0] in unwanted]
     merged = [drop_banned(segment, banned, data["period"]) for segment in merged]
     head = {"tool": TOOL, "kind": "segments", "version": VERSION, "gates": asdict(gates)}
     plan = {
         **head,
         "identities": {
-            name: {"file": str(path), "distance": distance} for name, (path, _) in people.items()
+            name: {"file": str(path), "distance": choice.identity_distance}
+            for name, (path, _) in people.items()
         },
         "segments": [plan_entry(s, data["videos"][s.video], who) for s in merged if not s.reason],
         "rejected": rejected_entries(tracks, reasons, [s for s in merged if s.reason]),
@@ -10750,34 +10683,20 @@ def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def add_video_cut_options(p: argparse.ArgumentParser) -> None:
     add_work_folder(p)
-    add_clip_options(p)
-
-
-def add_clip_options(p: argparse.ArgumentParser) -> None:
-    """Where clips go and how they are made."""
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the clips")
-    group = p.add_argument_group("clips")
-    group.add_argument(
-        "--cut",
-        default="smart",
-        choices=["copy", "smart", "encode"],
-        help="copy whole packets from the key frame before; smart: encode up to the next key "
-        "frame and copy the rest; encode everything (default: %(default)s)",
-    )
-    add_flags(group, ("--write-sidecar", "write what plan.json says of a clip beside it, too"))
+    add_fields(p, ClipOptions)
 
 
-def cmd_video_cut(args: argparse.Namespace) -> int:
+def cmd_video_cut(args: argparse.Namespace) -> Outcome:
     """write the segments of the plan as clips and check each against its source"""
     work = VideoWork(args.work)
     with work.lock():
-        result = cut_clips(work, args.out, args.cut, args.write_sidecar)
-    report(args, result)
-    return EXIT_FOUND_WRONG if result["segments"] and not result["clips"] else EXIT_OK
+        result = cut_clips(work, args.out, of_args(ClipOptions, args))
+    return Outcome(result, not (result["segments"] and not result["clips"]))
 
 
 @reads("segments")
-def cut_clips(work: VideoWork, out: Path, mode: str, sidecar: bool) -> dict[str, Any]:
+def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> dict[str, Any]:
     """Write what is missing of the clips, set aside those no longer planned, complete plan.json."""
     plan = work.read("segments")
     check_clip_folder(out, work)
@@ -10793,13 +10712,18 @@ def cut_clips(work: VideoWork, out: Path, mode: str, sidecar: bool) -> dict[str,
             for segment in progress(plan["segments"], len(plan["segments"]), "cut"):
                 file = f"{folders.get(segment['video'], REMOVED_FOLDER)}/{segment['uuid']}.mp4"
                 entry = done.get(segment["uuid"], {})
-                if not is_cut(out, entry, file, mode):
+                if not is_cut(out, entry, file, options.cut):
                     edited = is_edited(out, entry, file)
                     about = {"uuid": segment["uuid"], "out": str(out.resolve())}
                     entry = {**about, "video": segment["video"], "file": file}
                     try:
                         made = make_clip(
-                            work, videos.get(segment["video"]), segment, out / file, mode, edited
+                            work,
+                            videos.get(segment["video"]),
+                            segment,
+                            out / file,
+                            options.cut,
+                            edited,
                         )
                         entry |= made
                         ledger.append(entry)
@@ -10811,7 +10735,7 @@ def cut_clips(work: VideoWork, out: Path, mode: str, sidecar: bool) -> dict[str,
                         continue
                 kept = ("mode", "fallback", "checked")
                 segment |= {"clip": file, **{key: entry[key] for key in kept}}
-                if sidecar:
+                if options.write_sidecar:
                     write_json((out / file).with_suffix(".json"), segment)
         finally:
             ledger.close()
@@ -10954,13 +10878,12 @@ def add_video_report_options(p: argparse.ArgumentParser) -> None:
     add_work_folder(p)
 
 
-def cmd_video_report(args: argparse.Namespace) -> int:
+def cmd_video_report(args: argparse.Namespace) -> Outcome:
     """show segments and rejected tracks on an HTML page: WORK/report/index.html"""
     work = VideoWork(args.work)
     with work.lock():
         result = report_videos(work)
-    report(args, result)
-    return EXIT_OK
+    return Outcome(result)
 
 
 VIDEO_PAGE = """
@@ -11081,22 +11004,22 @@ def add_video_run_options(p: argparse.ArgumentParser) -> None:
     """Those of every step."""
     p.add_argument("input", type=Path, metavar="INPUT", help="folder of videos, or one video")
     add_work_folder(p)
-    add_clip_options(p)
-    add_choice_options(p)
-    add_rate_option(p)
-    add_engine_options(p)
-    add_work_options(p)
-    add_track_options(p)
-    add_score_options(p)
+    p.add_argument("out", type=Path, metavar="OUT", help="folder for the clips")
+    add_fields(p, ClipOptions)
+    add_fields(p, VideoChoice)
+    add_fields(p, Sampling)
+    add_engine_and_work(p)
+    add_fields(p, Reach)
+    add_fields(p, Gates)
+    add_fields(p, IdentityChoice)
 
 
-def cmd_video_run(args: argparse.Namespace) -> int:
+def cmd_video_run(args: argparse.Namespace) -> Outcome:
     """do all of it in one go, with one decode of each video"""
-    gates, crew, work = gates_of(args), crew_of(args, True), VideoWork(args.work)
+    gates, crew, work = of_args(Gates, args), crew_of(args, True), VideoWork(args.work)
     with work.lock():
         result = run_video_steps(work, gates, crew, args)
-    report(args, result)
-    return EXIT_OK if result["clips"] else EXIT_FOUND_WRONG
+    return Outcome(result, bool(result["clips"]))
 
 
 def run_video_steps(
@@ -11113,7 +11036,7 @@ def run_video_steps(
                 frames.lines.close()
 
     def scan() -> dict[str, Any]:
-        result = scan_videos(work, args.input, args.filter_from, args.skip_pattern)
+        result = scan_videos(work, args.input, of_args(VideoChoice, args))
         if not result["videos"]:
             raise SortFacesError(f"{args.input}: no usable video; {result['left_out'][0]}")
         check_clip_folder(args.out, work)
@@ -11125,9 +11048,9 @@ def run_video_steps(
         "stage": lambda: stage_frames(work, args.sample_rate),
         "detect": lambda: detect_frames(work, crew),
         "merge": lambda: merge_frames(work),
-        "track": lambda: track_faces(work, args),
+        "track": lambda: track_faces(work, of_args(Reach, args)),
         "score": lambda: score_tracks(work, gates, args),
-        "cut": lambda: cut_clips(work, args.out, args.cut, args.write_sidecar),
+        "cut": lambda: cut_clips(work, args.out, of_args(ClipOptions, args)),
         "report": lambda: report_videos(work),
     }
     table, results = run_steps(steps)
@@ -11166,29 +11089,23 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="folders of photos")
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the cache and all three trees")
     p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
-    add_scan_options(p)
-    add_engine_options(p)
-    add_work_options(p)
+    add_fields(p, ScanOptions)
+    add_engine_and_work(p)
     add_chain_options(p)
 
 
 def add_chain_options(p: argparse.ArgumentParser) -> None:
     """Options of the steps after embed; the two outlier gates need two names here."""
-    add_distance_option(p, "--threshold", "cluster", "cluster: average linkage stops here")
-    add_refine_distances(p)
-    add_gate_options(p)
-    add_distance_option(
-        p, "--export-outlier-threshold", "export_outlier", "export-swap: farthest from the centroid"
-    )
-    add_export_choices(p)
-    add_link_option(p)
+    add_fields(p, ClusterParams)
+    add_fields(p, RefineParams)
+    add_fields(p, ExportParams, outlier_threshold="export_outlier_threshold")
+    add_fields(p, TreeOptions, skip=("dry_run",))
 
 
-def cmd_run(args: argparse.Namespace) -> int:
+def cmd_run(args: argparse.Namespace) -> Outcome:
     """do the whole photo chain in one go: embed to swap-ready face sets"""
     result = run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz")
-    report(args, result)
-    return EXIT_OK if result["facesets"] else EXIT_FOUND_WRONG
+    return Outcome(result, bool(result["facesets"]))
 
 
 def run_chain(
@@ -11196,21 +11113,22 @@ def run_chain(
 ) -> dict[str, Any]:
     """Run every photo step over one cache; returns what the closing table shows."""
     roots = source_roots(sources)
-    export_args = argparse.Namespace(
-        **{**vars(args), "outlier_threshold": args.export_outlier_threshold}
-    )
-    export = export_params(export_args)  # useless weights show before the long work
+    export = of_args(ExportParams, args, outlier_threshold="export_outlier_threshold")
     for kind, folder in RUN_TREES.items():
         check_output(out / folder, [str(root.resolve()) for root in roots], kind)
-    tree = TreeOptions(args.link)
+    tree = of_args(TreeOptions, args)
     steps: dict[str, Callable[[], dict[str, Any]]] = {
-        "embed": lambda: embed_library(embed_options(args, sources, cache, True)),
-        "enrich": lambda: enrich_library(cache, crew_of(args, True), False),
-        "cluster": lambda: cluster_library(cache, out / RUN_TREES["raw"], args.threshold, tree),
-        "refine": lambda: refine_library(
-            cache, out / RUN_TREES["refined"], refine_params(args), tree
+        "embed": lambda: embed_library(
+            sources, cache, crew_of(args, True), of_args(ScanOptions, args)
         ),
-        "dedup": lambda: dedup_library(cache, None),
+        "enrich": lambda: enrich_library(cache, crew_of(args, True), False),
+        "cluster": lambda: cluster_library(
+            cache, out / RUN_TREES["raw"], of_args(ClusterParams, args), tree
+        ),
+        "refine": lambda: refine_library(
+            cache, out / RUN_TREES["refined"], of_args(RefineParams, args), tree
+        ),
+        "dedup": lambda: dedup_library(cache, DedupParams(None)),
         "export-swap": lambda: export_library(
             cache,
             out / RUN_TREES["refined"] / "refine_manifest.json",
@@ -11249,30 +11167,22 @@ def add_demo_options(p: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="folder for the made photos and all results (default: %(default)s)",
     )
-    add_scan_options(p)
-    add_engine_options(p)
-    add_work_options(p)
+    add_fields(p, ScanOptions)
+    add_engine_and_work(p)
     add_chain_options(p)
     p.set_defaults(model=DLIB_MODEL, min_faces=DEMO_MIN_FACES)
 
 
-def cmd_demo(args: argparse.Namespace) -> int:
+def cmd_demo(args: argparse.Namespace) -> Outcome:
     """make a small photo library and run the whole chain on it, offline"""
     photos = args.out / "photos"
     made = make_demo_library(photos)
     out = args.out / "out"
     result = run_chain(args, [photos], out, out / "faces.npz")
     ready = out / RUN_TREES["swap"]
-    report(
-        args,
-        {
-            "photos_made": made,
-            "photos": str(photos),
-            **result,
-            "look_at": str(next(iter(sorted(ready.glob("*/previews/*.jpg"))), ready)),
-        },
-    )
-    return EXIT_OK
+    look_at = next(iter(sorted(ready.glob("*/previews/*.jpg"))), ready)
+    about = {"photos_made": made, "photos": str(photos)}
+    return Outcome({**about, **result, "look_at": str(look_at)})
 
 
 def make_demo_library(folder: Path) -> int:
@@ -11354,13 +11264,9 @@ def add_status_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("path", type=Path, metavar="CACHE|OUT", help="a cache or an output folder")
 
 
-def cmd_status(args: argparse.Namespace) -> int:
+def cmd_status(args: argparse.Namespace) -> Outcome:
     """say what is in a cache or an output folder"""
-    if args.path.is_dir():
-        report(args, folder_status(args.path))
-    else:
-        report(args, cache_status(args.path))
-    return EXIT_OK
+    return Outcome((folder_status if args.path.is_dir() else cache_status)(args.path))
 
 
 def cache_status(path: Path) -> dict[str, Any]:
@@ -11447,11 +11353,10 @@ DOCTOR_MODULES = (
 
 
 def add_doctor_options(p: argparse.ArgumentParser) -> None:
-    add_engine_options(p)
-    add_work_options(p)
+    add_engine_and_work(p)
 
 
-def cmd_doctor(args: argparse.Namespace) -> int:
+def cmd_doctor(args: argparse.Namespace) -> Outcome:
     """check engines, providers and tools, and say what to do about what is missing"""
     spec = engine_spec(args, True)
     checks = [
@@ -11463,21 +11368,18 @@ def cmd_doctor(args: argparse.Namespace) -> int:
         doctor_ffmpeg(),
         *doctor_elsewhere(args),
     ]
-    report(
-        args,
-        {
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "cores": usable_cores(),
-            "checks": checks,
-        },
-    )
+    result = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": usable_cores(),
+        "checks": checks,
+    }
     wanted = [
         check
         for check in checks
         if check["what"] in ("packages", f"engine {spec.model}", "worker", "cluster")
     ]
-    return EXIT_OK if all(check["ok"] for check in wanted) else EXIT_FOUND_WRONG
+    return Outcome(result, all(check["ok"] for check in wanted))
 
 
 def doctor_packages() -> list[dict[str, Any]]:
@@ -11588,8 +11490,8 @@ def worker_main(argv: Sequence[str] | None = None) -> int:
     p = OneLineParser(prog="dml_worker", description="Work through a queue of sort_faces.")
     p.add_argument("queue", type=Path, help="queue.json")
     p.add_argument("results", type=Path, help="results.jsonl to append to")
-    p.add_argument("--batch", type=count, default=1, metavar="N", help="photos per model call")
-    p.add_argument("--threads", type=count, default=usable_cores(), metavar="N", help="at once")
+    p.add_argument("--batch", type=COUNT, default=1, metavar="N", help="photos per model call")
+    p.add_argument("--threads", type=COUNT, default=usable_cores(), metavar="N", help="at once")
     args = p.parse_args(argv)
     os.umask(0o077)
     log.setLevel(logging.INFO)
@@ -11765,9 +11667,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(0o077)  # photos of faces are nobody else's business
     start_logging(args)
     try:
-        code = args.handler(args)
+        outcome = args.handler(args)
+        show_result(outcome.result, args.json)
         sys.stdout.flush()
-        return code
+        return EXIT_OK if outcome.ok else EXIT_FOUND_WRONG
     except SortFacesError as error:
         return complain(f"{TOOL} {args.command}", str(error))
     except OSError as error:

@@ -136,7 +136,7 @@ def test_min_faces_counts_photos_and_not_faces(least, kept) -> None:
 def test_clusters_merge_by_the_distance_of_their_centroids(distance, together) -> None:
     angle = degrees_apart(distance)
     unit = at_angles(-5, 5, angle - 20, angle + 20, 175)
-    labels = sf.merge_by_centroid(unit, np.array([7, 7, 3, 3, 5]), sf.MERGE_DISTANCE)
+    labels = sf.merge_by_centroid(unit, np.array([7, 7, 3, 3, 5]), sf.Thresholds.merge)
     assert labels[0] == labels[1]
     assert labels[2] == labels[3]
     assert (labels[0] == labels[2]) is np.bool_(together)

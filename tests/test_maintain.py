@@ -859,7 +859,9 @@ def test_dropped_numbers_come_again_without_loss(run, space, tmp_path):
 def verdict(*flags: str) -> tuple[str, list]:
     """One word a face: m for a mask, s for sunglasses, - for neither."""
     flagged = np.array([["m" in face, "s" in face] for face in flags], bool).reshape(-1, 2)
-    what, mask = sf.occlusion_verdict(flagged, sf.OCCLUSION_DOMINANCE, sf.MIN_SURVIVORS)
+    what, mask = sf.occlusion_verdict(
+        flagged, sf.VerdictRules.dominance, sf.VerdictRules.min_survivors
+    )
     return what, mask.tolist()
 
 

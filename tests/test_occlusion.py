@@ -155,7 +155,7 @@ def test_the_rules(run, tmp_path, tower):
     master = read(root / "manifest.json")
     assert master["masked"][0]["reason"] == "40 % mask, 0 % sunglasses"
     assert master["thin_eras"][0]["reason"] == "4 of 6 faces are not occluded"
-    assert master["runs"][-1]["params"]["threshold"] == sf.OCCLUSION_THRESHOLD
+    assert master["runs"][-1]["params"]["threshold"] == sf.VerdictRules.threshold
     dropped = read(root / "faceset_005" / "manifest.json")["dropped"]
     assert [gone["reason"] for gone in dropped] == ["mask"] * 3 + ["sunglasses"] * 2
     assert all(gone["score"] >= 0.7 for gone in dropped)
@@ -242,8 +242,8 @@ def demo_faces() -> list[tuple[np.ndarray, np.ndarray]]:
     wh = (group.shape[1], group.shape[0])
     faces = []
     for box in sf.DEMO_FACES.values():
-        square = sf.crop_square(np.array(box, np.float32), wh, sf.PAD_RATIO)
-        crop = sf.cut_window(group, square, sf.OUT_SIZE)
+        square = sf.crop_square(np.array(box, np.float32), wh, sf.ExportParams.pad_ratio)
+        crop = sf.cut_window(group, square, sf.ExportParams.out_size)
         found = engine.detect(crop)
         if len(found):
             faces.append((crop, found.kps[0]))
@@ -274,9 +274,9 @@ def probabilities(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 def test_bare_faces_are_clear_and_drawn_sunglasses_are_seen(demo_faces):
     clear = probabilities(demo_faces)
-    assert clear.shape == (len(demo_faces), 2) and clear.max() < sf.OCCLUSION_THRESHOLD
+    assert clear.shape == (len(demo_faces), 2) and clear.max() < sf.VerdictRules.threshold
     drawn = probabilities([(with_sunglasses(crop, kps), kps) for crop, kps in demo_faces])
-    assert (drawn[:, 1] >= sf.OCCLUSION_THRESHOLD).mean() >= 0.8
+    assert (drawn[:, 1] >= sf.VerdictRules.threshold).mean() >= 0.8
     assert (drawn[:, 1] > clear[:, 1]).all()
 
 
@@ -322,8 +322,8 @@ def mask_crops(engine: sf.Engine, photos: list[Path], wanted: int) -> list[np.nd
         found = engine.detect(image)
         if len(found):
             wh = (image.shape[1], image.shape[0])
-            square = sf.crop_square(found.bbox[0], wh, sf.PAD_RATIO)
-            crop = sf.cut_window(image, square, sf.OUT_SIZE)
+            square = sf.crop_square(found.bbox[0], wh, sf.ExportParams.pad_ratio)
+            crop = sf.cut_window(image, square, sf.ExportParams.out_size)
             if len(engine.detect(crop)):
                 crops.append(crop)
         if len(crops) == wanted:

@@ -180,7 +180,7 @@ def test_the_parameters_are_stored_with_the_model_they_belong_to(run, library):
     flags = [part for name, value in options.items()
              for part in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
     manifest = refine(run, library, *flags)
-    assert manifest["params"] == {**options, "copy_threshold": sf.COPY_DISTANCE}
+    assert manifest["params"] == {**options, "copy_threshold": sf.Thresholds.copy}
     assert manifest["model"] == library.cache.meta["model"]
     assert manifest["cache"] == str(library.path)
 

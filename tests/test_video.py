@@ -295,7 +295,7 @@ def known_video(path: Path) -> tuple[sf.Video, dict]:
     """Facts, and what one pass finds."""
     facts = path.stat()
     video = sf.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
-    once = sf.VideoPass(video, sf.SAMPLE_RATE, None)
+    once = sf.VideoPass(video, sf.Sampling.sample_rate, None)
     assert all(image is None for _, image in once.samples())
     return video, once.result()
 

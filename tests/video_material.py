@@ -19,7 +19,7 @@ def face_picture(name: str) -> np.ndarray:
     """(EDGE, EDGE, 3) uint8 BGR crop of one of the people of the demo photo."""
     group = sf.decode_photo(sf.demo_photo()).image
     box = np.array(sf.DEMO_FACES[name], np.float32)
-    window = sf.crop_square(box, (group.shape[1], group.shape[0]), sf.PAD_RATIO)
+    window = sf.crop_square(box, (group.shape[1], group.shape[0]), sf.ExportParams.pad_ratio)
     return sf.cut_window(group, window, EDGE)
 
 

@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--component", type=int, default=20_000, metavar="N",
                         help="faces of the one-component inputs; 0: none (20000)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side (default: 3)")
-    parser.add_argument("--threshold", type=float, default=sf.CLUSTER_DISTANCE)
+    parser.add_argument("--threshold", type=float, default=sf.Thresholds.cluster)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-sklearn", action="store_true", help="leave scikit-learn out")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)

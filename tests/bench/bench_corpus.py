@@ -72,7 +72,7 @@ def child(way: str, kind: str, count: int) -> None:
     parts = [np.concatenate(sets)] if way == "plain" else sets
     run = sf.nearest_keeper if way == "optimize" else plain_keeper
     started = time.perf_counter()
-    keepers = [run(unit, sf.TWIN_DISTANCE) for unit in parts]
+    keepers = [run(unit, sf.OptimizeOptions.twin_distance) for unit in parts]
     seconds = time.perf_counter() - started
     dropped = sum(int(np.count_nonzero(own != np.arange(len(own)))) for own in keepers)
     print(json.dumps({"seconds": seconds, "dropped": dropped, "mb": peak_mb()}))

@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="A/B rounds (default: 3)")
     parser.add_argument("--burst", type=int, default=6000, metavar="N",
                         help="faces of the one long burst; 0 for none (default: 6000)")  # fmt: skip
-    parser.add_argument("--threshold", type=float, default=sf.DUPLICATE_DISTANCE)
+    parser.add_argument("--threshold", type=float, default=sf.Thresholds.duplicate)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     print(machine())

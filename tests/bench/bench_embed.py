@@ -173,7 +173,7 @@ def run_plain(args: argparse.Namespace, photos: Path, out: Path) -> dict[str, An
     start, used = time.perf_counter(), time.process_time()
     with contextlib.redirect_stdout(sys.stderr):
         app = FaceAnalysis(name=args.model, providers=["CPUExecutionProvider"])
-        app.prepare(ctx_id=-1, det_thresh=sf.DET_THRESHOLD, det_size=(640, 640))
+        app.prepare(ctx_id=-1, det_thresh=sf.EngineSpec.det_threshold, det_size=(640, 640))
     for number, path in enumerate(sorted(photos.iterdir()), 1):
         for face in app.get(cv2.imread(str(path))):
             names.append(path.name)

@@ -46,7 +46,7 @@ def samples_in_a_second_pass(video: sf.Video) -> None:
     slot = -1
     with sf.open_video(video.path) as opened:
         for frame in sf.decoded(*opened):
-            now = int(video.seconds(frame.pts) * sf.SAMPLE_RATE + 1e-6)
+            now = int(video.seconds(frame.pts) * sf.Sampling.sample_rate + 1e-6)
             if now > slot:
                 slot = now
                 sf.upright_frame(frame, video.sar)
@@ -61,7 +61,7 @@ def two_passes(video: sf.Video) -> None:
 
 def one_pass(video: sf.Video) -> None:
     """The pipeline without inference: made-up faces stand in for found ones."""
-    once = sf.VideoPass(video, sf.SAMPLE_RATE, lambda pts: False)
+    once = sf.VideoPass(video, sf.Sampling.sample_rate, lambda pts: False)
     pts = [pts for pts, _ in once.samples()]
     scenes = once.result()["scenes"]
     n = len(pts) * FACES
@@ -151,7 +151,7 @@ def detect_row(path: Path, model: str, threads: int) -> dict[str, object]:
     """Frames per second of detector, recogniser and pose on decoded samples."""
     facts = path.stat()
     video = sf.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
-    once = sf.VideoPass(video, sf.SAMPLE_RATE, lambda pts: False)
+    once = sf.VideoPass(video, sf.Sampling.sample_rate, lambda pts: False)
     images = [image for _, image in once.samples() if image is not None][:40]
     engine = sf.load_engine(sf.EngineSpec(model=model, landmarks=True), threads)
     sf.frame_result(engine, images[0], True)
