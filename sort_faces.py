@@ -24,11 +24,13 @@ Photos go in read-only; every write is atomic; every step can be killed and run 
 Contents
     Constants
     Errors and exit codes
+    Companions
     Options
     Data types
     Core: vectors and grouping
     Core: average linkage
     Core: near-duplicates
+    The face cache
     Core: identities
     Core: quality
     Core: crop geometry
@@ -37,6 +39,7 @@ Contents
     Core: names
     Core: paths between systems
     Files and locks
+    Progress
     Photos
     Videos
     Clips
@@ -116,9 +119,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import quote
 
+import msgspec
 import numpy as np
 
 # ============================================================================
@@ -205,8 +209,6 @@ REMOVED_FOLDER = "_removed"  # what a re-run no longer wants but cannot make aga
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the zip epoch: same faces, same bytes
 
 LOG_INTERVAL = 15.0  # seconds between progress lines where stderr is no terminal
-LOG_FOLDER = Path(__file__).resolve().parent / "work" / "logs"
-
 log = logging.getLogger(TOOL)
 
 # ============================================================================
@@ -230,6 +232,33 @@ class VideoError(Exception):
 
 class PhotoGone(PhotoError):
     """A photo cannot be reached now, or is no longer the same; another run may find it."""
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+# ============================================================================
+# Companions
+# ============================================================================
+# What is not Python and what the first commands never touch lies in work/, one file a subject: it
+# builds on this file, never the other way round, and is loaded when its command or option is used.
+
+WORK_FOLDER = Path(__file__).resolve().parent / "work"
+
+
+@functools.cache
+def companion(name: str) -> Any:
+    """The module work/NAME.py. Raises SortFacesError where this script was copied alone."""
+    path = WORK_FOLDER / f"{name}.py"
+    if not path.is_file():
+        raise SortFacesError(f"{path}: not there; keep the folder work/ beside {TOOL}.py")
+    sys.modules.setdefault(TOOL, sys.modules[__name__])  # run as a script it stays one module
+    spec = importlib.util.spec_from_file_location(f"{TOOL}_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 # ============================================================================
@@ -430,97 +459,6 @@ NO_DETECTIONS = Detections(
 )
 
 
-@dataclass(frozen=True)
-class FaceCache:
-    """Everything known about a library: row i of file_* is one photo, of the rest one face.
-
-    `meta` holds schema, engine, model, recognizer, dim, det_size, det_threshold, roots, version.
-    Landmark and pose rows are NaN until `enrich` has seen the face.
-    """
-
-    meta: dict[str, Any]
-    file_path: np.ndarray  # (f,) str; canonical absolute path
-    file_sha256: np.ndarray  # (f,) str; 64 hex digits
-    file_size: np.ndarray  # (f,) int64 bytes
-    file_mtime_ns: np.ndarray  # (f,) int64
-    file_wh: np.ndarray  # (f, 2) int32 upright pixels; 0 if unreadable
-    file_taken: np.ndarray  # (f,) float64 seconds, local clock read as UTC; NaN unknown
-    file_status: np.ndarray  # (f,) uint8 STATUS_*
-    file_error: np.ndarray  # (f,) str; why it is unreadable, else ""
-    file_passes: np.ndarray  # (f,) str; detection settings that gave this row
-    alias_path: np.ndarray  # (a,) str; further paths with the same bytes
-    alias_file: np.ndarray  # (a,) int32 row in file_*
-    alias_size: np.ndarray  # (a,) int64 bytes
-    alias_mtime_ns: np.ndarray  # (a,) int64
-    face_file: np.ndarray  # (n,) int32 row in file_*
-    face_index: np.ndarray  # (n,) int16 position in that photo
-    bbox: np.ndarray  # (n, 4) float32 upright pixels x1 y1 x2 y2
-    det_score: np.ndarray  # (n,) float32 in [0, 1]
-    kps: np.ndarray  # (n, 5, 2) float32 upright pixels
-    face_short: np.ndarray  # (n,) float32 px; short edge of bbox
-    blur: np.ndarray  # (n,) float32; variance of the Laplacian at native scale
-    embedding: np.ndarray  # (n, d) float32 as the recogniser gave it, not normalised
-    landmark_2d_106: np.ndarray  # (n, 106, 2) float32 upright pixels
-    landmark_3d_68: np.ndarray  # (n, 68, 3) float32 upright pixels, depth in pixels
-    pose: np.ndarray  # (n, 3) float32 degrees pitch yaw roll
-
-    def __post_init__(self) -> None:
-        for name, count in (("file_", self.files), ("alias_", len(self.alias_path))):
-            for item in fields(self):
-                if item.name.startswith(name) and len(getattr(self, item.name)) != count:
-                    raise SortFacesError(f"cache: {item.name} has the wrong length; it is damaged")
-        for name in FACE_ARRAYS:
-            if len(getattr(self, name)) != self.faces:
-                raise SortFacesError(f"cache: {name} has the wrong length; it is damaged")
-        for name in ("face_file", "alias_file"):
-            rows = getattr(self, name)
-            if len(rows) and (rows.min() < 0 or rows.max() >= self.files):
-                raise SortFacesError(f"cache: {name} points outside the files; it is damaged")
-
-    @property
-    def files(self) -> int:
-        return len(self.file_path)
-
-    @property
-    def faces(self) -> int:
-        return len(self.face_file)
-
-    @functools.cached_property
-    def unit(self) -> np.ndarray:
-        """(n, d) float32 embeddings of length 1 (zero rows stay zero)."""
-        return unit_rows(self.embedding)
-
-    @functools.cached_property
-    def face_ids(self) -> list[str]:
-        """Stable name of every face: `<first 16 hex of the photo's sha256>:<face index>`."""
-        short = [sha[:16] for sha in self.file_sha256.tolist()]
-        pairs = zip(self.face_file.tolist(), self.face_index.tolist(), strict=True)
-        return [f"{short[row]}:{index}" for row, index in pairs]
-
-    @functools.cached_property
-    def row_of_face(self) -> dict[str, int]:
-        return {face: row for row, face in enumerate(self.face_ids)}
-
-    @functools.cached_property
-    def paths(self) -> list[list[str]]:
-        """Every known path of each photo, the canonical one first."""
-        known = [[path] for path in self.file_path.tolist()]
-        for path, row in zip(self.alias_path.tolist(), self.alias_file.tolist(), strict=True):
-            known[row].append(path)
-        return known
-
-    @property
-    def enriched(self) -> np.ndarray:
-        """(n,) bool: which faces have a pose."""
-        return np.isfinite(self.pose).all(axis=1)
-
-
-FACE_ARRAYS = tuple(  # one row a face; they follow face_file in the class
-    itertools.dropwhile(lambda name: name != "face_file", (item.name for item in fields(FaceCache)))
-)
-LANDMARK_SHAPES = {"landmark_2d_106": (106, 2), "landmark_3d_68": (68, 3), "pose": (3,)}
-
-
 gate_option = functools.partial(option, group="quality gates")
 
 
@@ -577,6 +515,9 @@ class QualityWeights:
         return np.array([getattr(self, item.name) for item in fields(self)], dtype=np.float64)
 
 
+QUALITY_TERMS = tuple(item.name for item in fields(QualityWeights))
+
+
 MODEL_HELP = "InsightFace pack, a folder of .onnx files, or dlib"
 
 
@@ -596,6 +537,17 @@ class EngineSpec:
     )
     landmarks: bool = False
     clip: str = ""  # load a CLIP scorer in place of an engine: a folder, or open_clip NAME/WEIGHTS
+
+
+def model_label(model: str) -> str:
+    """Name of a model as caches store it: the pack's name, or the folder's."""
+    return Path(model).name if Path(model).expanduser().is_dir() else model
+
+
+def model_source(model: str) -> str:
+    """What --model has to say to name the same models from any folder."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
 
 
 @dataclass(frozen=True)
@@ -911,6 +863,102 @@ def hyperplane_candidates(
 
 
 # ============================================================================
+# The face cache
+# ============================================================================
+
+
+@dataclass(frozen=True)
+class FaceCache:
+    """Everything known about a library: row i of file_* is one photo, of the rest one face.
+
+    `meta` holds schema, engine, model, recognizer, dim, det_size, det_threshold, roots, version.
+    Landmark and pose rows are NaN until `enrich` has seen the face.
+    """
+
+    meta: dict[str, Any]
+    file_path: np.ndarray  # (f,) str; canonical absolute path
+    file_sha256: np.ndarray  # (f,) str; 64 hex digits
+    file_size: np.ndarray  # (f,) int64 bytes
+    file_mtime_ns: np.ndarray  # (f,) int64
+    file_wh: np.ndarray  # (f, 2) int32 upright pixels; 0 if unreadable
+    file_taken: np.ndarray  # (f,) float64 seconds, local clock read as UTC; NaN unknown
+    file_status: np.ndarray  # (f,) uint8 STATUS_*
+    file_error: np.ndarray  # (f,) str; why it is unreadable, else ""
+    file_passes: np.ndarray  # (f,) str; detection settings that gave this row
+    alias_path: np.ndarray  # (a,) str; further paths with the same bytes
+    alias_file: np.ndarray  # (a,) int32 row in file_*
+    alias_size: np.ndarray  # (a,) int64 bytes
+    alias_mtime_ns: np.ndarray  # (a,) int64
+    face_file: np.ndarray  # (n,) int32 row in file_*
+    face_index: np.ndarray  # (n,) int16 position in that photo
+    bbox: np.ndarray  # (n, 4) float32 upright pixels x1 y1 x2 y2
+    det_score: np.ndarray  # (n,) float32 in [0, 1]
+    kps: np.ndarray  # (n, 5, 2) float32 upright pixels
+    face_short: np.ndarray  # (n,) float32 px; short edge of bbox
+    blur: np.ndarray  # (n,) float32; variance of the Laplacian at native scale
+    embedding: np.ndarray  # (n, d) float32 as the recogniser gave it, not normalised
+    landmark_2d_106: np.ndarray  # (n, 106, 2) float32 upright pixels
+    landmark_3d_68: np.ndarray  # (n, 68, 3) float32 upright pixels, depth in pixels
+    pose: np.ndarray  # (n, 3) float32 degrees pitch yaw roll
+
+    def __post_init__(self) -> None:
+        for name, count in (("file_", self.files), ("alias_", len(self.alias_path))):
+            for item in fields(self):
+                if item.name.startswith(name) and len(getattr(self, item.name)) != count:
+                    raise SortFacesError(f"cache: {item.name} has the wrong length; it is damaged")
+        for name in FACE_ARRAYS:
+            if len(getattr(self, name)) != self.faces:
+                raise SortFacesError(f"cache: {name} has the wrong length; it is damaged")
+        for name in ("face_file", "alias_file"):
+            rows = getattr(self, name)
+            if len(rows) and (rows.min() < 0 or rows.max() >= self.files):
+                raise SortFacesError(f"cache: {name} points outside the files; it is damaged")
+
+    @property
+    def files(self) -> int:
+        return len(self.file_path)
+
+    @property
+    def faces(self) -> int:
+        return len(self.face_file)
+
+    @functools.cached_property
+    def unit(self) -> np.ndarray:
+        """(n, d) float32 embeddings of length 1 (zero rows stay zero)."""
+        return unit_rows(self.embedding)
+
+    @functools.cached_property
+    def face_ids(self) -> list[str]:
+        """Stable name of every face: `<first 16 hex of the photo's sha256>:<face index>`."""
+        short = [sha[:16] for sha in self.file_sha256.tolist()]
+        pairs = zip(self.face_file.tolist(), self.face_index.tolist(), strict=True)
+        return [f"{short[row]}:{index}" for row, index in pairs]
+
+    @functools.cached_property
+    def row_of_face(self) -> dict[str, int]:
+        return {face: row for row, face in enumerate(self.face_ids)}
+
+    @functools.cached_property
+    def paths(self) -> list[list[str]]:
+        """Every known path of each photo, the canonical one first."""
+        known = [[path] for path in self.file_path.tolist()]
+        for path, row in zip(self.alias_path.tolist(), self.alias_file.tolist(), strict=True):
+            known[row].append(path)
+        return known
+
+    @property
+    def enriched(self) -> np.ndarray:
+        """(n,) bool: which faces have a pose."""
+        return np.isfinite(self.pose).all(axis=1)
+
+
+FACE_ARRAYS = tuple(  # one row a face; they follow face_file in the class
+    itertools.dropwhile(lambda name: name != "face_file", (item.name for item in fields(FaceCache)))
+)
+LANDMARK_SHAPES = {"landmark_2d_106": (106, 2), "landmark_3d_68": (68, 3), "pose": (3,)}
+
+
+# ============================================================================
 # Core: identities
 # ============================================================================
 
@@ -1027,8 +1075,6 @@ def join_centroids(
 # ============================================================================
 # Core: quality
 # ============================================================================
-
-QUALITY_TERMS = tuple(item.name for item in fields(QualityWeights))
 
 
 def quality_terms(
@@ -1736,6 +1782,69 @@ def json_default(value: Any) -> Any:
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON object of ours. Reading one checks every field; unknown ones are passed over."""
+
+
+class OwnFile(Record, tag_field="kind"):
+    """A JSON file of ours; the tag of a subclass is the "kind" in the file."""
+
+    tool: Literal["sort_faces"] = TOOL
+    version: str = VERSION
+
+
+R = TypeVar("R", bound=Record)
+
+
+def as_record(kind: type[R], value: Any) -> R:
+    """A JSON value as a record. Raises msgspec.ValidationError, which names the place."""
+    return msgspec.convert(value, kind)
+
+
+def as_json(record: Any) -> Any:
+    """A record, or whatever holds records, numpy values and paths, as JSON values."""
+    return msgspec.to_builtins(record, enc_hook=json_default)
+
+
+def read_file(path: Path, kind: type[R]) -> R:
+    """Load one of our own JSON files. Raises SortFacesError for anything but a whole one.
+
+    The text goes through Python's json: it keeps names that are no UTF-8, and numbers like NaN.
+    """
+    name = kind.__struct_config__.tag
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SortFacesError(
+            f"{path}: not found; name the {name} file of an earlier step"
+        ) from None
+    except IsADirectoryError:
+        raise SortFacesError(f"{path}: is a folder; name the {name} file inside it") from None
+    except (ValueError, RecursionError) as error:
+        raise SortFacesError(
+            f"{path}: is no JSON ({one_line(error)}); run the step that writes it again"
+        ) from None
+    if not isinstance(value, dict) or value.get("tool") != TOOL or value.get("kind") != name:
+        raise SortFacesError(f"{path}: is no {name} file of {TOOL}; name the right file")
+    try:
+        return as_record(kind, value)
+    except msgspec.ValidationError as error:
+        raise SortFacesError(
+            f"{path}: parts of it are missing or wrong ({error}); run the step that writes it again"
+        ) from None
+
+
+def read_if_sound(path: Path, kind: type[R]) -> R | None:
+    """One of our own JSON files, None where there is none that could be used."""
+    with contextlib.suppress(SortFacesError, OSError):
+        return read_file(path, kind)
+    return None
+
+
+def write_file(path: Path, record: OwnFile) -> None:
+    write_json(path, as_json(record))
+
+
 def read_json(path: Path, kind: str) -> dict[str, Any]:
     """Load one of our own JSON files and check that it is what its place says it is."""
     try:
@@ -1953,6 +2062,47 @@ def wanted_path(relative: str, name: str, include: Sequence[str], exclude: Seque
         return any(fnmatch.fnmatch(relative, g) or fnmatch.fnmatch(name, g) for g in globs)
 
     return (not include or matches(include)) and not matches(exclude)
+
+
+# ============================================================================
+# Progress
+# ============================================================================
+
+
+def progress(items: Iterable, total: int, label: str) -> Iterable:
+    """Iterate with a progress bar on a terminal, with a line now and then in a log."""
+    if total == 0 or log.level > logging.INFO:
+        return items
+    if not sys.stderr.isatty():
+        return progress_lines(items, total, label)
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=label, unit="", file=sys.stderr, dynamic_ncols=True)
+
+
+def progress_lines(items: Iterable, total: int, label: str) -> Iterator:
+    """Yield the items; log count, rate and time left every LOG_INTERVAL seconds."""
+    started = spoken = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - spoken > LOG_INTERVAL:
+            spoken = now
+            rate = done / (now - started)
+            left = (total - done) / rate
+            log.info("%s: %d/%d, %.1f/s, %.0f s left", label, done, total, rate, left)
+
+
+class LogHandler(logging.Handler):
+    """Writes log lines to stderr without tearing a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        line = prefix + record.getMessage().encode(errors="backslashreplace").decode()
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
 
 
 # ============================================================================
@@ -3554,17 +3704,6 @@ def load_engine(spec: EngineSpec, threads: int = 1) -> Engine:
     return engine
 
 
-def model_label(model: str) -> str:
-    """Name of a model as caches store it: the pack's name, or the folder's."""
-    return Path(model).name if Path(model).expanduser().is_dir() else model
-
-
-def model_source(model: str) -> str:
-    """What --model has to say to name the same models from any folder."""
-    folder = Path(model).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else model
-
-
 def model_folder(spec: EngineSpec) -> Path:
     """Folder where a pack's .onnx files lie or belong."""
     named = Path(spec.model).expanduser()
@@ -3635,10 +3774,6 @@ def where_to_put(spec: EngineSpec) -> str:
         f"unpack {spec.model}.zip from {PACK_URL} into {model_folder(spec)}, "
         "or use --model dlib, which needs no download"
     )
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def session_options(onnxruntime: Any, provider: str, threads: int) -> Any:
@@ -4469,7 +4604,7 @@ def ordered_map(function: Callable, items: Iterable, threads: int) -> Iterator:
 # signals do not cross from WSL to Windows.
 
 QUEUE_SCHEMA = 1  # of queue.json; both sides must agree
-WORKER_SCRIPT = Path(__file__).resolve().parent / "work" / "dml_worker.py"
+WORKER_SCRIPT = WORK_FOLDER / "dml_worker.py"
 WORKER_POLL = 0.2  # seconds between looks at the results
 WORKER_BEAT = 2.0  # seconds between heartbeats
 WORKER_SILENCE = 300.0  # seconds without results or heartbeat until a worker is started anew
@@ -5132,6 +5267,9 @@ MANIFEST_NAMES = {
     "swap": "manifest.json",
     "report": "manifest.json",
 }
+
+
+RUN_TREES = {"raw": "raw_full", "refined": "facesets_full", "swap": "facesets_swap_ready"}
 
 
 def check_output(out: Path, roots: Sequence[str], kind: str) -> None:
@@ -6242,6 +6380,9 @@ def finish_restore(root: Path, folder: Path) -> None:
 # sha256 of the PNG: what was looked at once is not looked at again.
 
 
+OCCLUSION_SCORES = "occlusion-"  # how the names of results files begin
+
+
 def kept_results(
     corpus: Corpus, name: str, faces: Sequence[tuple[str, str]], work: Work
 ) -> dict[str, Result]:
@@ -6397,42 +6538,6 @@ def corpus_cache(master: dict[str, Any]) -> FaceCache | None:
 # ============================================================================
 
 
-def progress(items: Iterable, total: int, label: str) -> Iterable:
-    """Iterate with a progress bar on a terminal, with a line now and then in a log."""
-    if total == 0 or log.level > logging.INFO:
-        return items
-    if not sys.stderr.isatty():
-        return progress_lines(items, total, label)
-    from tqdm import tqdm
-
-    return tqdm(items, total=total, desc=label, unit="", file=sys.stderr, dynamic_ncols=True)
-
-
-def progress_lines(items: Iterable, total: int, label: str) -> Iterator:
-    """Yield the items; log count, rate and time left every LOG_INTERVAL seconds."""
-    started = spoken = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - spoken > LOG_INTERVAL:
-            spoken = now
-            rate = done / (now - started)
-            left = (total - done) / rate
-            log.info("%s: %d/%d, %.1f/s, %.0f s left", label, done, total, rate, left)
-
-
-class LogHandler(logging.Handler):
-    """Writes log lines to stderr without tearing a progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        line = prefix + record.getMessage().encode(errors="backslashreplace").decode()
-        if "tqdm" in sys.modules:
-            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr)
-
-
 def complain(program: str, message: str) -> int:
     """Print the one line that explains a failure; returns the exit code for it."""
     line = " ".join(message.split())
@@ -6450,7 +6555,7 @@ def start_logging(args: argparse.Namespace) -> None:
     logging.raiseExceptions = False  # a log that cannot be written must not end the work
     log.setLevel(logging.WARNING if args.quiet else logging.INFO)
     log.addHandler(LogHandler())
-    folder = Path(os.environ.get("SORT_FACES_LOGS", LOG_FOLDER))
+    folder = Path(os.environ.get("SORT_FACES_LOGS", WORK_FOLDER / "logs"))
     if not getattr(args, "log_file", False):
         return
     try:
@@ -8182,9 +8287,6 @@ def score_by_landmarks(
     name = f"{OCCLUSION_SCORES}landmarks-{corpus.master.get('recognizer')}-{mark}"
     work = functools.partial(ordered_map, measure, threads=args.threads)
     return name, kept_results(corpus, name, faces_of(sets), work)
-
-
-OCCLUSION_SCORES = "occlusion-"  # how the names of results files begin
 
 
 def add_occlusion_report_options(p: argparse.ArgumentParser) -> None:
@@ -11081,8 +11183,6 @@ VIDEO_STEPS: Steps = {  # in pipeline order
 # ============================================================================
 # Command: run
 # ============================================================================
-
-RUN_TREES = {"raw": "raw_full", "refined": "facesets_full", "swap": "facesets_swap_ready"}
 
 
 def add_run_options(p: argparse.ArgumentParser) -> None:

@@ -148,7 +148,7 @@ def test_print_stands_only_where_output_is_made():
         where(node, section_of(node.lineno))
         for node in ast.walk(TREE)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
-        if section_of(node.lineno) not in ("Reporting", "Entry point")
+        if section_of(node.lineno) not in ("Progress", "Reporting", "Entry point")
     ]
     assert not places, "\n".join(places)
 
@@ -192,3 +192,50 @@ def test_help_needs_no_heavy_module():
         [sys.executable, "-c", code], cwd=SCRIPT.parent, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
+
+
+def defined_names() -> dict[str, int]:
+    """{name: line of its section's banner} of everything this file defines at module level."""
+    found: dict[str, int] = {}
+    for node in TREE.body:
+        if isinstance(node, Function | ast.ClassDef):
+            names = [node.name]
+        else:
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            names = [p.id for t in targets if t for p in ast.walk(t) if isinstance(p, ast.Name)]
+        found.update(dict.fromkeys(names, banner_above(node.lineno)))
+    return found
+
+
+def banner_above(line: int) -> int:
+    return max((at for at, _ in banners() if at <= line), default=0)
+
+
+def used_names(node: ast.AST, local: frozenset[str] = frozenset()) -> Iterator[ast.Name]:
+    """The names a statement takes from the module; what only says a type may lie below."""
+    if isinstance(node, Function | ast.Lambda | ast.ClassDef):
+        inside = [part for part in ast.walk(node) if part is not node]
+        stored = {p.id for p in inside if isinstance(p, ast.Name) and isinstance(p.ctx, ast.Store)}
+        local |= stored | {part.arg for part in inside if isinstance(part, ast.arg)}
+    if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        local |= {part.id for one in node.generators for part in ast.walk(one.target)
+                  if isinstance(part, ast.Name)}  # fmt: skip
+    if isinstance(node, ast.Name) and node.id not in local:
+        yield node
+    for name, value in ast.iter_fields(node):
+        if name not in ("annotation", "returns"):
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, ast.AST):
+                    yield from used_names(part, local)
+
+
+def test_a_section_builds_only_on_those_above():
+    defined = defined_names()
+    wrong = [
+        f"line {name.lineno}: {section_of(name.lineno)} uses {name.id}, "
+        f"which stands in {section_of(defined[name.id])}"
+        for node in TREE.body
+        for name in used_names(node)
+        if defined.get(name.id, 0) > banner_above(node.lineno)
+    ]
+    assert len(defined) > 500 and not wrong, "\n".join(wrong)
