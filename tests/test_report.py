@@ -189,8 +189,8 @@ def test_flags_follow_the_thresholds(run, made, tmp_path, kind):
 ])  # fmt: skip
 def test_each_flag_on_both_sides_of_its_threshold(tmp_path, flag, entry):
     manifest = {"kind": "swap", "model": "buffalo_l", "params": {"pad_ratio": 0.5}}
-    shown = sf.ReportRun(tmp_path, tmp_path, manifest, None)
-    shown.have.add("")  # of a face without a file
+    shown = sf.ReportRun(tmp_path, manifest, None, sf.PageFolder(tmp_path, tmp_path))
+    shown.pages.have.add("")  # of a face without a file
     assert sf.face_flags(shown, shown.face({"face": "a:0", **entry})) == [flag] * bool(flag)
 
 
@@ -254,8 +254,8 @@ def test_what_maintenance_set_aside_is_shown_with_its_reason(run, own, tmp_path)
 
 def test_a_threshold_is_drawn_between_cards(tmp_path):
     cards = [sf.Card("a", hover="0.9", flags=["mask"]), sf.Card("b", rule="below 0.7 <kept>")]
-    body = "{{ show_filters(cards) }}{{ show_cards(cards) }}"
-    sf.write_page(tmp_path / "page.html", "scores", body, cards=cards)
+    pages = sf.PageFolder(tmp_path, tmp_path)
+    pages.write("page.html", "cards.html", "scores", parts=[("", "", cards)])
     text = (tmp_path / "page.html").read_text()
     assert text.index("<b>a</b>") < text.index("below 0.7 &lt;kept&gt;") < text.index("<b>b</b>")
     assert sf.flag_counts(cards) == [("mask", 1), ("", 1)]
