@@ -6707,13 +6707,19 @@ def flag_counts(cards: Iterable[Card]) -> list[tuple[str, int]]:
 
 @functools.cache
 def page_templates() -> Any:
-    """The Jinja environment of work/pages. Raises SortFacesError where it is not there."""
+    """The Jinja environment of work/pages."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(part_of_work("pages"))
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.filters["flag_counts"] = flag_counts
+    env.filters |= {"flag_counts": flag_counts, "clock": clock}
     return env
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03.4`"""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes // 60}:{minutes % 60:02d}:{tenths / 10:04.1f}"
 
 
 def png_picture(name: str, path: Path) -> Picture:
@@ -6745,11 +6751,10 @@ def photo_parts(
         log.warning("%s: %s", path, error)
         return
     for name, box in parts.items():
-        if box is None:
-            yield name, photo.image
-        else:
-            window = crop_square(box, photo.wh, PAGE_PAD)
-            yield name, cut_window(photo.image, window, PAGE_THUMBNAIL)
+        image = photo.image
+        if box is not None:
+            image = cut_window(image, crop_square(box, photo.wh, PAGE_PAD), PAGE_THUMBNAIL)
+        yield name, image
 
 
 def write_thumbnail(path: Path, image: np.ndarray) -> None:
@@ -8519,26 +8524,22 @@ def occlusion_pages(
         counts = dict(zip(CLIP_PROMPTS, flagged.sum(axis=0).tolist(), strict=True))
         about = {"id": own.id, "name": own.name, "faces": len(own.faces)}
         rows.append({**about, **counts, "verdict": verdict})
-        faces += [(own, face, row) for face, row in zip(own.faces, values, strict=True)]
-    pictures = [faceset_picture(corpus, own, face) for own, face, _ in faces]
-    files = ["index.html", *(f"{name}.html" for name in CLIP_PROMPTS)]
+        for face, row in zip(own.faces, values, strict=True):
+            lines = (own.id, PurePosixPath(face["file"]).name)
+            faces.append((row, lines, faceset_picture(corpus, own, face)))
+    files = {name: f"{name}.html" for name in CLIP_PROMPTS}
     with page_folder(out, corpus.root, [str(corpus.root.resolve())]) as pages:
-        pages.start(files, pictures, threads)
-        for at, name in enumerate(CLIP_PROMPTS):
-            cards, drawn = [], False
-            for row in sorted(range(len(faces)), key=lambda row: -faces[row][2][at]):
-                own, face, values = faces[row]
-                rule = ""
-                if values[at] < rules.threshold and not drawn:
-                    rule, drawn = f"threshold {rules.threshold}", True
-                lines = (own.id, PurePosixPath(face["file"]).name)
-                cards.append(Card(f"{values[at]:.3f}", pictures[row], lines=lines, rule=rule))
+        pages.start(["index.html", *files.values()], [face[-1] for face in faces], threads)
+        for at, (name, file) in enumerate(files.items()):
+            ranked = sorted(faces, key=lambda face: -face[0][at])
+            cards = [Card(f"{row[at]:.3f}", shows, lines=lines) for row, lines, shows in ranked]
+            above = sum(row[at] >= rules.threshold for row, _, _ in faces)
+            if above < len(cards):
+                cards[above] = replace(cards[above], rule=f"threshold {rules.threshold}")
             links, parts = [("all face sets", "index.html")], [("", "", cards)]
-            title = f"Faces by {name}"
-            pages.write(f"{name}.html", "cards.html", title, links=links, parts=parts)
-        values = {"rows": rows, "attributes": list(CLIP_PROMPTS), "scores": scores.name}
-        title = "Occluded faces"
-        pages.write("index.html", "occlusion.html", title, threshold=rules.threshold, **values)
+            pages.write(file, "cards.html", f"Faces by {name}", links=links, parts=parts)
+        about = {"rows": rows, "scores": scores.name, "threshold": rules.threshold}
+        pages.write("index.html", "occlusion.html", "Occluded faces", files=files, **about)
     return {"out": str(out), "scores": scores.name, "faces": len(faces), "facesets": rows}
 
 
@@ -8824,18 +8825,6 @@ def write_review(
     threads: int,
 ) -> None:
     """Write pairs.json for the operator's answers, and the pictures to answer by."""
-    shown = [
-        (
-            f"{pair.cosine:.3f} {pair.a.id} and {pair.b.id}: {pair.why}",
-            "",
-            [
-                Card(own.id, faceset_picture(corpus, own, face), lines=(own.name,))
-                for own in (pair.a, pair.b)
-                for face in own.faces[:REVIEW_FACES]
-            ],
-        )
-        for pair in pairs
-    ]
     path = folder / "pairs.json"
     told = (read_answers(path) if path.exists() else {}) | answers  # no answer is ever lost
     new = []
@@ -8845,19 +8834,20 @@ def write_review(
         about = {"a": both[0], "b": both[1], "cosine": round(pair.cosine, 4), "why": pair.why}
         new.append({**about, "answer": answer})
     old = [{"a": a, "b": b, "answer": answer} for (a, b), answer in told.items()]
+    parts = []
+    for pair in pairs:
+        cards = [
+            Card(own.id, faceset_picture(corpus, own, face), lines=(own.name,))
+            for own in (pair.a, pair.b)
+            for face in own.faces[:REVIEW_FACES]
+        ]
+        parts.append((f"{pair.cosine:.3f} {pair.a.id} and {pair.b.id}: {pair.why}", "", cards))
     with page_folder(folder, corpus.root, [str(corpus.root.resolve())]) as pages:
-        pictures = [card.picture for _, _, cards in shown for card in cards]
+        pictures = [card.picture for _, _, cards in parts for card in cards]
         pages.start(["index.html", path.name], pictures, threads)
         write_json(path, {"tool": TOOL, "kind": "pairs", "pairs": [*new, *old]})
-        pages.write(
-            "index.html",
-            "review.html",
-            "Nearly the same person",
-            parts=shown,
-            nothing="No two face sets are nearly the same person.",
-            corpus=corpus.root,
-            answers=path,
-        )
+        about = {"parts": parts, "corpus": corpus.root, "answers": path}
+        pages.write("index.html", "review.html", "Nearly the same person", **about)
 
 
 # ============================================================================
@@ -9365,6 +9355,10 @@ REPORT_FACES = 5000  # on one page; it opens in well under 2 seconds (tests/benc
 REPORT_FRONTAL = 0.5  # frontality of a face turned by 45 degrees
 REPORT_SHARE = 0.5  # of a group's faces that makes a flag one of the group
 REPORT_GRAVE = ("missing", "far")  # flags of a group that has them on one face
+REPORT_FACTS = (  # of a face, in the order the mouse shows them
+    *("quality", "distance", "value", "pad", *QUALITY_TERMS, "pixels", "taken"),
+    *("kept_because", "reason", "run", "file", "source", "face"),
+)
 REASON_DETAIL = re.compile(r" \(|: | \d+\.\d")  # what follows differs from face to face
 REPORT_PARTS = {  # lists of a swap-ready manifest, and the heading each gets
     "facesets": "",
@@ -9378,27 +9372,12 @@ REPORT_PARTS = {  # lists of a swap-ready manifest, and the heading each gets
 class ShownFace:
     """One face of a report."""
 
-    entry: dict[str, Any]  # as face_entry writes it; what is not known is not there
+    facts: dict[str, Any]  # face_entry with its quality terms; what is not known is not there
     picture: Picture  # of its PNG, or of what the cache's photo shows of it
     missing: bool  # the file it should be is not there
 
-    @property
-    def terms(self) -> dict[str, Any]:
-        terms = self.entry.get("terms")
-        return terms if isinstance(terms, dict) else {}
-
     def number(self, key: str) -> float:
-        """A number of the entry or its quality terms, NaN where there is none."""
-        return number_of(self.entry.get(key, self.terms.get(key)))
-
-    @property
-    def short(self) -> float:
-        """Short edge of the face box in pixels, NaN if unknown."""
-        box = self.entry.get("bbox")
-        corners = [number_of(value) for value in box] if isinstance(box, list) else []
-        if len(corners) != 4:
-            return math.nan
-        return min(corners[2] - corners[0], corners[3] - corners[1])
+        return number_of(self.facts.get(key))
 
 
 @dataclass(frozen=True)
@@ -9428,23 +9407,18 @@ class ShownGroup:
         return facts + [self.note] * bool(self.note)
 
 
+@dataclass(frozen=True)
 class ReportRun:
-    """One report: what it is about, where it goes, and what decides how faces are flagged."""
+    """One report: what it is about, and where it goes."""
 
-    def __init__(
-        self, path: Path, manifest: dict[str, Any], library: Library | None, pages: PageFolder
-    ) -> None:
-        self.path, self.manifest = path.resolve(), manifest
-        self.library, self.pages = library, pages
-        self.limits = thresholds_for(str(manifest.get("model")))
-        self.swap = manifest["kind"] == "swap"
-        self.min_short = ExportParams.min_face_short if self.swap else RefineParams.min_short
-        params = manifest.get("params")
-        self.pad = number_of(params.get("pad_ratio")) if isinstance(params, dict) else math.nan
+    path: Path
+    manifest: dict[str, Any]
+    library: Library | None
+    pages: PageFolder
 
-    @functools.cached_property
-    def terms(self) -> np.ndarray:
-        return cached_quality_terms(self.library.cache)
+    @property
+    def swap(self) -> bool:
+        return self.manifest["kind"] == "swap"
 
     def face(self, entry: dict[str, Any], folder: Path | None = None) -> ShownFace:
         """Find the picture of a face: its PNG in a face set, else the photo the cache knows."""
@@ -9460,29 +9434,32 @@ class ReportRun:
             source = (path, str(cache.file_sha256[photo])) if path else None
             picture = Picture(thumb_name(name, str(box.tolist())), source, box)
             missing |= not self.swap and not path
-        return ShownFace(entry, picture, missing)
+        terms = entry["terms"] if isinstance(entry.get("terms"), dict) else {}
+        facts = {**terms, **entry, "pixels": short_edge(entry.get("bbox"))}
+        return ShownFace(facts, picture, missing)
 
     def is_missing(self, face: ShownFace) -> bool:
         """Whether a face's file is gone or cannot be read."""
-        unreadable = "reason" not in face.entry and face.picture.thumb not in self.pages.have
+        unreadable = "reason" not in face.facts and face.picture.thumb not in self.pages.have
         return face.missing or unreadable
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Where to, and from which cache."""
+
+    out: Path | None = option(
+        Path, f"folder of the pages (default: PATH{REPORT_SUFFIX})", unit="DIR"
+    )
+    cache: Path | None = option(
+        Path, "the cache the faces come from (default: the one its manifest names)", unit="FILE"
+    )
 
 
 def add_report_options(p: argparse.ArgumentParser) -> None:
     """What to show, where to, and from which cache."""
     p.add_argument("path", type=Path, metavar="PATH", help="a raw, refined or swap-ready output")
-    p.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help=f"folder of the pages (default: PATH{REPORT_SUFFIX})",
-    )
-    p.add_argument(
-        "--cache",
-        type=Path,
-        metavar="FILE",
-        help="the cache the faces come from (default: the one its manifest names)",
-    )
+    add_fields(p, ReportOptions)
     add_threads(p)
 
 
@@ -9498,7 +9475,7 @@ def report_tree(path: Path, out: Path, cache: Path | None, threads: int) -> dict
     library = report_library(path, manifest, cache)
     roots = library.cache.meta["roots"] if library is not None else []
     with page_folder(out, path, [str(path.resolve()), *roots]) as pages:
-        run = ReportRun(path, manifest, library, pages)
+        run = ReportRun(path.resolve(), manifest, library, pages)
         return write_report(run, swap_groups(run) if run.swap else cached_groups(run), threads)
 
 
@@ -9527,20 +9504,21 @@ def read_loosely(path: Path, kind: str, groups: str) -> dict[str, Any]:
 
 def report_library(path: Path, manifest: dict[str, Any], cache: Path | None) -> Library | None:
     """The cache an output was made from; a swap-ready one can be shown without."""
-    given = cache or Path(str(manifest.get("cache")))
+    kind, given = manifest["kind"], cache or Path(str(manifest.get("cache")))
     try:
         if cache is None and not manifest.get("cache"):
             raise SortFacesError(f"{path}: its manifest names no cache; name it with --cache")
         library = Library(load_cache(given), given)
-        if manifest["kind"] != "swap":
-            load_manifest(path / MANIFEST_NAMES[manifest["kind"]], manifest["kind"], library.cache)
-            return library
-        facts = [library.cache.meta.get(key) or 0 for key in ("recognizer", "rescans")]
-        if facts == [manifest.get(key) or 0 for key in ("recognizer", "rescans")]:
-            return library
-        raise SortFacesError(f"{given}: is not the cache as it was at the export; export again")
+        if kind != "swap":
+            load_manifest(path / MANIFEST_NAMES[kind], kind, library.cache)
+        elif any(
+            (library.cache.meta.get(key) or 0) != (manifest.get(key) or 0)
+            for key in ("recognizer", "rescans")
+        ):
+            raise SortFacesError(f"{given}: is not the cache as it was at the export; export again")
+        return library
     except SortFacesError as error:
-        if cache is not None or manifest["kind"] != "swap":
+        if cache is not None or kind != "swap":
             raise
         log.warning("faces left out are shown without a picture: %s", error)
         return None
@@ -9557,35 +9535,46 @@ def number_of(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan
 
 
+def short_edge(box: Any) -> float:
+    """Short edge in pixels of the face box in a manifest, NaN where there is none."""
+    corners = [number_of(value) for value in box] if isinstance(box, list) else []
+    return min(corners[2] - corners[0], corners[3] - corners[1]) if len(corners) == 4 else math.nan
+
+
 def cached_groups(run: ReportRun) -> list[ShownGroup]:
     """The persons of a raw or the face sets of a refined tree, best faces first."""
-    manifest, cache = run.manifest, run.library.cache
+    manifest, terms = run.manifest, cached_quality_terms(run.library.cache)
     groups = [
-        cached_group(run, entry["id"], "", rows_of_faces(cache, entry["faces"]))
+        cached_group(run, entry["id"], "", entry["faces"], terms)
         for entry in manifest.get("persons", manifest.get("facesets", []))
     ]
-    singles = rows_of_faces(cache, manifest.get("singletons", []))
-    if len(singles):
-        groups.append(cached_group(run, "_singletons", "Faces that are alone", singles))
+    if singles := manifest.get("singletons"):
+        groups.append(cached_group(run, "_singletons", "Faces that are alone", singles, terms))
     return groups
 
 
-def cached_group(run: ReportRun, name: str, part: str, rows: np.ndarray) -> ShownGroup:
-    """A group of cached faces by rank; with a heading of its own it is no person."""
-    cache, terms = run.library.cache, run.terms[rows]
+def cached_group(
+    run: ReportRun, name: str, part: str, ids: list[str], terms: np.ndarray
+) -> ShownGroup:
+    """A group of cached faces by rank; with a heading of its own it is no person.
+
+    terms: quality terms (n, 5) of every face of the cache.
+    """
+    cache = run.library.cache
+    rows = rows_of_faces(cache, ids)
     unit = cache.unit[rows]
     distance = np.full(len(rows), np.nan) if part else 1.0 - unit @ centroid(unit)
-    quality = composite_quality(terms, QualityWeights())
+    quality = composite_quality(terms[rows], QualityWeights())
     faces = []
     for at in np.argsort(-quality, kind="stable"):
         row, file = rows[at], cache.face_file[rows[at]]
         entry = {  # a face_entry from the cache alone
+            **dict(zip(QUALITY_TERMS, terms[row].tolist(), strict=True)),
             "face": cache.face_ids[row],
             "source": str(cache.file_path[file]),
             "bbox": cache.bbox[row].tolist(),
             "taken": float(cache.file_taken[file]),
             "quality": float(quality[at]),
-            "terms": dict(zip(QUALITY_TERMS, terms[at].tolist(), strict=True)),
             "distance": float(distance[at]),
         }
         faces.append(run.face(entry))
@@ -9676,21 +9665,24 @@ def plan_pages(groups: Sequence[ShownGroup]) -> dict[str, tuple[ShownGroup, int]
 
 def face_flags(run: ReportRun, face: ShownFace) -> list[str]:
     """What a person should look at twice; of a face left out, why it was."""
-    entry = face.entry
-    if "reason" in entry:
-        words = REASON_DETAIL.split(str(entry["reason"]))[0].replace("|", "/")
-        return [words, "missing"] if face.missing else [words]
+    if "reason" in face.facts:
+        words = REASON_DETAIL.split(str(face.facts["reason"]))[0].replace("|", "/")
+        return [words] + ["missing"] * face.missing
+    params = run.manifest.get("params")
+    pad = number_of(params.get("pad_ratio")) if isinstance(params, dict) else math.nan
     sharp = RefineParams.min_blur / (RefineParams.min_blur + HALF_SHARP_BLUR)
+    small = ExportParams.min_face_short if run.swap else RefineParams.min_short
+    far = thresholds_for(str(run.manifest.get("model"))).merge
     tests = {  # every comparison with NaN is false
         "missing": run.is_missing(face),
-        "far": face.number("distance") > run.limits.merge,
-        "small": face.short < run.min_short,
+        "far": face.number("distance") > far,
+        "small": face.number("pixels") < small,
         "blurred": face.number("sharpness") < sharp,
         "low score": face.number("det_score") < RefineParams.min_det_score,
         "turned": face.number("frontality") < REPORT_FRONTAL,
-        "cut tight": face.number("pad") < run.pad,
-        "neighbours painted": entry.get("neighbours_painted") is True,
-        "undated": "taken" in entry and not date_text(entry["taken"]),
+        "cut tight": face.number("pad") < pad,
+        "neighbours painted": face.facts.get("neighbours_painted") is True,
+        "undated": "taken" in face.facts and not date_text(face.facts["taken"]),
     }
     return [flag for flag, is_so in tests.items() if is_so]
 
@@ -9704,28 +9696,18 @@ def date_text(taken: Any) -> str:
 
 def face_card(run: ReportRun, face: ShownFace, title: str) -> Card:
     """A face on the page of its group."""
-    entry, source, day = face.entry, face.picture.source, date_text(face.entry.get("taken"))
-    facts = {
-        **{key: entry.get(key) for key in ("quality", "distance", "value", "pad")},
-        **face.terms,
-        "pixels": np.round(face.short),
-        "taken": day,
-        **{key: entry.get(key) for key in ("kept_because", "reason", "run", "file", "source")},
-        "face": entry.get("face"),
-    }
-    known = {key: value for key, value in facts.items() if value not in (None, "")}
+    source, day = face.picture.source, date_text(face.facts.get("taken"))
+    facts = {**face.facts, "pixels": np.round(face.number("pixels")), "taken": day}
+    shown = [(key.replace("_", " "), facts.get(key)) for key in REPORT_FACTS]
+    known = [(key, value) for key, value in shown if value not in (None, "") and value == value]
     numbers = [face.number(key) for key in ("quality", "value")]
     line = [f"{value:.2f}" for value in numbers if not math.isnan(value)]
     return Card(
         title=title,
         picture=face.picture,
         link=run.pages.link(source[0]) if source else "",
-        lines=[" · ".join([*line, *[day[:4]] * bool(day)])],
-        hover="\n".join(
-            f"{key.replace('_', ' ')}  {plain(value)}"
-            for key, value in known.items()
-            if value == value
-        ),
+        lines=[" · ".join(filter(None, [*line, day[:4]]))],
+        hover="\n".join(f"{key}  {plain(value)}" for key, value in known),
         flags=face_flags(run, face),
     )
 
@@ -9765,20 +9747,12 @@ def write_index(run: ReportRun, groups: Sequence[ShownGroup], files: dict[int, s
         "left out": reasons.total(),
         "photos without a face": counts.get("without_face"),
     }
-    run.pages.write(
-        "index.html",
-        "report.html",
-        run.path.name,
-        about=[
-            str(run.path),
-            *(f"{value} {key}" for key, value in totals.items() if value),
-            f"made with {manifest.get('model')}, {str(manifest.get('created'))[:10]}",
-        ],
-        parts=[(part, len(cards), cards) for part, cards in parts.items()],
-        nothing="Nobody is in here.",
-        left_out=[(reason, times) for reason, times in reasons.most_common() if times],
-        unreadable=unreadable,
-    )
+    about = [str(run.path), *(f"{value} {key}" for key, value in totals.items() if value)]
+    about.append(f"made with {manifest.get('model')}, {str(manifest.get('created'))[:10]}")
+    shown = [(part, len(cards), cards) for part, cards in parts.items()]
+    left_out = [(reason, times) for reason, times in reasons.most_common() if times]
+    values = {"about": about, "parts": shown, "left_out": left_out, "unreadable": unreadable}
+    run.pages.write("index.html", "report.html", run.path.name, **values)
 
 
 def group_card(run: ReportRun, group: ShownGroup, link: str) -> Card:
@@ -10939,60 +10913,31 @@ def cmd_video_report(args: argparse.Namespace) -> Outcome:
 def report_videos(work: VideoWork) -> dict[str, Any]:
     """Write the page and its thumbnails; those that are there already stay."""
     plan, videos = work.read("segments"), work.list_videos()
-    segments, rejected = plan["segments"], plan["rejected"]
     shown = [(Path(video.path), video_rows(plan, video)) for video in videos]
     pictures = [picture for _, rows in shown for row in rows for picture in row["strip"]]
+    seconds = sum(entry["end"] - entry["start"] for entry in plan["segments"])
+    counts = {"segments": len(plan["segments"]), "rejected": len(plan["rejected"])}
     with page_folder(work.report, work.folder) as pages:
         pages.start(["index.html"], pictures, draw=frame_parts)
-        pages.write(
-            "index.html",
-            "video.html",
-            "Segments with a usable face",
-            videos=shown,
-            out=plan.get("out"),
-            segments=len(segments),
-            rejected=len(rejected),
-            minutes=round(sum(s["end"] - s["start"] for s in segments) / 60, 1),
-        )
-    page = str(work.report / "index.html")
-    return {"page": page, "segments": len(segments), "rejected": len(rejected)}
+        about = {**counts, "minutes": round(seconds / 60, 1), "out": plan.get("out")}
+        title = "Segments with a usable face"
+        pages.write("index.html", "video.html", title, videos=shown, **about)
+    return {"page": str(work.report / "index.html"), **counts}
 
 
 def video_rows(plan: dict[str, Any], video: Video) -> list[dict[str, Any]]:
-    """Rows of the page for one video: its segments, then what was left out, each by time."""
-    kept, rejected = (
-        sorted((e for e in plan[key] if e["video"] == video.id), key=lambda e: e["start"])
-        for key in ("segments", "rejected")
-    )
-    rows = [segment_row(entry, True) for entry in kept]
-    rows += [segment_row(entry, False) for entry in rejected]
-    pictured = len(kept) + REPORT_REJECTED
-    return [
-        {**row, "strip": strip_pictures(video, at, row["strip"]) if at < pictured else []}
-        for at, row in enumerate(rows)
-    ]
-
-
-def segment_row(entry: dict[str, Any], kept: bool) -> dict[str, Any]:
-    """An entry of the plan with what the page says about it."""
-    checked = entry.get("checked")
-    told = [entry.get("fallback"), entry.get("failed")]
-    if checked:
-        told.insert(0, f"{entry['mode']}: {checked['frames']} frames, {checked['duration']} s")
-    return {
-        **entry,
-        "kept": kept,
-        "name": entry["uuid"] if kept else entry["name"],
-        "quality": dict(entry["quality"]) if kept else {},
-        "times": f"{clock(entry['start'])} to {clock(entry['end'])}",
-        "told": [text for text in told if text],
-    }
-
-
-def strip_pictures(video: Video, row: int, times: Sequence[float]) -> list[Picture]:
-    """Thumbnails of a video at some times; those of one row are read together."""
-    wanted = [video.start + round(time / video.tick) for time in sorted(times)]
-    return [Picture(f"{THUMBS}/{video.id}/{pts}.jpg", (video, row), pts) for pts in wanted]
+    """What the page shows of a video: its segments, then what was left out, each by time."""
+    rows = []
+    for kept, key in ((True, "segments"), (False, "rejected")):
+        entries = [entry for entry in plan[key] if entry["video"] == video.id]
+        entries.sort(key=lambda entry: (entry["start"], entry["end"]))
+        for at, entry in enumerate(entries):
+            times = entry["strip"] if kept or at < REPORT_REJECTED else []
+            wanted = [video.start + round(time / video.tick) for time in sorted(times)]
+            source = (video, len(rows))  # a row's thumbnails are read together
+            strip = [Picture(f"{THUMBS}/{video.id}/{pts}.jpg", source, pts) for pts in wanted]
+            rows.append({"entry": entry, "kept": kept, "strip": strip})
+    return rows
 
 
 def frame_parts(
@@ -11005,12 +10950,6 @@ def frame_parts(
             yield names[pts], image
     except VideoError as error:
         log.warning("%s: %s", video.path, error)
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03.4`"""
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    return f"{minutes // 60}:{minutes % 60:02d}:{tenths / 10:04.1f}"
 
 
 def add_video_run_options(p: argparse.ArgumentParser) -> None:
