@@ -6884,13 +6884,15 @@ def files_of_pages(out: Path) -> list[str]:
             what = f"is no report manifest of {TOOL}; move it away or choose another folder"
             raise SortFacesError(f"{manifest}: {what}")
         return known.files
-    if index.is_file() and OLD_PAGE.match(index.read_bytes()[:1000]):
-        found = (file.relative_to(out).as_posix() for file in out.glob(f"{THUMBS}/**/*.jpg"))
-        return [file for file in found if OLD_THUMB.fullmatch(file)]
+    found = (file.relative_to(out).as_posix() for file in out.glob(f"{THUMBS}/**/*.jpg"))
+    old = [file for file in found if OLD_THUMB.fullmatch(file)]
     names = os.listdir(out) if out.is_dir() else []
-    if all(name.startswith((LOCK_NAME, PART_PREFIX)) for name in names):
-        return []
-    raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
+    names = [name for name in names if not name.startswith((LOCK_NAME, PART_PREFIX))]
+    begun = names == [THUMBS] and old
+    finished = index.is_file() and OLD_PAGE.match(index.read_bytes()[:1000])
+    if names and not begun and not finished:
+        raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
+    return old
 
 
 # ============================================================================
