@@ -135,5 +135,5 @@ def fingerprint(folder: Path, root: Path) -> dict[str, str]:
         if name.split("/")[0] != "_scores" and not name.endswith(LOCKS):
             data = b"" if path.is_dir() else path.read_bytes()
             data = turned(data, name, lambda text: away(text, root))
-            found[name] = "folder" if path.is_dir() else hashlib.sha256(data).hexdigest()[:16]
+            found[name] = "folder" if path.is_dir() else hashlib.sha256(data).hexdigest()[:12]
     return found
