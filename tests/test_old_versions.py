@@ -186,6 +186,15 @@ def placed_in(tree: Path) -> dict[str, str]:
     return {path.relative_to(tree).as_posix(): sha_of(path) for path in tree.rglob("*.jpg")}
 
 
+def names_in(tree: Path) -> set[str]:
+    return {Path(name).name for name in placed_in(tree)}
+
+
+def named_after(photos: Path) -> set[str]:
+    """What all photos are called in a tree."""
+    return {str(path)[1:].replace("/", "__") for path in photos.rglob("*.jpg")}
+
+
 def groups_in(manifest: dict) -> dict[str, int]:
     groups = manifest.get("persons") or manifest["facesets"]
     return {group["id"]: len(group["faces"]) for group in groups}
@@ -228,8 +237,9 @@ def test_extend_adds_to_old_trees_and_touches_nothing(run, old):
             assert grown["faces"][: len(group["faces"])] == group["faces"]
     assert after[1]["extended"] is True and len(after[1]["seen"]) == 20
     assert placed_in(raw) == after[0]["placed"] and placed_in(refined) == after[1]["placed"]
-    again = ok(run, "extend", folder / "lib.npz", raw, "--refine-out", refined)
-    assert without(read(raw / "manifest.json"), "created") == without(after[0], "created"), again
+    assert names_in(raw) == named_after(folder / "photos")
+    ok(run, "extend", folder / "lib.npz", raw, "--refine-out", refined)
+    assert without(read(raw / "manifest.json"), "created") == without(after[0], "created")
 
 
 @pytest.mark.parametrize("tree", ["raw", "cut"])
@@ -244,6 +254,7 @@ def test_cluster_over_an_old_or_unfinished_tree(run, old, tree):
     ok(run, "cluster", folder / "lib.npz", folder / "fresh")
     made, fresh = read(out / "manifest.json"), read(folder / "fresh" / "manifest.json")
     assert made["placed"] == fresh["placed"] == placed_in(out)
+    assert names_in(out) == named_after(folder / "photos")
     assert without(made, "created") == without(fresh, "created")
     assert not (out / "manifest.json.pending").exists()
     now = {sha_of(path): path.stat().st_ino for path in out.rglob("*.jpg")}
@@ -595,16 +606,21 @@ def test_tracks_are_made_of_old_frames(run, video):
 
 
 def test_identities_of_then_are_believed(run, video):
+    """Turned around on record, anna is nobody; were she embedded anew, she would be found."""
     work, anna = video / "work", video / "anna.fsz"
-    assert ok(run, "video", "score", work, "--identity", anna)["segments"] == 1
-    assert spans(work) == SPANS[:1]
-    known = read(work / "identities.json")
+    whole = (work / "identities.json").read_bytes()
+    known = json.loads(whole)
     ((sha, packed),) = known["faces"].items()
     turned = -np.frombuffer(base64.b64decode(packed), "<f4")
     known["faces"][sha] = base64.b64encode(turned.tobytes()).decode()
-    write(work / "identities.json", known)  # were it computed anew, she would be found again
+    write(work / "identities.json", known)
     ok(run, "video", "score", work, "--identity", anna, code=1)
     assert spans(work) == []
+    (work / "identities.json").write_bytes(whole)
+    assert ok(run, "video", "score", work, "--identity", anna)["segments"] == 1
+    assert spans(work) == SPANS[:1]
+    assert ok(run, "video", "score", work, "--exclude-identity", anna)["segments"] == 1
+    assert spans(work) == SPANS[1:]
 
 
 def test_frames_that_are_missing_are_looked_at(run, video):
