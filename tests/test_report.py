@@ -63,6 +63,10 @@ def made(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SORT_FACES_LOGS", str(tmp_path_factory.mktemp("logs")))
         patch.setattr(sf, "judge_crop", lambda *_: ("", np.zeros((0, 4))))
+        seen = {"error": "", "counts": [1, 1], "kps": [], "embedding": "", "boxes": [[], []]}
+        patch.setitem(sf.TASKS, "audit", lambda _, items: [seen for _ in items])
+        patch.setattr(sf, "load_engine", lambda *_: None)
+        patch.setattr(sf, "check_recognizer", lambda *_: None)
         for argv in (
             ("cluster", folder / "lib.npz", folder / "raw"),
             ("refine", folder / "lib.npz", folder / "refined", "--min-faces", 4),
