@@ -7134,9 +7134,9 @@ class OneLineParser(argparse.ArgumentParser):
 # lie in work/pages/; Jinja escapes every value.
 
 PAGE_THUMBNAIL = 192  # px; longer edge; what a card shows, and a little more for dense screens
-PAGE_PAD = 0.25  # of the face box, around a face cut from its photo; chosen: hair shows
+PAGE_PAD = 0.25  # of the face box, around a face cut from its photo; chosen: hair and chin
 THUMBS = "thumbs"
-PAGE_FILE = re.compile(rf"{THUMBS}/(\w+/)?[^/\\]+\.jpg|[^/\\]+\.html")  # nothing else is removed
+PAGE_FILE = re.compile(rf"{THUMBS}/(\w+/)?[^/\\]+\.jpg|[^/\\]+\.html")  # all that is removed
 OLD_PAGE = re.compile(  # begins the pages of version 0.1.0, which wrote no manifest beside them
     rb'<!DOCTYPE html>\n<html lang="en">\n(?:<meta [^>]*>\n)+'
     rb"<title>(?:Occluded faces|Nearly the same person|Segments with a usable face)</title>"
@@ -7237,15 +7237,6 @@ def write_thumbnail(path: Path, image: np.ndarray) -> None:
         part.write_bytes(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
 
 
-def page_link(target: Path | str, folder: Path) -> str:
-    """Link to a file from a page in `folder` (both absolute): relative and percent-encoded."""
-    try:
-        relative = os.path.relpath(target, folder)
-    except ValueError:  # another drive
-        return Path(target).as_uri()
-    return quote(os.fsencode(relative.replace(os.sep, "/")))
-
-
 class PageList(OwnFile, tag="report", kw_only=True):
     """manifest.json of a folder of pages: whose the folder is, and which of its files."""
 
@@ -7309,7 +7300,12 @@ class PageFolder:
         return quote(picture.thumb) if picture.thumb in self.have else ""
 
     def link(self, target: Path | str) -> str:
-        return page_link(target, self.path)
+        """Link to a file (absolute) from these pages: relative and percent-encoded."""
+        try:
+            relative = os.path.relpath(target, self.path)
+        except ValueError:  # another drive
+            return Path(target).as_uri()
+        return quote(os.fsencode(relative.replace(os.sep, "/")))
 
     def write(self, name: str, template: str, title: str, **values: Any) -> None:
         """Write one page; `values` and this folder as `pages` are what its template can show."""
@@ -9976,7 +9972,6 @@ def cmd_restore(args: argparse.Namespace) -> Outcome:
 # Command: report
 # ============================================================================
 
-REPORT_SUFFIX = "-report"  # beside what it is about
 REPORT_FACES = 5000  # on one page; it opens in well under 2 seconds (tests/bench/bench_report.py)
 REPORT_FRONTAL = 0.5  # frontality of a face turned by 45 degrees
 REPORT_SHARE = 0.5  # of a group's faces that makes a flag one of the group
@@ -10070,28 +10065,19 @@ class ReportRun:
         return face.missing or unreadable
 
 
-@dataclass(frozen=True)
-class ReportOptions:
-    """Where to, and from which cache."""
-
-    out: Path | None = option(
-        Path, f"folder of the pages (default: PATH{REPORT_SUFFIX})", unit="DIR"
-    )
-    cache: Path | None = option(
-        Path, "the cache the faces come from (default: the one its manifest names)", unit="FILE"
-    )
-
-
 def add_report_options(p: argparse.ArgumentParser) -> None:
     """What to show, where to, and from which cache."""
     p.add_argument("path", type=Path, metavar="PATH", help="a raw, refined or swap-ready output")
-    add_fields(p, ReportOptions)
+    text = "folder of the pages (default: PATH-report)"
+    p.add_argument("--out", type=Path, metavar="DIR", help=text)
+    text = "the cache the faces come from (default: the one its manifest names)"
+    p.add_argument("--cache", type=Path, metavar="FILE", help=text)
     add_threads(p)
 
 
 def cmd_report(args: argparse.Namespace) -> Outcome:
     """show an output as HTML pages: every person, every face, what was left out and why"""
-    out = args.out or beside(args.path, REPORT_SUFFIX)
+    out = args.out or beside(args.path, "-report")
     return Outcome(report_tree(args.path, out, args.cache, args.threads))
 
 
@@ -10242,7 +10228,7 @@ def swap_group(run: ReportRun, entry: dict[str, Any], part: str) -> ShownGroup:
     if not manifest:  # each face's own file is then unknown, and so missing
         ids = entry.get("faces")
         faces = [{"face": face, "file": ""} for face in ids] if isinstance(ids, list) else []
-    known = {item.get("file") for item in [*faces, *dropped]}
+    known = {str(item.get("file")) for item in [*faces, *dropped]}
     pngs = [*sorted(folder.glob("faces/*.png")), *sorted(folder.glob(f"{DROPPED}/*.png"))]
     found = [png.relative_to(folder).as_posix() for png in pngs]
     dropped += [{"file": file, "reason": "in no manifest"} for file in found if file not in known]

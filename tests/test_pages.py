@@ -304,3 +304,49 @@ def test_a_retouched_face_gets_a_new_thumbnail(run, corpus, tmp_path):
     ok(run, *argv)
     [new] = pictures_on(tmp_path / "out") - before
     assert cv2.imread(str(tmp_path / "out" / new)).max() < 8
+
+
+# --- what the pages say -----------------------------------------------------
+
+
+def test_the_threshold_is_drawn_below_the_last_face_that_reaches_it(run, corpus, tmp_path):
+    path = corpus / "_scores/occlusion-made.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line, mask in zip(lines, (0.9, 0.7, 0.6999, *[0.1] * 10), strict=True):
+        line["scores"] = [mask, 0.7]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ok(run, "occlusion", "report", corpus, "--out", tmp_path / "out")
+    text = (tmp_path / "out/mask.html").read_text(encoding="utf-8")
+    drawn = text.index("threshold 0.7")
+    assert text.index("<b>0.900</b>") < text.index("<b>0.700</b>") < drawn
+    assert [m.start() > drawn for m in re.finditer("<figcaption>", text)] == [False] * 2 + [
+        True
+    ] * 11
+    assert "threshold" not in (tmp_path / "out/sunglasses.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("far", "small", "flags"), [
+    (0, 0, []), (0, 1, []), (0, 2, ["small"]), (1, 1, ["far"]), (1, 4, ["far", "small"]),
+])  # fmt: skip
+def test_a_group_has_a_flag_of_half_its_faces_or_a_grave_one(tmp_path, far, small, flags):
+    pages = sf.PageFolder(tmp_path, tmp_path)
+    pages.have.add("")
+    run = sf.ReportRun(tmp_path, {"kind": "swap", "model": "buffalo_l"}, None, pages)
+    entries = [{"face": f"a:{n}", "distance": 0.5 if n < far else 0.1,
+                "bbox": [0, 0, 50 if n < small else 200, 200]} for n in range(4)]  # fmt: skip
+    faces = [run.face(entry) for entry in entries]
+    group = sf.ShownGroup("faceset_001", "Ada", "", "a note", faces, [])
+    card = sf.group_card(run, group, "x.html")
+    assert (card.title, card.flags) == ("Ada", flags)
+    assert card.lines[:2] == ["faceset_001", "4 faces"] and card.lines[-1] == "a note"
+
+
+@pytest.mark.parametrize("change", [
+    {"faces": [{"file": []}]}, {"dropped": [{"file": {}, "reason": 5}]}, {"faces": [5, None, "x"]},
+    {"faces": [{"file": "faces/000.png", "face": ["a"], "terms": 5, "bbox": {}, "taken": []}]},
+    {"dropped": 7},
+])  # fmt: skip
+def test_a_hand_edited_manifest_costs_no_page(run, corpus, tmp_path, change):
+    edit(corpus / "faceset_001/manifest.json", lambda manifest: manifest.update(change))
+    told = ok(run, "report", corpus, "--out", tmp_path / "out")
+    assert told["identities"] == 2 and (tmp_path / "out/faceset_002.html").exists()
