@@ -19,6 +19,8 @@ from corpora import (
     build,
     faces_in,
     files_of,
+    folders,
+    planned,
     read,
     rewrite,
 )
@@ -36,6 +38,10 @@ def quick_disk(monkeypatch) -> None:
 @pytest.fixture
 def space() -> Space:
     return Space()
+
+
+def cache_with(cache: sf.FaceCache, vectors: Sequence[np.ndarray], **values: object):
+    return replace(cache, embedding=np.stack(vectors).astype(np.float32) * 20, **values)
 
 
 def below(value: float) -> float:
@@ -143,6 +149,47 @@ def test_extend_goes_by_the_rules_of_the_split(run, space, tmp_path, options, co
     assert result["of_no_era"] == (0 if joins else 1)
 
 
+def test_the_plan_of_a_split_says_how_near_every_face_is(run, space, tmp_path):
+    years = [2001, 2001, 2001, 2004, None, 2020]
+    faces = [*[Face(axis(0), year=year) for year in years[:3]], space.face(0, 0.8, year=2004),
+             space.face(0, 0.9), space.face(0, 0.95, year=2020)]  # fmt: skip
+    root = build(tmp_path, [faces])
+    moves = planned(run, tmp_path / "plan.json", "era", "split", root, "faceset_001")
+    own = {
+        move["file"]: move for move in moves if "2001" in move["to"] and "_2020" not in move["to"]
+    }
+    anchor = np.mean([face.vector for face in faces[:5]], axis=0)
+    anchor /= np.linalg.norm(anchor)
+    assert [move["file"] for move in moves] == [f"faces/{at:03d}.png" for at in range(6)]
+    for at in range(5):
+        numbers = own[f"faces/{at:03d}.png"]["numbers"]
+        assert numbers["distance"] == pytest.approx(1 - faces[at].vector @ anchor, abs=1e-3)
+        assert numbers.get("years") == {3: 3.0, 4: None}.get(at, 0.0)
+        assert ("undated" in own[f"faces/{at:03d}.png"]["reason"]) is (at == 4)
+
+
+def test_a_thin_era_says_how_many_faces_it_has(run, tmp_path):
+    faces = [*[Face(axis(0), year=2001)] * 5, *[Face(axis(0), year=2020)] * 2]
+    root = build(tmp_path, [faces])
+    ok(run, "era", "split", root, "faceset_001")
+    [entry] = read(root / "manifest.json")["thin_eras"]
+    assert entry["reason"] == "an era of 2 faces"
+    assert not read(root / "faceset_001_2001" / "manifest.json").get("reason")
+
+
+@pytest.mark.parametrize(("least", "told"), [(4, 1), (5, 0)])
+def test_an_era_that_is_thin_no_more_is_told_by_the_size_of_the_split(
+    run, space, tmp_path, least, told
+):
+    """Two faces of 2020 and two more: enough where the split wanted four."""
+    early = [*[Face(axis(0), year=2001)] * 5, *[Face(axis(0), year=2020)] * 2]
+    late = [space.face(0, 0.9, year=2020), space.face(0, 0.9, year=2021)]
+    root, _ = grown(run, tmp_path, early, late, "--min-faces", least)
+    assert folders(root) == {"faceset_001", "faceset_001_2001", "_thin/faceset_001_2020"}
+    back = ok(run, "era", "extend", root, "faceset_001")["thin_no_more"]
+    assert back == ["_thin/faceset_001_2020: 4 faces"] * told
+
+
 # --- video report -----------------------------------------------------------
 
 
@@ -214,6 +261,86 @@ def test_five_hundred_rejected_tracks_of_a_video_have_thumbnails(
     assert shown["rejected"] == ([True] * first + [False] * (rejected - first)) * films
 
 
+# --- identities -------------------------------------------------------------
+
+
+def plane(*degrees: float) -> np.ndarray:
+    """Unit rows in one plane."""
+    angles = np.radians(degrees)
+    rows = np.zeros((len(degrees), 8), np.float32)
+    rows[:, 0], rows[:, 1] = np.cos(angles), np.sin(angles)
+    return rows
+
+
+def test_a_face_exactly_at_the_outlier_threshold_stays() -> None:
+    unit = plane(0, 5, 10, 60)
+    limit = (1.0 - unit @ sf.centroid(unit))[3]
+    rows = np.arange(4)
+    assert sf.trim_outliers(unit, rows, limit).tolist() == [0, 1, 2, 3]
+    assert sf.trim_outliers(unit, rows, np.nextafter(limit, np.float32(0))).tolist() == [0, 1, 2]
+
+
+def test_two_clusters_of_one_person_are_one() -> None:
+    """Two are as good as many."""
+    assert len(set(sf.merge_by_centroid(plane(0, 2, 30, 32), np.array([0, 0, 1, 1]), 0.4))) == 1
+    assert len(set(sf.merge_by_centroid(plane(0, 2, 80, 82), np.array([0, 0, 1, 1]), 0.4))) == 2
+
+
+def library_of(folder: Path, vectors: np.ndarray, **values: object) -> Library:
+    cache = make_cache(people=1, photos=len(vectors), dim=vectors.shape[1], root=str(folder / "in"))
+    return Library(folder, cache_with(cache, vectors, **values))
+
+
+@pytest.mark.parametrize(
+    ("first", "merge", "people"), [(0.4, 0.01, 1), (0.01, 0.4, 1), (0.1, 0.05, 2)]
+)
+def test_the_first_clustering_and_the_merge_have_a_threshold_each(
+    run, tmp_path, first, merge, people
+):
+    """Two bundles of faces 0.23 apart."""
+    library = library_of(tmp_path, plane(0, 1, 2, 40, 41, 42))
+    options = ("--initial-threshold", first, "--merge-threshold", merge, "--min-faces", 1)
+    said = ok(run, "refine", library.path, library.out, *options)
+    assert len(said["facesets"]) == people
+
+
+def test_three_clusters_tell_the_first_threshold_from_the_second(run, tmp_path):
+    """0.12 apart in a row: the first clustering alone would stop at two of the three."""
+    library = library_of(tmp_path, plane(0, 28, 56))
+    for first, merge, people in ((0.2, 0.01, 2), (0.01, 0.2, 2), (0.2, 0.45, 1)):
+        options = ("--initial-threshold", first, "--merge-threshold", merge, "--min-faces", 1)
+        said = ok(run, "refine", library.path, library.out, *options)
+        assert len(said["facesets"]) == people, (first, merge)
+
+
+def test_an_identity_without_faces_is_none() -> None:
+    """Not even where no number of photos is asked for."""
+    cache = make_cache(people=1, photos=5)
+    params = sf.RefineParams(min_faces=0, min_short=1e6)
+    refined = sf.refine_identities(cache, np.arange(5), params)
+    assert refined.identities == [] and refined.dropped["small"] == 5
+
+
+def test_a_copy_exactly_at_the_copy_threshold_stays() -> None:
+    cache = cache_with(make_cache(people=1, photos=4, dim=8), plane(0, 0, 0, 30),
+                       face_file=np.array([0, 1, 2, 2], np.int32))  # fmt: skip
+    limit = 1.0 - float(cache.unit[3] @ cache.unit[2])
+    kept = [sf.one_face_per_photo(cache, np.arange(4), at).tolist() for at in (limit, below(limit))]
+    assert kept == [[0, 1, 2, 3], [0, 1, 2]]
+
+
+def test_rows_join_the_nearest_centroid_up_to_the_threshold() -> None:
+    vectors = plane(0, 0, 90, 90, 30, 50, 180)
+    cache = cache_with(make_cache(people=1, photos=7, dim=8), vectors)
+    groups = {"a": np.array([0, 1]), "none": np.array([], int), "b": np.array([2, 3])}
+    limit = np.float32(1.0) - (cache.unit[5:6] @ sf.centroid(cache.unit[2:4])[None].T)[0, 0]
+    joined, rest = sf.join_centroids(cache, np.array([4, 5, 6]), groups, limit)
+    assert {name: rows.tolist() for name, rows in joined.items()} == {"a": [4], "b": [5]}
+    assert rest.tolist() == [6]
+    joined, rest = sf.join_centroids(cache, np.array([5, 6]), groups, below(limit))
+    assert [len(rows) for rows in joined.values()] == [0, 0] and rest.tolist() == [5, 6]
+
+
 # --- export-swap ------------------------------------------------------------
 
 
@@ -231,10 +358,6 @@ def plan_of(run: Callable, folder: Path, vectors: Sequence[np.ndarray], *options
 
 
 ALL_ONE = ("--initial-threshold", 2, "--merge-threshold", 2, "--outlier-threshold", 2)
-
-
-def cache_with(cache: sf.FaceCache, vectors: Sequence[np.ndarray], **values: object):
-    return replace(cache, embedding=np.stack(vectors).astype(np.float32) * 20, **values)
 
 
 @pytest.mark.parametrize(("ours", "left_out"), [(2, 0), (3, 1), (4, 1)])

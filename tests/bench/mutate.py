@@ -251,11 +251,9 @@ class Mutator:
                 other = others[(others.index(node.attr) + 1) % len(others)]
                 if other != node.attr:
                     yield ast.Attribute(node.value, other)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id.endswith("Params") and node.args:
-                yield ast.Call(node.func, [], node.keywords)
-                if len(node.args) > 1:
-                    yield ast.Call(node.func, node.args[:1], node.keywords)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            for left in range(len(node.args) if node.func.id.endswith("Params") else 0):
+                yield ast.Call(node.func, node.args[:left], node.keywords)
 
     def other_constants(self, node: ast.Constant) -> Iterator[ast.Constant]:
         value = node.value
@@ -303,19 +301,24 @@ class Bench:
         (self.folder / "sort_faces.py").write_bytes(source)
         child = os.fork()
         if not child:
+            os.setsid()
             os._exit(self.child())
         deadline = time.monotonic() + self.limit
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return "passed" if os.waitstatus_to_exitcode(status) == 0 else "killed"
-            time.sleep(0.01)
-        os.killpg(child, signal.SIGKILL)  # the session of the child, nobody else's
-        os.waitpid(child, 0)
-        return "timeout"
+        try:
+            while time.monotonic() < deadline:
+                done, status = os.waitpid(child, os.WNOHANG)
+                if done:
+                    child = 0
+                    return "passed" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+                time.sleep(0.01)
+            return "timeout"
+        finally:
+            if child:  # too slow, or we are asked to stop
+                os.killpg(child, signal.SIGKILL)  # the session of the child, nobody else's
+                os.waitpid(child, 0)
 
     def child(self) -> int:
-        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         sink = os.open(self.folder.parent / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(sink, 1)
@@ -414,6 +417,7 @@ def main() -> None:
     if not tests:
         p.error("--functions and --again need --tests")
     preload()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("mutate: stopped"))
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         bench = Bench(Path(folder), source, [*tests, *more], args.limit)
