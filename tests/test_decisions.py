@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import make_cache, sf
 from corpora import (
+    DIM,
     Face,
     Space,
     axis,
@@ -20,9 +21,12 @@ from corpora import (
     faces_in,
     files_of,
     folders,
+    give_audits,
     planned,
     read,
     rewrite,
+    turned,
+    wrong,
 )
 from material import Library, ok
 from video_material import empty_picture, face_picture, shot, write_video
@@ -273,17 +277,21 @@ def plane(*degrees: float) -> np.ndarray:
 
 
 def test_a_face_exactly_at_the_outlier_threshold_stays() -> None:
-    unit = plane(0, 5, 10, 60)
-    limit = (1.0 - unit @ sf.centroid(unit))[3]
+    unit = np.stack([axis(0), axis(0), half(1, 1, 1), half(-1, -1, -1)]).astype(np.float32)
     rows = np.arange(4)
-    assert sf.trim_outliers(unit, rows, limit).tolist() == [0, 1, 2, 3]
-    assert sf.trim_outliers(unit, rows, np.nextafter(limit, np.float32(0))).tolist() == [0, 1, 2]
+    assert sf.trim_outliers(unit, rows, 0.5).tolist() == [0, 1, 2, 3]
+    assert sf.trim_outliers(unit, rows, 0.49).tolist() == [0, 1]
 
 
 def test_two_clusters_of_one_person_are_one() -> None:
     """Two are as good as many."""
     assert len(set(sf.merge_by_centroid(plane(0, 2, 30, 32), np.array([0, 0, 1, 1]), 0.4))) == 1
     assert len(set(sf.merge_by_centroid(plane(0, 2, 80, 82), np.array([0, 0, 1, 1]), 0.4))) == 2
+
+
+def half(*signs: int) -> np.ndarray:
+    """A direction with a cosine of exactly 0.5 to axis 0, whatever way it is computed."""
+    return (axis(0) + sum(sign * axis(at) for at, sign in enumerate(signs, 1))) / 2
 
 
 def library_of(folder: Path, vectors: np.ndarray, **values: object) -> Library:
@@ -322,33 +330,114 @@ def test_an_identity_without_faces_is_none() -> None:
 
 
 def test_a_copy_exactly_at_the_copy_threshold_stays() -> None:
-    cache = cache_with(make_cache(people=1, photos=4, dim=8), plane(0, 0, 0, 30),
+    cache = cache_with(make_cache(people=1, photos=4, dim=DIM), [axis(0)] * 3 + [half(1, 1, 1)],
                        face_file=np.array([0, 1, 2, 2], np.int32))  # fmt: skip
-    limit = 1.0 - float(cache.unit[3] @ cache.unit[2])
-    kept = [sf.one_face_per_photo(cache, np.arange(4), at).tolist() for at in (limit, below(limit))]
+    kept = [sf.one_face_per_photo(cache, np.arange(4), at).tolist() for at in (0.5, 0.49)]
     assert kept == [[0, 1, 2, 3], [0, 1, 2]]
 
 
 def test_rows_join_the_nearest_centroid_up_to_the_threshold() -> None:
-    vectors = plane(0, 0, 90, 90, 30, 50, 180)
-    cache = cache_with(make_cache(people=1, photos=7, dim=8), vectors)
+    vectors = [
+        axis(0),
+        axis(0),
+        axis(5),
+        axis(5),
+        half(1, 1, 1),
+        axis(6),
+        0.6 * axis(5) + 0.8 * axis(7),
+    ]
+    cache = cache_with(make_cache(people=1, photos=7, dim=DIM), vectors)
     groups = {"a": np.array([0, 1]), "none": np.array([], int), "b": np.array([2, 3])}
-    limit = np.float32(1.0) - (cache.unit[5:6] @ sf.centroid(cache.unit[2:4])[None].T)[0, 0]
-    joined, rest = sf.join_centroids(cache, np.array([4, 5, 6]), groups, limit)
-    assert {name: rows.tolist() for name, rows in joined.items()} == {"a": [4], "b": [5]}
-    assert rest.tolist() == [6]
-    joined, rest = sf.join_centroids(cache, np.array([5, 6]), groups, below(limit))
-    assert [len(rows) for rows in joined.values()] == [0, 0] and rest.tolist() == [5, 6]
+    joined, rest = sf.join_centroids(cache, np.array([4, 5, 6]), groups, 0.5)
+    assert {name: rows.tolist() for name, rows in joined.items()} == {"a": [4], "b": [6]}
+    assert rest.tolist() == [5]
+    joined, rest = sf.join_centroids(cache, np.array([4, 5]), groups, 0.49)
+    assert [len(rows) for rows in joined.values()] == [0, 0] and rest.tolist() == [4, 5]
+
+
+# --- consolidate ------------------------------------------------------------
+
+
+def pairs_of(run: Callable, root: Path, *options: object) -> list[dict]:
+    """The pairs that consolidate would show."""
+    review = root.parent / "review"
+    ok(run, "consolidate", root, "--review", review, "--dry-run", *options)
+    return read(review / "pairs.json")["pairs"]
+
+
+def test_sets_exactly_at_the_edge_are_one_person(run, tmp_path):
+    root = build(tmp_path, [[Face(axis(0))], [Face(half(1, 1, 1))]])
+    for edge, merged in ((0.5, 1), (0.51, 0)):
+        plan = tmp_path / "plan.json"
+        moves = planned(run, plan, "consolidate", root, "--edge", edge, "--review", tmp_path / "r")
+        assert sum(move["action"] == "shelve" for move in moves) == merged
+
+
+@pytest.mark.parametrize(("edge", "shown"), [(0.51, 1), (0.64, 1), (0.66, 0)])
+def test_pairs_up_to_015_below_the_edge_are_shown(run, tmp_path, edge, shown):
+    root = build(tmp_path, [[Face(axis(0))], [Face(half(1, 1, 1))]])
+    assert [pair["cosine"] for pair in pairs_of(run, root, "--edge", edge)] == [0.5] * shown
+
+
+def test_the_fifty_nearest_pairs_are_shown_the_nearest_first(run, space, tmp_path):
+    shares = np.linspace(0.68, 0.73, 12)
+    sets = [[space.face(0, float(share))] for share in shares]
+    pairs = pairs_of(run, build(tmp_path, sets))
+    cosines = [pair["cosine"] for pair in pairs]
+    every = sorted((a * b for at, a in enumerate(shares) for b in shares[:at]), reverse=True)
+    assert len(cosines) == 50 < len(every)
+    assert np.allclose(cosines, every[:50], atol=1e-3)
+    assert (pairs[0]["a"], pairs[0]["b"]) == ("faceset_011", "faceset_012")
+
+
+@pytest.mark.parametrize(("others", "kept"), [(1, 3), (2, 2)])
+def test_a_merged_set_has_outliers_from_four_faces_on(run, tmp_path, others, kept):
+    """Two faces 70 degrees on either side of a third, or of two."""
+    wide = [Face(turned(0.342)), Face(turned(0.342) * (1 - 2 * axis(1)))]
+    near = [Face(turned(0.94, 0, 2)), Face(turned(0.94, 0, 2) * (1 - 2 * axis(2)))]
+    near = near if others == 2 else [Face(axis(0))]
+    root = build(tmp_path, [wide, near])
+    ok(run, "consolidate", root, "--review", tmp_path / "review")
+    assert folders(root) == {"faceset_001", "_merged/faceset_002"}
+    assert len(faces_in(root, "faceset_001")) == kept
+    reasons = [g["reason"] for g in read(root / "faceset_001" / "manifest.json")["dropped"]]
+    assert len(reasons) == 4 - kept - (others == 1) and all("outlier" in r for r in reasons)
+
+
+# --- verify -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("gate", "found"), [(0.5, 0), (0.49, 2)])
+def test_a_face_exactly_at_the_gate_of_verify_is_right(run, tmp_path, gate, found):
+    faces = [axis(0), axis(0), axis(0), half(1, 1, 1), half(-1, -1, -1)]
+    root = build(tmp_path, [[Face(vector) for vector in faces]])
+    give_audits(root)
+    said = wrong(run, root, "--gate", gate)
+    assert [(file, rule) for _, file, rule in said] == [
+        ("faces/003.png", "identity"), ("faces/004.png", "identity"),
+    ][:found]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "found"), [(3, 0), (4, 1)])
+def test_verify_measures_a_centroid_from_four_faces_on(run, space, tmp_path, number, found):
+    faces = [*space.faces(0, number - 1), space.face(1)]
+    root = build(tmp_path, [faces])
+    give_audits(root)
+    assert len(wrong(run, root, "--gate", 0.55)) == found
 
 
 # --- export-swap ------------------------------------------------------------
 
 
-def plan_of(run: Callable, folder: Path, vectors: Sequence[np.ndarray], *options: object) -> dict:
+def plan_of(
+    run: Callable,
+    folder: Path,
+    vectors: Sequence[np.ndarray],
+    *options: object,
+    **values: object,
+) -> dict:
     """What export-swap would make of one face set with these faces: {"faces", "left_out"}."""
-    cache = make_cache(people=1, photos=len(vectors), dim=len(vectors[0]))
-    library = Library(folder, cache_with(cache, vectors))
-    sf.save_cache(library.path, library.cache)
+    library = library_of(folder, np.stack(vectors), **values)
     ok(run, "refine", library.path, library.out, "--min-faces", 1, *ALL_ONE)
     manifest = read(library.out / "refine_manifest.json")
     assert [len(entry["faces"]) for entry in manifest["facesets"]] == [len(vectors)]
@@ -369,6 +458,23 @@ def test_the_outlier_gate_of_the_export_begins_with_four_faces(
     vectors = [face.vector for face in (space.face(0, 0.95) for _ in range(ours))]
     entry = plan_of(run, tmp_path, [*vectors, stranger])
     assert (entry["faces"], entry["left_out"]) == (ours + 1 - left_out, left_out)
+
+
+@pytest.mark.parametrize(("limit", "left_out"), [(0.5, 0), (0.49, 4)])
+def test_a_face_exactly_at_the_outlier_threshold_of_the_export_stays(
+    run, tmp_path, limit, left_out
+):
+    vectors = [half(*signs) for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1))]
+    entry = plan_of(run, tmp_path, vectors, "--outlier-threshold", limit)
+    assert entry["left_out"] == left_out
+
+
+def test_a_face_exactly_of_the_least_size_is_exported(run, tmp_path):
+    short = np.float32([100.0, np.nextafter(np.float32(100), np.float32(0)), 130.0])
+    vectors = [turned(0.9, 0, at) for at in (1, 2, 3)]
+    assert plan_of(run, tmp_path, vectors, face_short=short)["left_out"] == 1
+    entry = plan_of(run, tmp_path, vectors, "--min-face-short", 130, face_short=short)
+    assert entry["left_out"] == 2
 
 
 # --- run --------------------------------------------------------------------
