@@ -29,6 +29,7 @@ from corpora import (
     wrong,
 )
 from material import Library, ok
+from test_video_core import at, make_track
 from video_material import empty_picture, face_picture, shot, write_video
 
 
@@ -46,6 +47,11 @@ def space() -> Space:
 
 def cache_with(cache: sf.FaceCache, vectors: Sequence[np.ndarray], **values: object):
     return replace(cache, embedding=np.stack(vectors).astype(np.float32) * 20, **values)
+
+
+def half(*signs: int) -> np.ndarray:
+    """A direction with a cosine of exactly 0.5 to axis 0, whatever way it is computed."""
+    return (axis(0) + sum(sign * axis(at) for at, sign in enumerate(signs, 1))) / 2
 
 
 def below(value: float) -> float:
@@ -165,11 +171,11 @@ def test_the_plan_of_a_split_says_how_near_every_face_is(run, space, tmp_path):
     anchor = np.mean([face.vector for face in faces[:5]], axis=0)
     anchor /= np.linalg.norm(anchor)
     assert [move["file"] for move in moves] == [f"faces/{at:03d}.png" for at in range(6)]
-    for at in range(5):
-        numbers = own[f"faces/{at:03d}.png"]["numbers"]
-        assert numbers["distance"] == pytest.approx(1 - faces[at].vector @ anchor, abs=1e-3)
-        assert numbers.get("years") == {3: 3.0, 4: None}.get(at, 0.0)
-        assert ("undated" in own[f"faces/{at:03d}.png"]["reason"]) is (at == 4)
+    for row in range(5):
+        numbers = own[f"faces/{row:03d}.png"]["numbers"]
+        assert numbers["distance"] == pytest.approx(1 - faces[row].vector @ anchor, abs=1e-3)
+        assert numbers.get("years") == {3: 3.0, 4: None}.get(row, 0.0)
+        assert ("undated" in own[f"faces/{row:03d}.png"]["reason"]) is (row == 4)
 
 
 def test_a_thin_era_says_how_many_faces_it_has(run, tmp_path):
@@ -192,6 +198,153 @@ def test_an_era_that_is_thin_no_more_is_told_by_the_size_of_the_split(
     assert folders(root) == {"faceset_001", "faceset_001_2001", "_thin/faceset_001_2020"}
     back = ok(run, "era", "extend", root, "faceset_001")["thin_no_more"]
     assert back == ["_thin/faceset_001_2020: 4 faces"] * told
+
+
+# --- tracks and segments ----------------------------------------------------
+
+
+def box_at(x: float) -> list[float]:
+    return [x, 0.0, x + 100.0, 100.0]
+
+
+@pytest.mark.parametrize(
+    ("shift", "cosine", "away", "joins"),
+    [
+        (900, 0.46, 0.5, True),  # alike enough wherever it is
+        (900, 0.44, 0.5, False),
+        (53, 0.3, 0.5, True),  # an overlap of 0.31
+        (55, 0.3, 0.5, False),  # of 0.29
+        (0, 0.21, 0.5, True),  # in one place a face may look quite another way
+        (0, 0.19, 0.5, False),
+        (0, 1.0, 3.0, True),
+        (0, 1.0, 3.1, False),
+    ],
+)
+def test_what_joins_a_track_by_default(shift, cosine, away, joins) -> None:
+    unit = np.stack([axis(0), turned(cosine)]).astype(np.float32)
+    bbox = np.array([box_at(0), box_at(shift)], np.float32)
+    labels = sf.stitch_tracks(np.array([0.0, away]), bbox, unit, sf.Reach())
+    assert labels.tolist() == ([0, 0] if joins else [0, 1])
+
+
+@pytest.mark.parametrize(("shift", "track"), [(0, 0), (25, 1)])
+def test_who_counts_twice_as_much_as_where(shift, track) -> None:
+    """Cosine 0.5 where the face was, against 0.9 far away: an overlap of 1 wins, 0.6 does not."""
+    face = axis(0)
+    unit = np.stack([turned(0.5), turned(0.9, 0, 2), face]).astype(np.float32)
+    bbox = np.array([box_at(0), box_at(700), box_at(shift)], np.float32)
+    labels = sf.stitch_tracks(np.array([0.0, 0.0, 0.5]), bbox, unit, sf.Reach())
+    assert labels.tolist() == [0, 1, track]
+
+
+def test_samples_are_counted_from_the_first_frame() -> None:
+    pts = np.array([7, 11, 16, 17, 26, 27, 36, 40])
+    assert sf.sample_times(pts, 10).tolist() == [7, 17, 27, 40]
+
+
+def test_a_track_without_a_usable_frame_fails_whatever_share_is_asked_for() -> None:
+    gates = sf.Gates(min_good=0.0)
+    assert sf.track_fault(make_track(at(0, 4), det=0.1), gates) != ""
+    assert sf.track_fault(make_track(at(0, 4), det=[0.1, 0.1, 0.1, 0.9]), gates) == ""
+
+
+def test_a_segment_from_the_first_sample_to_the_last_is_the_whole_scene() -> None:
+    """However far they are from the cuts; from the second sample on it is not."""
+    whole = make_track(at(2, 9), scene=(0.0, 10.0), sampled=(2.0, 6.0))
+    [segment] = sf.track_segments(whole, sf.Gates(), 0.5)
+    assert (segment.start, segment.end) == (0.0, 10.0)
+    part = make_track(at(2.5, 7), scene=(0.0, 10.0), sampled=(2.0, 6.0))
+    [segment] = sf.track_segments(part, sf.Gates(), 0.5)
+    assert (segment.start, segment.end) == (2.25, 5.75)
+
+
+def test_a_segment_of_just_the_longest_length_is_not_made_longer() -> None:
+    parts = [sf.Segment("v", 0.0, 120.0, ()), sf.Segment("v", 100.0, 130.0, ())]
+    merged = sf.merge_segments(parts, sf.Gates(max_dur=120.0))
+    assert [(s.start, s.end, s.reason) for s in merged] == [(0.0, 120.0, ""), (120.0, 130.0, "")]
+
+
+# --- video score ------------------------------------------------------------
+
+
+def person(folder: Path, work: Path, name: str, vector: np.ndarray) -> Path:
+    """A folder of one crop whose embedding the work folder knows already."""
+    picture_file = folder / name / "crop.png"
+    sf.write_part(picture_file, name.encode())
+    path = work / "identities.json"
+    head = {"tool": "sort_faces", "kind": "identities", "recognizer": "feed"}
+    value = read(path) if path.exists() else {**head, "faces": {}}
+    packed = sf.pack_floats(vector.astype(np.float32))
+    value["faces"][sf.sha256_of_file(picture_file)] = packed
+    sf.write_json(path, value)
+    return picture_file.parent
+
+
+def score_of(run: Callable, work: Path, tracks: Sequence[sf.Track], *options: object) -> dict:
+    """The plan that `video score` makes of these tracks of the videos v and w."""
+    facts = {"fps": 25.0, "start": 0, "tick": 0.04, "scenes": 1}
+    meta = {"model": "buffalo_l", "recognizer": "feed", "rate": 2.0, "det_size": 640,
+            "det_threshold": 0.5, "model_source": "buffalo_l"}  # fmt: skip
+    head = {"tool": "sort_faces", "kind": "tracks", "version": sf.VERSION, "period": 0.5}
+    videos = {name: {**facts, "path": f"/{name}.mp4"} for name in "vw"}
+    value = {**head, "meta": meta, "videos": videos}
+    sf.write_json(work / "tracks.json", {**value, "tracks": [sf.track_json(t) for t in tracks]})
+    code, _, err = run("video", "score", work, "-q", *options)
+    plan = read(work / "plan.json")
+    assert code == (0 if plan["segments"] else 1), err
+    return plan
+
+
+def looks(track: sf.Track, vector: np.ndarray) -> sf.Track:
+    return replace(track, centre=vector.astype(np.float32))
+
+
+@pytest.mark.parametrize(("distance", "named"), [(0.5, True), (0.49, False)])
+def test_a_track_exactly_at_the_identity_distance_is_that_person(run, tmp_path, distance, named):
+    work = tmp_path / "work"
+    ada = person(tmp_path, work, "ada", axis(0))
+    tracks = [looks(make_track(at(5, 9)), half(1, 1, 1))]
+    options = ("--identity-distance", distance)
+    plan = score_of(run, work, tracks, "--identity", ada, *options)
+    assert [s["identity"] for s in plan["segments"]] == [["ada"]] * named
+    assert [entry["reason"] for entry in plan["rejected"]] == ["another person"] * (not named)
+    plan = score_of(run, work, tracks, "--exclude-identity", ada, *options)
+    assert len(plan["segments"]) == (not named)
+
+
+@pytest.mark.parametrize(
+    ("moment", "video", "kept"),
+    [
+        (4.25, "v", True),  # the last sample before it
+        (4.26, "v", False),
+        (9.24, "v", False),
+        (9.25, "v", True),
+        (7.0, "w", True),
+    ],
+)
+def test_a_segment_is_dropped_only_where_the_excluded_person_is_in_it(
+    run, tmp_path, moment, video, kept
+):
+    """The segment goes from 4.75 to 9.25, with a sample every half second."""
+    work = tmp_path / "work"
+    eva = person(tmp_path, work, "eva", axis(5))
+    ours = looks(make_track(at(5, 9), name="ours"), axis(0))
+    hers = looks(make_track([moment], name="hers", video=video, det=0.1), axis(5))
+    plan = score_of(run, work, [ours, hers], "--exclude-identity", eva)
+    assert [(s["start"], s["end"]) for s in plan["segments"]] == [(4.75, 9.25)] * kept
+    reasons = {entry["name"]: entry["reason"] for entry in plan["rejected"]}
+    assert reasons.get("ours", "") == ("" if kept else "shows an excluded person")
+
+
+def test_the_plan_describes_a_segment_by_the_samples_within_it(run, tmp_path):
+    """Two tracks of one scene; poses, sizes and scores of ten samples."""
+    one = make_track(at(5, 6), yaw=[-10, -10, -10, 20, 20, 20], pitch=4, short=100, det=0.8)
+    two = make_track(at(6, 4), name="u", yaw=60, pitch=-8, short=200, det=0.6)
+    [segment] = score_of(run, tmp_path / "work", [one, two])["segments"]
+    assert (segment["start"], segment["end"], segment["tracks"]) == (4.75, 7.75, ["t", "u"])
+    assert (segment["pts"], segment["frames"]) == ([119, 194], [119, 194])
+    assert segment["quality"] == {"samples": 10, "yaw": 20, "pitch": 4, "short": 100, "det": 0.72}
+    assert segment["strip"] == [5.0, 5.5, 6.0, 7.0, 7.5]
 
 
 # --- video report -----------------------------------------------------------
@@ -287,11 +440,6 @@ def test_two_clusters_of_one_person_are_one() -> None:
     """Two are as good as many."""
     assert len(set(sf.merge_by_centroid(plane(0, 2, 30, 32), np.array([0, 0, 1, 1]), 0.4))) == 1
     assert len(set(sf.merge_by_centroid(plane(0, 2, 80, 82), np.array([0, 0, 1, 1]), 0.4))) == 2
-
-
-def half(*signs: int) -> np.ndarray:
-    """A direction with a cosine of exactly 0.5 to axis 0, whatever way it is computed."""
-    return (axis(0) + sum(sign * axis(at) for at, sign in enumerate(signs, 1))) / 2
 
 
 def library_of(folder: Path, vectors: np.ndarray, **values: object) -> Library:
