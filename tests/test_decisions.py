@@ -264,6 +264,49 @@ def test_a_segment_of_just_the_longest_length_is_not_made_longer() -> None:
     assert [(s.start, s.end, s.reason) for s in merged] == [(0.0, 120.0, ""), (120.0, 130.0, "")]
 
 
+@pytest.mark.parametrize(
+    ("spans", "merged"),
+    [
+        ([(100, 104), (105, 109)], [(100, 109)]),
+        ([(100, 106), (105, 110)], [(100, 110)]),  # just the longest
+        ([(100, 108), (105, 113)], [(100, 108), (108, 113)]),  # each fits, both do not
+        ([(100, 112), (111, 113)], [(100, 113)]),  # one is too long already
+        ([(100, 101), (100, 112)], [(100, 112)]),
+        ([(100, 112), (112, 114)], [(100, 112), (112, 114)]),  # and does not overlap this one
+        ([(100, 109), (102, 104)], [(100, 109)]),
+    ],
+)
+def test_segments_are_fused_as_far_as_the_longest_clip_allows(spans, merged) -> None:
+    gates = sf.Gates(min_dur=1.0, max_dur=10.0, merge_gap=2.0)
+    parts = [sf.Segment("v", float(start), float(end), ()) for start, end in spans]
+    assert [(s.start, s.end) for s in sf.merge_segments(parts, gates)] == merged
+
+
+@pytest.mark.parametrize(
+    ("length", "word"), [(0.95, "shorter"), (1.0, ""), (10.0, ""), (10.05, "longer")]
+)
+def test_a_twentieth_of_a_second_decides_over_a_segment(length, word) -> None:
+    gates = sf.Gates(min_dur=1.0, max_dur=10.0)
+    fault = sf.segment_fault(sf.Segment("v", 2.0, 2.0 + length, ()), gates)
+    assert word in fault and bool(word) == bool(fault)
+
+
+@pytest.mark.parametrize(
+    ("times", "seen"),
+    [
+        ([[5.0]], True),
+        ([[7.0]], False),  # the first moment that is no longer in it
+        ([[4.9, 7.1]], False),
+        ([[1.0, 2.0], [4.0, 6.0, 8.0]], True),
+        ([[1.0, 2.0], [8.0, 9.0]], False),
+    ],
+)
+def test_a_segment_holds_a_frame_that_was_looked_at(times, seen) -> None:
+    tracks = tuple(make_track(some) for some in times)
+    fault = sf.segment_fault(sf.Segment("v", 5.0, 7.0, tracks), sf.Gates())
+    assert (fault == "") is seen
+
+
 # --- video score ------------------------------------------------------------
 
 
