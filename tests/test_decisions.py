@@ -18,17 +18,19 @@ from corpora import (
     Space,
     axis,
     build,
+    edit,
     faces_in,
     files_of,
     folders,
     give_audits,
+    picture,
     planned,
     read,
     rewrite,
     turned,
     wrong,
 )
-from material import Library, ok
+from material import Library, ok, refused
 from test_video_core import at, make_track
 from video_material import empty_picture, face_picture, shot, write_video
 
@@ -198,6 +200,28 @@ def test_an_era_that_is_thin_no_more_is_told_by_the_size_of_the_split(
     assert folders(root) == {"faceset_001", "faceset_001_2001", "_thin/faceset_001_2020"}
     back = ok(run, "era", "extend", root, "faceset_001")["thin_no_more"]
     assert back == ["_thin/faceset_001_2020: 4 faces"] * told
+
+
+# --- detections -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("third", "kept"),
+    [
+        ([42, 0, 142, 100], 2),  # an overlap of 0.41 with the first
+        ([43, 0, 143, 100], 3),  # of 0.40
+        ([900, 42, 1000, 142], 2),  # with the second alone
+        ([900, 43, 1000, 143], 3),
+        ([80, 0, 120, 40], 3),  # half of it lies in the first
+        ([75, 0, 115, 40], 2),
+        ([975, 0, 1015, 40], 2),
+        ([980, 0, 1020, 40], 3),
+    ],
+)
+def test_a_face_is_another_one_if_no_stronger_covers_it(third, kept) -> None:
+    boxes = np.array([[0, 0, 100, 100], [900, 0, 1000, 100], third], np.float32)
+    found = sf.Detections(boxes, np.float32([0.9, 0.8, 0.7]), np.zeros((3, 5, 2), np.float32))
+    assert len(sf.distinct_faces(found)) == kept
 
 
 # --- tracks and segments ----------------------------------------------------
@@ -552,6 +576,38 @@ def test_rows_join_the_nearest_centroid_up_to_the_threshold() -> None:
     assert rest.tolist() == [5]
     joined, rest = sf.join_centroids(cache, np.array([4, 5]), groups, 0.49)
     assert [len(rows) for rows in joined.values()] == [0, 0] and rest.tolist() == [4, 5]
+
+
+@pytest.mark.parametrize("change", ["picture", "face"])
+def test_extend_knows_a_face_by_its_picture_or_by_its_name(run, tmp_path, change):
+    """Retouched, or of another name since the photos were scanned anew: it is in its era."""
+    root = build(tmp_path, [[Face(axis(0), year=2001)] * 6])
+    ok(run, "era", "split", root, "faceset_001")
+    faces = list(files_of(root, "faceset_001").values())
+    if change == "picture":
+        path = root / "faceset_001" / faces[2]["file"]
+        path.write_bytes(picture(7))
+        faces[2]["sha256"] = sf.sha256_of_file(path)
+    else:
+        faces[2]["face"] = f"{99:016x}:0"
+    rewrite(root, "faceset_001", faces)
+    give_audits(root)
+    before = faces_in(root, "faceset_001_2001")
+    assert ok(run, "era", "extend", root, "faceset_001")["run"].startswith("none")
+    assert faces_in(root, "faceset_001_2001") == before
+
+
+@pytest.mark.parametrize("era", ["2001", "2020"])
+def test_one_anchor_of_another_model_stops_extend(run, tmp_path, era):
+    faces = [*[Face(axis(0), year=2001)] * 5, *[Face(axis(0), year=2020)] * 5]
+    root = build(tmp_path, [faces])
+    ok(run, "era", "split", root, "faceset_001")
+    short = sf.pack_floats(np.ones(3, np.float32))
+    edit(
+        root / f"faceset_001_{era}" / "manifest.json",
+        lambda manifest: manifest["era"].update(anchor=short),
+    )
+    refused(run, "era", "extend", root, "faceset_001", word="faceset_001")
 
 
 # --- consolidate ------------------------------------------------------------
