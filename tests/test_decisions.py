@@ -288,6 +288,12 @@ def test_a_segment_of_just_the_longest_length_is_not_made_longer() -> None:
     assert [(s.start, s.end, s.reason) for s in merged] == [(0.0, 120.0, ""), (120.0, 130.0, "")]
 
 
+@pytest.mark.parametrize(("gap", "count"), [(3.72, 1), (3.78, 2)])
+def test_uneven_samples_are_bridged_up_to_one_and_a_half_periods_more(gap, count) -> None:
+    track = make_track([0.0, 0.5, 0.5 + gap, 1.0 + gap], scene=(0.0, 20.0))
+    assert len(sf.track_segments(track, sf.Gates(bridge_gap=3.0), 0.5)) == count
+
+
 @pytest.mark.parametrize(
     ("spans", "merged"),
     [
