@@ -101,7 +101,7 @@ def test_a_face_at_the_threshold_is_occluded_and_one_below_is_not(
 
 
 def test_faces_at_the_threshold_dominate_a_set(run, tmp_path):
-    root = scored(tmp_path, [(0.7, 0.1)] * 4 + [CLEAR] * 6)
+    root = scored(tmp_path, [(0.7, 0.69)] * 4 + [CLEAR] * 6)
     assert ok(run, "occlusion", "apply", root)["verdicts"] == {"masked": 1}
     [entry] = read(root / "manifest.json")["masked"]
     assert entry["reason"] == "40 % mask, 0 % sunglasses"
@@ -663,6 +663,28 @@ def test_a_merged_set_has_outliers_from_four_faces_on(run, tmp_path, others, kep
     assert len(faces_in(root, "faceset_001")) == kept
     reasons = [g["reason"] for g in read(root / "faceset_001" / "manifest.json")["dropped"]]
     assert len(reasons) == 4 - kept - (others == 1) and all("outlier" in r for r in reasons)
+
+
+def answers(folder: Path, told: dict[tuple[int, int], str]) -> Path:
+    path = folder / "answers.json"
+    pairs = [{"a": f"faceset_{a:03d}", "b": f"faceset_{b:03d}", "answer": text}
+             for (a, b), text in told.items()]  # fmt: skip
+    path.write_text(json.dumps({"tool": "sort_faces", "kind": "pairs", "pairs": pairs}))
+    return path
+
+
+def test_a_yes_that_meets_a_no_is_told(run, space, tmp_path):
+    """1 is 2 and 2 is 3, but 1 is not 3: one of the three stays apart, with a warning."""
+    root = build(tmp_path, [space.faces(person_, 3) for person_ in range(3)])
+    told = answers(tmp_path, {(1, 2): "yes", (2, 3): "yes", (1, 3): "no"})
+    argv = ("consolidate", root, "--review", tmp_path / "review", "--accept", told)
+    assert ok(run, *argv, warned="your yes meets a no; they stay apart")["shelved"] == 1
+
+
+def test_an_empty_set_is_nobody(run, space, tmp_path):
+    root = build(tmp_path, [space.faces(0, 3), [], space.faces(0, 2)])
+    ok(run, "consolidate", root, "--review", tmp_path / "review")
+    assert folders(root) == {"faceset_001", "_thin/faceset_002", "_merged/faceset_003"}
 
 
 # --- verify -----------------------------------------------------------------
