@@ -394,23 +394,25 @@ def test_a_track_exactly_at_the_identity_distance_is_that_person(run, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("moment", "video", "kept"),
+    ("moments", "video", "kept"),
     [
-        (4.25, "v", True),  # the last sample before it
-        (4.26, "v", False),
-        (9.24, "v", False),
-        (9.25, "v", True),
-        (7.0, "w", True),
+        ([4.25], "v", True),  # the last sample before it
+        ([4.26], "v", False),
+        ([9.24], "v", False),
+        ([9.25], "v", True),
+        ([1.0, 7.0, 12.0], "v", False),
+        ([1.0, 12.0], "v", True),
+        ([7.0], "w", True),
     ],
 )
 def test_a_segment_is_dropped_only_where_the_excluded_person_is_in_it(
-    run, tmp_path, moment, video, kept
+    run, tmp_path, moments, video, kept
 ):
     """The segment goes from 4.75 to 9.25, with a sample every half second."""
     work = tmp_path / "work"
     eva = person(tmp_path, work, "eva", axis(5))
     ours = looks(make_track(at(5, 9), name="ours"), axis(0))
-    hers = looks(make_track([moment], name="hers", video=video, det=0.1), axis(5))
+    hers = looks(make_track(moments, name="hers", video=video, det=0.1), axis(5))
     plan = score_of(run, work, [ours, hers], "--exclude-identity", eva)
     assert [(s["start"], s["end"]) for s in plan["segments"]] == [(4.75, 9.25)] * kept
     reasons = {entry["name"]: entry["reason"] for entry in plan["rejected"]}
