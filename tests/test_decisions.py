@@ -202,6 +202,23 @@ def test_an_era_that_is_thin_no_more_is_told_by_the_size_of_the_split(
     assert back == ["_thin/faceset_001_2020: 4 faces"] * told
 
 
+# --- near-duplicates --------------------------------------------------------
+
+
+@pytest.mark.parametrize(("distance", "keeper"), [(0.5, [0, 0, 2]), (0.49, [0, 1, 2])])
+def test_a_face_exactly_at_the_distance_of_a_better_one_is_its_duplicate(distance, keeper) -> None:
+    unit = np.stack([axis(0), half(1, 1, 1), axis(5)]).astype(np.float32)
+    assert sf.nearest_keeper(unit, distance).tolist() == keeper
+
+
+def test_boxes_are_compared_by_their_size_wherever_they_are() -> None:
+    left = np.array([[10, 20, 110, 220]] * 4, np.float32)
+    right = left + np.array([[300, 50, 300, 50], [300, 50, 309, 50], [300, 50, 312, 50],
+                             [300, 50, 300, 73]], np.float32)  # fmt: skip
+    assert sf.same_box_size(left, right).tolist() == [True, True, False, False]
+    assert sf.same_box_size(right, left).tolist() == [True, True, False, False]
+
+
 # --- detections -------------------------------------------------------------
 
 
@@ -636,7 +653,7 @@ def test_sets_exactly_at_the_edge_are_one_person(run, tmp_path):
         assert sum(move["action"] == "shelve" for move in moves) == merged
 
 
-@pytest.mark.parametrize(("edge", "shown"), [(0.51, 1), (0.64, 1), (0.66, 0)])
+@pytest.mark.parametrize(("edge", "shown"), [(0.51, 1), (0.645, 1), (0.655, 0)])
 def test_pairs_up_to_015_below_the_edge_are_shown(run, tmp_path, edge, shown):
     root = build(tmp_path, [[Face(axis(0))], [Face(half(1, 1, 1))]])
     assert [pair["cosine"] for pair in pairs_of(run, root, "--edge", edge)] == [0.5] * shown
