@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -73,8 +74,10 @@ def work(scanned, tmp_path) -> Path:
     rows = [{"video": video.id, "start": at, "end": at + 0.4, "strip": [at + 0.2], "name": f"t{n}"}
             for n, at in enumerate((0.4, 1.2, 0.0, 0.8, 1.6))]  # fmt: skip
     plan = {
-        "tool": sf.TOOL, "kind": "segments", "out": str(tmp_path / "clips & more"),
-        "segments": [{**row, "uuid": f"u{n}", "quality": {"yaw": n}, "identity": [],
+        "tool": sf.TOOL, "kind": "segments", "version": sf.VERSION, "identities": {},
+        "gates": asdict(sf.Gates()), "out": str(tmp_path / "clips & more"),
+        "segments": [{**row, "uuid": f"u{n}", "source": video.path, "pts": [0, 9], "tracks": [],
+                      "frames": [0, 9], "quality": {"yaw": n}, "identity": [],
                       "clip": f"film/{n}.mp4"} for n, row in enumerate(rows[:2])],
         "rejected": [{**row, "reason": "too dark"} for row in rows[2:]],
     }  # fmt: skip
