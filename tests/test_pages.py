@@ -227,6 +227,29 @@ def test_a_killed_run_is_finished_by_the_next(run, command, monkeypatch):
     assert files_in(out) == listed
 
 
+@every_command("occlusion", "consolidate", "report")
+def test_a_killed_run_forgets_nothing_it_has_to_remove(run, command, corpus, monkeypatch):
+    argv, out = command
+    ok(run, *argv)
+    before, gone = pictures_on(out), faces_of(corpus, "faceset_002")[0]
+    rewrite(corpus, "faceset_002", faces_of(corpus, "faceset_002")[1:])
+    (corpus / "faceset_002" / gone["file"]).unlink(missing_ok=True)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sf.PageFolder, "write", stop)
+        assert run(*argv)[0] == 130
+    assert before <= files_in(out)  # the old pages still show all of it
+    for name in before:
+        (out / name).write_bytes(b"")  # the machine went down, too
+    ok(run, *argv)
+    assert {name for name in before if not (out / name).exists()} == before - pictures_on(out)
+    assert len(before - pictures_on(out)) == 1
+    assert all((out / name).stat().st_size for name in pictures_on(out))
+
+
 @every_command()
 def test_the_script_alone_says_what_is_missing(run, command, monkeypatch, tmp_path):
     argv, out = command

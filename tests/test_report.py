@@ -304,6 +304,8 @@ def test_photos_that_are_gone_are_no_failure(run, made, tmp_path):
     result = make(run, moved / "raw", tmp_path / "out", "--cache", moved / "lib.npz")
     assert (result["missing"], result["thumbnails"]) == (PEOPLE * PHOTOS, 0)
     assert len(Page(tmp_path / "out/person_001.html").with_flag("missing")) == PHOTOS
+    ready = make(run, moved / "ready", tmp_path / "ready", "--cache", moved / "lib.npz")
+    assert (ready["missing"], ready["left_out"]) == (0, 1)
 
 
 @pytest.mark.parametrize("text", ["", "{", '"kind": "raw"', '{"kind": "swap"}', "[]", None])
