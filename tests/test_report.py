@@ -388,6 +388,9 @@ def test_large_groups_get_several_pages(run, made, tmp_path, monkeypatch):
     assert result["pages"] == 1 + 2 * PEOPLE
     assert [len(Page(tmp_path / "out" / name).cards) for name in
             ("person_001.html", "person_001-2.html")] == [5, 3]  # fmt: skip
+    told = make(run, made / "ready", tmp_path / "ready")
+    groups = [page for page in pages(tmp_path / "ready") if page.path.stem != "index"]
+    assert sum(len(page.cards) for page in groups) == told["faces"] + told["left_out"]
 
 
 # --- in a browser -----------------------------------------------------------
