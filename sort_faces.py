@@ -10124,13 +10124,11 @@ def report_library(path: Path, manifest: dict[str, Any], cache: Path | None) -> 
         if cache is None and not manifest.get("cache"):
             raise SortFacesError(f"{path}: its manifest names no cache; name it with --cache")
         library = Library(load_cache(given), given)
+        facts = [library.cache.meta.get(key) or 0 for key in ("recognizer", "rescans")]
         if kind != "swap":
             tree = RawManifest if kind == "raw" else RefinedManifest
             load_manifest(path / MANIFEST_NAMES[kind], tree, library.cache)
-        elif any(
-            (library.cache.meta.get(key) or 0) != (manifest.get(key) or 0)
-            for key in ("recognizer", "rescans")
-        ):
+        elif facts != [manifest.get(key) or 0 for key in ("recognizer", "rescans")]:
             raise SortFacesError(f"{given}: is not the cache as it was at the export; export again")
         return library
     except SortFacesError as error:
