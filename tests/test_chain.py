@@ -100,6 +100,23 @@ def test_first_run_then_extend(tmp_path) -> None:
     assert chain.snapshot() == first
 
 
+def test_a_model_that_only_the_worker_has(mini, tmp_path) -> None:
+    """The chain runs to its end, the export too, without a model on this side."""
+    make_photos(tmp_path / "photos", 12, 420)
+    there = tmp_path / "there"
+    shutil.copytree(mini, there / ".insightface/models/nightpack")
+    worker = tmp_path / "python-there"
+    worker.write_text(f'#!/bin/sh\nHOME="{there}" exec "{sys.executable}" "$@"\n')
+    worker.chmod(0o755)
+    here = tmp_path / "home"
+    here.mkdir()
+    chain = Chain(tmp_path, MODEL="nightpack", WORKER=str(worker), HOME=str(here))
+    assert chain.run() == (0, ""), chain.log()
+    assert steps(chain.log())[-1] == "export-swap"
+    assert len(list((tmp_path / "out/facesets_swap_ready").glob("faceset_*/*.fsz"))) >= 2
+    assert not list(here.rglob("*.onnx"))
+
+
 def test_step_that_fails_ends_the_chain(tmp_path) -> None:
     chain = Chain(tmp_path)  # without photos
     assert chain.run()[0] == 2

@@ -86,5 +86,5 @@ else
     step refine "$CACHE" "$refined" --link "$LINK" --min-faces "${MIN_FACES:-15}" "${first[@]}"
 fi
 step dedup "$CACHE"
-step export-swap "$CACHE" "$refined/refine_manifest.json" "$ready" "${engine[@]}" \
+step export-swap "$CACHE" "$refined/refine_manifest.json" "$ready" "${engine[@]}" "${who[@]}" \
     --raw-manifest "$raw/manifest.json" --candidates --top-n "${TOP_N:-30}"
