@@ -2099,7 +2099,7 @@ class LogLines(io.TextIOBase):
 
     def write(self, text: str) -> int:
         if text.strip():
-            log.info("%s", text.strip())
+            log.info("%s", " ".join(text.split()))
         return len(text)
 
 
@@ -6721,20 +6721,6 @@ class OneLineParser(argparse.ArgumentParser):
             meant = did_you_mean(str(value), action.choices) or known
             raise argparse.ArgumentError(action, f"invalid choice: {value!r}{meant}")
 
-    def family(self) -> Iterator[OneLineParser]:
-        """This parser and all below it."""
-        yield self
-        for step in self.steps.values():
-            yield from step.family()
-
-    def settable(self) -> dict[str, argparse.Action]:
-        """{name: option} of what a settings file may say."""
-        return {
-            flag[2:]: action
-            for flag, action in self.options().items()
-            if action.dest not in ("help", "version", "config")
-        }
-
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: the known one nearest to it, if any is near."""
@@ -7025,78 +7011,6 @@ def add_output_options(p: argparse.ArgumentParser, default: Any) -> None:
         default=default or None,
         help="settings file, TOML with the options' names (default: $SORT_FACES_CONFIG)",
     )
-
-
-def apply_settings(parser: OneLineParser, table: dict[str, Any], where: str) -> dict[str, Any]:
-    """Make what a settings file says the defaults of a parser and of all below it.
-
-    table: {option: value, command or step: table of its own, which counts more}; where: the file,
-    for messages. Returns {"min-faces": 8, "refine.min-short": 60} for people to look at.
-    """
-    said: dict[str, Any] = {}
-    known = {name: action for p in parser.family() for name, action in p.settable().items()}
-    for key, value in table.items():
-        name = key.replace("_", "-")
-        if isinstance(value, dict):
-            continue
-        if name not in known:
-            near = did_you_mean(name, [*known, *parser.steps])
-            raise SortFacesError(f"{where}: {key}: no such option{near}")
-        for p in parser.family():
-            if name in p.settable():
-                action = p.settable()[name]
-                p.set_defaults(**{action.dest: setting(action, value, f"{where}: {key}")})
-        said[name] = value
-    for key, value in table.items():
-        if isinstance(value, dict):
-            if key not in parser.steps:
-                near = did_you_mean(key, parser.steps)
-                raise SortFacesError(f"{where}: [{key}]: no such command{near}")
-            own = apply_settings(parser.steps[key], value, f"{where}: [{key}]")
-            said |= {f"{key}.{name}": inner for name, inner in own.items()}
-    return said
-
-
-def setting(action: argparse.Action, value: Any, where: str) -> Any:
-    """A value of a settings file as the command line would have given it."""
-    if action.nargs == 0:
-        if not isinstance(value, bool):
-            raise SortFacesError(f"{where}: {value!r} is not true or false")
-        return value
-    if isinstance(action, Repeated):
-        values = value if isinstance(value, list) else [value]
-        return [one_setting(action, item, where) for item in values]
-    return one_setting(action, value, where)
-
-
-def one_setting(action: argparse.Action, value: Any, where: str) -> Any:
-    """One number or text of a settings file, checked and converted by the option."""
-    if isinstance(value, (bool, list, dict)):
-        raise SortFacesError(f"{where}: one number or text is wanted, not {json.dumps(value)}")
-    try:
-        made = action.type(str(value)) if action.type else str(value)
-    except (argparse.ArgumentTypeError, ValueError) as error:
-        raise SortFacesError(f"{where}: {error}") from None
-    if action.choices is not None and made not in action.choices:
-        near = did_you_mean(made, action.choices)
-        one_of = ", ".join(action.choices)
-        raise SortFacesError(f"{where}: {value!r} is not one of {one_of}{near}")
-    return made
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A settings file. Raises SortFacesError for what cannot be read or is no TOML."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise SortFacesError(f"{path}: {error.strerror}; name a settings file") from None
-    except ValueError as error:  # of TOML, or no UTF-8
-        raise SortFacesError(f"{path}: is no TOML: {one_line(error)}") from None
 
 
 def add_corpus_argument(p: argparse.ArgumentParser) -> None:
@@ -11934,7 +11848,7 @@ def parse_command_line(argv: Sequence[str] | None) -> argparse.Namespace:
     if not path:
         return args
     try:
-        settings = apply_settings(parser, read_toml(Path(path)), str(path))
+        settings = companion("settings_file").apply(parser, Path(path))
     except SortFacesError as error:
         raise SystemExit(complain(f"{TOOL} {args.command}", str(error))) from None
     args = parser.parse_args(argv)

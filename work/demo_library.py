@@ -6,7 +6,6 @@ A companion of sort_faces.py, loaded by `demo`; the tests make their photos with
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import cv2
 import numpy as np
