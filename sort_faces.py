@@ -6678,42 +6678,43 @@ class Outcome:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse, but a usage error is one line, says what was meant, and a settings file counts.
+    """argparse, but a usage error is one line and says what was meant; no words at all: the help.
 
-    steps: the parsers of the commands, or of a command's steps, by name.
+    steps: the parsers of the commands, or of a command's steps, by name; words: what it was given.
     """
 
     def __init__(self, **about: Any) -> None:
         super().__init__(**about)
         self.steps: dict[str, OneLineParser] = {}
-
-    def error(self, message: str) -> None:
-        line = " ".join(message.split()) + ("" if message.endswith("?") else ";")
-        print(f"{self.prog}: {line} see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(EXIT_USAGE)
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Show the help of a command without its step; refuse unknown options, and that first."""
-        given = sys.argv[1:] if args is None else list(args)
-        if self.steps and not given:
-            self.print_help()
-            raise SystemExit(EXIT_USAGE)
-        if not self.steps:
-            words = [w.split("=")[0] for w in itertools.takewhile(lambda w: w != "--", given)]
-            self.refuse([w for w in words if w.startswith("--") and not self.options(w)])
-        namespace, unknown = super().parse_known_args(given, namespace)
-        self.refuse(unknown)
-        return namespace, unknown
+        self.words: list[str] = []
 
     def options(self, start: str = "--") -> dict[str, argparse.Action]:
         """{flag: option} of the long options that begin so."""
         flags = self._option_string_actions
         return {flag: flags[flag] for flag in flags if flag.startswith(start)}
 
-    def refuse(self, unknown: Sequence[str]) -> None:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self.words = sys.argv[1:] if args is None else list(args)
+        namespace, unknown = super().parse_known_args(self.words, namespace)
         if unknown:
-            meant = did_you_mean(unknown[0], self.options())
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+            self.error(self.refusal(unknown))
+        return namespace, unknown
+
+    def refusal(self, unknown: Sequence[str]) -> str:
+        meant = did_you_mean(unknown[0].split("=")[0], self.options())
+        return f"unrecognized arguments: {' '.join(unknown)}{meant}"
+
+    def error(self, message: str) -> None:
+        if self.steps and not self.words:
+            self.print_help()
+            raise SystemExit(EXIT_USAGE)
+        flags = [word for word in self.words if word.startswith("--") and len(word) > 2]
+        unknown = [flag for flag in flags if not self.options(flag.split("=")[0])]
+        if unknown and not self.steps:  # a wrong option's value looks like an argument too many
+            message = self.refusal(unknown)
+        line = " ".join(message.split()) + ("" if message.endswith("?") else ";")
+        print(f"{self.prog}: {line} see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
