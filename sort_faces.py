@@ -7248,8 +7248,8 @@ class EmbedRun:
             self.cache = empty_cache(crew.facts["meta"])
         self.paths = known_paths(self.cache)
         self.paths_of: dict[str, list[str]] = defaultdict(list)
-        for path, (sha, _, _) in self.paths.items():
-            self.paths_of[sha].append(path)
+        for known, (sha, _, _) in self.paths.items():
+            self.paths_of[sha].append(known)
         shas = self.cache.file_sha256.tolist()
         self.redo = {sha for row, sha in enumerate(shas) if self.wants_redo(row)}
         self.journal = Journal(path, self.cache.meta)
