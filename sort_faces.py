@@ -11276,14 +11276,17 @@ VIDEO_STEPS: Steps = {  # in pipeline order
 # ============================================================================
 
 EXPORT_NAMES = {"outlier_threshold": "export_outlier_threshold"}  # refine has the plain name
-REFINE_GATES = {  # what refine counts as dropped: the field of RefineParams that decides it
-    "small": "min_short",
-    "blurred": "min_blur",
-    "low_score": "min_det_score",
-    "outlier": "outlier_threshold",
-    "too_few_images": "min_faces",
+REFINE_GATES = {  # what refine counts as dropped: (the option that decides it, its parameter)
+    "small": ("--min-short", "min_short"),
+    "blurred": ("--min-blur", "min_blur"),
+    "low_score": ("--min-det-score", "min_det_score"),
+    "outlier": ("--outlier-threshold", "outlier_threshold"),
+    "too_few_images": ("--min-faces", "min_faces"),
 }
-EXPORT_GATES = {"face too small": "min_face_short", "outlier": "outlier_threshold"}
+EXPORT_GATES = {  # the same of export-swap's reasons
+    "face too small": ("--min-face-short", "min_face_short"),
+    "outlier": ("--export-outlier-threshold", "outlier_threshold"),
+}
 ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, returns its counts
 
 
@@ -11291,13 +11294,13 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="folders of photos")
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the cache and all three trees")
     p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
+    add_fields(p, ScanOptions)
+    add_engine_and_work(p)
     add_chain_options(p)
 
 
 def add_chain_options(p: argparse.ArgumentParser) -> None:
-    """Options of all steps."""
-    add_fields(p, ScanOptions)
-    add_engine_and_work(p)
+    """Options of the steps after embed."""
     add_fields(p, ClusterParams)
     add_fields(p, RefineParams)
     add_fields(p, ExportParams, **EXPORT_NAMES)
@@ -11326,7 +11329,7 @@ def run_chain(
     return {
         **about,
         "steps": table,
-        "left_out": gates_table(args, results["refine"]["dropped"], ready),
+        "left_out": gates_table(out),
         "facesets": results["export-swap"]["facesets"],
         "look_at": str(ready),
         "next": own_command("report", ready),
@@ -11380,28 +11383,25 @@ def preview_chain(
     return {**result, "facesets": steps["export-swap"]()["facesets"]}
 
 
-def gates_table(
-    args: argparse.Namespace, dropped: dict[str, int], ready: Path
-) -> list[dict[str, Any]]:
+def gates_table(out: Path) -> list[dict[str, Any]]:
     """How many faces each gate of refine and export-swap took, and the option that moves it."""
-    model = model_label(args.model)
-    refine = for_model(of_args(RefineParams, args), model)
-    export = for_model(of_args(ExportParams, args, **EXPORT_NAMES), model)
-    sets = [read_own(path, "faceset") for path in sorted(ready.glob("faceset_*/manifest.json"))]
-    reasons = [face["reason"] for own in sets for face in own.get("dropped", [])]
+    refined = json.loads((out / RUN_TREES["refined"] / "refine_manifest.json").read_bytes())
+    ready = out / RUN_TREES["swap"]
+    exported = json.loads((ready / "manifest.json").read_bytes())
+    sets = [json.loads(path.read_bytes()) for path in ready.glob("faceset_*/manifest.json")]
+    reasons = [face["reason"] for own in sets for face in own["dropped"]]
     refused = Counter(re.split(r" \(|:", reason)[0] for reason in reasons)
     rows = []
-    for step, params, gates, names, counts in (
-        ("refine", refine, REFINE_GATES, {}, dropped),
-        ("export-swap", export, EXPORT_GATES, EXPORT_NAMES, refused),
+    for step, gates, params, counts in (
+        ("refine", REFINE_GATES, refined["params"], refined["counts"]["dropped"]),
+        ("export-swap", EXPORT_GATES, exported["params"], refused),
     ):
         for reason, faces in counts.items():
-            field_name, option = gates.get(reason), ""
-            if field_name is not None:
-                flag = names.get(field_name, field_name).replace("_", "-")
-                option = f"--{flag} {getattr(params, field_name):g}"
-            why = reason.replace("_", " ")
-            rows.append({"step": step, "faces": faces, "because": why, "option": option})
+            row = {"step": step, "faces": faces, "because": reason.replace("_", " "), "option": ""}
+            if reason in gates:
+                flag, name = gates[reason]
+                row["option"] = f"{flag} {params[name]:g}"
+            rows.append(row)
     return [row for row in rows if row["faces"]]
 
 
@@ -11422,6 +11422,8 @@ def add_demo_options(p: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="folder for the made photos and all results (default: %(default)s)",
     )
+    add_fields(p, ScanOptions)
+    add_engine_and_work(p)
     add_chain_options(p)
     p.set_defaults(model=DLIB_MODEL, min_faces=DEMO_MIN_FACES)
 

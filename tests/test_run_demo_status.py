@@ -126,28 +126,28 @@ def test_demo_tells_what_each_gate_took_and_which_option_moves_it(demo):
         sf.build_parser().parse_args(["run", "src", "out", *option.split()])
 
 
-def test_the_gates_show_the_distances_of_the_model_and_the_names_of_run(demo):
-    args = sf.build_parser().parse_args(["run", "src", "out", "--model", "dlib"])
-    rows = sf.gates_table(args, {"outlier": 3, "same_photo": 1, "small": 0}, demo.out / "nowhere")
-    assert rows == [
-        {"step": "refine", "faces": 3, "because": "outlier", "option": "--outlier-threshold 0.4"},
-        {"step": "refine", "faces": 1, "because": "same photo", "option": ""},
+def test_the_gates_show_the_names_of_run_and_the_distances_used(demo, tmp_path):
+    def write(path: str, **changes: object) -> None:
+        manifest = json.loads((demo.out / path).read_text())
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(json.dumps({**manifest, **changes}))
+
+    why = ["outlier", "the crop looks like someone else (distance 0.51)", "face too small",
+           "the crop looks like someone else (distance 0.6)", "photo unreadable: cut"]  # fmt: skip
+    dropped = [{"face": "0123456789abcdef:0", "source": "a.jpg", "reason": one} for one in why]
+    counts = {"dropped": {"outlier": 3, "same_photo": 1, "small": 0}}
+    write("facesets_full/refine_manifest.json", counts=counts)
+    write("facesets_swap_ready/manifest.json")
+    write("facesets_swap_ready/faceset_001/manifest.json", dropped=dropped)
+    rows = sf.gates_table(tmp_path)
+    assert [tuple(row.values()) for row in rows] == [
+        ("refine", 3, "outlier", "--outlier-threshold 0.4"),
+        ("refine", 1, "same photo", ""),
+        ("export-swap", 1, "outlier", "--export-outlier-threshold 0.35"),
+        ("export-swap", 2, "the crop looks like someone else", ""),
+        ("export-swap", 1, "face too small", "--min-face-short 100"),
+        ("export-swap", 1, "photo unreadable", ""),
     ]
-    ready = demo.folder.parent / "made"
-    reasons = ["outlier", "the crop looks like someone else (distance 0.51)", "face too small",
-               "the crop looks like someone else (distance 0.6)", "photo unreadable: cut"]  # fmt: skip
-    sets = ready / "faceset_001"
-    shutil.copytree(demo.out / "facesets_swap_ready/faceset_001", sets)
-    manifest = json.loads((sets / "manifest.json").read_text())
-    dropped = [{"face": "0123456789abcdef:0", "source": "a.jpg", "reason": why} for why in reasons]
-    (sets / "manifest.json").write_text(json.dumps({**manifest, "dropped": dropped}))
-    assert [(row["faces"], row["because"], row["option"])
-            for row in sf.gates_table(args, {}, ready)] == [
-        (1, "outlier", "--export-outlier-threshold 0.35"),
-        (2, "the crop looks like someone else", ""),
-        (1, "face too small", "--min-face-short 100"),
-        (1, "photo unreadable", ""),
-    ]  # fmt: skip
 
 
 def test_demo_names_the_next_command(demo):
