@@ -6705,10 +6705,11 @@ class OneLineParser(argparse.ArgumentParser):
         return f"unrecognized arguments: {' '.join(unknown)}{meant}"
 
     def error(self, message: str) -> None:
+        """Show the help where nothing was asked for, else the line, unknown options before all."""
         if self.steps and not self.words:
             self.print_help()
             raise SystemExit(EXIT_USAGE)
-        flags = [word for word in self.words if word.startswith("--") and len(word) > 2]
+        flags = [word for word in self.words if word.startswith("--")]
         unknown = [flag for flag in flags if not self.options(flag.split("=")[0])]
         if unknown and not self.steps:  # a wrong option's value looks like an argument too many
             message = self.refusal(unknown)
