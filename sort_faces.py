@@ -12057,23 +12057,17 @@ def add_demo_options(p: argparse.ArgumentParser) -> None:
 def cmd_demo(args: argparse.Namespace) -> Outcome:
     """make a small photo library and run the whole chain on it, offline"""
     photos, out = args.out / "photos", args.out / "out"
-    pictures = companion("demo_library").demo_pictures()
-    about = {"photos_made": len(pictures), "photos": str(photos)}
-    if args.dry_run and not all((photos / name).exists() for name in pictures):
+    library = companion("demo_library")
+    missing = library.missing_pictures(photos)
+    if args.dry_run and missing:
+        about = {"photos_to_make": len(missing), "photos": str(photos)}
         return Outcome({**about, "run": "none: dry run"})
-    if not args.dry_run:
-        write_missing(photos, pictures)
+    for path, data in missing.items():
+        write_bytes(path, data)
+    about = {"photos_made": library.PICTURES, "photos": str(photos)}
     result = run_chain(args, [photos], out, out / "faces.npz")
     grids = sorted((out / RUN_TREES["swap"]).glob("*/previews/*.jpg"))
     return Outcome({**about, **result, **({"look_at": str(grids[0])} if grids else {})})
-
-
-def write_missing(folder: Path, files: dict[str, bytes]) -> None:
-    """Write files {relative path: bytes} where they are not there yet."""
-    for name, data in files.items():
-        path = folder / name
-        if not path.exists() or path.read_bytes() != data:
-            write_bytes(path, data)
 
 
 # ============================================================================
@@ -12202,25 +12196,15 @@ def doctor_packages() -> list[dict[str, Any]]:
     providers = packages_distributions().get("onnxruntime", [])
     owners = sorted({name for name in providers if name.startswith("onnxruntime")})
     missing = [name for name in DOCTOR_MODULES if importlib.util.find_spec(name) is None]
-    checks = [
-        doctor_line(
-            "packages",
-            not missing,
-            "all there" if not missing else f"missing: {', '.join(missing)}",
-            f"{sys.executable} -m pip install -r requirements.txt",
-        )
-    ]
+    found = f"missing: {', '.join(missing)}" if missing else "all there"
+    install = f"{sys.executable} -m pip install -r requirements.txt"
+    checks = [doctor_line("packages", not missing, found, install)]
     if "onnxruntime" not in missing:
         checks.append(doctor_onnxruntime())
     if len(owners) > 1:
-        checks.append(
-            doctor_line(
-                "packages",
-                False,
-                f"{' and '.join(owners)} overwrite each other",
-                f"pip uninstall {' '.join(owners)}, then install the one you need",
-            )
-        )
+        clash = f"{' and '.join(owners)} overwrite each other"
+        advice = f"pip uninstall {' '.join(owners)}, then install the one you need"
+        checks.append(doctor_line("packages", False, clash, advice))
     return checks
 
 

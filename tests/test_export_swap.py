@@ -101,7 +101,8 @@ def corpus(tmp_path_factory) -> Corpus:
     """Three people of the demo library and the group photo with its copy."""
     folder = tmp_path_factory.mktemp("corpus")
     src = folder / "photos"
-    sf.write_missing(src, demo_library.demo_pictures())
+    for path, data in demo_library.missing_pictures(src).items():
+        sf.write_bytes(path, data)
     for path in sorted(src.rglob("*.*")):
         name = path.name.split("_")
         wanted = name[0] in PEOPLE and int(name[-1].split(".")[0]) < PHOTOS_EACH

@@ -91,8 +91,9 @@ def clone(tmp_path) -> Path:
     shutil.copytree(ROOT / "work", folder / "work", ignore=ours)
     shutil.copy(ROOT / "sort_faces.py", folder)
     some = re.compile(r"\d+/(anna|dora)_\d+_0[0-2]\.jpg")
-    photos = {name: data for name, data in demo_library.demo_pictures().items() if some.match(name)}
-    sf.write_missing(tmp_path / "home" / "Photos", photos)
+    for name, data in demo_library.demo_pictures().items():
+        if some.match(name):
+            sf.write_bytes(tmp_path / "home" / "Photos" / name, data)
     (tmp_path / "home" / "faces.toml").write_text(SETTINGS)
     return folder
 

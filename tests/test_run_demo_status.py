@@ -170,7 +170,7 @@ def test_demo_dry_run_writes_nothing(demo, run, tmp_path):
     assert "facesets" not in more and "refine" in more["export-swap"]
     assert (tree(demo.folder), stamps(demo.folder)) == (before, times)
     fresh = ok(run, "demo", tmp_path / "new", "--dry-run")
-    assert fresh["photos_made"] == demo.first["photos_made"] and "dry run" in fresh["run"]
+    assert fresh["photos_to_make"] == demo.first["photos_made"] and "dry run" in fresh["run"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ A companion of sort_faces.py, loaded by `demo`; the tests make their photos with
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ import PIL.Image
 import sort_faces as sf
 
 VARIANTS = 18  # photos per person
+PICTURES = 115  # photos in all
 EDGE = 420  # px; edge of a made photo before it is scaled
 
 
@@ -41,6 +43,16 @@ def demo_pictures() -> dict[str, bytes]:
     )[1].tobytes()
     pictures["2020/broken.jpg"] = b"\xff\xd8\xff\xe0 this is no picture"
     return pictures
+
+
+def missing_pictures(folder: Path) -> dict[Path, bytes]:
+    """{path: bytes} of the demo's photos that are not in a folder, or not as they should be."""
+    pictures = {folder / name: data for name, data in demo_pictures().items()}
+    return {
+        path: data
+        for path, data in pictures.items()
+        if not path.exists() or path.read_bytes() != data
+    }
 
 
 def demo_variant(group: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
