@@ -133,6 +133,13 @@ def test_settings_reach_the_decision(run, settings, tmp_path):
     assert manifest["params"]["min_faces"] == 6 and len(manifest["facesets"]) == 3
 
 
+def test_the_example_in_the_docs_is_a_settings_file(settings):
+    page = (SCRIPT.parent / "docs/run.md").read_text(encoding="utf-8")
+    path = settings(page.split("```toml\n")[1].split("```")[0])
+    args = parsed("refine", "lib.npz", "out", "--config", path)
+    assert args.min_faces == 8 and args.settings["video.run.max-yaw"] == 25
+
+
 def test_steps_have_tables_of_their_own(settings):
     path = settings("[video]\nmax-yaw = 20\n[video.score]\nmax-yaw = 25\n")
     assert parsed("video", "score", "work", "--config", path).max_yaw == 25.0
