@@ -83,5 +83,5 @@ else
     step refine "$CACHE" "$refined" "${link[@]}" "${least[@]}" "${first[@]}"
 fi
 step dedup "$CACHE"
-step export-swap "$CACHE" "$refined/refine_manifest.json" "$ready" "${engine[@]}" \
+step export-swap "$CACHE" "$refined/refine_manifest.json" "$ready" "${engine[@]}" "${who[@]}" \
     --raw-manifest "$raw/manifest.json" --candidates "${top[@]}"
