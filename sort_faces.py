@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK: `python sort_faces.py <TAB>`, see docs/run.md
 """Sort a photo library by person and export ranked, swap-ready face sets.
 
     python sort_faces.py demo                            # the whole chain on built-in photos
@@ -101,6 +102,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -123,8 +125,23 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import quote
 
-import msgspec
-import numpy as np
+
+def package_hint(error: ImportError) -> str:
+    """What is missing in which Python, and what to do: mostly another Python has the packages."""
+    here = Path(__file__).resolve().parent
+    advice = f"{sys.executable} -m pip install -r {here / 'requirements.txt'}"
+    for python in (here / ".venv/bin/python", here / ".venv/Scripts/python.exe"):
+        if python.exists() and Path(sys.prefix) != python.parents[1]:
+            advice = f"run {python} {Path(__file__).resolve()}"
+    return f"{error} in {sys.executable}; {advice}"
+
+
+try:
+    import msgspec
+    import numpy as np
+except ImportError as error:
+    sys.stderr.write(f"sort_faces: {package_hint(error)}\n")
+    raise SystemExit(2) from None
 
 # ============================================================================
 # Constants
@@ -398,7 +415,7 @@ def add_option(group: Any, name: str, item: Any) -> None:
         return
     more: dict[str, Any] = {"default": None if "own" in item.metadata else default}
     if isinstance(default, tuple):
-        more |= {"action": "append", "default": []}
+        more |= {"action": Repeated, "default": []}
     elif "default" not in text and default not in (None, ""):
         text += " (default: %(default)s)"
     if isinstance(kind, tuple):
@@ -406,6 +423,14 @@ def add_option(group: Any, name: str, item: Any) -> None:
     else:
         more |= {"type": kind, "metavar": said["unit"] or kind.metavar}
     group.add_argument(flag, help=text, **more)
+
+
+class Repeated(argparse.Action):
+    """Collects what a repeated option says; the first time in place of the default."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, flag: str | None = None) -> None:
+        so_far = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [value] if so_far is self.default else [*so_far, value])
 
 
 def option_fields(kind: type) -> Iterator[tuple[Any, str]]:
@@ -2154,28 +2179,30 @@ def wanted_path(relative: str, name: str, include: Sequence[str], exclude: Seque
 # ============================================================================
 
 
-def progress(items: Iterable, total: int, label: str) -> Iterable:
-    """Iterate with a progress bar on a terminal, with a line now and then in a log."""
+class LogLines(io.TextIOBase):
+    """What tqdm writes its bar to where stderr is no terminal: every state is a line of the log."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            log.info("%s", " ".join(text.split()))
+        return len(text)
+
+
+def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Iterable:
+    """Iterate with a progress bar on a terminal, with a line now and then in a log.
+
+    label: what is done; unit: what is counted, for the rate (1.50photo/s, or 2.50s/photo).
+    """
     if total == 0 or log.level > logging.INFO:
         return items
-    if not sys.stderr.isatty():
-        return progress_lines(items, total, label)
     from tqdm import tqdm
 
-    return tqdm(items, total=total, desc=label, unit="", file=sys.stderr, dynamic_ncols=True)
-
-
-def progress_lines(items: Iterable, total: int, label: str) -> Iterator:
-    """Yield the items; log count, rate and time left every LOG_INTERVAL seconds."""
-    started = spoken = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - spoken > LOG_INTERVAL:
-            spoken = now
-            rate = done / (now - started)
-            left = (total - done) / rate
-            log.info("%s: %d/%d, %.1f/s, %.0f s left", label, done, total, rate, left)
+    more: dict[str, Any] = {"file": sys.stderr, "dynamic_ncols": True}
+    if not sys.stderr.isatty():
+        line = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left"
+        more = {"file": LogLines(), "bar_format": line, "miniters": 1}
+        more |= dict.fromkeys(("mininterval", "maxinterval", "delay"), LOG_INTERVAL)
+    return tqdm(items, total=total, desc=label, unit=unit, **more)
 
 
 class LogHandler(logging.Handler):
@@ -2388,9 +2415,8 @@ def demo_photo() -> bytes:
     spec = importlib.util.find_spec("insightface")
     path = Path(spec.origin).parent / "data" / "images" / "t1.jpg" if spec else None
     if path is None or not path.exists():
-        raise SortFacesError(
-            "demo: the insightface package is missing; pip install -r requirements.txt"
-        )
+        error = ModuleNotFoundError("No module named 'insightface'")
+        raise SortFacesError(package_hint(error))
     return path.read_bytes()
 
 
@@ -3782,9 +3808,7 @@ def load_engine(spec: EngineSpec, threads: int = 1) -> Engine:
         else:
             engine = InsightFaceEngine(spec, threads)
     except ImportError as error:
-        raise SortFacesError(
-            f"--model {spec.model}: {error}; pip install -r requirements.txt"
-        ) from error
+        raise SortFacesError(f"--model {spec.model}: {package_hint(error)}") from error
     log.info("engine: %s on %s, det size %d", engine.model, engine.provider, engine.det_size)
     return engine
 
@@ -7046,7 +7070,8 @@ def start_logging(args: argparse.Namespace) -> None:
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
     log.addHandler(handler)
-    handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, " ".join(sys.argv), (), None))
+    said = " ".join(sys.argv) + (f"  {args.config}: {plain(args.settings)}" * bool(args.settings))
+    handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, said, (), None))
 
 
 def show_result(result: dict[str, Any], as_json: bool) -> None:
@@ -7055,11 +7080,14 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, default=json_default))
         return
     width = max((len(key) for key, value in result.items() if not is_table(value)), default=0)
+    gap = ""
     for key, value in result.items():
         if is_table(value):
             print_table(key, value)
+            gap = "\n"
         elif value not in ({}, [], None):
-            print(f"{key.replace('_', ' '):<{width}}  {plain(value)}")
+            print(f"{gap}{key.replace('_', ' '):<{width}}  {plain(value)}")
+            gap = ""
 
 
 def is_table(value: Any) -> bool:
@@ -7112,6 +7140,14 @@ def headline(result: dict[str, Any]) -> str:
     return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in numbers.items())
 
 
+def own_command(*words: object) -> str:
+    """A command line of this tool to paste into the shell that runs it now."""
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    script = Path(__file__).resolve()
+    here = script.name if script.parent == Path.cwd() else script
+    return shlex.join(map(str, (python, here, *words)))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command found out: what stdout shows, and whether all is well (else exit code 1)."""
@@ -7121,11 +7157,58 @@ class Outcome:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse, but a usage error is one line like every other error of ours."""
+    """argparse, but a usage error is one line and says what was meant; no words at all: the help.
+
+    steps: the parsers of the commands, or of a command's steps, by name; words: what it was given.
+    """
+
+    def __init__(self, **about: Any) -> None:
+        super().__init__(**about)
+        self.steps: dict[str, OneLineParser] = {}
+        self.words: list[str] = []
+
+    def options(self, start: str = "--") -> dict[str, argparse.Action]:
+        """{flag: option} of the long options that begin so."""
+        flags = self._option_string_actions
+        return {flag: flags[flag] for flag in flags if flag.startswith(start)}
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self.words = sys.argv[1:] if args is None else list(args)
+        namespace, unknown = super().parse_known_args(self.words, namespace)
+        if unknown:
+            self.error(self.refusal(unknown))
+        return namespace, unknown
+
+    def refusal(self, unknown: Sequence[str]) -> str:
+        meant = did_you_mean(unknown[0].split("=")[0], self.options())
+        return f"unrecognized arguments: {' '.join(unknown)}{meant}"
 
     def error(self, message: str) -> None:
-        print(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
+        """Show the help where nothing was asked for, else the line, unknown options before all."""
+        if self.steps and not self.words:
+            self.print_help()
+            raise SystemExit(EXIT_USAGE)
+        flags = [word for word in self.words if word.startswith("--")]
+        unknown = [flag for flag in flags if not self.options(flag.split("=")[0])]
+        if unknown and not self.steps:  # a wrong option's value looks like an argument too many
+            message = self.refusal(unknown)
+        line = " ".join(message.split()) + ("" if message.endswith("?") else ";")
+        print(f"{self.prog}: {line} see {self.prog} --help", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = f" (choose from {', '.join(map(str, action.choices))})"
+            meant = did_you_mean(str(value), action.choices) or known
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{meant}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the known one nearest to it, if any is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 # ============================================================================
@@ -7475,23 +7558,32 @@ def add_dry_run(p: Any) -> None:
 Steps = dict[str, tuple[Callable, Callable]]  # name: (what adds its options, its handler)
 
 
-def add_steps(p: argparse.ArgumentParser, steps: Steps) -> None:
+def add_steps(p: OneLineParser, steps: Steps) -> None:
     """The subcommands of a command: `occlusion score`."""
     choice = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
     for name, (add_options, handler) in steps.items():
-        step = choice.add_parser(name, help=handler.__doc__, description=handler.__doc__)
+        step = p.steps[name] = choice.add_parser(
+            name, help=handler.__doc__, description=handler.__doc__
+        )
         add_options(step)
         add_output_options(step, argparse.SUPPRESS)  # what stands before the step counts as well
         step.set_defaults(step_handler=handler)
 
 
 def add_output_options(p: argparse.ArgumentParser, default: Any) -> None:
-    """What every command can be told about its output."""
+    """What every command can be told about its output, and where else it finds its options."""
     for flags, text in (
         (("--json",), "print the result as JSON"),
         (("-q", "--quiet"), "no progress, only warnings"),
     ):
         p.add_argument(*flags, action="store_true", default=default, help=text)
+    p.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=default or None,
+        help="settings file, TOML with the options' names (default: $SORT_FACES_CONFIG)",
+    )
 
 
 def add_corpus_argument(p: argparse.ArgumentParser) -> None:
@@ -11648,6 +11740,21 @@ VIDEO_STEPS: Steps = {  # in pipeline order
 # Command: run
 # ============================================================================
 
+EXPORT_NAMES = {"outlier_threshold": "export_outlier_threshold"}  # refine has the plain name
+REFINE_GATES = {  # what refine counts as dropped: (the option that decides it, its parameter)
+    "small": ("--min-short", "min_short"),
+    "blurred": ("--min-blur", "min_blur"),
+    "low_score": ("--min-det-score", "min_det_score"),
+    "outlier": ("--outlier-threshold", "outlier_threshold"),
+    "too_few_images": ("--min-faces", "min_faces"),
+}
+EXPORT_GATES = {  # the same of export-swap's reasons
+    "face too small": ("--min-face-short", "min_face_short"),
+    "outlier": ("--export-outlier-threshold", "outlier_threshold"),
+}
+RUN_KINDS = {RawManifest: "raw", RefinedManifest: "refined", SwapManifest: "swap"}
+ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, returns its counts
+
 
 def add_run_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="folders of photos")
@@ -11659,65 +11766,109 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
 
 
 def add_chain_options(p: argparse.ArgumentParser) -> None:
-    """Options of the steps after embed; the two outlier gates need two names here."""
+    """Options of the steps after embed."""
     add_fields(p, ClusterParams)
     add_fields(p, RefineParams)
-    add_fields(p, ExportParams, outlier_threshold="export_outlier_threshold")
-    add_fields(p, TreeOptions, skip=("dry_run",))
+    add_fields(p, ExportParams, **EXPORT_NAMES)
+    add_fields(p, TreeOptions)
 
 
 def cmd_run(args: argparse.Namespace) -> Outcome:
     """do the whole photo chain in one go: embed to swap-ready face sets"""
     result = run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz")
-    return Outcome(result, bool(result["facesets"]))
+    return Outcome(result, args.dry_run or bool(result["facesets"]))
 
 
 def run_chain(
     args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
 ) -> dict[str, Any]:
-    """Run every photo step over one cache; returns what the closing table shows."""
+    """Run every photo step over one cache; returns what the closing tables show."""
     roots = source_roots(sources)
-    export = of_args(ExportParams, args, outlier_threshold="export_outlier_threshold")
-    kinds = (RawManifest, RefinedManifest, SwapManifest)
-    for kind, folder in zip(kinds, RUN_TREES.values(), strict=True):
-        check_output(out / folder, [str(root.resolve()) for root in roots], kind)
-    tree = of_args(TreeOptions, args)
-    paths = ExportPaths(
-        cache,
-        out / RUN_TREES["refined"] / "refine_manifest.json",
-        out / RUN_TREES["raw"] / "manifest.json",
-        out / RUN_TREES["swap"],
-    )
-    steps: dict[str, Callable[[], dict[str, Any]]] = {
-        "embed": lambda: embed_library(
-            sources, cache, crew_of(args, True), of_args(ScanOptions, args)
-        ),
-        "enrich": lambda: enrich_library(cache, crew_of(args, True), False),
-        "cluster": lambda: cluster_library(
-            cache, out / RUN_TREES["raw"], of_args(ClusterParams, args), tree
-        ),
-        "refine": lambda: refine_library(
-            cache, out / RUN_TREES["refined"], of_args(RefineParams, args), tree
-        ),
-        "dedup": lambda: dedup_library(cache, DedupParams(None)),
-        "export-swap": lambda: export_library(paths, export, crew_of(args, False), False),
-    }
+    for kind, name in RUN_KINDS.items():
+        check_output(out / RUN_TREES[name], [str(root.resolve()) for root in roots], kind)
+    steps = chain_steps(args, sources, out, cache)
+    about = {"out": str(out), "cache": str(cache)}
+    if args.dry_run:
+        return {**about, **preview_chain(args, roots, cache, steps)}
     table, results = run_steps(steps)
+    ready = out / RUN_TREES["swap"]
     return {
-        "out": str(out),
-        "cache": str(cache),
+        **about,
         "steps": table,
+        "left_out": gates_table(out),
         "facesets": results["export-swap"]["facesets"],
+        "look_at": str(ready),
+        "next": own_command("report", ready),
     }
+
+
+def chain_steps(
+    args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
+) -> ChainSteps:
+    """The steps of a chain in order."""
+    raw, refined, ready = (out / folder for folder in RUN_TREES.values())
+    paths = ExportPaths(cache, refined / "refine_manifest.json", raw / "manifest.json", ready)
+    scan, tree = of_args(ScanOptions, args), of_args(TreeOptions, args)
+    export = of_args(ExportParams, args, **EXPORT_NAMES)
+    return {
+        "embed": lambda: embed_library(sources, cache, crew_of(args, True), scan),
+        "enrich": lambda: enrich_library(cache, crew_of(args, True), False),
+        "cluster": lambda: cluster_library(cache, raw, of_args(ClusterParams, args), tree),
+        "refine": lambda: refine_library(cache, refined, of_args(RefineParams, args), tree),
+        "dedup": lambda: dedup_library(cache, DedupParams(None)),
+        "export-swap": lambda: export_library(paths, export, crew_of(args, False), tree.dry_run),
+    }
+
+
+def preview_chain(
+    args: argparse.Namespace, roots: Sequence[Path], cache: Path, steps: ChainSteps
+) -> dict[str, Any]:
+    """What a chain would do, as far as it can be known without looking at a photo."""
+    scan = of_args(ScanOptions, args)
+    files = scan_photos(roots, scan.include, scan.exclude, ScanReport())
+    if not files:
+        raise SortFacesError(f"{', '.join(map(str, roots))}: no photos found there")
+    new = len(files)
+    if cache_exists(cache):
+        known = EmbedRun(cache, crew_of(args, True), scan, roots, files)
+        new = sum(not known.is_unchanged(file) for file in files)
+    result = {"photos": len(files), "photos_to_look_at": new, "run": "none: dry run"}
+    if new:
+        return {**result, "trees": "brought up to date with what the new photos show"}
+    table, found = run_steps({name: steps[name] for name in ("cluster", "refine")})
+    result["steps"] = table
+    if any(found["refine"][f"files_{done}"] for done in ("placed", "moved", "removed")):
+        return {**result, "export-swap": "follows the face sets of refine"}
+    return {**result, "facesets": steps["export-swap"]()["facesets"]}
+
+
+def gates_table(out: Path) -> list[dict[str, Any]]:
+    """How many faces each gate of refine and export-swap took, and the option that moves it."""
+    refined = read_file(out / RUN_TREES["refined"] / "refine_manifest.json", RefinedManifest)
+    ready = out / RUN_TREES["swap"]
+    exported = read_file(ready / "manifest.json", SwapManifest)
+    sets = [read_file(path, FacesetManifest) for path in ready.glob("faceset_*/manifest.json")]
+    reasons = [left.reason for own in sets for left in own.dropped if left.run is UNSET]
+    refused = Counter(re.split(r" \(|:", reason)[0] for reason in reasons)
+    rows = []
+    for step, gates, params, counts in (
+        ("refine", REFINE_GATES, asdict(refined.params), refined.counts["dropped"]),
+        ("export-swap", EXPORT_GATES, exported.params, refused),
+    ):
+        for reason, faces in counts.items():
+            row = {"step": step, "faces": faces, "because": reason.replace("_", " "), "option": ""}
+            if reason in gates:
+                flag, name = gates[reason]
+                row["option"] = f"{flag} {params[name]:g}"
+            rows.append(row)
+    return [row for row in rows if row["faces"]]
 
 
 # ============================================================================
 # Command: demo
 # ============================================================================
 
-DEMO_VARIANTS = 18  # photos per person
 DEMO_MIN_FACES = 4  # several variants turn out to be near-duplicates of each other, as they should
-DEMO_EDGE = 420  # px; edge of a made photo before it is scaled
 
 
 def add_demo_options(p: argparse.ArgumentParser) -> None:
@@ -11738,84 +11889,18 @@ def add_demo_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_demo(args: argparse.Namespace) -> Outcome:
     """make a small photo library and run the whole chain on it, offline"""
-    photos = args.out / "photos"
-    made = make_demo_library(photos)
-    out = args.out / "out"
+    photos, out = args.out / "photos", args.out / "out"
+    library = companion("demo_library")
+    missing = library.missing_pictures(photos)
+    if args.dry_run and missing:
+        about = {"photos_to_make": len(missing), "photos": str(photos)}
+        return Outcome({**about, "run": "none: dry run"})
+    for path, data in missing.items():
+        write_bytes(path, data)
+    about = {"photos_made": library.PICTURES, "photos": str(photos)}
     result = run_chain(args, [photos], out, out / "faces.npz")
-    ready = out / RUN_TREES["swap"]
-    look_at = next(iter(sorted(ready.glob("*/previews/*.jpg"))), ready)
-    about = {"photos_made": made, "photos": str(photos)}
-    return Outcome({**about, **result, "look_at": str(look_at)})
-
-
-def make_demo_library(folder: Path) -> int:
-    """Write photos of six people with what real libraries hold: copies, turned and broken files."""
-    import cv2
-
-    source = demo_photo()
-    group = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR)
-    rng = np.random.default_rng(7)
-    pictures: dict[str, bytes] = {"2019/group.jpg": source, "backup/group (copy).jpg": source}
-    for name, box in DEMO_FACES.items():
-        for number in range(DEMO_VARIANTS):
-            image = demo_variant(group, np.array(box, np.float32), rng)
-            path = f"{2012 + number % 9}/{name}_{20120101 + number % 9 * 10000}_{number:02d}.jpg"
-            pictures[path] = encode_jpeg(image, int(rng.integers(80, 96)))
-    some = sorted(pictures)
-    pictures["backup/Übersicht ☀ 日本.jpg"] = pictures[some[3]]  # a byte-identical copy
-    turned = turn_upright(cv2.imdecode(np.frombuffer(pictures[some[5]], np.uint8), 1), 8)
-    pictures["2020/turned by the camera.jpg"] = with_orientation(encode_jpeg(turned, 90), 6)
-    pictures["2020/half group.jpg"] = encode_jpeg(cv2.resize(group, None, fx=0.75, fy=0.75), 90)
-    pictures["2020/no face.png"] = cv2.imencode(
-        ".png", np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 320, 3))
-    )[1].tobytes()
-    pictures["2020/broken.jpg"] = b"\xff\xd8\xff\xe0 this is no picture"
-    for name, data in pictures.items():
-        path = folder / name
-        if not path.exists() or path.read_bytes() != data:
-            write_bytes(path, data)
-    return len(pictures)
-
-
-def demo_variant(group: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One face of the group as another photo: own frame, tilt, perspective, light and noise."""
-    import cv2
-
-    edge = float(np.max(box[2:] - box[:2]))
-    middle = (box[:2] + box[2:]) / 2
-    reach = edge * rng.uniform(0.85, 1.25)
-    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32) * reach
-    tilt = math.radians(rng.uniform(-20, 20))
-    turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
-    corners = corners @ turn.T + middle + rng.uniform(-0.2, 0.2, (4, 2)) * edge
-    target = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * DEMO_EDGE
-    warp = cv2.getPerspectiveTransform(corners.astype(np.float32), target)
-    image = cv2.warpPerspective(
-        group, warp, (DEMO_EDGE, DEMO_EDGE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
-    )
-    if rng.random() < 0.5:
-        image = image[:, ::-1]
-    light = (image / 255.0) ** rng.uniform(0.45, 2.2) * rng.uniform(0.8, 1.2, 3)
-    noisy = light * 255.0 + rng.normal(0, rng.uniform(1, 6), image.shape)
-    image = np.clip(noisy, 0, 255).astype(np.uint8)
-    scale = rng.uniform(0.8, 1.6)
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-
-
-def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    import cv2
-
-    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def with_orientation(jpeg: bytes, orientation: int) -> bytes:
-    """Put an EXIF orientation into a JPEG without touching its pixels."""
-    import PIL.Image
-
-    exif = PIL.Image.Exif()
-    exif[EXIF_ORIENTATION] = orientation
-    block = exif.tobytes()
-    return jpeg[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
+    grids = sorted((out / RUN_TREES["swap"]).glob("*/previews/*.jpg"))
+    return Outcome({**about, **result, **({"look_at": str(grids[0])} if grids else {})})
 
 
 # ============================================================================
@@ -11829,7 +11914,9 @@ def add_status_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_status(args: argparse.Namespace) -> Outcome:
     """say what is in a cache or an output folder"""
-    return Outcome((folder_status if args.path.is_dir() else cache_status)(args.path))
+    result = (folder_status if args.path.is_dir() else cache_status)(args.path)
+    about = {"config": str(args.config), "settings": args.settings} if args.settings else {}
+    return Outcome({**result, **about})
 
 
 def cache_status(path: Path) -> dict[str, Any]:
@@ -11867,13 +11954,9 @@ def folder_status(path: Path) -> dict[str, Any]:
     """Counts of one output tree, or of every tree below a folder `run` wrote."""
     rows = []
     for folder in [path, *(path / name for name in RUN_TREES.values())]:
-        for name, kind in (
-            ("manifest.json", "raw"),
-            ("manifest.json", "swap"),
-            ("refine_manifest.json", "refined"),
-        ):
+        for kind, name in RUN_KINDS.items():
             with contextlib.suppress(SortFacesError):
-                rows.append(tree_status(folder, read_json(folder / name, kind)))
+                rows.append(tree_status(folder, read_file(folder / MANIFEST_NAMES[name], kind)))
     caches = sorted(path.glob("*.npz"))
     if not rows and not caches:
         raise SortFacesError(f"{path}: neither a cache nor an output of {TOOL}; name one")
@@ -11885,22 +11968,23 @@ def folder_status(path: Path) -> dict[str, Any]:
     return {**result, "trees": rows} if rows else result
 
 
-def tree_status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def tree_status(
+    folder: Path, manifest: RawManifest | RefinedManifest | SwapManifest
+) -> dict[str, Any]:
     """One line of counts for a tree, with the files its manifest names that are not there."""
-    groups = manifest.get("persons", manifest.get("facesets", []))
-    files = [
-        *manifest.get("placed", {}),
-        *(group["bundle"] for group in groups if "bundle" in group),
-    ]
+    if isinstance(manifest, SwapManifest):
+        groups, files = manifest.facesets, [entry.bundle for entry in manifest.facesets]
+    else:
+        groups, files = manifest.groups, list(manifest.placed)
     return {
         "tree": folder.name,
-        "kind": manifest["kind"],
+        "kind": RUN_KINDS[type(manifest)],
         "groups": len(groups),
-        "faces": sum(len(group["faces"]) for group in groups),
+        "faces": sum(len(group.faces) for group in groups),
         "files": len(files),
         "missing": sum(not os.path.lexists(folder / name) for name in files),
         "unfinished": any(folder.glob("*.pending")) or (folder / RUNS_FOLDER / TREE_RUN).exists(),
-        "written": manifest.get("created", ""),
+        "written": manifest.created,
     }
 
 
@@ -11911,7 +11995,7 @@ def tree_status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 DOCTOR_ROUNDS = 3  # timed passes over the sample photo
 DOCTOR_MODULES = (
     *("numpy", "scipy", "cv2", "PIL", "pillow_heif", "onnxruntime", "insightface", "dlib"),
-    *("filelock", "tqdm", "jinja2", "av", "scenedetect"),
+    *("filelock", "tqdm", "jinja2", "av", "scenedetect", "msgspec", "argcomplete"),
 )
 
 
@@ -11922,55 +12006,38 @@ def add_doctor_options(p: argparse.ArgumentParser) -> None:
 def cmd_doctor(args: argparse.Namespace) -> Outcome:
     """check engines, providers and tools, and say what to do about what is missing"""
     spec = engine_spec(args, True)
-    checks = [
-        *doctor_packages(),
-        doctor_engine(
-            replace(spec, model=DLIB_MODEL, provider="auto", require_gpu=False), args.threads
-        ),
-        *([doctor_engine(spec, args.threads)] if spec.model != DLIB_MODEL else []),
-        doctor_ffmpeg(),
-        *doctor_elsewhere(args),
-    ]
+    offline = replace(spec, model=DLIB_MODEL, provider="auto", require_gpu=False)
+    checks = doctor_packages()
+    for engine in [offline] if spec.model == DLIB_MODEL else [offline, spec]:
+        checks.append(doctor_engine(engine, args.threads))
+    checks += doctor_elsewhere(args)
     result = {
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()}, {sys.executable}",
         "system": platform.platform(),
         "cores": usable_cores(),
         "checks": checks,
     }
-    wanted = [
-        check
-        for check in checks
-        if check["what"] in ("packages", f"engine {spec.model}", "worker", "cluster")
-    ]
-    return Outcome(result, all(check["ok"] for check in wanted))
+    wanted = ("packages", f"engine {spec.model}", "worker", "cluster")
+    return Outcome(result, all(check["ok"] for check in checks if check["what"] in wanted))
 
 
 def doctor_packages() -> list[dict[str, Any]]:
     """Whether the packages are there, and only one onnxruntime among them."""
     from importlib.metadata import packages_distributions
 
+    log.info("looking for the packages")
     providers = packages_distributions().get("onnxruntime", [])
     owners = sorted({name for name in providers if name.startswith("onnxruntime")})
     missing = [name for name in DOCTOR_MODULES if importlib.util.find_spec(name) is None]
-    checks = [
-        doctor_line(
-            "packages",
-            not missing,
-            "all there" if not missing else f"missing: {', '.join(missing)}",
-            "pip install -r requirements.txt",
-        )
-    ]
+    found = f"missing: {', '.join(missing)}" if missing else "all there"
+    install = f"{sys.executable} -m pip install -r requirements.txt"
+    checks = [doctor_line("packages", not missing, found, install)]
     if "onnxruntime" not in missing:
         checks.append(doctor_onnxruntime())
     if len(owners) > 1:
-        checks.append(
-            doctor_line(
-                "packages",
-                False,
-                f"{' and '.join(owners)} overwrite each other",
-                f"pip uninstall {' '.join(owners)}, then install the one you need",
-            )
-        )
+        clash = f"{' and '.join(owners)} overwrite each other"
+        advice = f"pip uninstall {' '.join(owners)}, then install the one you need"
+        checks.append(doctor_line("packages", False, clash, advice))
     return checks
 
 
@@ -11987,6 +12054,7 @@ def doctor_onnxruntime() -> dict[str, Any]:
 def doctor_engine(spec: EngineSpec, threads: int) -> dict[str, Any]:
     """Load an engine and time it on the sample photo, without downloading anything."""
     what = f"engine {spec.model}"
+    log.info("timing the %s", what)
     folder = model_folder(spec)
     try:
         if spec.model != DLIB_MODEL and not folder.is_dir():
@@ -12017,6 +12085,7 @@ def doctor_elsewhere(args: argparse.Namespace) -> list[dict[str, Any]]:
     if not crew.elsewhere:
         return []
     what = "worker" if crew.worker else "cluster"
+    log.info("asking the %s", what)
     try:
         provider = crew.facts["provider"]
     except SortFacesError as error:
@@ -12024,19 +12093,6 @@ def doctor_elsewhere(args: argparse.Namespace) -> list[dict[str, Any]]:
     hidden = crew.worker.lower().endswith(".exe") and provider == "cpu"
     advice = "run work/setup_dml_worker.ps1: a plain onnxruntime hides onnxruntime-directml"
     return [doctor_line(what, not hidden, f"{crew.spec.model} on {provider}", advice)]
-
-
-def doctor_ffmpeg() -> dict[str, Any]:
-    """ffmpeg of the system, else of the imageio-ffmpeg wheel; only video needs it."""
-    found = shutil.which("ffmpeg")
-    if found is None and importlib.util.find_spec("imageio_ffmpeg") is not None:
-        import imageio_ffmpeg
-
-        with contextlib.suppress(RuntimeError):
-            found = imageio_ffmpeg.get_ffmpeg_exe()
-    return doctor_line(
-        "ffmpeg", found is not None, found or "not found", "pip install imageio-ffmpeg"
-    )
 
 
 def doctor_line(what: str, ok: bool, finding: str, advice: str = "") -> dict[str, Any]:
@@ -12214,16 +12270,38 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{TOOL} {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (add_options, handler) in COMMANDS.items():
-        p = commands.add_parser(name, help=handler.__doc__, description=handler.__doc__)
+        p = parser.steps[name] = commands.add_parser(
+            name, help=handler.__doc__, description=handler.__doc__
+        )
         add_options(p)
         add_output_options(p, False)
-        p.set_defaults(handler=handler, log_file=name in LOGGED_COMMANDS)
+        p.set_defaults(handler=handler, log_file=name in LOGGED_COMMANDS, settings={})
     return parser
+
+
+def parse_command_line(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line says, else the settings file, else the defaults."""
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    args = parser.parse_args(argv)
+    path = args.config or os.environ.get("SORT_FACES_CONFIG")
+    if not path:
+        return args
+    try:
+        settings = companion("settings_file").apply(parser, Path(path))
+    except SortFacesError as error:
+        raise SystemExit(complain(f"{TOOL} {args.command}", str(error))) from None
+    args = parser.parse_args(argv)
+    args.config, args.settings = Path(path), settings
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Only bugs leave a traceback."""
-    args = build_parser().parse_args(argv)
+    args = parse_command_line(argv)
     for stream in (sys.stdout, sys.stderr):  # paths may hold what the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -16,11 +16,13 @@ sys.path.insert(0, str(ROOT))
 import sort_faces as sf  # noqa: E402
 
 SCRIPT = ROOT / "sort_faces.py"
+demo_library = sf.companion("demo_library")
 
 
 @pytest.fixture(autouse=True)
 def quiet_machine(tmp_path_factory, monkeypatch):
-    """Keep logs out of the repository."""
+    """Keep logs out of the repository, and the operator's settings out of the tests."""
+    monkeypatch.delenv("SORT_FACES_CONFIG", raising=False)
     monkeypatch.setenv("SORT_FACES_LOGS", str(tmp_path_factory.mktemp("logs")))
 
 

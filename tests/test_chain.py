@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,46 @@ def test_settings_that_are_required(tmp_path, missing: str) -> None:
     assert code != 0
     assert f"set {missing} to" in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def telling(tmp_path) -> Callable[..., dict[str, list[str]]]:
+    """Run a chain of a program that only tells its arguments: telling(WORKER=...) -> by step."""
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\nshift\necho "did $*"\n')
+    program.chmod(0o755)
+
+    def tell(**settings: str) -> dict[str, list[str]]:
+        chain = Chain(tmp_path, PYTHON=str(program), **settings)
+        assert chain.run() == (0, "")
+        told = [line.split()[1:] for line in chain.log().splitlines() if line.startswith("did ")]
+        return {words[0]: words[1:] for words in told}
+
+    return tell
+
+
+def test_the_worker_does_every_step_that_looks_at_pictures(telling) -> None:
+    told = telling(WORKER="/mnt/c/python.exe", PATH_MAP="/mnt/e=E:")
+    for step in ("embed", "export-swap"):
+        assert told[step].count("/mnt/c/python.exe") == told[step].count("/mnt/e=E:") == 1
+    assert not any("--worker" in told[step] for step in ("cluster", "refine", "dedup"))
+
+
+def test_what_is_not_set_is_left_to_the_settings_file(telling) -> None:
+    bare = telling(MODEL="", MIN_FACES="")
+    mine = {"--model", "--min-faces", "--top-n", "--link", "--threshold", "--initial-threshold"}
+    assert mine.isdisjoint(word for words in bare.values() for word in words)
+    told = telling(MODEL="dlib", MIN_FACES="3", TOP_N="9", LINK="hard", THRESHOLD="0.3")
+    assert told["refine"][2:] == [
+        "--link",
+        "hard",
+        "--min-faces",
+        "3",
+        "--initial-threshold",
+        "0.3",
+    ]
+    assert told["cluster"][2:] == ["--link", "hard", "--threshold", "0.3"]
+    assert told["export-swap"][-2:] == ["--top-n", "9"] and "dlib" in told["export-swap"]
 
 
 def test_second_chain_refuses_and_a_dead_one_is_told(sleeping) -> None:

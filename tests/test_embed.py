@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import ROOT
+from conftest import ROOT, demo_library
 
 import sort_faces as sf
 
@@ -95,12 +95,14 @@ def no_engine(monkeypatch):
 def jpeg(name: str, edge: int = 240) -> bytes:
     """A small photo of one of the six people, or of nobody."""
     if name == "nobody":
-        return sf.encode_jpeg(np.full((edge, edge, 3), (90, 140, 60), np.uint8), 90)
+        return demo_library.encode_jpeg(np.full((edge, edge, 3), (90, 140, 60), np.uint8), 90)
     group = sf.decode_photo(sf.demo_photo()).image
     x1, y1, x2, y2 = sf.DEMO_FACES[name]
     x, y = max(0, (x1 + x2) // 2 - 120), max(0, (y1 + y2) // 2 - 120)
     image = group[y : y + 240, x : x + 240]
-    return sf.encode_jpeg(cv2.resize(image, (edge, edge), interpolation=cv2.INTER_AREA), 92)
+    return demo_library.encode_jpeg(
+        cv2.resize(image, (edge, edge), interpolation=cv2.INTER_AREA), 92
+    )
 
 
 def put(path: Path, data: bytes) -> Path:
@@ -190,7 +192,7 @@ def test_boxes_are_in_upright_pixels(embed, tmp_path, cache_path) -> None:
     image = cv2.imdecode(np.frombuffer(jpeg("anna"), np.uint8), cv2.IMREAD_COLOR)[:, 20:]
     put(tmp_path / "photos/up.png", cv2.imencode(".png", image)[1].tobytes())
     side = cv2.imencode(".jpg", sf.turn_upright(image, 8), [cv2.IMWRITE_JPEG_QUALITY, 100])[1]
-    put(tmp_path / "photos/side.jpg", sf.with_orientation(side.tobytes(), 6))
+    put(tmp_path / "photos/side.jpg", demo_library.with_orientation(side.tobytes(), 6))
     assert embed(tmp_path / "photos")[1]["faces"] == 2
     cache = sf.load_cache(cache_path)
     assert cache.file_wh.tolist() == [[220, 240], [220, 240]]

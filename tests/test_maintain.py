@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import SHARED, make_cache, sf
+from conftest import SHARED, demo_library, make_cache, sf
 from corpora import (
     Face,
     Space,
@@ -939,7 +939,7 @@ def library(tmp_path, monkeypatch) -> Callable[[], tuple]:
     for row, path in enumerate(cache.file_path.tolist()):
         colours = np.random.default_rng(row).integers(60, 200, (8, 10, 3), dtype=np.uint8)
         image = cv2.resize(colours, (1000, 800), interpolation=cv2.INTER_LINEAR)
-        data = sf.encode_jpeg(image, 80)
+        data = demo_library.encode_jpeg(image, 80)
         facts.append(write_photo(path, data, 1_500_000_000 + row))
         shas.append(sf.hashlib.sha256(data).hexdigest())
     sizes, times = np.array(facts, np.int64).T

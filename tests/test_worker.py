@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, SCRIPT
+from conftest import ROOT, SCRIPT, demo_library
 from test_kill import START_UP, content, size_of
 
 import sort_faces as sf
@@ -70,8 +70,10 @@ def make_photos(root: Path, number: int, edge: int = 200) -> Path:
     people = list(sf.DEMO_FACES.values())
     for at in range(number):
         box = np.array(people[at % len(people)], np.float32)
-        image = cv2.resize(sf.demo_variant(group, box, rng), (edge, edge))
-        sf.write_bytes(root / f"{at % 3} ü" / f"{at:02d}: a.jpg", sf.encode_jpeg(image, 90))
+        image = cv2.resize(demo_library.demo_variant(group, box, rng), (edge, edge))
+        sf.write_bytes(
+            root / f"{at % 3} ü" / f"{at:02d}: a.jpg", demo_library.encode_jpeg(image, 90)
+        )
     return root
 
 
