@@ -5229,9 +5229,6 @@ def finish_run(root: Path, folder: Path) -> None:
     """Do the renames of a run's journal that are not done yet."""
     journal = read_run(folder)
     rename_all(root, journal.steps)
-    for source, _ in journal.steps:
-        if not source.startswith(RUNS_FOLDER):
-            remove_empty((root / source).parent)
     if not journal.keep:
         forget_run(root, folder)
         return
@@ -5243,8 +5240,6 @@ def finish_restore(root: Path, folder: Path) -> None:
     """Do the renames of a run backwards, then forget the run."""
     steps = reversed(read_run(folder).steps)
     rename_all(root, [(target, source) for source, target in steps])
-    for place in (*SHELVES, REMOVED_FOLDER):
-        remove_empty(root / place)
     keep_leftovers(root, folder, "before")
     forget_run(root, folder)
 
@@ -5263,6 +5258,9 @@ def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
             continue
         (root / target).parent.mkdir(parents=True, exist_ok=True)
         os.rename(root / source, root / target)
+    for source, _ in steps:
+        if not source.startswith(f"{RUNS_FOLDER}/"):
+            remove_empty((root / source).parent)  # a shelf, a person's folder
 
 
 def keep_leftovers(root: Path, folder: Path, part: str) -> None:
@@ -6668,79 +6666,6 @@ def stage_master(
     write_file(run.place("manifest.json"), record)
 
 
-def era_copy(own: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: Anchor) -> Move:
-    """The move that puts a face into an era, with the two numbers that decided."""
-    numbers = {"distance": round(1.0 - float(vector @ anchor.vector), 4)}
-    dated = math.isfinite(face.year)
-    numbers |= {"years": round(abs(face.year - anchor.year), 1)} if dated else {}
-    return Move(
-        action="copy",
-        source=f"{own.folder}/{face.file}",
-        target=f"{folder}/faces/",
-        reason="of this era" if dated else "undated, looks most like this era",
-        numbers=numbers,
-    )
-
-
-def extend_era_moves(
-    corpus: Corpus, own: FaceSet, unit: np.ndarray
-) -> tuple[list[Move], dict[str, Any]]:
-    """New faces of a set go to the era whose anchor they agree with; anchors stay as they are.
-
-    unit: (n, d) of its faces. Returns the moves and notes for the report.
-    """
-    eras = [era for era in corpus.eras_of(own) if era.shelf != "_merged"]
-    if not eras:
-        raise SortFacesError(f"{own.id}: has no eras yet; run era split first")
-    about = [era.manifest.era for era in eras]
-    try:
-        anchors = [
-            Anchor(unpack_floats(era.anchor, (unit.shape[1],)), float(era.anchor_year))
-            for era in about
-        ]
-    except (TypeError, ValueError) as error:
-        raise SortFacesError(
-            f"{own.id}: the anchor of an era is damaged ({one_line(error)}); restore and split anew"
-        ) from None
-    rule = EraParams(about[0].distance, about[0].max_years)
-    placed = {
-        key
-        for era in eras
-        for face in (*era.manifest.faces, *era.manifest.dropped)
-        for key in (face.sha256, face.face)
-    }
-    moves, homeless = [], 0
-    for row, face in enumerate(own.faces):
-        if face.sha256 in placed or face.face in placed:
-            continue
-        at = nearest_era(unit[row], face.year, anchors, rule)
-        if at < 0:
-            homeless += 1
-        else:
-            moves.append(era_copy(own, face, eras[at].folder, unit[row], anchors[at]))
-    grown = Counter(move.aim for move in moves)
-    sizes = {era.folder: len(era.faces) + grown[era.folder] for era in eras}
-    back = [
-        f"{era.folder}: {sizes[era.folder]} faces"
-        for era in eras
-        if era.shelf == "_thin" and sizes[era.folder] >= (era.manifest.era.min_faces or math.inf)
-    ]
-    return moves, {"of_no_era": homeless, "thin_no_more": back}
-
-
-def extend_eras(corpus: Corpus, crew: Crew) -> None:
-    """Put the new faces of every set into the eras it has, as a run of its own."""
-    looker, moves = Looker(corpus, crew), []
-    for own in corpus.active.values():
-        if not own.is_era and any(era.shelf != "_merged" for era in corpus.eras_of(own)):
-            try:
-                moves += extend_era_moves(corpus, own, looker.vectors([own])[own.folder])[0]
-            except SortFacesError as error:
-                log.warning("%s", error)
-    if moves:
-        carry_out(corpus, Plan("era extend", {}, moves))
-
-
 def restore_run(root: Path, folder: Path) -> bool:
     """Bring back what a run replaced; whether the operator has done anything to it since.
 
@@ -7034,6 +6959,79 @@ def corpus_cache(master: SwapManifest) -> FaceCache | None:
         return None
     same = all(cache.meta.get(key, 0) == getattr(master, key) for key in ("recognizer", "rescans"))
     return cache if same else None
+
+
+def era_copy(own: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: Anchor) -> Move:
+    """The move that puts a face into an era, with the two numbers that decided."""
+    numbers = {"distance": round(1.0 - float(vector @ anchor.vector), 4)}
+    dated = math.isfinite(face.year)
+    numbers |= {"years": round(abs(face.year - anchor.year), 1)} if dated else {}
+    return Move(
+        action="copy",
+        source=f"{own.folder}/{face.file}",
+        target=f"{folder}/faces/",
+        reason="of this era" if dated else "undated, looks most like this era",
+        numbers=numbers,
+    )
+
+
+def extend_era_moves(
+    corpus: Corpus, own: FaceSet, unit: np.ndarray
+) -> tuple[list[Move], dict[str, Any]]:
+    """New faces of a set go to the era whose anchor they agree with; anchors stay as they are.
+
+    unit: (n, d) of its faces. Returns the moves and notes for the report.
+    """
+    eras = [era for era in corpus.eras_of(own) if era.shelf != "_merged"]
+    if not eras:
+        raise SortFacesError(f"{own.id}: has no eras yet; run era split first")
+    about = [era.manifest.era for era in eras]
+    try:
+        anchors = [
+            Anchor(unpack_floats(era.anchor, (unit.shape[1],)), float(era.anchor_year))
+            for era in about
+        ]
+    except (TypeError, ValueError) as error:
+        raise SortFacesError(
+            f"{own.id}: the anchor of an era is damaged ({one_line(error)}); restore and split anew"
+        ) from None
+    rule = EraParams(about[0].distance, about[0].max_years)
+    placed = {
+        key
+        for era in eras
+        for face in (*era.manifest.faces, *era.manifest.dropped)
+        for key in (face.sha256, face.face)
+    }
+    moves, homeless = [], 0
+    for row, face in enumerate(own.faces):
+        if face.sha256 in placed or face.face in placed:
+            continue
+        at = nearest_era(unit[row], face.year, anchors, rule)
+        if at < 0:
+            homeless += 1
+        else:
+            moves.append(era_copy(own, face, eras[at].folder, unit[row], anchors[at]))
+    grown = Counter(move.aim for move in moves)
+    sizes = {era.folder: len(era.faces) + grown[era.folder] for era in eras}
+    back = [
+        f"{era.folder}: {sizes[era.folder]} faces"
+        for era in eras
+        if era.shelf == "_thin" and sizes[era.folder] >= (era.manifest.era.min_faces or math.inf)
+    ]
+    return moves, {"of_no_era": homeless, "thin_no_more": back}
+
+
+def extend_eras(corpus: Corpus, crew: Crew) -> None:
+    """Put the new faces of every set into the eras it has, as a run of its own."""
+    looker, moves = Looker(corpus, crew), []
+    for own in corpus.active.values():
+        if not own.is_era and any(era.shelf != "_merged" for era in corpus.eras_of(own)):
+            try:
+                moves += extend_era_moves(corpus, own, looker.vectors([own])[own.folder])[0]
+            except SortFacesError as error:
+                log.warning("%s", error)
+    if moves:
+        carry_out(corpus, Plan("era extend", {}, moves))
 
 
 # ============================================================================
