@@ -195,12 +195,7 @@ HALF_SHARP_BLUR = 60.0  # median blur of the reference library, which so scores 
 LINK_BLOCK = 2048  # rows per matrix product: 16 MB of float32
 LINK_SLACK = 1e-5  # components are found this much too wide, so that rounding cannot split one
 DENSE_COMPONENT = 3000  # rows up to which a component's distances are held at once (36 MB)
-LSH_BRUTE_FORCE = 4096  # rows up to which all pairs are compared
-LSH_WIDEST = 0.2  # cosine distance; beyond, hyperplanes would need more tables than they save
 DUPLICATE_SLACK = 1e-6  # rounding: a row's product with itself may be 0.9999999
-LSH_BUCKET = 64  # rows; larger buckets are compared by one matrix product
-LSH_MIDDLE = 0.01  # share of rows nearest the mean that are compared with all
-LSH_MISS = 1e-4  # chance that a pair exactly at the distance shares no bucket
 
 # Writing.
 LOCK_NAME = ".sort_faces.lock"
@@ -631,18 +626,31 @@ def join_labels(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.n
     return connected_components(graph, directed=False)[1][labels]
 
 
-def threshold_components(unit: np.ndarray, min_cosine: float) -> np.ndarray:
+def threshold_components(
+    unit: np.ndarray, min_cosine: float, boxes: np.ndarray | None = None
+) -> np.ndarray:
     """Connected components of the graph "cosine >= min_cosine" over unit rows (n, d).
 
-    Streams blocks of the product, so memory stays linear in n. Returns (n,) int labels.
+    boxes: (n, 4); where given, only rows whose boxes are of one size are linked. Streams blocks
+    of the product, so memory stays linear in n. Returns (n,) int labels.
     """
     labels = np.arange(len(unit))
     starts = range(0, len(unit), LINK_BLOCK)
     for i, j in itertools.combinations_with_replacement(starts, 2):
         close = unit[i : i + LINK_BLOCK] @ unit[j : j + LINK_BLOCK].T >= min_cosine
-        left, right = np.nonzero(close)
-        labels = join_labels(labels, left + i, right + j)
+        left, right = np.divmod(np.flatnonzero(close), close.shape[1])
+        left, right = left + i, right + j
+        if boxes is not None:
+            alike = same_box_size(boxes[left], boxes[right])
+            left, right = left[alike], right[alike]
+        labels = join_labels(labels, left, right)
     return labels
+
+
+def same_box_size(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(p,) bool: boxes (p, 4) whose widths and heights agree within the tolerance."""
+    a, b = left[:, 2:] - left[:, :2], right[:, 2:] - right[:, :2]
+    return (np.abs(a - b) <= DUPLICATE_SIZE_TOLERANCE * np.maximum(a, b)).all(axis=1)
 
 
 # ============================================================================
@@ -746,25 +754,13 @@ def reciprocal_pairs(
 def near_duplicate_labels(
     unit: np.ndarray, max_distance: float, boxes: np.ndarray | None = None
 ) -> np.ndarray:
-    """Label faces so that near-duplicates share one label.
+    """Label faces so that near-duplicates share one label, in chains, too.
 
     unit: (n, d) float32 of length 1. Two faces are near-duplicates when their cosine distance is
     at most max_distance and, where boxes (n, 4) are given, their boxes agree in width and height
-    within DUPLICATE_SIZE_TOLERANCE. Up to LSH_BRUTE_FORCE rows all pairs are compared; beyond,
-    random hyperplanes (Charikar 2002, "Similarity estimation techniques from rounding
-    algorithms") propose the pairs, in time near-linear in n. A pair exactly at max_distance is
-    missed with probability LSH_MISS, a closer one less often; what is proposed is checked exactly.
+    within DUPLICATE_SIZE_TOLERANCE.
     """
-    labels = np.arange(len(unit))
-    max_distance += DUPLICATE_SLACK
-    if len(unit) <= LSH_BRUTE_FORCE or max_distance > LSH_WIDEST:
-        for i in range(0, len(unit), LINK_BLOCK):
-            left, right = np.nonzero(unit[i : i + LINK_BLOCK] @ unit.T >= 1.0 - max_distance)
-            labels = join_near_duplicates(labels, left + i, right, unit, max_distance, boxes)
-        return labels
-    for left, right in hyperplane_candidates(unit, max_distance):
-        labels = join_near_duplicates(labels, left, right, unit, max_distance, boxes)
-    return labels
+    return threshold_components(unit, 1.0 - max_distance - DUPLICATE_SLACK, boxes)
 
 
 def nearest_keeper(unit: np.ndarray, max_distance: float) -> np.ndarray:
@@ -787,79 +783,6 @@ def nearest_keeper(unit: np.ndarray, max_distance: float) -> np.ndarray:
                 kept[len(owner)] = unit[row]
                 owner.append(row)
     return keeper
-
-
-def join_near_duplicates(
-    labels: np.ndarray,
-    left: np.ndarray,
-    right: np.ndarray,
-    unit: np.ndarray,
-    max_distance: float,
-    boxes: np.ndarray | None,
-) -> np.ndarray:
-    """Unite the labels of those candidate pairs that really are near-duplicates."""
-    open_pairs = labels[left] != labels[right]
-    left, right = left[open_pairs], right[open_pairs]
-    if boxes is not None:
-        alike = same_box_size(boxes[left], boxes[right])
-        left, right = left[alike], right[alike]
-    for start in range(0, len(left), LINK_BLOCK * 8):
-        a, b = left[start : start + LINK_BLOCK * 8], right[start : start + LINK_BLOCK * 8]
-        close = np.einsum("ij,ij->i", unit[a], unit[b]) >= 1.0 - max_distance
-        labels = join_labels(labels, a[close], b[close])
-    return labels
-
-
-def same_box_size(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(p,) bool: boxes (p, 4) whose widths and heights agree within the tolerance."""
-    a, b = left[:, 2:] - left[:, :2], right[:, 2:] - right[:, :2]
-    return (np.abs(a - b) <= DUPLICATE_SIZE_TOLERANCE * np.maximum(a, b)).all(axis=1)
-
-
-def hyperplane_candidates(
-    unit: np.ndarray, max_distance: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield arrays of row pairs that share a bucket of random hyperplane signs.
-
-    The bits per table grow with log2(n), so buckets of strangers stay small; the number of
-    tables follows from the chance that two rows at max_distance agree in one of them. Seen from
-    their mean, the faces of one person are strangers to each other, too; the few rows too near
-    the mean for that are compared with all.
-    """
-    real = np.flatnonzero(unit.any(axis=1))  # zero rows are near nothing, yet share every bucket
-    unit = unit[real]
-    seen = unit - unit.mean(axis=0)
-    length = np.linalg.norm(seen, axis=1)
-    least = float(np.quantile(length, LSH_MIDDLE))
-    half_chord = math.sqrt(max_distance / 2.0)
-    if half_chord > least / 2.0:  # all alike: the mean is no place to look from
-        seen, least = unit, 1.0
-    middle = np.flatnonzero(length < least) if seen is not unit else real[:0]
-    for start in range(0, len(middle), LINK_BLOCK):
-        block = middle[start : start + LINK_BLOCK]
-        left, right = np.nonzero(unit[block] @ unit.T >= 1.0 - max_distance)
-        yield real[block[left]], real[right]
-    bits = min(30, max(8, math.ceil(math.log2(len(unit)))))
-    agree = (1.0 - 2.0 * math.asin(half_chord / least) / math.pi) ** bits
-    tables = math.ceil(math.log(LSH_MISS) / math.log1p(-agree))
-    rng = np.random.default_rng(0)
-    weights = 1 << np.arange(bits)
-    for _ in range(tables):
-        planes = rng.standard_normal((unit.shape[1], bits), dtype=np.float32)
-        codes = ((seen @ planes) > 0) @ weights  # (n,)
-        order = np.argsort(codes, kind="stable")
-        codes = codes[order]
-        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
-        for at in np.flatnonzero(np.diff(edges) > LSH_BUCKET):  # a burst: products beat many steps
-            rows = order[edges[at] : edges[at + 1]]
-            for block in np.array_split(rows, math.ceil(len(rows) / LINK_BLOCK)):
-                left, right = np.nonzero(unit[block] @ unit[rows].T >= 1.0 - max_distance)
-                yield real[block[left]], real[rows[right]]
-        for step in range(1, LSH_BUCKET):
-            same = np.flatnonzero(codes[step:] == codes[:-step])
-            if not len(same):
-                break
-            yield real[order[same]], real[order[same + step]]
 
 
 # ============================================================================
@@ -1661,11 +1584,9 @@ def numbered(prefix: str, number: int) -> str:
 # Windows forbids in names appear there 0xF000 higher, as WSL's own file server presents them.
 
 DRIVE_MOUNT = re.compile(r"^/mnt/([a-z])(?=/|\Z)")
-WSL_SHARE = re.compile(r"^//(?:wsl\.localhost|wsl\$)/([^/]+)(/.*)?$", re.IGNORECASE)
 FORBIDDEN_UP = {ord(c): ord(c) + 0xF000 for c in '<>:"|?*\\'} | {
     c: c + 0xF000 for c in range(1, 32)
 }
-FORBIDDEN_DOWN = {high: low for low, high in FORBIDDEN_UP.items()}
 ODD_NAME = re.compile(
     r"[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE
 )  # not in \\?\
@@ -1693,21 +1614,6 @@ def to_windows_path(path: str, distro: str) -> str:
     if len(whole.encode("utf-16-le")) // 2 >= LONG_PATH or any(map(ODD_NAME.search, names)):
         return long + whole
     return whole if drive else "\\" + whole
-
-
-def from_windows_path(path: str) -> str:
-    r"""The WSL path of what to_windows_path made (and of `\\wsl$\...` and forward slashes)."""
-    text = path.removeprefix("\\\\?\\UNC").removeprefix("\\\\?\\").replace("\\", "/")
-    if path.startswith("\\\\?\\UNC"):
-        text = "/" + text
-    share = WSL_SHARE.match(text)
-    if share:
-        text = share[2] or "/"
-    elif re.match(r"^[A-Za-z]:(/|$)", text):
-        text = f"/mnt/{text[0].lower()}{text[2:].rstrip('/') if len(text) == 3 else text[2:]}"
-    else:
-        raise SortFacesError(f"{path}: is neither a drive nor a WSL path")
-    return text.translate(FORBIDDEN_DOWN)
 
 
 @functools.cache

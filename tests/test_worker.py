@@ -31,17 +31,17 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is
 KILLS = 10
 STAND_IN = f"""#!{sys.executable}
 import json, os, sys
-sys.path.insert(0, {str(ROOT)!r})
-import sort_faces as sf
-script, queue, results = map(sf.from_windows_path, sys.argv[1:4])
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from windows_paths import from_windows_path
+script, queue, results = map(from_windows_path, sys.argv[1:4])
 here = json.load(open(queue, encoding="utf-8"))
 for item in here["items"]:
     if "path" in item:
         assert item["path"].startswith("\\\\\\\\wsl.localhost\\\\Test\\\\"), item["path"]
-        item["path"] = sf.from_windows_path(item["path"])
+        item["path"] = from_windows_path(item["path"])
 for name, value in here["spec"].items():
     if str(value).startswith("\\\\\\\\wsl.localhost"):
-        here["spec"][name] = sf.from_windows_path(value)
+        here["spec"][name] = from_windows_path(value)
 mapped = os.path.join(os.path.dirname(queue), "queue.here.json")
 json.dump(here, open(mapped, "w", encoding="utf-8"))
 os.execv(sys.executable, [sys.executable, script, mapped, results, *sys.argv[4:]])
