@@ -17,10 +17,11 @@ import pytest
 from conftest import make_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as changed
 
 import sort_faces as sf
 
-META = {
+OLD_META = {  # as version 0.1.0 wrote it
     "schema": 1,
     "model": "synthetic",
     "recognizer": "feed",
@@ -29,6 +30,7 @@ META = {
     "det_threshold": 0.5,
     "roots": ["/library"],
 }
+META = sf.as_record(sf.CacheMeta, OLD_META)
 NAMES = [item.name for item in fields(sf.FaceCache)[1:]]
 ODD_PATHS = ["/фото/旅行 😀.jpg", "/caf\udce9/\udcff.jpg", "/a/new\nline.jpg", "/a/b.jpg"]
 
@@ -37,8 +39,7 @@ def assert_same(found: sf.FaceCache, expected: sf.FaceCache) -> None:
     for name in NAMES:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
         assert getattr(found, name).dtype.kind == getattr(expected, name).dtype.kind
-    for key in expected.meta.keys() - {"version"}:
-        assert found.meta[key] == expected.meta[key]
+    assert found.meta == expected.meta
 
 
 def with_aliases(cache: sf.FaceCache, paths: list[str]) -> sf.FaceCache:
@@ -106,7 +107,8 @@ def enrich(sha: str, **values: float) -> dict:
 
 
 def fold(*records: dict, start: sf.FaceCache | None = None) -> sf.FaceCache:
-    return sf.fold_records(start or sf.empty_cache(META), records)
+    lines = [sf.as_record(sf.JournalLine, record) for record in records]
+    return sf.fold_records(start or sf.empty_cache(META), lines)
 
 
 def contents(cache: sf.FaceCache) -> dict:
@@ -122,7 +124,7 @@ def contents(cache: sf.FaceCache) -> dict:
     return found
 
 
-def write_journal(path: Path, *records: dict, meta: dict = META) -> Path:
+def write_journal(path: Path, *records: dict, meta: sf.CacheMeta = META) -> Path:
     journal = sf.Journal(path, meta)
     for record in records:
         journal.append(**{key: value for key, value in record.items() if key != "schema"})
@@ -430,9 +432,9 @@ def test_records_are_readable_before_the_journal_is_closed(tmp_path) -> None:
 
 
 def damaged_journals() -> dict[str, tuple[list[str], str]]:
-    header = json.dumps({"op": "meta", "schema": 1, "meta": META})
-    good, newer = json.dumps(gone("/a.jpg")), json.dumps({**gone("/a.jpg"), "schema": 2})
-    foreign = json.dumps({"op": "meta", "schema": 1, "meta": {**META, "recognizer": "beef"}})
+    header = json.dumps({"op": "meta", "schema": 1, "meta": OLD_META})
+    good, newer = json.dumps(gone("/a.jpg")), json.dumps({**gone("/a.jpg"), "schema": 3})
+    foreign = json.dumps({"op": "meta", "schema": 1, "meta": {**OLD_META, "recognizer": "beef"}})
     return {
         "cut line in the middle": ([header, good[:20], good], "line 2 is damaged"),
         "two lines in one": ([header, good[:20] + good, good], "line 2 is damaged"),
@@ -498,7 +500,7 @@ def saved(cache: sf.FaceCache, **changes) -> bytes:
     """The bytes of a cache file with some arrays changed, or left out where None."""
     arrays = {name: getattr(cache, name) for name in NAMES} | changes
     kept = {name: array for name, array in arrays.items() if array is not None}
-    return as_npz(**{"meta": np.array(json.dumps(cache.meta)), **kept})
+    return as_npz(**{"meta": np.array(json.dumps(sf.as_json(cache.meta))), **kept})
 
 
 SMALL = make_cache(people=1, photos=3, dim=4)
@@ -570,7 +572,7 @@ def test_pickled_code_in_a_cache_is_never_run(tmp_path) -> None:
 
 def test_a_cache_of_a_newer_version_is_refused(tmp_path) -> None:
     path = tmp_path / "lib.npz"
-    path.write_bytes(saved(replace(SMALL, meta={**SMALL.meta, "schema": sf.CACHE_SCHEMA + 1})))
+    path.write_bytes(saved(replace(SMALL, meta=changed(SMALL.meta, schema=sf.CACHE_SCHEMA + 1))))
     with pytest.raises(sf.SortFacesError, match="update"):
         sf.load_cache(path)
 

@@ -23,6 +23,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import ROOT
+from msgspec.structs import replace as changed
 
 import sort_faces as sf
 
@@ -162,8 +163,8 @@ def test_the_first_run_stores_every_face(embed, library, cache_path) -> None:
     cache = sf.load_cache(cache_path)
     assert sorted(cache.file_path.tolist()) == sorted(str(p) for p in library.glob("*.jpg"))
     assert cache.file_sha256.tolist() == [sf.sha256_of_file(path) for path in cache.file_path]
-    assert cache.meta["roots"] == [str(library.resolve())]
-    assert (cache.meta["model"], cache.meta["dim"]) == ("dlib", 128)
+    assert cache.meta.roots == [str(library.resolve())]
+    assert (cache.meta.model, cache.meta.dim) == ("dlib", 128)
     assert not sf.journal_path(cache_path).exists()
 
 
@@ -204,7 +205,7 @@ def test_two_sources_and_capture_times(embed, tmp_path, cache_path) -> None:
     code, result, _ = embed(tmp_path / "a", tmp_path / "b")
     assert (code, result["photos"], result["faces"]) == (0, 2, 2)
     cache = sf.load_cache(cache_path)
-    assert cache.meta["roots"] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert cache.meta.roots == [str(tmp_path / "a"), str(tmp_path / "b")]
     assert cache.file_taken[0] == 1557670992 and np.isnan(cache.file_taken[1])
 
 
@@ -678,7 +679,7 @@ def test_an_output_of_the_tool_as_source(embed, library) -> None:
 def test_a_cache_of_another_model(embed, library, cache_path) -> None:
     embed(library)
     cache = sf.load_cache(cache_path)
-    sf.save_cache(cache_path, replace(cache, meta={**cache.meta, "model": "buffalo_l"}))
+    sf.save_cache(cache_path, replace(cache, meta=changed(cache.meta, model="buffalo_l")))
     before = cache_path.read_bytes()
     refused(*embed(library), "holds faces of buffalo_l", "another cache")
     assert cache_path.read_bytes() == before
@@ -687,7 +688,7 @@ def test_a_cache_of_another_model(embed, library, cache_path) -> None:
 def test_a_cache_of_the_same_name_but_other_weights(embed, library, cache_path) -> None:
     embed(library)
     cache = sf.load_cache(cache_path)
-    sf.save_cache(cache_path, replace(cache, meta={**cache.meta, "recognizer": "other"}))
+    sf.save_cache(cache_path, replace(cache, meta=changed(cache.meta, recognizer="other")))
     before = cache_path.read_bytes()
     put(library / "dora.jpg", jpeg("dora"))
     refused(*embed(library), "another dlib recogniser", "use another cache")

@@ -27,6 +27,7 @@ from test_kill import START_UP, content, size_of
 
 import sort_faces as sf
 
+dml_worker = sf.companion("dml_worker")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a POSIX script")
 KILLS = 10
 STAND_IN = f"""#!{sys.executable}
@@ -54,6 +55,10 @@ def stand_in(tmp_path_factory, monkeypatch) -> Path:
     monkeypatch.setenv("WSL_DISTRO_NAME", "Test")
     sf.distro_name.cache_clear()
     return write_worker(tmp_path_factory.mktemp("worker"), STAND_IN)
+
+
+def crew_of(worker: str, spec: sf.EngineSpec = sf.EngineSpec()) -> sf.Crew:  # noqa: B008
+    return sf.Crew(spec, sf.WorkOptions(threads=1, worker=worker))
 
 
 def write_worker(folder: Path, script: str) -> Path:
@@ -221,8 +226,8 @@ def test_killed_embed_uses_what_the_worker_had_done(
     marked = 0
     if orphan != "works on":
         kept = [json.loads(line) for line in files.results.read_bytes().splitlines()]
-        lines = [json.dumps({**result, "taken": 86400.0}) for result in kept]
-        files.results.write_text("".join(line + "\n" for line in lines))
+        lines = [sf.checked_line({**result, "taken": 86400.0}) for result in kept]
+        files.results.write_bytes(b"".join(lines))
         marked = len(kept)
     result = embed(run, root, cache, "--model", "dlib", "--worker", stand_in)
     after = sf.load_cache(cache)
@@ -375,7 +380,7 @@ def queue_of(folder: Path, numbers: list[int], **head: object) -> sf.QueueFiles:
 
 def work(files: sf.QueueFiles, *options: object) -> int:
     argv = [files.queue, files.results, "--threads", 1, *options]
-    return sf.worker_main([str(part) for part in argv])
+    return dml_worker.worker_main([str(part) for part in argv])
 
 
 def results_of(files: sf.QueueFiles) -> dict[str, dict]:
@@ -432,7 +437,7 @@ def test_foreign_line_stops_embed_and_keeps_the_file(run, stand_in, few, tmp_pat
     """The main side says the same; which queue it is follows from the models asked for."""
     cache = tmp_path / "x.npz"
     spec = sf.EngineSpec(model="dlib")
-    crew = sf.Crew(spec, 1, worker=sys.executable)
+    crew = crew_of(sys.executable, spec)
     item = {"sha256": "0" * 64, "path": "/x.jpg"}
     files = sf.QueueFiles(tmp_path / "queue")
     files.folder.mkdir()
@@ -489,7 +494,7 @@ def test_deaths_alone_are_counted(task, tmp_path, monkeypatch) -> None:
 
     for deaths in range(3):
         monkeypatch.setitem(sf.TASKS, "double", die)
-        monkeypatch.setattr(sf.WorkerRun, "execute", sf.WorkerRun.retry_suspects)
+        monkeypatch.setattr(dml_worker.WorkerRun, "execute", dml_worker.WorkerRun.retry_suspects)
         with pytest.raises(SystemExit):
             work(files)
         state = files.state()
@@ -497,7 +502,7 @@ def test_deaths_alone_are_counted(task, tmp_path, monkeypatch) -> None:
         assert state["deaths"] == ({"id1": deaths} if deaths else {})
 
 
-@pytest.mark.parametrize("before", [sf.FATAL_DEATHS - 2, sf.FATAL_DEATHS - 1])
+@pytest.mark.parametrize("before", [dml_worker.FATAL_DEATHS - 2, dml_worker.FATAL_DEATHS - 1])
 def test_deadly_item_is_given_up(task, tmp_path, before: int) -> None:
     files = queue_of(tmp_path, [1, 2])
     died(files, ["id1"], alone=True, id1=before)
@@ -539,7 +544,7 @@ def test_worker_that_ends_well_is_not_started_again(tmp_path, monkeypatch) -> No
     worker.chmod(0o755)
     revived: list[str] = []
     monkeypatch.setattr(sf.WorkerProcess, "revive", lambda self, why: revived.append(why))
-    crew = sf.Crew(sf.EngineSpec(), 1, worker=str(worker))
+    crew = crew_of(str(worker))
     for turn in range(4):
         items = [{"sha256": str(turn), "path": "/x"}]
         assert len(list(sf.run_on_worker("embed", items, crew, sf.QueueFiles(tmp_path / "q")))) == 1
@@ -554,7 +559,7 @@ def test_nothing_left_to_do_starts_no_worker(tmp_path, monkeypatch) -> None:
     files.results.write_text(json.dumps({"schema": 1, "id": sf.item_id(items[0])}) + "\n")
     started: list[object] = []
     monkeypatch.setattr(sf.WorkerProcess, "start", lambda self: started.append(self))
-    crew = sf.Crew(sf.EngineSpec(), 1, worker=sys.executable)
+    crew = crew_of(sys.executable)
     assert len(list(sf.run_on_worker("embed", items, crew, files))) == 1
     assert started == []
     assert not files.folder.exists()
