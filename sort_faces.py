@@ -2149,6 +2149,17 @@ class LogHandler(logging.Handler):
             print(line, file=sys.stderr)
 
 
+class LogFile(io.TextIOBase):
+    """A stream whose lines go to the log file alone: what libraries print."""
+
+    def write(self, text: str) -> int:
+        for line in filter(str.strip, text.splitlines()):
+            for handler in log.handlers:
+                if isinstance(handler, logging.FileHandler):
+                    handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, line, (), None))
+        return len(text)
+
+
 # ============================================================================
 # Photos
 # ============================================================================
@@ -3063,7 +3074,7 @@ class CacheMeta(Record, kw_only=True):
     model: str  # the pack's name, or the folder's
     model_source: str = ""  # what --model has to say to load it again
     recognizer: str  # names the embedding space
-    dim: Annotated[int, msgspec.Meta(gt=0)]  # numbers of one embedding
+    dim: Annotated[int, msgspec.Meta(gt=0, le=65_536)]  # numbers of one embedding
     det_size: int  # px
     det_threshold: float
     roots: list[str]  # every folder ever scanned
@@ -3248,12 +3259,13 @@ def read_npz(path: Path) -> FaceCache:
     except NPZ_ERRORS as error:
         raise SortFacesError(f"{damaged} ({one_line(error)}); {advice}") from None
     try:
-        meta = json.loads(str(arrays["meta"]))
-        if int(meta["schema"]) > CACHE_SCHEMA:
+        value = json.loads(str(arrays["meta"]))
+        schema = value["schema"]
+        if isinstance(schema, int) and schema > CACHE_SCHEMA:
             raise SortFacesError(
-                f"{path}: has schema {meta['schema']}, this tool reads {CACHE_SCHEMA}; update"
+                f"{path}: has schema {schema}, this tool reads {CACHE_SCHEMA}; update"
             )
-        meta = as_record(CacheMeta, meta)
+        meta = as_record(CacheMeta, value)
     except (KeyError, TypeError, ValueError, RecursionError):
         raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file") from None
     for name in LANDMARK_SHAPES:
@@ -3775,7 +3787,7 @@ def load_pack(spec: EngineSpec, provider: str, threads: int) -> dict[str, Any]:
         )
     tasks = ["detection", "recognition"] + list(LANDMARK_SHAPES)[:2] * spec.landmarks
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # the library prints where it downloads to
+        with contextlib.redirect_stdout(LogFile()):  # the library prints what it finds where
             app = FaceAnalysis(
                 name=str(folder) if folder.is_dir() else spec.model,
                 root=str(Path(spec.model_root).expanduser()),

@@ -685,6 +685,39 @@ def test_a_cache_of_another_model(embed, library, cache_path) -> None:
     assert cache_path.read_bytes() == before
 
 
+def test_a_grown_library_takes_the_model_of_its_cache(embed, run, library, cache_path) -> None:
+    """Without --model; the engine's own default counts for a new cache alone."""
+    embed(library)
+    put(library / "dora.jpg", jpeg("dora"))
+    code, out, err = run("embed", library, cache_path, "--json")
+    assert (code, json.loads(out or "{}").get("new")) == (0, 1), err
+    assert sf.load_cache(cache_path).meta.model == "dlib"
+    refused(*run("embed", library, cache_path, "--model", "buffalo_l"), "not buffalo_l")
+
+
+def test_run_takes_the_model_of_its_cache(embed, run, library, cache_path, tmp_path) -> None:
+    embed(library)
+    before = sf.load_cache(cache_path)
+    _, out, err = run("run", library, tmp_path / "out", "--cache", cache_path, "--json")
+    assert "export-swap" in [row["step"] for row in json.loads(out)["steps"]], err
+    after = sf.load_cache(cache_path)
+    assert (after.meta.model, after.faces) == ("dlib", before.faces)
+
+
+def test_a_new_cache_takes_the_default_model(run, library, cache_path, tmp_path) -> None:
+    model_root = tmp_path / "models"
+    (model_root / "models" / "buffalo_l").mkdir(parents=True)
+    refused(*run("embed", library, cache_path, "--model-root", model_root), "--model buffalo_l")
+
+
+def test_what_libraries_print_goes_to_the_log_file(run, mini, library, cache_path) -> None:
+    code, out, err = run("embed", library, cache_path, "--model", mini)
+    assert code == 0
+    assert "find model" not in out + err and "Applied providers" not in out + err
+    (log_file,) = Path(os.environ["SORT_FACES_LOGS"]).glob("embed-*.log")
+    assert "find model" in log_file.read_text(encoding="utf-8")
+
+
 def test_a_cache_of_the_same_name_but_other_weights(embed, library, cache_path) -> None:
     embed(library)
     cache = sf.load_cache(cache_path)
