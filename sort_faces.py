@@ -37,7 +37,6 @@ Contents
     Core: tracks and segments
     Core: keeping face sets clean
     Core: names
-    Core: paths between systems
     Files and locks
     Progress
     Photos
@@ -48,7 +47,6 @@ Contents
     Scorers
     Analysing one photo
     Work queue
-    Work elsewhere: a worker process
     Crew
     Output trees
     Corpus
@@ -103,7 +101,6 @@ import signal
 import socket
 import stat
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -788,26 +785,20 @@ def nearest_keeper(unit: np.ndarray, max_distance: float) -> np.ndarray:
 # ============================================================================
 
 
-FILES, ALIASES, FACES = "f", "a", "n"  # what a row of a column stands for
-
-
 @dataclass(frozen=True)
 class Column:
     """One array of a cache: what a row stands for, the type and shape of a row, its meaning."""
 
-    rows: str  # FILES, ALIASES or FACES
+    rows: str  # "f": a photo, "a": a further path of one, "n": a face
     dtype: Any
     text: str
     shape: tuple[int | str, ...] = ()  # "d": the numbers of one embedding
     fill: float = 0  # NaN where `enrich` brings the values later
 
-    def row(self, dim: int) -> tuple[int, ...]:
-        """Shape of one row in a cache whose embeddings have `dim` numbers."""
-        return tuple(dim if size == "d" else size for size in self.shape)
-
     def filled(self, count: int, dim: int) -> np.ndarray:
-        """An array of `count` rows that hold nothing yet."""
-        return np.full((count, *self.row(dim)), self.fill, self.dtype)
+        """An array of `count` rows that hold nothing yet; dim: numbers of an embedding."""
+        shape = [dim if size == "d" else size for size in self.shape]
+        return np.full((count, *shape), self.fill, self.dtype)
 
 
 def column(*facts: Any, **more: Any) -> Any:
@@ -815,9 +806,15 @@ def column(*facts: Any, **more: Any) -> Any:
     return field(metadata={"column": Column(*facts, **more)})
 
 
-def late_column(text: str, *shape: int) -> Any:
-    """A float column of faces that is NaN until `enrich` has seen the face."""
-    return column(FACES, np.float32, text, shape, fill=math.nan)
+of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a")
+of_face = functools.partial(column, "n")
+of_face_later = functools.partial(of_face, np.float32, fill=math.nan)
+BOX = "box x1 y1 x2 y2, pixels; may reach past the border"
+FIVE_POINTS = (
+    "left eye, right eye, nose, left and right mouth corner as seen in the picture, pixels"
+)
+CAPTURE_TIME = "capture time, seconds since 1970, local clock read as UTC; NaN unknown"
+FILE_TIME = "modification time, nanoseconds since 1970"
 
 
 @dataclass(frozen=True)
@@ -825,54 +822,41 @@ class FaceCache:
     """Everything known about a library; docs/cache.md shows the columns as a table."""
 
     meta: CacheMeta
-    file_path: np.ndarray = column(FILES, str, "absolute path of the canonical copy")
-    file_sha256: np.ndarray = column(FILES, str, "of the file's bytes, 64 hex digits")
-    file_size: np.ndarray = column(FILES, np.int64, "bytes")
-    file_mtime_ns: np.ndarray = column(FILES, np.int64, "modification time, nanoseconds since 1970")
-    file_wh: np.ndarray = column(
-        FILES, np.int32, "width and height, pixels; 0 0 if unreadable", (2,)
+    file_path: np.ndarray = of_file(str, "absolute path of the canonical copy")
+    file_sha256: np.ndarray = of_file(str, "of the file's bytes, 64 hex digits")
+    file_size: np.ndarray = of_file(np.int64, "bytes")
+    file_mtime_ns: np.ndarray = of_file(np.int64, FILE_TIME)
+    file_wh: np.ndarray = of_file(np.int32, "width and height, pixels; 0 0 if unreadable", (2,))
+    file_taken: np.ndarray = of_file(np.float64, CAPTURE_TIME)
+    file_status: np.ndarray = of_file(np.uint8, "0 faces, 1 no face, 2 unreadable")
+    file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
+    file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
+    alias_path: np.ndarray = of_alias(str, "absolute path of a further copy")
+    alias_file: np.ndarray = of_alias(np.int32, "row of its photo in `file_*`")
+    alias_size: np.ndarray = of_alias(np.int64, "bytes")
+    alias_mtime_ns: np.ndarray = of_alias(np.int64, FILE_TIME)
+    face_file: np.ndarray = of_face(np.int32, "row of its photo in `file_*`")
+    face_index: np.ndarray = of_face(np.int16, "position in that photo, from 0")
+    bbox: np.ndarray = of_face(np.float32, BOX, (4,))
+    det_score: np.ndarray = of_face(np.float32, "detector score, 0 to 1")
+    kps: np.ndarray = of_face(np.float32, FIVE_POINTS, (5, 2))
+    face_short: np.ndarray = of_face(np.float32, "shorter edge of the box, pixels")
+    blur: np.ndarray = of_face(
+        np.float32, "variance of the Laplacian of the grey face at its own size"
     )
-    file_taken: np.ndarray = column(
-        FILES,
-        np.float64,
-        "capture time, seconds since 1970, local clock read as UTC; NaN unknown",
+    embedding: np.ndarray = of_face(
+        np.float32, "as the model gave it, not scaled to length 1", ("d",)
     )
-    file_status: np.ndarray = column(FILES, np.uint8, "0 faces, 1 no face, 2 unreadable")
-    file_error: np.ndarray = column(FILES, str, "why it is unreadable, else empty")
-    file_passes: np.ndarray = column(FILES, str, "detection settings, `640@0.5+tiles+pad`")
-    alias_path: np.ndarray = column(ALIASES, str, "absolute path of a further copy")
-    alias_file: np.ndarray = column(ALIASES, np.int32, "row of its photo in `file_*`")
-    alias_size: np.ndarray = column(ALIASES, np.int64, "bytes")
-    alias_mtime_ns: np.ndarray = column(
-        ALIASES, np.int64, "modification time, nanoseconds since 1970"
+    landmark_2d_106: np.ndarray = of_face_later(
+        "pixels; NaN before `enrich`, and with dlib", (106, 2)
     )
-    face_file: np.ndarray = column(FACES, np.int32, "row of its photo in `file_*`")
-    face_index: np.ndarray = column(FACES, np.int16, "position in that photo, from 0")
-    bbox: np.ndarray = column(
-        FACES, np.float32, "box x1 y1 x2 y2, pixels; may reach past the border", (4,)
+    landmark_3d_68: np.ndarray = of_face_later(
+        "pixels, depth in pixels (0 with dlib); NaN before `enrich`", (68, 3)
     )
-    det_score: np.ndarray = column(FACES, np.float32, "detector score, 0 to 1")
-    kps: np.ndarray = column(
-        FACES,
-        np.float32,
-        "left eye, right eye, nose, left and right mouth corner as seen in the picture, pixels",
-        (5, 2),
-    )
-    face_short: np.ndarray = column(FACES, np.float32, "shorter edge of the box, pixels")
-    blur: np.ndarray = column(
-        FACES, np.float32, "variance of the Laplacian of the grey face at its own size"
-    )
-    embedding: np.ndarray = column(
-        FACES, np.float32, "as the model gave it, not scaled to length 1", ("d",)
-    )
-    landmark_2d_106: np.ndarray = late_column("pixels; NaN before `enrich`, and with dlib", 106, 2)
-    landmark_3d_68: np.ndarray = late_column(
-        "pixels, depth in pixels (0 with dlib); NaN before `enrich`", 68, 3
-    )
-    pose: np.ndarray = late_column("pitch, yaw, roll in degrees; NaN before `enrich`", 3)
+    pose: np.ndarray = of_face_later("pitch, yaw, roll in degrees; NaN before `enrich`", (3,))
 
     def __post_init__(self) -> None:
-        counts = {FILES: self.files, ALIASES: len(self.alias_path), FACES: self.faces}
+        counts = {"f": self.files, "a": len(self.alias_path), "n": self.faces}
         for name, about in COLUMNS.items():
             if len(getattr(self, name)) != counts[about.rows]:
                 raise SortFacesError(f"cache: {name} has the wrong length; it is damaged")
@@ -922,7 +906,7 @@ class FaceCache:
 COLUMNS: dict[str, Column] = {
     item.name: item.metadata["column"] for item in fields(FaceCache) if item.metadata
 }
-FACE_ARRAYS = tuple(name for name, about in COLUMNS.items() if about.rows == FACES)
+FACE_ARRAYS = tuple(name for name, about in COLUMNS.items() if about.rows == "n")
 LANDMARK_SHAPES = {  # what `enrich` brings
     name: about.shape for name, about in COLUMNS.items() if math.isnan(about.fill)
 }
@@ -1622,59 +1606,6 @@ def date_from_name(name: str) -> float:
 def numbered(prefix: str, number: int) -> str:
     """`person_007`: three digits, more when needed."""
     return f"{prefix}_{number:03d}"
-
-
-# ============================================================================
-# Core: paths between systems
-# ============================================================================
-# WSL sees drive E: as /mnt/e; Windows sees the WSL files as \\wsl.localhost\<distro>. Characters
-# Windows forbids in names appear there 0xF000 higher, as WSL's own file server presents them.
-
-DRIVE_MOUNT = re.compile(r"^/mnt/([a-z])(?=/|\Z)")
-FORBIDDEN_UP = {ord(c): ord(c) + 0xF000 for c in '<>:"|?*\\'} | {
-    c: c + 0xF000 for c in range(1, 32)
-}
-ODD_NAME = re.compile(
-    r"[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE
-)  # not in \\?\
-LONG_PATH = 248  # characters; beyond, Windows wants the \\?\ form (CreateDirectory's limit)
-
-
-def to_windows_path(path: str, distro: str) -> str:
-    r"""Absolute WSL path as Windows opens it: `/mnt/e/x` -> `E:\x`, else `\\wsl.localhost\...`.
-
-    Raises SortFacesError for a relative path, PhotoError for a name that is no Unicode.
-    """
-    if not path.startswith("/"):
-        raise SortFacesError(f"{path}: is no absolute path")
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        raise PhotoError("its name is no UTF-8, Windows cannot open it; rename it") from None
-    drive = DRIVE_MOUNT.match(path)
-    names = (path[drive.end() :] if drive else path).split("/")
-    tail = "\\".join(name.translate(FORBIDDEN_UP) for name in names)
-    if drive:
-        whole, long = f"{drive[1].upper()}:{tail or chr(92)}", "\\\\?\\"
-    else:
-        whole, long = f"\\wsl.localhost\\{distro}{tail}", "\\\\?\\UNC"
-    if len(whole.encode("utf-16-le")) // 2 >= LONG_PATH or any(map(ODD_NAME.search, names)):
-        return long + whole
-    return whole if drive else "\\" + whole
-
-
-@functools.cache
-def distro_name() -> str:
-    """Name of the WSL distribution we run in. Raises SortFacesError outside WSL."""
-    name = os.environ.get("WSL_DISTRO_NAME", "")
-    if not name and shutil.which("wslpath"):
-        shown = subprocess.run(["wslpath", "-w", "/"], capture_output=True, text=True).stdout
-        name = shown.strip().strip("\\").split("\\")[-1]
-    if not name:
-        raise SortFacesError(
-            "--worker: no WSL distribution found; set WSL_DISTRO_NAME to what `wsl -l` shows"
-        )
-    return name
 
 
 # ============================================================================
@@ -3413,7 +3344,7 @@ def rebuild_cache(
     index = [at for photo in new for at in range(len(photo.faces))]
     columns["face_index"] = extended(cache, "face_index", kept, index)
     for name, about in COLUMNS.items():
-        if name not in columns and about.rows == FILES:
+        if name not in columns and about.rows == "f":
             values = [getattr(photo, name.removeprefix("file_")) for photo in new]
             columns[name] = extended(cache, name, old, values)
         elif name not in columns:
@@ -4355,6 +4286,26 @@ Item = dict[str, Any]  # JSON: what to work on
 Result = dict[str, Any]  # JSON: what came of it, or {"failed": why} where the engine gave up
 
 
+class ResultTail:
+    """Reads a growing results file line by line; an unfinished last line waits."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def read(self) -> Iterator[Result]:
+        """The results that came since the last call, each with the id of its item."""
+        for offset, result in json_lines(self.path, self.offset):
+            self.offset = offset
+            ours = result is not None and result.get("schema") in (1, RECORD_SCHEMA)
+            if not ours or not isinstance(result.get("id"), str):
+                raise SortFacesError(
+                    f"{self.path}: the line before byte {self.offset} is damaged or no result of "
+                    "this version; remove that line to keep the others, or the file to compute "
+                    "them again"
+                )
+            yield result
+
+
 def describe_items(engine: Models, items: Sequence[Item]) -> list[Result]:
     """What whoever does the work would do it with; asks for nothing but a working engine."""
     return [engine.facts() for _ in items]
@@ -4573,245 +4524,6 @@ def ordered_map(function: Callable, items: Iterable, threads: int) -> Iterator:
 
 
 # ============================================================================
-# Work elsewhere: a worker process
-# ============================================================================
-# The queue and the results are files both sides see. The worker appends a line per item; whoever
-# waits reads the lines, starts the worker again when it dies, and stops it by a `stop` file, as
-# signals do not cross from WSL to Windows.
-
-QUEUE_SCHEMA = 1  # of queue.json; both sides must agree
-WORKER_SCRIPT = WORK_FOLDER / "dml_worker.py"
-WORKER_POLL = 0.2  # seconds between looks at the results
-WORKER_SILENCE = 300.0  # seconds without results or heartbeat until a worker is started anew
-WORKER_RESTARTS = 5  # deaths in a row without a single result
-WORKER_PATIENCE = 20.0  # seconds a worker gets to finish what it does after a stop
-
-
-@dataclass(frozen=True)
-class QueueFiles:
-    """The files of one queue, in a folder both sides can reach."""
-
-    folder: Path
-
-    @property
-    def queue(self) -> Path:
-        return self.folder / "queue.json"
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results.jsonl"
-
-    @property
-    def heartbeat(self) -> Path:
-        return self.folder / "heartbeat.json"
-
-    @property
-    def stop(self) -> Path:
-        return self.folder / "stop"
-
-    @property
-    def run(self) -> Path:
-        return self.folder / "run"  # id of the run whose results are wanted
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "worker.log"
-
-    def state(self) -> dict[str, Any]:
-        """The last heartbeat: pid, state (working, stopped), doing, alone, deaths."""
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads(self.heartbeat.read_text(encoding="utf-8"))
-        return {}
-
-
-class Queue(OwnFile, tag="queue", kw_only=True):
-    """What queue.json says to a worker."""
-
-    version: str
-    schema: int = QUEUE_SCHEMA
-    task: str  # of TASKS
-    run: str  # id of the run that waits for the results
-    spec: EngineSpec
-    items: list[Item]
-
-
-def item_id(item: Item) -> str:
-    """Name of an item by all that decides its result; where the file lies does not."""
-    facts = {key: value for key, value in item.items() if key not in ("path", "size", "mtime_ns")}
-    text = json.dumps(facts, sort_keys=True, default=json_default)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-class ResultTail:
-    """Reads a growing results file line by line; an unfinished last line waits."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
-
-    def read(self) -> Iterator[Result]:
-        """The results that came since the last call, each with the id of its item."""
-        for offset, result in json_lines(self.path, self.offset):
-            self.offset = offset
-            ours = result is not None and result.get("schema") in (1, RECORD_SCHEMA)
-            if not ours or not isinstance(result.get("id"), str):
-                raise SortFacesError(
-                    f"{self.path}: the line before byte {self.offset} is damaged or no result of "
-                    "this version; remove that line to keep the others, or the file to compute "
-                    "them again"
-                )
-            yield result
-
-
-def run_on_worker(
-    task: str, items: Iterable[Item], crew: Crew, files: QueueFiles
-) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, result) as a worker process finishes them; results already there come first.
-
-    Raises SortFacesError when the worker cannot be started or keeps dying; what it had finished
-    by then stays in the results file, and the next run begins with it.
-    """
-    waiting = {item_id(item): item for item in items}
-    if not waiting:
-        return
-    files.folder.mkdir(parents=True, exist_ok=True)
-    run = os.urandom(8).hex()
-    write_bytes(files.run, run.encode())  # a worker left over from a killed run stops at this
-    files.stop.unlink(missing_ok=True)
-    tail = ResultTail(files.results)
-
-    def fresh() -> Iterator[tuple[Item, Result]]:
-        for result in tail.read():
-            if result["id"] in waiting:
-                yield waiting.pop(result["id"]), result
-
-    yield from fresh()
-    for name, error in write_queue(task, run, waiting, crew, files):
-        yield waiting.pop(name), {"failed": error}
-    worker = WorkerProcess(crew, files) if waiting else None
-    try:
-        while waiting:
-            ended = worker.process.poll()  # asked first: its last results may be on their way
-            before = len(waiting)
-            yield from fresh()
-            if len(waiting) < before:
-                worker.progressed()
-            elif waiting:
-                worker.watch(ended)
-    finally:
-        if worker is not None:
-            worker.close()
-    shutil.rmtree(files.folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        files.folder.parent.rmdir()  # unless another queue waits there
-
-
-def write_queue(
-    task: str, run: str, items: dict[str, Item], crew: Crew, files: QueueFiles
-) -> list[tuple[str, str]]:
-    """Write queue.json with paths the worker can open; returns [(id, why)] of hopeless items."""
-    hopeless, listed = [], []
-    for name, item in items.items():
-        try:
-            listed.append({**crew.item_there(item), "id": name})
-        except PhotoError as error:
-            hopeless.append((name, str(error)))
-    spec = crew.spec_there()
-    write_file(files.queue, Queue(version=VERSION, task=task, run=run, spec=spec, items=listed))
-    return hopeless
-
-
-class WorkerProcess:
-    """The worker of one queue: started, watched, started again when it dies or falls silent."""
-
-    def __init__(self, crew: Crew, files: QueueFiles) -> None:
-        self.crew, self.files = crew, files
-        self.deaths = 0  # in a row, without a result between them
-        self.process: subprocess.Popen | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Run the worker script, its words going to the queue's log."""
-        files = (WORKER_SCRIPT, self.files.queue, self.files.results)
-        try:
-            there = [self.crew.path_there(str(path)) for path in files]
-        except PhotoError as error:
-            raise SortFacesError(f"{self.files.folder}: {error}") from None
-        work = self.crew.work
-        options = ("--batch", str(work.batch), "--threads", str(work.threads), "--with-parent")
-        try:
-            with open(self.files.log, "ab") as output:
-                self.process = subprocess.Popen(
-                    [work.worker, *there, *options],
-                    stdin=subprocess.PIPE,  # closes with us, however we end
-                    stdout=output,
-                    stderr=output,
-                )
-        except OSError as error:
-            raise SortFacesError(
-                f"--worker {work.worker}: {error.strerror}; name the python.exe of the "
-                "worker's environment (work/setup_dml_worker.ps1 makes one)"
-            ) from None
-        self.seen, self.heard = b"", time.monotonic()
-
-    def progressed(self) -> None:
-        self.deaths, self.heard = 0, time.monotonic()
-
-    def watch(self, ended: int | None) -> None:
-        """Called while results are awaited, with the exit code of a worker that has ended."""
-        if ended is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(WORKER_POLL)
-            self.check_pulse()
-        elif ended == EXIT_USAGE:
-            raise SortFacesError(f"--worker: {self.last_words()}")
-        else:
-            self.revive(f"ended with code {ended}")
-
-    def check_pulse(self) -> None:
-        """Kill a worker that neither beats nor delivers."""
-        with contextlib.suppress(OSError):
-            beat = self.files.heartbeat.read_bytes()
-            if beat != self.seen:
-                self.seen, self.heard = beat, time.monotonic()
-        if time.monotonic() - self.heard > WORKER_SILENCE:
-            self.end()
-            self.revive("fell silent")
-
-    def revive(self, why: str) -> None:
-        """Start a dead worker again, later each time, until it died too often in a row."""
-        self.deaths += 1
-        if self.deaths > WORKER_RESTARTS:
-            raise SortFacesError(
-                f"--worker: {why} {self.deaths} times without a result ({self.last_words()}); "
-                "finished items are kept; docs/worker.md says what to look at"
-            )
-        log.warning("worker %s, starting it again", why)
-        time.sleep(min(2 ** (self.deaths - 1), 30) * WORKER_POLL)
-        self.start()
-
-    def last_words(self) -> str:
-        """The last line the worker said."""
-        with contextlib.suppress(OSError):
-            lines = self.files.log.read_text("utf-8", errors="replace").strip().splitlines()
-            return lines[-1] if lines else "it said nothing"
-        return "it said nothing"
-
-    def close(self) -> None:
-        """Let the worker finish what it does, then make sure that it is gone."""
-        self.files.stop.touch()
-        self.end(WORKER_PATIENCE)
-
-    def end(self, patience: float = 0.0) -> None:
-        """See a worker out, after some seconds by force."""
-        self.process.stdin.close()
-        try:
-            self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-# ============================================================================
 # Crew
 # ============================================================================
 
@@ -4862,7 +4574,10 @@ class Crew:
         """
         if self.work.worker:
             models = hashlib.sha256(repr(self.spec).encode()).hexdigest()[:8]
-            return run_on_worker(task, items, self, QueueFiles(folder / f"{task}-{models}"))
+            there = companion("worker_process")
+            return there.run_on_worker(
+                task, items, self, there.QueueFiles(folder / f"{task}-{models}")
+            )
         if self.work.cluster:
             return companion("dask_cluster").run_on_cluster(task, items, self)
         return run_here(task, items, self.engine, self.threads, self.work.batch)
@@ -4901,7 +4616,7 @@ class Crew:
         if local and (path + "/").startswith(local.rstrip("/") + "/"):
             return remote.rstrip("/") + path[len(local.rstrip("/")) :]
         if self.work.worker.lower().endswith(".exe") and os.name != "nt":
-            return to_windows_path(os.path.abspath(path), distro_name())
+            return companion("worker_process").path_on_windows(os.path.abspath(path))
         return path
 
 

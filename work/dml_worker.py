@@ -23,10 +23,13 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sort_faces as sf
+
+elsewhere = sf.companion("worker_process")
 
 BEAT = 2.0  # seconds between heartbeats
 FATAL_DEATHS = 3  # times a worker may die on one item alone before the item is given up
@@ -47,8 +50,8 @@ def worker_main(argv: Sequence[str] | None = None) -> int:
     sf.log.setLevel(logging.INFO)
     sf.log.addHandler(sf.LogHandler())
     try:
-        queue = sf.read_file(args.queue, sf.Queue)
-        if (queue.schema, queue.version) != (sf.QUEUE_SCHEMA, sf.VERSION):
+        queue = sf.read_file(args.queue, elsewhere.Queue)
+        if (queue.schema, queue.version) != (elsewhere.QUEUE_SCHEMA, sf.VERSION):
             raise sf.SortFacesError(
                 f"{args.queue}: written by version {queue.version}, this worker is {sf.VERSION}; "
                 "let both run the same sort_faces.py"
@@ -63,9 +66,9 @@ def worker_main(argv: Sequence[str] | None = None) -> int:
 class WorkerRun:
     """One life of a worker."""
 
-    def __init__(self, queue: sf.Queue, args: argparse.Namespace) -> None:
+    def __init__(self, queue: Any, args: argparse.Namespace) -> None:
         self.task, self.run, self.args = queue.task, queue.run, args
-        self.files = sf.QueueFiles(args.results.parent)
+        self.files = elsewhere.QueueFiles(args.results.parent)
         self.last = self.files.state()  # of the worker before this one
         self.deaths: dict[str, int] = dict(self.last.get("deaths", {}))
         self.results = sf.AppendOnly(args.results)

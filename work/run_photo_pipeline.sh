@@ -9,7 +9,7 @@
 #   SRC          photo folders, several separated by ':'        (required)
 #   OUT          folder for the three trees                      (required)
 #   CACHE        the cache                                       [work/cache/library.npz]
-#   MODEL        model pack, folder of .onnx files, or dlib      [buffalo_l]
+#   MODEL        model pack, folder of .onnx files, or dlib      [the cache's, else buffalo_l]
 #   WORKER       python.exe of the Windows worker                [none]
 #   CLUSTER      address of a Dask scheduler                     [none]
 #   PATH_MAP     LOCAL=REMOTE for the cluster's paths            [none]
@@ -26,7 +26,6 @@ set -euo pipefail
 : "${OUT:?set OUT to the folder for the results}"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${CACHE:-$here/work/cache/library.npz}
-MODEL=${MODEL:-buffalo_l}
 LINK=${LINK:-copy}
 logs=${SORT_FACES_LOGS:-$here/work/logs}
 if [ -z "${PYTHON:-}" ]; then
@@ -61,7 +60,8 @@ step() {
 trap 'code=$?; echo "=== $(date "+%F %T") chain: exit $code"' EXIT
 
 IFS=: read -r -a sources <<<"$SRC"
-engine=(--model "$MODEL")
+engine=()
+[ -n "${MODEL:-}" ] && engine=(--model "$MODEL")
 who=()
 [ -n "${WORKER:-}" ] && who+=(--worker "$WORKER")
 [ -n "${CLUSTER:-}" ] && who+=(--cluster "$CLUSTER")
@@ -77,7 +77,7 @@ raw=$OUT/raw_full
 refined=$OUT/facesets_full
 ready=$OUT/facesets_swap_ready
 
-echo "=== $(date '+%F %T') chain: begin, process $$, SRC=$SRC OUT=$OUT CACHE=$CACHE MODEL=$MODEL"
+echo "=== $(date '+%F %T') chain: begin, process $$, SRC=$SRC OUT=$OUT CACHE=$CACHE MODEL=${MODEL:-}"
 step embed "${sources[@]}" "$CACHE" --enrich "${engine[@]}" "${who[@]}" "${extra[@]}"
 if [ "$EXTEND" = yes ]; then
     step extend "$CACHE" "$raw" --refine-out "$refined" --link "$LINK" "${threshold[@]}"
