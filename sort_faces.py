@@ -4311,31 +4311,43 @@ def describe_items(engine: Models, items: Sequence[Item]) -> list[Result]:
     return [engine.facts() for _ in items]
 
 
+def read_item(item: Item) -> Photo | Result:
+    """The photo an item names, or what is to be said instead.
+
+    {"failed"} where it is gone or changed, which says nothing of these bytes; else {"error"}.
+    """
+    try:
+        return read_photo(item["path"], item["sha256"])
+    except PhotoGone as error:
+        return {"failed": str(error)}
+    except PhotoError as error:
+        return {"error": str(error)}
+
+
 def embed_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
     """Photos -> a PhotoRecord each. item: sha256, path, passes, landmarks."""
-    results: list[Result] = [{} for _ in items]
-    photos: dict[int, Photo] = {}
-    for at, item in enumerate(items):
-        try:
-            photos[at] = read_photo(item["path"], item["sha256"])
-        except PhotoGone as error:  # hashed a moment ago: says nothing of its bytes
-            results[at] = {"failed": str(error)}
-        except PhotoError as error:
-            about = {"wh": (0, 0), "taken": None, "error": str(error), "faces": []}
-            results[at] = as_json(PhotoRecord(status=STATUS_UNREADABLE, **about))
+    read = [read_item(item) for item in items]
+    images = [one.image for one in read if isinstance(one, Photo)]
     first = items[0]  # all items of a run are asked alike
-    images = [photo.image for photo in photos.values()]
-    found = face_records(engine, images, Passes(**first["passes"]), first["landmarks"])
-    for (at, photo), faces in zip(photos.items(), found, strict=True):
-        record = PhotoRecord(
-            wh=photo.wh,
-            taken=None if math.isnan(photo.taken) else photo.taken,
-            status=STATUS_FACES if faces else STATUS_NO_FACE,
-            error="",
-            faces=faces,
-        )
-        results[at] = as_json(record)
-    return results
+    passes = Passes(**first["passes"])
+    found = iter(face_records(engine, images, passes, first["landmarks"]) if images else ())
+    return [
+        photo_result(one, next(found)) if isinstance(one, Photo) else unreadable_result(one)
+        for one in read
+    ]
+
+
+def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
+    """A PhotoRecord of a photo that could be read."""
+    taken = None if math.isnan(photo.taken) else photo.taken
+    status = STATUS_FACES if faces else STATUS_NO_FACE
+    return as_json(PhotoRecord(wh=photo.wh, taken=taken, status=status, error="", faces=faces))
+
+
+def unreadable_result(why: Result) -> Result:
+    """A PhotoRecord of a photo that could not be read, unless another run may find it."""
+    about = {"wh": (0, 0), "taken": None, "status": STATUS_UNREADABLE, "faces": []}
+    return why if "failed" in why else as_json(PhotoRecord(**about, **why))
 
 
 def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
@@ -4344,18 +4356,12 @@ def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 
 def enrich_photo(engine: Engine, item: Item) -> Result:
-    """Landmarks and pose at the boxes an item names; {"error"} when the photo is gone."""
-    try:
-        photo = read_photo(item["path"], item["sha256"])
-    except PhotoError as error:
-        return {"error": str(error), "faces": []}
-    known = item["faces"]
-    found = Detections(
-        *(
-            np.array([face[key] for face in known], np.float32)
-            for key in ("bbox", "det_score", "kps")
-        )
-    )
+    """Landmarks and pose at the boxes an item names."""
+    photo, known = read_item(item), item["faces"]
+    if not isinstance(photo, Photo):
+        return photo
+    boxes = ([face[key] for face in known] for key in ("bbox", "det_score", "kps"))
+    found = Detections(*(np.array(values, np.float32) for values in boxes))
     marks = engine.landmarks(photo.image, found)
     faces = [
         MarkedFace(index=face["index"], **{name: float_bytes(marks[name][row]) for name in marks})
@@ -4366,18 +4372,15 @@ def enrich_photo(engine: Engine, item: Item) -> Result:
 
 def score_items(scorer: ClipScorer, items: Sequence[Item]) -> list[Result]:
     """Pictures -> probabilities of each attribute. item: path, sha256."""
-    results: list[Result] = []
-    images = []
-    for item in items:
-        try:
-            images.append(read_photo(item["path"], item["sha256"]).image)
-            results.append({"error": "", "scores": None})
-        except PhotoGone as error:  # says nothing of these bytes
-            results.append({"failed": str(error)})
-        except PhotoError as error:
-            results.append({"error": str(error), "scores": []})
+    read = [read_item(item) for item in items]
+    images = [one.image for one in read if isinstance(one, Photo)]
     scores = iter(scorer.score(images) if images else [])
-    return [{**r, "scores": next(scores).tolist()} if r.get("error") == "" else r for r in results]
+    return [
+        {"error": "", "scores": next(scores).tolist()}
+        if isinstance(one, Photo)
+        else {"scores": [], **one}
+        for one in read
+    ]
 
 
 def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
@@ -4387,16 +4390,15 @@ def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 def audit_png(engine: Engine, item: Item) -> Result:
     """Faces found at each consumer's detector size, and the middle one's embedding."""
-    try:
-        image = read_photo(item["path"], item["sha256"]).image
-    except PhotoGone as error:  # says nothing of these bytes
-        return {"failed": str(error)}
-    except PhotoError as error:
-        return {"error": str(error), "counts": [], "kps": [], "embedding": ""}
+    result: Result = {"error": "", "counts": [], "kps": [], "embedding": ""}
+    photo = read_item(item)
+    if not isinstance(photo, Photo):
+        return {**result, **photo}
+    image = photo.image
     found = [engine.detect(image, size) for size in CONSUMER_DET_SIZES]
-    seen = next((faces for faces in found if len(faces)), NO_DETECTIONS)
-    result = {"error": "", "counts": [len(faces) for faces in found], "kps": [], "embedding": ""}
-    if len(seen):
+    result["counts"] = [len(faces) for faces in found]
+    seen = next((faces for faces in found if len(faces)), None)
+    if seen is not None:
         middle = np.array(image.shape[1::-1], np.float32) / 2
         away = np.linalg.norm(seen.bbox.reshape(-1, 2, 2).mean(axis=1) - middle, axis=1)
         own = seen.take([int(away.argmin())])
@@ -4484,11 +4486,7 @@ def engine_errors() -> tuple[type[Exception], ...]:
 
 
 def run_here(
-    task: str,
-    items: Iterable[Item],
-    engine: Callable[[], Models],
-    threads: int,
-    batch: int,
+    task: str, items: Iterable[Item], engine: Callable[[], Models], threads: int, batch: int
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, result) in the order of the items, working on several batches at once."""
 
@@ -6733,28 +6731,18 @@ class ScanOptions:
     GROUP: ClassVar[str] = "photos"
 
     include: tuple[str, ...] = option(
-        str,
-        "only files whose name or path below SRC matches; repeatable",
-        (),
-        unit="GLOB",
+        str, "only files whose name or path below SRC matches; repeatable", (), unit="GLOB"
     )
     exclude: tuple[str, ...] = option(
-        str,
-        "no files whose name or path below SRC matches; repeatable",
-        (),
-        unit="GLOB",
+        str, "no files whose name or path below SRC matches; repeatable", (), unit="GLOB"
     )
     passes: Passes = nested(Passes)
     rescan: bool = option(
-        bool,
-        "redo photos whose faces were found with other detection settings",
-        False,
+        bool, "redo photos whose faces were found with other detection settings", False
     )
     retry_errors: bool = option(bool, "try unreadable files again", False)
     prune: bool = option(
-        bool,
-        "forget files that no longer exist below SRC, or whose bytes moved on",
-        False,
+        bool, "forget files that no longer exist below SRC, or whose bytes moved on", False
     )
 
 
