@@ -6,6 +6,7 @@ runs work/dml_worker.py with this interpreter.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -620,3 +621,16 @@ def test_nothing_left_to_do_starts_no_worker(tmp_path, monkeypatch) -> None:
     assert len(list(elsewhere.run_on_worker("embed", items, crew, files))) == 1
     assert started == []
     assert not files.folder.exists()
+
+
+@pytest.mark.parametrize("path", sorted(sf.WORK_FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_companions_build_on_what_is_there(path: Path) -> None:
+    """What a companion takes from sort_faces.py exists, whichever of its lines runs first."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    taken = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "sf"
+    }
+    assert taken and [name for name in taken if not hasattr(sf, name)] == []
+    assert sf.companion(path.stem).sf is sf
