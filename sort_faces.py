@@ -3580,10 +3580,7 @@ class InsightFaceEngine(Engine):
     def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
         from insightface.app.common import Face
 
-        result = {
-            name: np.full((len(found), *shape), np.nan, np.float32)
-            for name, shape in LANDMARK_SHAPES.items()
-        }
+        result = {name: COLUMNS[name].filled(len(found), self.dim) for name in LANDMARK_SHAPES}
         for row in range(len(found)):
             face = Face(bbox=found.bbox[row], kps=found.kps[row], det_score=found.score[row])
             with self.one_at_a_time:
@@ -3668,7 +3665,7 @@ class DlibEngine(Engine):
         depth = np.zeros((*points.shape[:2], 1), np.float32)  # dlib's landmarks are flat
         poses = [solve_pose(face[list(DLIB_6_OF_68)], HEAD_6, wh) for face in points]
         return {
-            "landmark_2d_106": np.full((len(points), 106, 2), np.nan, np.float32),
+            "landmark_2d_106": COLUMNS["landmark_2d_106"].filled(len(points), self.dim),
             "landmark_3d_68": np.concatenate([points, depth], axis=2),
             "pose": np.array(poses, np.float32).reshape(-1, 3),
         }
@@ -6942,11 +6939,7 @@ class EmbedRun:
 
     def usable(self, cache: FaceCache) -> int:
         """How many of the scanned files the cache knows with or without faces."""
-        readable = {
-            sha
-            for sha, status in zip(cache.file_sha256, cache.file_status, strict=True)
-            if status != STATUS_UNREADABLE
-        }
+        readable = set(cache.file_sha256[cache.file_status != STATUS_UNREADABLE].tolist())
         paths = known_paths(cache)
         return sum(file.path in paths and paths[file.path][0] in readable for file in self.files)
 

@@ -10,12 +10,12 @@ time, at a cosine distance spread evenly up to the threshold and with a box of n
 which are different pictures and must stay apart. The plain way is the blocked product of all
 pairs, the box test, and connected components.
 
-`recall` is the share of the planted pairs that ended in one group. `differ` counts faces whose group
-is another one than with all pairs. `s` is by the clock, `CPU s` the processor time of all threads,
-which other work on the machine disturbs less. `x2` is by how much the latter grows when the faces
-double, from the row above of the same side: 2 is linear, 4 is quadratic. `ratio` is plain over
-ours by the clock, the median of --rounds rounds in which the two take turns. Exit code 1 if recall
-is below 0.999 or groups that all pairs keep apart are joined.
+`recall` is the share of the planted pairs that ended in one group. `differ` counts faces whose
+group is another one than with all pairs. `s` is by the clock, `CPU s` the processor time of all
+threads, which other work on the machine disturbs less. `x2` is by how much the latter grows when
+the faces double, from the row above of the same side: 2 is linear, 4 is quadratic. `ratio` is plain
+over ours by the clock, the median of --rounds rounds in which the two take turns. Exit code 1 if
+recall is below 0.999 or groups that all pairs keep apart are joined.
 
 The last table is one person in one light, as a webcam or a time-lapse gives, every pair at a
 distance of 0.10: the case in which hashing failed, which was here once (docs/analysis/dedup.md).
