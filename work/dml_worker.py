@@ -107,8 +107,8 @@ class WorkerRun:
 
     def outlive_nobody(self) -> None:
         """Note when stdin closes: whoever started this worker has ended."""
-        with contextlib.suppress(OSError, ValueError):
-            while sys.stdin.buffer.read(1):
+        with contextlib.suppress(OSError):
+            while os.read(0, 1):  # not through sys.stdin, whose lock would outlive the interpreter
                 pass
         self.orphaned.set()
 
