@@ -3658,11 +3658,11 @@ class InsightFaceEngine(Engine):
         return np.concatenate(parts)
 
     def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
-        from insightface.app.common import Face
+        from insightface.app import common
 
         result = {name: COLUMNS[name].filled(len(found), self.dim) for name in LANDMARK_SHAPES}
         for row in range(len(found)):
-            face = Face(bbox=found.bbox[row], kps=found.kps[row], det_score=found.score[row])
+            face = common.Face(bbox=found.bbox[row], kps=found.kps[row], det_score=found.score[row])
             with self.one_at_a_time:
                 for model in self.pose_models:
                     model.get(image, face)
