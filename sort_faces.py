@@ -4388,30 +4388,29 @@ def describe_items(engine: Models, items: Sequence[Item]) -> list[Result]:
     return [engine.facts() for _ in items]
 
 
-def read_item(item: Item) -> Photo | Result:
-    """The photo an item names, or what is to be said instead.
+def read_item(item: Item, **unread: Any) -> Photo | Result:
+    """The photo an item names, or the result of an item whose photo cannot be read.
 
-    {"failed"} where it is gone or changed, which says nothing of these bytes; else {"error"}.
+    unread: what that says beside {"error": why}. A photo that is gone or changed gives {"failed":
+    why} alone, which says nothing of the bytes named.
     """
     try:
         return read_photo(item["path"], item["sha256"])
     except PhotoGone as error:
         return {"failed": str(error)}
     except PhotoError as error:
-        return {"error": str(error)}
+        return {"error": str(error), **unread}
 
 
 def embed_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
     """Photos -> a PhotoRecord each. item: sha256, path, passes, landmarks."""
-    read = [read_item(item) for item in items]
+    unread = {"wh": [0, 0], "taken": None, "status": STATUS_UNREADABLE, "faces": []}
+    read = [read_item(item, **unread) for item in items]
     images = [one.image for one in read if isinstance(one, Photo)]
     first = items[0]  # all items of a run are asked alike
     passes = Passes(**first["passes"])
     found = iter(face_records(engine, images, passes, first["landmarks"]) if images else ())
-    return [
-        photo_result(one, next(found)) if isinstance(one, Photo) else unreadable_result(one)
-        for one in read
-    ]
+    return [photo_result(one, next(found)) if isinstance(one, Photo) else one for one in read]
 
 
 def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
@@ -4421,12 +4420,6 @@ def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
     return as_json(PhotoRecord(wh=photo.wh, taken=taken, status=status, error="", faces=faces))
 
 
-def unreadable_result(why: Result) -> Result:
-    """A PhotoRecord of a photo that could not be read, unless another run may find it."""
-    about = {"wh": (0, 0), "taken": None, "status": STATUS_UNREADABLE, "faces": []}
-    return why if "failed" in why else as_json(PhotoRecord(**about, **why))
-
-
 def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
     """Photos -> landmarks and pose of their known faces. item: sha256, path, faces."""
     return [enrich_photo(engine, item) for item in items]
@@ -4434,7 +4427,7 @@ def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 def enrich_photo(engine: Engine, item: Item) -> Result:
     """Landmarks and pose at the boxes an item names."""
-    photo, known = read_item(item), item["faces"]
+    photo, known = read_item(item, faces=[]), item["faces"]
     if not isinstance(photo, Photo):
         return photo
     boxes = ([face[key] for face in known] for key in ("bbox", "det_score", "kps"))
@@ -4449,13 +4442,11 @@ def enrich_photo(engine: Engine, item: Item) -> Result:
 
 def score_items(scorer: ClipScorer, items: Sequence[Item]) -> list[Result]:
     """Pictures -> probabilities of each attribute. item: path, sha256."""
-    read = [read_item(item) for item in items]
+    read = [read_item(item, scores=[]) for item in items]
     images = [one.image for one in read if isinstance(one, Photo)]
-    scores = iter(scorer.score(images) if images else [])
+    scores = iter(scorer.score(images) if images else ())
     return [
-        {"error": "", "scores": next(scores).tolist()}
-        if isinstance(one, Photo)
-        else {"scores": [], **one}
+        {"error": "", "scores": next(scores).tolist()} if isinstance(one, Photo) else one
         for one in read
     ]
 
@@ -4467,13 +4458,13 @@ def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 def audit_png(engine: Engine, item: Item) -> Result:
     """Faces found at each consumer's detector size, and the middle one's embedding; see Audit."""
-    result: Result = {"error": "", "counts": [], "kps": [], "embedding": ""}
-    photo = read_item(item)
+    nothing = {"counts": [], "kps": [], "embedding": ""}
+    photo = read_item(item, **nothing)
     if not isinstance(photo, Photo):
-        return {**result, **photo}
+        return photo
     image = photo.image
     found = [engine.detect(image, size) for size in CONSUMER_DET_SIZES]
-    result["counts"] = [len(faces) for faces in found]
+    result: Result = {"error": "", **nothing, "counts": [len(faces) for faces in found]}
     result["boxes"] = [faces.bbox.tolist() for faces in found]
     seen = next((faces for faces in found if len(faces)), None)
     if seen is not None:
