@@ -38,7 +38,6 @@ Contents
     Core: tracks and segments
     Core: keeping face sets clean
     Core: names
-    Core: paths between systems
     Files and locks
     Progress
     Photos
@@ -49,8 +48,6 @@ Contents
     Scorers
     Analysing one photo
     Work queue
-    Work elsewhere: a worker process
-    Work elsewhere: a Dask cluster
     Crew
     Runs
     Output trees
@@ -60,8 +57,8 @@ Contents
     Reporting
     Pages
     Shared options
-    Command: embed
     Command: enrich
+    Command: embed
     Command: cluster
     Command: refine
     Command: dedup
@@ -79,7 +76,6 @@ Contents
     Command: demo
     Command: status
     Command: doctor
-    The worker's side
     Entry point
 """
 
@@ -108,7 +104,6 @@ import signal
 import socket
 import stat
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -150,7 +145,7 @@ except ImportError as error:
 TOOL = "sort_faces"
 VERSION = "0.1.0"
 CACHE_SCHEMA = 1  # raised when an array changes meaning; older tools refuse newer caches
-RECORD_SCHEMA = 1  # of one journal / results line
+RECORD_SCHEMA = 2  # of one line of a JSONL file; those of 1 had no checksum
 
 # Photos. Suffixes are only a filter for the scan; the decoder looks at the bytes.
 PHOTO_SUFFIXES = frozenset(
@@ -213,12 +208,7 @@ HALF_SHARP_BLUR = 60.0  # median blur of the reference library, which so scores 
 LINK_BLOCK = 2048  # rows per matrix product: 16 MB of float32
 LINK_SLACK = 1e-5  # components are found this much too wide, so that rounding cannot split one
 DENSE_COMPONENT = 3000  # rows up to which a component's distances are held at once (36 MB)
-LSH_BRUTE_FORCE = 4096  # rows up to which all pairs are compared
-LSH_WIDEST = 0.2  # cosine distance; beyond, hyperplanes would need more tables than they save
 DUPLICATE_SLACK = 1e-6  # rounding: a row's product with itself may be 0.9999999
-LSH_BUCKET = 64  # rows; larger buckets are compared by one matrix product
-LSH_MIDDLE = 0.01  # share of rows nearest the mean that are compared with all
-LSH_MISS = 1e-4  # chance that a pair exactly at the distance shares no bucket
 
 # Writing.
 LOCK_NAME = ".sort_faces.lock"
@@ -696,18 +686,31 @@ def join_labels(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.n
     return connected_components(graph, directed=False)[1][labels]
 
 
-def threshold_components(unit: np.ndarray, min_cosine: float) -> np.ndarray:
+def threshold_components(
+    unit: np.ndarray, min_cosine: float, boxes: np.ndarray | None = None
+) -> np.ndarray:
     """Connected components of the graph "cosine >= min_cosine" over unit rows (n, d).
 
-    Streams blocks of the product, so memory stays linear in n. Returns (n,) int labels.
+    boxes: (n, 4); where given, only rows whose boxes are of one size are linked. Streams blocks
+    of the product, so memory stays linear in n. Returns (n,) int labels.
     """
     labels = np.arange(len(unit))
     starts = range(0, len(unit), LINK_BLOCK)
     for i, j in itertools.combinations_with_replacement(starts, 2):
         close = unit[i : i + LINK_BLOCK] @ unit[j : j + LINK_BLOCK].T >= min_cosine
-        left, right = np.nonzero(close)
-        labels = join_labels(labels, left + i, right + j)
+        left, right = np.divmod(np.flatnonzero(close), close.shape[1])
+        left, right = left + i, right + j
+        if boxes is not None:
+            alike = same_box_size(boxes[left], boxes[right])
+            left, right = left[alike], right[alike]
+        labels = join_labels(labels, left, right)
     return labels
+
+
+def same_box_size(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(p,) bool: boxes (p, 4) whose widths and heights agree within the tolerance."""
+    a, b = left[:, 2:] - left[:, :2], right[:, 2:] - right[:, :2]
+    return (np.abs(a - b) <= DUPLICATE_SIZE_TOLERANCE * np.maximum(a, b)).all(axis=1)
 
 
 # ============================================================================
@@ -811,25 +814,13 @@ def reciprocal_pairs(
 def near_duplicate_labels(
     unit: np.ndarray, max_distance: float, boxes: np.ndarray | None = None
 ) -> np.ndarray:
-    """Label faces so that near-duplicates share one label.
+    """Label faces so that near-duplicates share one label, in chains, too.
 
     unit: (n, d) float32 of length 1. Two faces are near-duplicates when their cosine distance is
     at most max_distance and, where boxes (n, 4) are given, their boxes agree in width and height
-    within DUPLICATE_SIZE_TOLERANCE. Up to LSH_BRUTE_FORCE rows all pairs are compared; beyond,
-    random hyperplanes (Charikar 2002, "Similarity estimation techniques from rounding
-    algorithms") propose the pairs, in time near-linear in n. A pair exactly at max_distance is
-    missed with probability LSH_MISS, a closer one less often; what is proposed is checked exactly.
+    within DUPLICATE_SIZE_TOLERANCE.
     """
-    labels = np.arange(len(unit))
-    max_distance += DUPLICATE_SLACK
-    if len(unit) <= LSH_BRUTE_FORCE or max_distance > LSH_WIDEST:
-        for i in range(0, len(unit), LINK_BLOCK):
-            left, right = np.nonzero(unit[i : i + LINK_BLOCK] @ unit.T >= 1.0 - max_distance)
-            labels = join_near_duplicates(labels, left + i, right, unit, max_distance, boxes)
-        return labels
-    for left, right in hyperplane_candidates(unit, max_distance):
-        labels = join_near_duplicates(labels, left, right, unit, max_distance, boxes)
-    return labels
+    return threshold_components(unit, 1.0 - max_distance - DUPLICATE_SLACK, boxes)
 
 
 def nearest_keeper(unit: np.ndarray, max_distance: float) -> np.ndarray:
@@ -854,125 +845,85 @@ def nearest_keeper(unit: np.ndarray, max_distance: float) -> np.ndarray:
     return keeper
 
 
-def join_near_duplicates(
-    labels: np.ndarray,
-    left: np.ndarray,
-    right: np.ndarray,
-    unit: np.ndarray,
-    max_distance: float,
-    boxes: np.ndarray | None,
-) -> np.ndarray:
-    """Unite the labels of those candidate pairs that really are near-duplicates."""
-    open_pairs = labels[left] != labels[right]
-    left, right = left[open_pairs], right[open_pairs]
-    if boxes is not None:
-        alike = same_box_size(boxes[left], boxes[right])
-        left, right = left[alike], right[alike]
-    for start in range(0, len(left), LINK_BLOCK * 8):
-        a, b = left[start : start + LINK_BLOCK * 8], right[start : start + LINK_BLOCK * 8]
-        close = np.einsum("ij,ij->i", unit[a], unit[b]) >= 1.0 - max_distance
-        labels = join_labels(labels, a[close], b[close])
-    return labels
-
-
-def same_box_size(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(p,) bool: boxes (p, 4) whose widths and heights agree within the tolerance."""
-    a, b = left[:, 2:] - left[:, :2], right[:, 2:] - right[:, :2]
-    return (np.abs(a - b) <= DUPLICATE_SIZE_TOLERANCE * np.maximum(a, b)).all(axis=1)
-
-
-def hyperplane_candidates(
-    unit: np.ndarray, max_distance: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield arrays of row pairs that share a bucket of random hyperplane signs.
-
-    The bits per table grow with log2(n), so buckets of strangers stay small; the number of
-    tables follows from the chance that two rows at max_distance agree in one of them. Seen from
-    their mean, the faces of one person are strangers to each other, too; the few rows too near
-    the mean for that are compared with all.
-    """
-    real = np.flatnonzero(unit.any(axis=1))  # zero rows are near nothing, yet share every bucket
-    unit = unit[real]
-    seen = unit - unit.mean(axis=0)
-    length = np.linalg.norm(seen, axis=1)
-    least = float(np.quantile(length, LSH_MIDDLE))
-    half_chord = math.sqrt(max_distance / 2.0)
-    if half_chord > least / 2.0:  # all alike: the mean is no place to look from
-        seen, least = unit, 1.0
-    middle = np.flatnonzero(length < least) if seen is not unit else real[:0]
-    for start in range(0, len(middle), LINK_BLOCK):
-        block = middle[start : start + LINK_BLOCK]
-        left, right = np.nonzero(unit[block] @ unit.T >= 1.0 - max_distance)
-        yield real[block[left]], real[right]
-    bits = min(30, max(8, math.ceil(math.log2(len(unit)))))
-    agree = (1.0 - 2.0 * math.asin(half_chord / least) / math.pi) ** bits
-    tables = math.ceil(math.log(LSH_MISS) / math.log1p(-agree))
-    rng = np.random.default_rng(0)
-    weights = 1 << np.arange(bits)
-    for _ in range(tables):
-        planes = rng.standard_normal((unit.shape[1], bits), dtype=np.float32)
-        codes = ((seen @ planes) > 0) @ weights  # (n,)
-        order = np.argsort(codes, kind="stable")
-        codes = codes[order]
-        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
-        for at in np.flatnonzero(np.diff(edges) > LSH_BUCKET):  # a burst: products beat many steps
-            rows = order[edges[at] : edges[at + 1]]
-            for block in np.array_split(rows, math.ceil(len(rows) / LINK_BLOCK)):
-                left, right = np.nonzero(unit[block] @ unit[rows].T >= 1.0 - max_distance)
-                yield real[block[left]], real[rows[right]]
-        for step in range(1, LSH_BUCKET):
-            same = np.flatnonzero(codes[step:] == codes[:-step])
-            if not len(same):
-                break
-            yield real[order[same]], real[order[same + step]]
-
-
 # ============================================================================
 # The face cache
 # ============================================================================
 
 
 @dataclass(frozen=True)
+class Column:
+    """One array of a cache: what a row stands for, the type and shape of a row, its meaning."""
+
+    rows: str  # "f": a photo, "a": a further path of one, "n": a face
+    dtype: Any
+    text: str
+    shape: tuple[int | str, ...] = ()  # "d": the numbers of one embedding
+    fill: float = 0  # NaN where `enrich` brings the values later
+
+    def filled(self, count: int, dim: int) -> np.ndarray:
+        """An array of `count` rows that hold nothing yet; dim: numbers of an embedding."""
+        shape = [dim if size == "d" else size for size in self.shape]
+        return np.full((count, *shape), self.fill, self.dtype)
+
+
+def column(*facts: Any, **more: Any) -> Any:
+    """A field of FaceCache, declared by the facts of a Column."""
+    return field(metadata={"column": Column(*facts, **more)})
+
+
+of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a")
+of_face = functools.partial(column, "n")
+of_face_later = functools.partial(of_face, np.float32, fill=math.nan)
+BOX = "box x1 y1 x2 y2, pixels; may reach past the border"
+FIVE_POINTS = (
+    "left eye, right eye, nose, left and right mouth corner as seen in the picture, pixels"
+)
+CAPTURE_TIME = "capture time, seconds since 1970, local clock read as UTC; NaN unknown"
+FILE_TIME = "modification time, nanoseconds since 1970"
+
+
+@dataclass(frozen=True)
 class FaceCache:
-    """Everything known about a library: row i of file_* is one photo, of the rest one face.
+    """Everything known about a library; docs/cache.md shows the columns as a table."""
 
-    `meta` holds schema, engine, model, recognizer, dim, det_size, det_threshold, roots, version.
-    Landmark and pose rows are NaN until `enrich` has seen the face.
-    """
-
-    meta: dict[str, Any]
-    file_path: np.ndarray  # (f,) str; canonical absolute path
-    file_sha256: np.ndarray  # (f,) str; 64 hex digits
-    file_size: np.ndarray  # (f,) int64 bytes
-    file_mtime_ns: np.ndarray  # (f,) int64
-    file_wh: np.ndarray  # (f, 2) int32 upright pixels; 0 if unreadable
-    file_taken: np.ndarray  # (f,) float64 seconds, local clock read as UTC; NaN unknown
-    file_status: np.ndarray  # (f,) uint8 STATUS_*
-    file_error: np.ndarray  # (f,) str; why it is unreadable, else ""
-    file_passes: np.ndarray  # (f,) str; detection settings that gave this row
-    alias_path: np.ndarray  # (a,) str; further paths with the same bytes
-    alias_file: np.ndarray  # (a,) int32 row in file_*
-    alias_size: np.ndarray  # (a,) int64 bytes
-    alias_mtime_ns: np.ndarray  # (a,) int64
-    face_file: np.ndarray  # (n,) int32 row in file_*
-    face_index: np.ndarray  # (n,) int16 position in that photo
-    bbox: np.ndarray  # (n, 4) float32 upright pixels x1 y1 x2 y2
-    det_score: np.ndarray  # (n,) float32 in [0, 1]
-    kps: np.ndarray  # (n, 5, 2) float32 upright pixels
-    face_short: np.ndarray  # (n,) float32 px; short edge of bbox
-    blur: np.ndarray  # (n,) float32; variance of the Laplacian at native scale
-    embedding: np.ndarray  # (n, d) float32 as the recogniser gave it, not normalised
-    landmark_2d_106: np.ndarray  # (n, 106, 2) float32 upright pixels
-    landmark_3d_68: np.ndarray  # (n, 68, 3) float32 upright pixels, depth in pixels
-    pose: np.ndarray  # (n, 3) float32 degrees pitch yaw roll
+    meta: CacheMeta
+    file_path: np.ndarray = of_file(str, "absolute path of the canonical copy")
+    file_sha256: np.ndarray = of_file(str, "of the file's bytes, 64 hex digits")
+    file_size: np.ndarray = of_file(np.int64, "bytes")
+    file_mtime_ns: np.ndarray = of_file(np.int64, FILE_TIME)
+    file_wh: np.ndarray = of_file(np.int32, "width and height, pixels; 0 0 if unreadable", (2,))
+    file_taken: np.ndarray = of_file(np.float64, CAPTURE_TIME)
+    file_status: np.ndarray = of_file(np.uint8, "0 faces, 1 no face, 2 unreadable")
+    file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
+    file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
+    alias_path: np.ndarray = of_alias(str, "absolute path of a further copy")
+    alias_file: np.ndarray = of_alias(np.int32, "row of its photo in `file_*`")
+    alias_size: np.ndarray = of_alias(np.int64, "bytes")
+    alias_mtime_ns: np.ndarray = of_alias(np.int64, FILE_TIME)
+    face_file: np.ndarray = of_face(np.int32, "row of its photo in `file_*`")
+    face_index: np.ndarray = of_face(np.int16, "position in that photo, from 0")
+    bbox: np.ndarray = of_face(np.float32, BOX, (4,))
+    det_score: np.ndarray = of_face(np.float32, "detector score, 0 to 1")
+    kps: np.ndarray = of_face(np.float32, FIVE_POINTS, (5, 2))
+    face_short: np.ndarray = of_face(np.float32, "shorter edge of the box, pixels")
+    blur: np.ndarray = of_face(
+        np.float32, "variance of the Laplacian of the grey face at its own size"
+    )
+    embedding: np.ndarray = of_face(
+        np.float32, "as the model gave it, not scaled to length 1", ("d",)
+    )
+    landmark_2d_106: np.ndarray = of_face_later(
+        "pixels; NaN before `enrich`, and with dlib", (106, 2)
+    )
+    landmark_3d_68: np.ndarray = of_face_later(
+        "pixels, depth in pixels (0 with dlib); NaN before `enrich`", (68, 3)
+    )
+    pose: np.ndarray = of_face_later("pitch, yaw, roll in degrees; NaN before `enrich`", (3,))
 
     def __post_init__(self) -> None:
-        for name, count in (("file_", self.files), ("alias_", len(self.alias_path))):
-            for item in fields(self):
-                if item.name.startswith(name) and len(getattr(self, item.name)) != count:
-                    raise SortFacesError(f"cache: {item.name} has the wrong length; it is damaged")
-        for name in FACE_ARRAYS:
-            if len(getattr(self, name)) != self.faces:
+        counts = {"f": self.files, "a": len(self.alias_path), "n": self.faces}
+        for name, about in COLUMNS.items():
+            if len(getattr(self, name)) != counts[about.rows]:
                 raise SortFacesError(f"cache: {name} has the wrong length; it is damaged")
         for name in ("face_file", "alias_file"):
             rows = getattr(self, name)
@@ -1017,10 +968,13 @@ class FaceCache:
         return np.isfinite(self.pose).all(axis=1)
 
 
-FACE_ARRAYS = tuple(  # one row a face; they follow face_file in the class
-    itertools.dropwhile(lambda name: name != "face_file", (item.name for item in fields(FaceCache)))
-)
-LANDMARK_SHAPES = {"landmark_2d_106": (106, 2), "landmark_3d_68": (68, 3), "pose": (3,)}
+COLUMNS: dict[str, Column] = {
+    item.name: item.metadata["column"] for item in fields(FaceCache) if item.metadata
+}
+FACE_ARRAYS = tuple(name for name, about in COLUMNS.items() if about.rows == "n")
+LANDMARK_SHAPES = {  # what `enrich` brings
+    name: about.shape for name, about in COLUMNS.items() if math.isnan(about.fill)
+}
 
 
 # ============================================================================
@@ -1766,76 +1720,6 @@ def numbered(prefix: str, number: int) -> str:
 
 
 # ============================================================================
-# Core: paths between systems
-# ============================================================================
-# WSL sees drive E: as /mnt/e; Windows sees the WSL files as \\wsl.localhost\<distro>. Characters
-# Windows forbids in names appear there 0xF000 higher, as WSL's own file server presents them.
-
-DRIVE_MOUNT = re.compile(r"^/mnt/([a-z])(?=/|\Z)")
-WSL_SHARE = re.compile(r"^//(?:wsl\.localhost|wsl\$)/([^/]+)(/.*)?$", re.IGNORECASE)
-FORBIDDEN_UP = {ord(c): ord(c) + 0xF000 for c in '<>:"|?*\\'} | {
-    c: c + 0xF000 for c in range(1, 32)
-}
-FORBIDDEN_DOWN = {high: low for low, high in FORBIDDEN_UP.items()}
-ODD_NAME = re.compile(
-    r"[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE
-)  # not in \\?\
-LONG_PATH = 248  # characters; beyond, Windows wants the \\?\ form (CreateDirectory's limit)
-
-
-def to_windows_path(path: str, distro: str) -> str:
-    r"""Absolute WSL path as Windows opens it: `/mnt/e/x` -> `E:\x`, else `\\wsl.localhost\...`.
-
-    Raises SortFacesError for a relative path, PhotoError for a name that is no Unicode.
-    """
-    if not path.startswith("/"):
-        raise SortFacesError(f"{path}: is no absolute path")
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        raise PhotoError("its name is no UTF-8, Windows cannot open it; rename it") from None
-    drive = DRIVE_MOUNT.match(path)
-    names = (path[drive.end() :] if drive else path).split("/")
-    tail = "\\".join(name.translate(FORBIDDEN_UP) for name in names)
-    if drive:
-        whole, long = f"{drive[1].upper()}:{tail or chr(92)}", "\\\\?\\"
-    else:
-        whole, long = f"\\wsl.localhost\\{distro}{tail}", "\\\\?\\UNC"
-    if len(whole.encode("utf-16-le")) // 2 >= LONG_PATH or any(map(ODD_NAME.search, names)):
-        return long + whole
-    return whole if drive else "\\" + whole
-
-
-def from_windows_path(path: str) -> str:
-    r"""The WSL path of what to_windows_path made (and of `\\wsl$\...` and forward slashes)."""
-    text = path.removeprefix("\\\\?\\UNC").removeprefix("\\\\?\\").replace("\\", "/")
-    if path.startswith("\\\\?\\UNC"):
-        text = "/" + text
-    share = WSL_SHARE.match(text)
-    if share:
-        text = share[2] or "/"
-    elif re.match(r"^[A-Za-z]:(/|$)", text):
-        text = f"/mnt/{text[0].lower()}{text[2:].rstrip('/') if len(text) == 3 else text[2:]}"
-    else:
-        raise SortFacesError(f"{path}: is neither a drive nor a WSL path")
-    return text.translate(FORBIDDEN_DOWN)
-
-
-@functools.cache
-def distro_name() -> str:
-    """Name of the WSL distribution we run in. Raises SortFacesError outside WSL."""
-    name = os.environ.get("WSL_DISTRO_NAME", "")
-    if not name and shutil.which("wslpath"):
-        shown = subprocess.run(["wslpath", "-w", "/"], capture_output=True, text=True).stdout
-        name = shown.strip().strip("\\").split("\\")[-1]
-    if not name:
-        raise SortFacesError(
-            "--worker: no WSL distribution found; set WSL_DISTRO_NAME to what `wsl -l` shows"
-        )
-    return name
-
-
-# ============================================================================
 # Files and locks
 # ============================================================================
 
@@ -1996,7 +1880,6 @@ JSON_SHAPE: dict[str, dict[str, type]] = {  # what each kind of file must at lea
     "tracks": {"videos": dict, "tracks": list, "meta": dict, "period": float},
     "segments": {"segments": list, "rejected": list},
     "identities": {"faces": dict, "recognizer": str},
-    "queue": {"task": str, "spec": dict, "items": list, "schema": int, "version": str, "run": str},
 }
 
 
@@ -2019,6 +1902,98 @@ def read_own(path: Path, *kinds: str) -> dict[str, Any]:
         with contextlib.suppress(SortFacesError, OSError):
             return read_json(path, kind)
     return {}
+
+
+def checked_line(record: dict[str, Any]) -> bytes:
+    """A line of a JSONL file. Its last key is the CRC-32 of the text before that key."""
+    text = json.dumps({**record, "schema": RECORD_SCHEMA}, default=json_default).encode()[:-1]
+    return text + checksum(text)
+
+
+def checksum(text: bytes) -> bytes:
+    """How a line that begins with this text ends."""
+    return b', "crc32": "%08x"}\n' % zlib.crc32(text)
+
+
+def object_of(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line, None where it is damaged; without its checksum."""
+    text = line[: -len(checksum(b""))]
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    checked = "crc32" in value or value.get("schema") == RECORD_SCHEMA
+    if checked and line != text + checksum(text):
+        return None
+    return {key: part for key, part in value.items() if key != "crc32"}
+
+
+def json_lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The lines of a JSONL file from byte `start` on: (offset behind it, its object).
+
+    None is the object of a damaged line: the caller knows what that costs. An unfinished last line,
+    of a writer at work or of a kill, is not looked at. A file that is not there has no lines.
+    """
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
+        stream.seek(start)
+        for line in stream:
+            if line.endswith(b"\n"):
+                start += len(line)
+                yield start, object_of(line)
+
+
+class AppendOnly:
+    """A JSONL file that grows by whole lines; an append costs what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stream: io.BufferedRandom | None = None
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one line and hand it to the operating system; it survives a kill of us."""
+        try:
+            self.open().write(checked_line(record))
+            self.stream.flush()
+        except OSError as error:
+            self.close()
+            raise SortFacesError(
+                f"{self.path}: {error.strerror}; free some space and run again, "
+                "everything up to here is kept"
+            ) from None
+
+    def open(self) -> io.BufferedRandom:
+        if self.stream is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.stream = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the run
+            self.cut_torn_line()
+        return self.stream
+
+    def cut_torn_line(self) -> None:
+        """Remove the unfinished last line of a killed run, so that the next one starts clean."""
+        size = at = self.stream.seek(0, os.SEEK_END)
+        while at > 0:
+            start = max(0, at - 65536)
+            self.stream.seek(start)
+            newline = self.stream.read(at - start).rfind(b"\n")
+            if newline >= 0:
+                at = start + newline + 1
+                break
+            at = start
+        if at < size:
+            self.stream.truncate(at)
+        self.stream.seek(0, os.SEEK_END)
+
+    def is_new(self) -> bool:
+        """Whether nothing has ever been written."""
+        return self.stream is None and self.open().tell() == 0
+
+    def close(self) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):  # what could not be written has been told already
+                stream.close()
 
 
 @contextlib.contextmanager
@@ -2215,6 +2190,17 @@ class LogHandler(logging.Handler):
             sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr)
+
+
+class LogFile(io.TextIOBase):
+    """A stream whose lines go to the log file alone: what libraries print."""
+
+    def write(self, text: str) -> int:
+        for line in filter(str.strip, text.splitlines()):
+            for handler in log.handlers:
+                if isinstance(handler, logging.FileHandler):
+                    handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, line, (), None))
+        return len(text)
 
 
 # ============================================================================
@@ -3121,52 +3107,116 @@ def cut_clip(cut: Cut, mode: str) -> dict[str, Any]:
 # Folding is idempotent, so a kill between writing the one and deleting the other is harmless.
 
 
-META_KEYS = frozenset({"model", "recognizer", "dim", "det_size", "det_threshold", "roots"})
-RECORD_KEYS = {  # what a journal record of each kind must hold
-    "meta": {"meta"},
-    "photo": {"sha256", "path", "size", "mtime_ns", "wh", "taken", "status", "error", "passes"}
-    | {"faces"},
-    "path": {"sha256", "path", "size", "mtime_ns"},
-    "gone": {"path"},
-    "enrich": {"sha256", "faces"},
-}
+class CacheMeta(Record, kw_only=True):
+    """What a cache remembers of how it was made; JSON text in the .npz, first line of a journal."""
+
+    schema: int
+    tool: str = TOOL
+    version: str = VERSION
+    model: str  # the pack's name, or the folder's
+    model_source: str = ""  # what --model has to say to load it again
+    recognizer: str  # names the embedding space
+    dim: Annotated[int, msgspec.Meta(gt=0, le=65_536)]  # numbers of one embedding
+    det_size: int  # px
+    det_threshold: float
+    roots: list[str]  # every folder ever scanned
+    rescans: int = 0  # how often faces were numbered anew
+
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Pixels = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
+
+def packed(*shape: int) -> Any:
+    """The type of a float32 array as bytes, little-endian; base64 in JSON."""
+    size = 4 * math.prod(shape)
+    return Annotated[bytes, msgspec.Meta(min_length=size, max_length=size)]
+
+
+class FaceMarks(Record, omit_defaults=True, kw_only=True):
+    """Landmarks and pose of a face, where a model found them."""
+
+    landmark_2d_106: packed(*LANDMARK_SHAPES["landmark_2d_106"]) | None = None
+    landmark_3d_68: packed(*LANDMARK_SHAPES["landmark_3d_68"]) | None = None
+    pose: packed(*LANDMARK_SHAPES["pose"]) | None = None
+
+
+class FaceRecord(FaceMarks):
+    """What is stored of a detected face; named and measured like the columns of a cache."""
+
+    bbox: tuple[float, float, float, float]
+    det_score: float
+    kps: Annotated[list[tuple[float, float]], msgspec.Meta(min_length=5, max_length=5)]
+    face_short: float
+    blur: float
+    embedding: bytes
+
+
+class PhotoRecord(Record):
+    """What is found in a photo."""
+
+    wh: tuple[Pixels, Pixels]
+    taken: float | None
+    status: Literal[0, 1, 2]  # STATUS_*
+    error: str
+    faces: list[FaceRecord]
+
+
+class MetaLine(Record, tag_field="op", tag="meta"):
+    """The first line of a journal."""
+
+    meta: CacheMeta
+
+
+class PhotoLine(PhotoRecord, tag_field="op", tag="photo"):
+    """A photo and its faces; replaces what was known of those bytes."""
+
+    path: str
+    sha256: str
+    size: Int64
+    mtime_ns: Int64
+    passes: str
+
+
+class PathLine(Record, tag_field="op", tag="path"):
+    """A path now holds the bytes of a known photo."""
+
+    path: str
+    sha256: str
+    size: Int64
+    mtime_ns: Int64
+
+
+class GoneLine(Record, tag_field="op", tag="gone"):
+    """Forget a path; a photo without paths goes with its faces."""
+
+    path: str
+
+
+class MarkedFace(FaceMarks):
+    """Landmarks and pose of one face of a photo."""
+
+    index: int
+
+
+class EnrichLine(Record, tag_field="op", tag="enrich"):
+    """Landmarks and pose of faces of a photo."""
+
+    sha256: str
+    faces: list[MarkedFace]
+
+
+JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine
+Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 NPZ_ERRORS = (  # what numpy and zipfile raise on files that are damaged or something else
     *(OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, SyntaxError),
     *(NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
 
 
-def empty_cache(meta: dict[str, Any]) -> FaceCache:
-    """A cache without photos, for embeddings of meta["dim"] numbers."""
-
-    def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        return np.zeros((0, *shape), dtype)
-
-    return FaceCache(
-        meta=meta,
-        file_path=zeros((), "U1"),
-        file_sha256=zeros((), "U64"),
-        file_size=zeros((), np.int64),
-        file_mtime_ns=zeros((), np.int64),
-        file_wh=zeros((2,), np.int32),
-        file_taken=zeros((), np.float64),
-        file_status=zeros((), np.uint8),
-        file_error=zeros((), "U1"),
-        file_passes=zeros((), "U1"),
-        alias_path=zeros((), "U1"),
-        alias_file=zeros((), np.int32),
-        alias_size=zeros((), np.int64),
-        alias_mtime_ns=zeros((), np.int64),
-        face_file=zeros((), np.int32),
-        face_index=zeros((), np.int16),
-        bbox=zeros((4,), np.float32),
-        det_score=zeros((), np.float32),
-        kps=zeros((5, 2), np.float32),
-        face_short=zeros((), np.float32),
-        blur=zeros((), np.float32),
-        embedding=zeros((meta["dim"],), np.float32),
-        **{name: zeros(shape, np.float32) for name, shape in LANDMARK_SHAPES.items()},
-    )
+def empty_cache(meta: CacheMeta) -> FaceCache:
+    """A cache without photos."""
+    return FaceCache(meta, **{name: about.filled(0, meta.dim) for name, about in COLUMNS.items()})
 
 
 def journal_path(path: Path) -> Path:
@@ -3203,10 +3253,10 @@ def load_cache(path: Path) -> FaceCache:
         raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
     header, records = read_journal(journal_path(path))  # first: a compaction may run meanwhile
     cache = read_npz(path) if path.exists() else empty_cache(header)
-    if header is not None and header["recognizer"] != cache.meta["recognizer"]:
+    if header is not None and header.recognizer != cache.meta.recognizer:
         raise SortFacesError(
-            f"{journal_path(path)}: made with {header['model']}, the cache with "
-            f"{cache.meta['model']}; move the journal away"
+            f"{journal_path(path)}: made with {header.model}, the cache with "
+            f"{cache.meta.model}; move the journal away"
         )
     return fold_records(cache, records)
 
@@ -3217,16 +3267,22 @@ def locked_cache(path: Path) -> contextlib.AbstractContextManager[None]:
     return locked(path.with_name(path.name + ".lock"), f"cache {path}")
 
 
+def with_model_of(spec: EngineSpec, cache: FaceCache) -> EngineSpec:
+    """A spec that names no model takes the cache's."""
+    own = cache.meta.model_source or cache.meta.model
+    return spec if spec.model else replace(spec, model=own)
+
+
 def with_cache_model(spec: EngineSpec, cache: FaceCache) -> EngineSpec:
-    """A spec that names no model takes the cache's, and always its detector settings."""
+    """The same, with the cache's detector settings in any case."""
     meta = cache.meta
-    spec = replace(spec, det_size=meta["det_size"], det_threshold=meta["det_threshold"])
-    return spec if spec.model else replace(spec, model=meta.get("model_source", meta["model"]))
+    spec = replace(spec, det_size=meta.det_size, det_threshold=meta.det_threshold)
+    return with_model_of(spec, cache)
 
 
 def check_model(cache: FaceCache, path: Path, spec: EngineSpec) -> None:
     """Refuse to mix the embeddings of two models."""
-    own, asked = cache.meta["model"], model_label(spec.model)
+    own, asked = cache.meta.model, model_label(spec.model)
     if own != asked:
         raise SortFacesError(
             f"{path}: holds faces of {own}, not {asked}; name that model or another cache"
@@ -3245,184 +3301,131 @@ def read_npz(path: Path) -> FaceCache:
     except NPZ_ERRORS as error:
         raise SortFacesError(f"{damaged} ({one_line(error)}); {advice}") from None
     try:
-        meta = json.loads(str(arrays.pop("meta")))
-        schema, dim = int(meta["schema"]), int(meta["dim"])
-        complete = dim > 0 and not META_KEYS - meta.keys()
-    except (KeyError, TypeError, ValueError, AttributeError):
-        complete = False
-    if not complete:
-        raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file")
-    if schema > CACHE_SCHEMA:
-        raise SortFacesError(f"{path}: has schema {schema}, this tool reads {CACHE_SCHEMA}; update")
-    for name, shape in LANDMARK_SHAPES.items():
-        if name not in arrays and "face_file" in arrays:
-            arrays[name] = np.full((len(arrays["face_file"]), *shape), np.nan, np.float32)
-    template = empty_cache(meta)
-    for item in fields(FaceCache)[1:]:
-        want = getattr(template, item.name)
-        have = arrays.get(item.name)
-        if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
+        value = json.loads(str(arrays["meta"]))
+        schema = value["schema"]
+        if isinstance(schema, int) and schema > CACHE_SCHEMA:
             raise SortFacesError(
-                f"{damaged} ({item.name} is missing or of another shape); {advice}"
+                f"{path}: has schema {schema}, this tool reads {CACHE_SCHEMA}; update"
             )
-    return FaceCache(meta=meta, **{item.name: arrays[item.name] for item in fields(FaceCache)[1:]})
+        meta = as_record(CacheMeta, value)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file") from None
+    for name in LANDMARK_SHAPES:
+        if name not in arrays and "face_file" in arrays:
+            arrays[name] = COLUMNS[name].filled(len(arrays["face_file"]), meta.dim)
+    for name, about in COLUMNS.items():
+        have, want = arrays.get(name), about.filled(0, meta.dim)
+        if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
+            raise SortFacesError(f"{damaged} ({name} is missing or of another shape); {advice}")
+    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS})
 
 
 def save_cache(path: Path, cache: FaceCache) -> None:
     """Write the whole cache atomically, then drop the journal it now contains."""
-    arrays = {item.name: getattr(cache, item.name) for item in fields(FaceCache)[1:]}
+    arrays = {name: getattr(cache, name) for name in COLUMNS}
     for name in LANDMARK_SHAPES:
         if not np.isfinite(arrays[name]).any():
             del arrays[name]  # not enriched yet: no gigabytes of NaN
-    meta = np.array(json.dumps({**cache.meta, "version": VERSION}))
+    meta = json.dumps({**as_json(cache.meta), "version": VERSION})
     with writing(path) as part, open(part, "wb") as stream:
-        np.savez(stream, meta=meta, **arrays)
+        np.savez(stream, meta=np.array(meta), **arrays)
     with contextlib.suppress(FileNotFoundError):
         journal_path(path).unlink()
 
 
-def read_journal(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """(meta the journal was opened with, its records); a torn last line is dropped.
+def read_journal(path: Path) -> tuple[CacheMeta | None, list[JournalLine]]:
+    """(meta the journal was opened with, its further lines); a torn last line is dropped.
 
     Anything else that is no record raises SortFacesError: it would mean lost work.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None, []
-    lines = data[: data.rfind(b"\n") + 1].splitlines()
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            newer = record["schema"] > RECORD_SCHEMA
-            sound = newer or RECORD_KEYS[record["op"]] <= record.keys()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            newer = sound = False
-        if newer:
+    lines: list[JournalLine] = []
+    for number, (_, value) in enumerate(json_lines(path), 1):
+        schema = (value or {}).get("schema")
+        if isinstance(schema, int) and schema > RECORD_SCHEMA:
             raise SortFacesError(f"{path}: line {number} is of a newer version; update")
-        if not sound:
-            raise SortFacesError(
-                f"{path}: line {number} is damaged; remove that line to go on without it"
-            )
-        records.append(record)
-    if not records:
-        return None, []
-    if records[0]["op"] != "meta":
-        raise SortFacesError(f"{path}: line 1 is no journal header; move the file away")
-    return records[0]["meta"], records[1:]
-
-
-class AppendOnly:
-    """A JSONL file that grows by whole lines; an append costs what is new."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.stream: io.BufferedRandom | None = None
-
-    def append(self, record: dict[str, Any]) -> None:
-        """Write one line and hand it to the operating system; it survives a kill of us."""
-        line = json.dumps(record, default=json_default).encode() + b"\n"
         try:
-            self.open().write(line)
-            self.stream.flush()
-        except OSError as error:
-            self.close()
+            line = as_record(JournalLine, value if schema in (1, RECORD_SCHEMA) else None)
+            if lines and isinstance(line, PhotoLine):
+                check_embeddings(line, lines[0])
+        except msgspec.ValidationError as error:
             raise SortFacesError(
-                f"{self.path}: {error.strerror}; free some space and run again, "
-                "everything up to here is kept"
+                f"{path}: line {number} is damaged ({one_line(error)}); "
+                "remove that line to go on without it"
             ) from None
+        lines.append(line)
+    if not lines:
+        return None, []
+    if not isinstance(lines[0], MetaLine):
+        raise SortFacesError(f"{path}: line 1 is no journal header; move the file away")
+    return lines[0].meta, lines[1:]
 
-    def open(self) -> io.BufferedRandom:
-        if self.stream is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.stream = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the run
-            self.cut_torn_line()
-        return self.stream
 
-    def cut_torn_line(self) -> None:
-        """Remove the unfinished last line of a killed run, so that the next one starts clean."""
-        size = at = self.stream.seek(0, os.SEEK_END)
-        while at > 0:
-            start = max(0, at - 65536)
-            self.stream.seek(start)
-            newline = self.stream.read(at - start).rfind(b"\n")
-            if newline >= 0:
-                at = start + newline + 1
-                break
-            at = start
-        if at < size:
-            self.stream.truncate(at)
-        self.stream.seek(0, os.SEEK_END)
-
-    def is_new(self) -> bool:
-        """Whether nothing has ever been written."""
-        return self.stream is None and self.open().tell() == 0
-
-    def close(self) -> None:
-        stream, self.stream = self.stream, None
-        if stream is not None:
-            with contextlib.suppress(OSError):  # what could not be written has been told already
-                stream.close()
+def check_embeddings(line: PhotoLine, header: JournalLine) -> None:
+    """Raise ValidationError unless a photo's embeddings are as long as the header says."""
+    dim = header.meta.dim if isinstance(header, MetaLine) else 0
+    if dim and any(len(face.embedding) != 4 * dim for face in line.faces):
+        raise msgspec.ValidationError(f"an embedding has not {dim} numbers")
 
 
 class Journal:
     """What came since the cache was written; opened by the first record."""
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, path: Path, meta: CacheMeta) -> None:
         self.lines = AppendOnly(journal_path(path))
         self.meta = meta
         self.count = 0
 
-    def append(self, op: str, **record: Any) -> None:
+    def append(self, op: str, **facts: Any) -> None:
+        """Write the line of this op; facts that are none of its fields are passed over."""
+        try:
+            line = as_record(JournalLine, {"op": op, **facts})
+        except msgspec.ValidationError as error:
+            raise SortFacesError(f"{self.lines.path}: no {op} line for it ({error})") from None
         if self.lines.is_new():
-            self.lines.append({"op": "meta", "schema": RECORD_SCHEMA, "meta": self.meta})
-        self.lines.append({"op": op, "schema": RECORD_SCHEMA, **record})
+            self.lines.append(as_json(MetaLine(meta=self.meta)))
+        self.lines.append(as_json(line))
         self.count += 1
 
     def close(self) -> None:
         self.lines.close()
 
 
+def float_bytes(array: np.ndarray) -> bytes:
+    """float32 array as bytes, exactly."""
+    return np.ascontiguousarray(array, dtype="<f4").tobytes()
+
+
 def pack_floats(array: np.ndarray) -> str:
     """float32 array as base64 text, exactly."""
-    return base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode()
+    return base64.b64encode(float_bytes(array)).decode()
 
 
 def unpack_floats(text: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(shape)
 
 
-def fold_records(cache: FaceCache, records: Sequence[dict[str, Any]]) -> FaceCache:
-    """Apply journal records to a cache; folding the same records again changes nothing.
-
-    photo: a photo and its faces (replaces what was known of those bytes). path: a path now holds
-    the bytes of a known photo. gone: forget a path; a photo without paths goes with its faces, and
-    one that lost its canonical path takes the next. enrich: landmarks and pose of a photo's faces.
-    """
-    if not records:
+def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
+    """Apply the lines of a journal to a cache; folding the same lines again changes nothing."""
+    if not lines:
         return cache
-    photos: dict[str, dict[str, Any]] = {}
-    enriched: dict[str, dict[int, dict[str, Any]]] = {}
+    photos: dict[str, PhotoLine] = {}
+    marks: dict[str, dict[int, MarkedFace]] = defaultdict(dict)  # by sha256 and face index
     paths = known_paths(cache)
-    known = {*cache.file_sha256.tolist(), *(r["sha256"] for r in records if r["op"] == "photo")}
-    for record in records:
-        op = record["op"]
-        if op == "photo":
-            photos[record["sha256"]] = record
-            enriched.pop(record["sha256"], None)  # it told of the faces this record replaces
-        elif op == "enrich":
-            known_faces = enriched.setdefault(record["sha256"], {})
-            known_faces.update((face["index"], face) for face in record["faces"])
-        if op in ("photo", "path") and record["sha256"] in known:
-            paths[record["path"]] = (record["sha256"], record["size"], record["mtime_ns"])
-        elif op == "gone":
-            paths.pop(record["path"], None)
-    merged = rebuild_cache(cache, photos, paths)
-    return apply_enrichment(merged, enriched)
+    known = {*cache.file_sha256.tolist(), *(r.sha256 for r in lines if isinstance(r, PhotoLine))}
+    for line in lines:
+        if isinstance(line, PhotoLine):
+            photos[line.sha256] = line
+            marks.pop(line.sha256, None)  # it told of the faces this record replaces
+        elif isinstance(line, EnrichLine):
+            marks[line.sha256].update((face.index, face) for face in line.faces)
+        elif isinstance(line, GoneLine):
+            paths.pop(line.path, None)
+        if isinstance(line, PhotoLine | PathLine) and line.sha256 in known:
+            paths[line.path] = (line.sha256, line.size, line.mtime_ns)
+    return with_marks(rebuild_cache(cache, photos, paths), marks)
 
 
-def known_paths(cache: FaceCache) -> dict[str, tuple[str, int, int]]:
+def known_paths(cache: FaceCache) -> dict[str, Facts]:
     """path -> (sha256, size, mtime_ns) of every path of a cache, canonical ones first."""
     shas = cache.file_sha256.tolist()
     main = zip(shas, cache.file_size.tolist(), cache.file_mtime_ns.tolist(), strict=True)
@@ -3434,60 +3437,49 @@ def known_paths(cache: FaceCache) -> dict[str, tuple[str, int, int]]:
 
 
 def rebuild_cache(
-    cache: FaceCache, photos: dict[str, dict[str, Any]], paths: dict[str, tuple[str, int, int]]
+    cache: FaceCache, photos: dict[str, PhotoLine], paths: dict[str, Facts]
 ) -> FaceCache:
     """Cache rows not replaced by `photos`, then the new photos, with exactly these paths."""
     paths_of = paths_by_photo(cache, photos, paths)
     known = enumerate(cache.file_sha256.tolist())
     old = [row for row, sha in known if sha in paths_of and sha not in photos]
-    new = [record for sha, record in photos.items() if sha in paths_of]
-    shas = cache.file_sha256[old].tolist() + [record["sha256"] for record in new]
+    new = [photo for sha, photo in photos.items() if sha in paths_of]
     row_of = np.full(cache.files, -1, dtype=np.int64)
     row_of[old] = np.arange(len(old))
     kept = np.flatnonzero(row_of[cache.face_file] >= 0)
-    faces = [face for record in new for face in record["faces"]]
-    owner = np.repeat(np.arange(len(new)), [len(record["faces"]) for record in new]) + len(old)
-    index = [at for record in new for at in range(len(record["faces"]))]
-    times = [math.nan if record["taken"] is None else record["taken"] for record in new]
-    extend = functools.partial(extend_column, cache)
-    return FaceCache(
-        meta={**cache.meta, "rescans": rescans_after(cache, photos)},
-        **path_columns(shas, paths_of, paths),
-        file_taken=extend("file_taken", old, times),
-        **{
-            f"file_{key}": extend(f"file_{key}", old, [record[key] for record in new])
-            for key in ("wh", "status", "error", "passes")
-        },
-        face_file=np.concatenate([row_of[cache.face_file[kept]], owner]).astype(np.int32),
-        face_index=extend("face_index", kept, index),
-        **{
-            key: extend(key, kept, [face[key] for face in faces])
-            for key in ("bbox", "det_score", "kps", "face_short", "blur")
-        },
-        **{
-            key: extend(key, kept, unpacked(faces, key, getattr(cache, key).shape[1:]))
-            for key in ("embedding", *LANDMARK_SHAPES)
-        },
-    )
+    faces = [face for photo in new for face in photo.faces]
+    owner = np.repeat(np.arange(len(new)), [len(photo.faces) for photo in new]) + len(old)
+    shas = cache.file_sha256[old].tolist() + [photo.sha256 for photo in new]
+    columns = path_columns(shas, paths_of, paths)
+    columns["face_file"] = np.concatenate([row_of[cache.face_file[kept]], owner]).astype(np.int32)
+    index = [at for photo in new for at in range(len(photo.faces))]
+    columns["face_index"] = extended(cache, "face_index", kept, index)
+    for name, about in COLUMNS.items():
+        if name not in columns and about.rows == "f":
+            values = [getattr(photo, name.removeprefix("file_")) for photo in new]
+            columns[name] = extended(cache, name, old, values)
+        elif name not in columns:
+            columns[name] = extended(cache, name, kept, [getattr(face, name) for face in faces])
+    meta = msgspec.structs.replace(cache.meta, rescans=rescans_after(cache, photos))
+    return FaceCache(meta, **columns)
 
 
-def rescans_after(cache: FaceCache, photos: dict[str, dict[str, Any]]) -> int:
+def rescans_after(cache: FaceCache, photos: dict[str, PhotoLine]) -> int:
     """How often faces have been numbered anew: manifests from before speak of other faces."""
-    count = cache.meta.get("rescans", 0)
     row_of = {sha: row for row, sha in enumerate(cache.file_sha256.tolist()) if sha in photos}
     for sha, row in row_of.items():
         boxes = cache.bbox[cache.face_file == row]
-        fresh = np.array([face["bbox"] for face in photos[sha]["faces"]], np.float32)
+        fresh = np.array([face.bbox for face in photos[sha].faces], np.float32)
         if len(boxes) and not np.array_equal(boxes, fresh.reshape(-1, 4)):
-            return count + 1
-    return count
+            return cache.meta.rescans + 1
+    return cache.meta.rescans
 
 
 def paths_by_photo(
-    cache: FaceCache, photos: dict[str, dict[str, Any]], paths: dict[str, tuple[str, int, int]]
+    cache: FaceCache, photos: dict[str, PhotoLine], paths: dict[str, Facts]
 ) -> dict[str, list[str]]:
     """The paths of each photo, its canonical one first as long as it holds these bytes."""
-    canonical = {sha: record["path"] for sha, record in photos.items()}
+    canonical = {sha: photo.path for sha, photo in photos.items()}
     canonical |= zip(cache.file_sha256.tolist(), cache.file_path.tolist(), strict=True)
     paths_of: dict[str, list[str]] = defaultdict(list)
     for path in sorted(paths, key=lambda path: (canonical.get(paths[path][0]) != path, path)):
@@ -3496,56 +3488,50 @@ def paths_by_photo(
 
 
 def path_columns(
-    shas: list[str], paths_of: dict[str, list[str]], paths: dict[str, tuple[str, int, int]]
+    shas: list[str], paths_of: dict[str, list[str]], paths: dict[str, Facts]
 ) -> dict[str, np.ndarray]:
     """The columns that say where photos lie, for photos in this order."""
     main = [paths_of[sha][0] for sha in shas]
     alias = [(path, row) for row, sha in enumerate(shas) for path in paths_of[sha][1:]]
-    names = [path for path, _ in alias]
-    return {
-        "file_path": text_array(main),
-        "file_sha256": text_array(shas),
-        "file_size": np.array([paths[path][1] for path in main], np.int64),
-        "file_mtime_ns": np.array([paths[path][2] for path in main], np.int64),
-        "alias_path": text_array(names),
-        "alias_file": np.array([row for _, row in alias], np.int32),
-        "alias_size": np.array([paths[path][1] for path in names], np.int64),
-        "alias_mtime_ns": np.array([paths[path][2] for path in names], np.int64),
+    values = {
+        "file_path": main,
+        "file_sha256": shas,
+        "file_size": [paths[path][1] for path in main],
+        "file_mtime_ns": [paths[path][2] for path in main],
+        "alias_path": [path for path, _ in alias],
+        "alias_file": [row for _, row in alias],
+        "alias_size": [paths[path][1] for path, _ in alias],
+        "alias_mtime_ns": [paths[path][2] for path, _ in alias],
     }
+    return {name: np.array(some, COLUMNS[name].dtype) for name, some in values.items()}
 
 
-def extend_column(cache: FaceCache, name: str, kept: Any, values: Sequence[Any]) -> np.ndarray:
-    """Rows `kept` of a cache's array, then new values as rows of the same kind."""
-    have = getattr(cache, name)[kept]
-    kind = str if have.dtype.kind == "U" else have.dtype  # numpy would cut text to the old width
-    return np.concatenate([have, np.array(values, kind).reshape(len(values), *have.shape[1:])])
+def extended(cache: FaceCache, name: str, kept: Any, values: Sequence[Any]) -> np.ndarray:
+    """Rows `kept` of a cache's array, then the values of records as rows of the same kind."""
+    about, have = COLUMNS[name], getattr(cache, name)[kept]
+    if name == "embedding" or name in LANDMARK_SHAPES:
+        new = about.filled(len(values), cache.meta.dim)
+        for row, value in enumerate(values):
+            if value is not None:
+                new[row] = np.frombuffer(value, "<f4").reshape(new.shape[1:])
+    else:
+        new = np.array(values, about.dtype).reshape(len(values), *have.shape[1:])
+    return np.concatenate([have, new])
 
 
-def unpacked(faces: list[dict[str, Any]], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One packed array of each face record, NaN where it has none: (n, *shape) float32."""
-    values = np.full((len(faces), *shape), np.nan, np.float32)
-    for row, face in enumerate(faces):
-        if key in face:
-            values[row] = unpack_floats(face[key], shape)
-    return values
-
-
-def apply_enrichment(cache: FaceCache, enriched: dict[str, dict[int, dict[str, Any]]]) -> FaceCache:
-    """Fill in landmarks and pose from enrich records {sha256: {face index: arrays}}."""
-    if not enriched:
+def with_marks(cache: FaceCache, marks: dict[str, dict[int, MarkedFace]]) -> FaceCache:
+    """Fill in the landmarks and pose of faces, given by sha256 and face index."""
+    if not marks:
         return cache
     arrays = {name: getattr(cache, name).copy() for name in LANDMARK_SHAPES}
-    for sha, faces in enriched.items():
+    for sha, faces in marks.items():
         for index, face in faces.items():
             row = cache.row_of_face.get(f"{sha[:16]}:{index}")
             for name, shape in LANDMARK_SHAPES.items():
-                if row is not None and name in face:
-                    arrays[name][row] = unpack_floats(face[name], shape)
+                value = getattr(face, name)
+                if row is not None and value is not None:
+                    arrays[name][row] = np.frombuffer(value, "<f4").reshape(shape)
     return replace(cache, **arrays)
-
-
-def text_array(values: list[str]) -> np.ndarray:
-    return np.array(values, dtype=str) if values else np.zeros(0, "U1")
 
 
 # ============================================================================
@@ -3633,22 +3619,21 @@ class Engine:
 
     def facts(self) -> dict[str, Any]:
         """What a command must know of the engine wherever it runs."""
-        return {"meta": self.meta(), "landmarks": self.has_landmarks, "provider": self.provider}
+        meta = as_json(self.meta())
+        return {"meta": meta, "landmarks": self.has_landmarks, "provider": self.provider}
 
-    def meta(self) -> dict[str, Any]:
+    def meta(self) -> CacheMeta:
         """What a cache made with this engine must remember."""
-        return {
-            "schema": CACHE_SCHEMA,
-            "tool": TOOL,
-            "version": VERSION,
-            "model": self.model,
-            "model_source": self.source,
-            "recognizer": self.recognizer,
-            "dim": self.dim,
-            "det_size": self.det_size,
-            "det_threshold": self.det_threshold,
-            "roots": [],
-        }
+        return CacheMeta(
+            schema=CACHE_SCHEMA,
+            model=self.model,
+            model_source=self.source,
+            recognizer=self.recognizer,
+            dim=self.dim,
+            det_size=self.det_size,
+            det_threshold=self.det_threshold,
+            roots=[],
+        )
 
 
 class InsightFaceEngine(Engine):
@@ -3704,14 +3689,11 @@ class InsightFaceEngine(Engine):
         return np.concatenate(parts)
 
     def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
-        from insightface.app.common import Face
+        from insightface.app import common
 
-        result = {
-            name: np.full((len(found), *shape), np.nan, np.float32)
-            for name, shape in LANDMARK_SHAPES.items()
-        }
+        result = {name: COLUMNS[name].filled(len(found), self.dim) for name in LANDMARK_SHAPES}
         for row in range(len(found)):
-            face = Face(bbox=found.bbox[row], kps=found.kps[row], det_score=found.score[row])
+            face = common.Face(bbox=found.bbox[row], kps=found.kps[row], det_score=found.score[row])
             with self.one_at_a_time:
                 for model in self.pose_models:
                     model.get(image, face)
@@ -3794,7 +3776,7 @@ class DlibEngine(Engine):
         depth = np.zeros((*points.shape[:2], 1), np.float32)  # dlib's landmarks are flat
         poses = [solve_pose(face[list(DLIB_6_OF_68)], HEAD_6, wh) for face in points]
         return {
-            "landmark_2d_106": np.full((len(points), 106, 2), np.nan, np.float32),
+            "landmark_2d_106": COLUMNS["landmark_2d_106"].filled(len(points), self.dim),
             "landmark_3d_68": np.concatenate([points, depth], axis=2),
             "pose": np.array(poses, np.float32).reshape(-1, 3),
         }
@@ -3842,7 +3824,7 @@ def load_pack(spec: EngineSpec, provider: str, threads: int) -> dict[str, Any]:
         )
     tasks = ["detection", "recognition"] + list(LANDMARK_SHAPES)[:2] * spec.landmarks
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # the library prints where it downloads to
+        with contextlib.redirect_stdout(LogFile()):  # the library prints what it finds where
             app = FaceAnalysis(
                 name=str(folder) if folder.is_dir() else spec.model,
                 root=str(Path(spec.model_root).expanduser()),
@@ -3990,8 +3972,6 @@ def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tup
 # tower runs on onnxruntime (any provider) once `occlusion prepare` has exported it, or on torch.
 
 CLIP_MODEL = "ViT-L-14/dfn2b_s39b"  # open_clip name and weights; the reference's choice
-UNTRAINED = "untrained"  # in place of the weights' name: random ones, to test everything but sense
-CLIP_TOLERANCE = 0.9999  # least cosine between the exported and the original image embedding
 CLIP_PROMPTS = {  # attribute: (it is there, it is not)
     "mask": (
         (
@@ -4143,91 +4123,15 @@ class OnnxClipScorer(ClipScorer):
         return self.session.run(None, {self.session.get_inputs()[0].name: batch})[0]
 
 
-class TorchClipScorer(ClipScorer):
-    """An open_clip model on torch; needs work/requirements-clip.txt."""
-
-    def __init__(self, name: str) -> None:
-        self.torch, self.model, self.texts = load_open_clip(name)
-        self.device = torch_device(self.torch)
-        self.provider = f"torch on {self.device}"
-        self.model.to(self.device)
-
-    def embed_images(self, batch: np.ndarray) -> np.ndarray:
-        with self.torch.no_grad():
-            images = self.torch.from_numpy(batch).to(self.device)
-            return self.model.encode_image(images).float().cpu().numpy()
-
-
 def load_scorer(spec: EngineSpec, threads: int) -> ClipScorer:
     """The scorer of spec.clip: a folder `occlusion prepare` wrote, or an open_clip NAME/WEIGHTS."""
     folder = Path(spec.clip).expanduser()
-    scorer = (
-        OnnxClipScorer(folder, spec, threads) if folder.is_dir() else TorchClipScorer(spec.clip)
-    )
+    if folder.is_dir():
+        scorer: ClipScorer = OnnxClipScorer(folder, spec, threads)
+    else:
+        scorer = companion("clip_torch").TorchClipScorer(spec.clip)
     log.info("scorer: %s on %s", scorer.texts.model, scorer.provider)
     return scorer
-
-
-def torch_device(torch: Any) -> Any:
-    """The GPU torch sees, DirectML where torch_directml is installed, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if importlib.util.find_spec("torch_directml") is not None:
-        import torch_directml
-
-        return torch_directml.device()
-    return torch.device("cpu")
-
-
-def load_open_clip(name: str) -> tuple[Any, Any, ClipTexts]:
-    """(torch, model in evaluation mode, texts) of an open_clip NAME/WEIGHTS."""
-    architecture, _, weights = name.partition("/")
-    for chatty in (None, "huggingface_hub"):  # what matters becomes our own one line
-        logging.getLogger(chatty).setLevel(logging.CRITICAL)
-    try:
-        import open_clip
-        import torch
-    except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises the latter
-        raise SortFacesError(
-            f"--clip {name}: {one_line(error)}; pip install -r work/requirements-clip.txt"
-        ) from None
-    if architecture not in open_clip.list_models():
-        raise SortFacesError(
-            f"--clip {name}: open_clip has no {architecture}; see its list_models()"
-        )
-    try:
-        model, _, _ = open_clip.create_model_and_transforms(
-            architecture, pretrained="" if weights == UNTRAINED else weights
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise SortFacesError(
-            f"--clip {name}: its weights cannot be loaded ({one_line(error)}); download them where "
-            f"there is a network and say {architecture}/FILE"
-        ) from None
-    model.eval()
-    tokenize = open_clip.get_tokenizer(architecture)
-    with torch.no_grad():
-        pairs = [
-            [
-                prompt_ensemble(model.encode_text(tokenize(list(side))).float().numpy())
-                for side in sides
-            ]
-            for sides in CLIP_PROMPTS.values()
-        ]
-        scale = float(model.logit_scale.exp())
-    view = model.visual.preprocess_cfg
-    size = view["size"] if isinstance(view["size"], int) else view["size"][0]
-    texts = ClipTexts(
-        model=name,
-        attributes=np.array(list(CLIP_PROMPTS)),
-        texts=np.array(pairs, np.float32),
-        logit_scale=scale,
-        size=size,
-        mean=np.array(view["mean"], np.float32),
-        std=np.array(view["std"], np.float32),
-        squash=view.get("resize_mode") == "squash",
-    )
-    return torch, model, texts
 
 
 # Without CLIP: five key points put the face on a 56 px template, where eyes, nose and mouth always
@@ -4440,8 +4344,8 @@ def blur_of(image: np.ndarray, bbox: np.ndarray) -> float:
 
 def face_records(
     engine: Engine, images: Sequence[np.ndarray], passes: Passes, landmarks: bool
-) -> list[list[dict[str, Any]]]:
-    """Everything a cache stores of each face in each picture, ready for a results line.
+) -> list[list[FaceRecord]]:
+    """Everything a cache stores of each face in each picture.
 
     The faces of all pictures go through the recogniser together.
     """
@@ -4463,18 +4367,18 @@ def face_record(
     row: int,
     embedding: np.ndarray,
     marks: dict[str, np.ndarray],
-) -> dict[str, Any]:
+) -> FaceRecord:
     """What a cache stores of one detected face."""
     bbox = found.bbox[row]
-    return {
-        "bbox": bbox.tolist(),
-        "det_score": float(found.score[row]),
-        "kps": found.kps[row].tolist(),
-        "face_short": float(np.min(bbox[2:] - bbox[:2])),
-        "blur": blur_of(image, bbox),
-        "embedding": pack_floats(embedding),
-        **{name: pack_floats(values[row]) for name, values in marks.items()},
-    }
+    return FaceRecord(
+        bbox=bbox.tolist(),
+        det_score=float(found.score[row]),
+        kps=found.kps[row].tolist(),
+        face_short=float(np.min(bbox[2:] - bbox[:2])),
+        blur=blur_of(image, bbox),
+        embedding=float_bytes(embedding),
+        **{name: float_bytes(values[row]) for name, values in marks.items()},
+    )
 
 
 # ============================================================================
@@ -4488,37 +4392,61 @@ Item = dict[str, Any]  # JSON: what to work on
 Result = dict[str, Any]  # JSON: what came of it, or {"failed": why} where the engine gave up
 
 
+class ResultTail:
+    """Reads a growing results file line by line; an unfinished last line waits."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def read(self) -> Iterator[Result]:
+        """The results that came since the last call, each with the id of its item."""
+        for offset, result in json_lines(self.path, self.offset):
+            self.offset = offset
+            ours = result is not None and result.get("schema") in (1, RECORD_SCHEMA)
+            if not ours or not isinstance(result.get("id"), str):
+                raise SortFacesError(
+                    f"{self.path}: the line before byte {self.offset} is damaged or no result of "
+                    "this version; remove that line to keep the others, or the file to compute "
+                    "them again"
+                )
+            yield result
+
+
 def describe_items(engine: Models, items: Sequence[Item]) -> list[Result]:
     """What whoever does the work would do it with; asks for nothing but a working engine."""
     return [engine.facts() for _ in items]
 
 
+def read_item(item: Item, **unread: Any) -> Photo | Result:
+    """The photo an item names, or the result of an item whose photo cannot be read.
+
+    unread: what that says beside {"error": why}. A photo that is gone or changed gives {"failed":
+    why} alone, which says nothing of the bytes named.
+    """
+    try:
+        return read_photo(item["path"], item["sha256"])
+    except PhotoGone as error:
+        return {"failed": str(error)}
+    except PhotoError as error:
+        return {"error": str(error), **unread}
+
+
 def embed_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
-    """Photos -> their faces. item: sha256, path, passes, landmarks."""
-    results: list[Result] = []
-    photos: dict[int, Photo] = {}
-    for at, item in enumerate(items):
-        result = {"wh": [0, 0], "taken": None, "error": "", "faces": []}
-        try:
-            photos[at] = read_photo(item["path"], item["sha256"])
-        except PhotoGone as error:  # hashed a moment ago: says nothing of its bytes
-            result = {"failed": str(error)}
-        except PhotoError as error:
-            result |= {"status": STATUS_UNREADABLE, "error": str(error)}
-        results.append(result)
-    if not photos:
-        return results
-    images = [photo.image for photo in photos.values()]
+    """Photos -> a PhotoRecord each. item: sha256, path, passes, landmarks."""
+    unread = {"wh": [0, 0], "taken": None, "status": STATUS_UNREADABLE, "faces": []}
+    read = [read_item(item, **unread) for item in items]
+    images = [one.image for one in read if isinstance(one, Photo)]
     first = items[0]  # all items of a run are asked alike
-    records = face_records(engine, images, Passes(**first["passes"]), first["landmarks"])
-    for (at, photo), faces in zip(photos.items(), records, strict=True):
-        results[at] |= {
-            "wh": list(photo.wh),
-            "taken": None if math.isnan(photo.taken) else photo.taken,
-            "status": STATUS_FACES if faces else STATUS_NO_FACE,
-            "faces": faces,
-        }
-    return results
+    passes = Passes(**first["passes"])
+    found = iter(face_records(engine, images, passes, first["landmarks"]) if images else ())
+    return [photo_result(one, next(found)) if isinstance(one, Photo) else one for one in read]
+
+
+def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
+    """A PhotoRecord of a photo that could be read."""
+    taken = None if math.isnan(photo.taken) else photo.taken
+    status = STATUS_FACES if faces else STATUS_NO_FACE
+    return as_json(PhotoRecord(wh=photo.wh, taken=taken, status=status, error="", faces=faces))
 
 
 def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
@@ -4527,39 +4455,29 @@ def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 
 def enrich_photo(engine: Engine, item: Item) -> Result:
-    """Landmarks and pose at the boxes an item names; {"error"} when the photo is gone."""
-    try:
-        photo = read_photo(item["path"], item["sha256"])
-    except PhotoError as error:
-        return {"error": str(error), "faces": []}
-    known = item["faces"]
-    found = Detections(
-        np.array([face["bbox"] for face in known], np.float32),
-        np.array([face["det_score"] for face in known], np.float32),
-        np.array([face["kps"] for face in known], np.float32),
-    )
+    """Landmarks and pose at the boxes an item names."""
+    photo, known = read_item(item, faces=[]), item["faces"]
+    if not isinstance(photo, Photo):
+        return photo
+    boxes = ([face[key] for face in known] for key in ("bbox", "det_score", "kps"))
+    found = Detections(*(np.array(values, np.float32) for values in boxes))
     marks = engine.landmarks(photo.image, found)
     faces = [
-        {"index": face["index"], **{name: pack_floats(marks[name][row]) for name in marks}}
+        MarkedFace(index=face["index"], **{name: float_bytes(marks[name][row]) for name in marks})
         for row, face in enumerate(known)
     ]
-    return {"error": "", "faces": faces}
+    return {"error": "", "faces": as_json(faces)}
 
 
 def score_items(scorer: ClipScorer, items: Sequence[Item]) -> list[Result]:
     """Pictures -> probabilities of each attribute. item: path, sha256."""
-    results: list[Result] = []
-    images = []
-    for item in items:
-        try:
-            images.append(read_photo(item["path"], item["sha256"]).image)
-            results.append({"error": "", "scores": None})
-        except PhotoGone as error:  # says nothing of these bytes
-            results.append({"failed": str(error)})
-        except PhotoError as error:
-            results.append({"error": str(error), "scores": []})
-    scores = iter(scorer.score(images) if images else [])
-    return [{**r, "scores": next(scores).tolist()} if r.get("error") == "" else r for r in results]
+    read = [read_item(item, scores=[]) for item in items]
+    images = [one.image for one in read if isinstance(one, Photo)]
+    scores = iter(scorer.score(images) if images else ())
+    return [
+        {"error": "", "scores": next(scores).tolist()} if isinstance(one, Photo) else one
+        for one in read
+    ]
 
 
 def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
@@ -4569,17 +4487,16 @@ def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 def audit_png(engine: Engine, item: Item) -> Result:
     """Faces found at each consumer's detector size, and the middle one's embedding; see Audit."""
-    try:
-        image = read_photo(item["path"], item["sha256"]).image
-    except PhotoGone as error:  # says nothing of these bytes
-        return {"failed": str(error)}
-    except PhotoError as error:
-        return {"error": str(error), "counts": [], "kps": [], "embedding": ""}
+    nothing = {"counts": [], "kps": [], "embedding": ""}
+    photo = read_item(item, **nothing)
+    if not isinstance(photo, Photo):
+        return photo
+    image = photo.image
     found = [engine.detect(image, size) for size in CONSUMER_DET_SIZES]
-    seen = next((faces for faces in found if len(faces)), NO_DETECTIONS)
-    result = {"error": "", "counts": [len(faces) for faces in found], "kps": [], "embedding": ""}
+    result: Result = {"error": "", **nothing, "counts": [len(faces) for faces in found]}
     result["boxes"] = [faces.bbox.tolist() for faces in found]
-    if len(seen):
+    seen = next((faces for faces in found if len(faces)), None)
+    if seen is not None:
         middle = np.array(image.shape[1::-1], np.float32) / 2
         away = np.linalg.norm(seen.bbox.reshape(-1, 2, 2).mean(axis=1) - middle, axis=1)
         own = seen.take([int(away.argmin())])
@@ -4611,7 +4528,7 @@ def frames_result(engine: Engine, item: Item) -> Result:
 def frame_result(engine: Engine, image: np.ndarray, landmarks: bool) -> Result:
     """Size of an upright frame and its faces, or why the engine gave up on it."""
     try:
-        faces = face_records(engine, [image], Passes(), landmarks)[0]
+        faces = as_json(face_records(engine, [image], Passes(), landmarks)[0])
     except engine_errors() as error:
         return {"failed": one_line(error)}
     wh = list(image.shape[1::-1])
@@ -4667,11 +4584,7 @@ def engine_errors() -> tuple[type[Exception], ...]:
 
 
 def run_here(
-    task: str,
-    items: Iterable[Item],
-    engine: Callable[[], Models],
-    threads: int,
-    batch: int,
+    task: str, items: Iterable[Item], engine: Callable[[], Models], threads: int, batch: int
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, result) in the order of the items, working on several batches at once."""
 
@@ -4707,386 +4620,63 @@ def ordered_map(function: Callable, items: Iterable, threads: int) -> Iterator:
 
 
 # ============================================================================
-# Work elsewhere: a worker process
-# ============================================================================
-# The queue and the results are files both sides see. The worker appends a line per item; whoever
-# waits reads the lines, starts the worker again when it dies, and stops it by a `stop` file, as
-# signals do not cross from WSL to Windows.
-
-QUEUE_SCHEMA = 1  # of queue.json; both sides must agree
-WORKER_SCRIPT = WORK_FOLDER / "dml_worker.py"
-WORKER_POLL = 0.2  # seconds between looks at the results
-WORKER_BEAT = 2.0  # seconds between heartbeats
-WORKER_SILENCE = 300.0  # seconds without results or heartbeat until a worker is started anew
-WORKER_RESTARTS = 5  # deaths in a row without a single result
-WORKER_PATIENCE = 20.0  # seconds a worker gets to finish what it does after a stop
-FATAL_DEATHS = 3  # times a worker may die on one item alone before the item is given up
-
-
-@dataclass(frozen=True)
-class QueueFiles:
-    """The files of one queue, in a folder both sides can reach."""
-
-    folder: Path
-
-    @property
-    def queue(self) -> Path:
-        return self.folder / "queue.json"
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results.jsonl"
-
-    @property
-    def heartbeat(self) -> Path:
-        return self.folder / "heartbeat.json"
-
-    @property
-    def stop(self) -> Path:
-        return self.folder / "stop"
-
-    @property
-    def run(self) -> Path:
-        return self.folder / "run"  # id of the run whose results are wanted
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "worker.log"
-
-    def state(self) -> dict[str, Any]:
-        """The last heartbeat: pid, state (working, stopped), doing, alone, deaths."""
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads(self.heartbeat.read_text(encoding="utf-8"))
-        return {}
-
-
-def item_id(item: Item) -> str:
-    """Name of an item by all that decides its result; where the file lies does not."""
-    facts = {key: value for key, value in item.items() if key not in ("path", "size", "mtime_ns")}
-    text = json.dumps(facts, sort_keys=True, default=json_default)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-class ResultTail:
-    """Reads a growing results file line by line; an unfinished last line waits."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
-
-    def read(self) -> Iterator[Result]:
-        """The results that came since the last call."""
-        if not self.path.exists():
-            return
-        with open(self.path, "rb") as stream:
-            stream.seek(self.offset)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                self.offset += len(line)
-                yield self.parse(line)
-
-    def parse(self, line: bytes) -> Result:
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            result = json.loads(line)
-            if result["schema"] == RECORD_SCHEMA and isinstance(result["id"], str):
-                return result
-        raise SortFacesError(
-            f"{self.path}: a line is no result of this version ({line[:40]!r}); remove that line "
-            "to keep the others, or the file to compute them again"
-        )
-
-
-def run_on_worker(
-    task: str, items: Iterable[Item], crew: Crew, files: QueueFiles
-) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, result) as a worker process finishes them; results already there come first.
-
-    Raises SortFacesError when the worker cannot be started or keeps dying; what it had finished
-    by then stays in the results file, and the next run begins with it.
-    """
-    waiting = {item_id(item): item for item in items}
-    if not waiting:
-        return
-    files.folder.mkdir(parents=True, exist_ok=True)
-    run = os.urandom(8).hex()
-    write_bytes(files.run, run.encode())  # a worker left over from a killed run stops at this
-    files.stop.unlink(missing_ok=True)
-    tail = ResultTail(files.results)
-    for result in tail.read():
-        if result["id"] in waiting:
-            yield waiting.pop(result["id"]), result
-    for name, error in write_queue(task, run, waiting, crew, files):
-        yield waiting.pop(name), {"failed": error}
-    worker = WorkerProcess(crew, files) if waiting else None
-    try:
-        while waiting:
-            ended = worker.process.poll()  # asked first: its last results may be on their way
-            fresh = False
-            for result in tail.read():
-                if result["id"] in waiting:
-                    fresh = True
-                    yield waiting.pop(result["id"]), result
-            if fresh:
-                worker.progressed()
-            elif waiting:
-                worker.watch(ended)
-    finally:
-        if worker is not None:
-            worker.close()
-    shutil.rmtree(files.folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        files.folder.parent.rmdir()  # unless another queue waits there
-
-
-def write_queue(
-    task: str, run: str, items: dict[str, Item], crew: Crew, files: QueueFiles
-) -> list[tuple[str, str]]:
-    """Write queue.json with paths the worker can open; returns [(id, why)] of hopeless items."""
-    hopeless, listed = [], []
-    for name, item in items.items():
-        try:
-            path = {"path": crew.path_there(item["path"])} if "path" in item else {}
-            listed.append({**item, **path, "id": name})
-        except PhotoError as error:
-            hopeless.append((name, str(error)))
-    head = {"tool": TOOL, "kind": "queue", "schema": QUEUE_SCHEMA, "version": VERSION}
-    work = {"task": task, "run": run, "spec": asdict(crew.spec_there()), "items": listed}
-    write_json(files.queue, {**head, **work})
-    return hopeless
-
-
-class WorkerProcess:
-    """The worker of one queue: started, watched, started again when it dies or falls silent."""
-
-    def __init__(self, crew: Crew, files: QueueFiles) -> None:
-        self.crew, self.files = crew, files
-        self.deaths = 0  # in a row, without a result between them
-        self.process: subprocess.Popen | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Run the worker script, its words going to the queue's log."""
-        files = (WORKER_SCRIPT, self.files.queue, self.files.results)
-        try:
-            there = [self.crew.path_there(str(path)) for path in files]
-        except PhotoError as error:
-            raise SortFacesError(f"{self.files.folder}: {error}") from None
-        command = [
-            self.crew.worker,
-            *there,
-            *("--batch", str(self.crew.batch), "--threads", str(self.crew.threads)),
-        ]
-        try:
-            with open(self.files.log, "ab") as output:
-                self.process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-                )
-        except OSError as error:
-            raise SortFacesError(
-                f"--worker {self.crew.worker}: {error.strerror}; name the python.exe of the "
-                "worker's environment (work/setup_dml_worker.ps1 makes one)"
-            ) from None
-        self.seen, self.heard = b"", time.monotonic()
-
-    def progressed(self) -> None:
-        self.deaths, self.heard = 0, time.monotonic()
-
-    def watch(self, ended: int | None) -> None:
-        """Called while results are awaited, with the exit code of a worker that has ended."""
-        if ended is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(WORKER_POLL)
-            self.check_pulse()
-        elif ended == EXIT_USAGE:
-            raise SortFacesError(f"--worker: {self.last_words()}")
-        else:
-            self.revive(f"ended with code {ended}")
-
-    def check_pulse(self) -> None:
-        """Kill a worker that neither beats nor delivers."""
-        with contextlib.suppress(OSError):
-            beat = self.files.heartbeat.read_bytes()
-            if beat != self.seen:
-                self.seen, self.heard = beat, time.monotonic()
-        if time.monotonic() - self.heard > WORKER_SILENCE:
-            self.process.kill()
-            self.process.wait()
-            self.revive("fell silent")
-
-    def revive(self, why: str) -> None:
-        """Start a dead worker again, later each time, until it died too often in a row."""
-        self.deaths += 1
-        if self.deaths > WORKER_RESTARTS:
-            raise SortFacesError(
-                f"--worker: {why} {self.deaths} times without a result ({self.last_words()}); "
-                "finished items are kept; docs/worker.md says what to look at"
-            )
-        log.warning("worker %s, starting it again", why)
-        time.sleep(min(2 ** (self.deaths - 1), 30) * WORKER_POLL)
-        self.start()
-
-    def last_words(self) -> str:
-        """The last line the worker said."""
-        with contextlib.suppress(OSError):
-            lines = self.files.log.read_text("utf-8", errors="replace").strip().splitlines()
-            return lines[-1] if lines else "it said nothing"
-        return "it said nothing"
-
-    def close(self) -> None:
-        """Let the worker finish what it does, then make sure that it is gone."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.files.stop.touch()
-        try:
-            self.process.wait(WORKER_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-# ============================================================================
-# Work elsewhere: a Dask cluster
-# ============================================================================
-
-CLUSTER_AHEAD = 4  # batches sent per worker thread before the first is back
-CLUSTER_RETRIES = 3  # times a batch is repeated when the worker that held it is lost
-
-
-def run_on_cluster(task: str, items: Iterable[Item], crew: Crew) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, result) as the workers of a dask.distributed scheduler finish them."""
-    client, module, distributed = connect_cluster(crew.cluster)
-    with client:
-        batches = batched(items, crew.batch)
-        pending = distributed.as_completed(loop=client.loop)
-        held: dict[Any, list[Item]] = {}
-
-        def send_next() -> None:
-            for some in itertools.islice(batches, 1):
-                there = [
-                    {**item, "path": crew.path_there(item["path"])} if "path" in item else item
-                    for item in some
-                ]
-                future = client.submit(
-                    module.cluster_work,
-                    task,
-                    asdict(crew.spec_there()),
-                    there,
-                    pure=False,
-                    retries=CLUSTER_RETRIES,
-                )
-                held[future] = some
-                pending.add(future)
-
-        for _ in range(CLUSTER_AHEAD * max(1, sum(client.nthreads().values()))):
-            send_next()
-        for future in pending:
-            some = held.pop(future)
-            send_next()
-            yield from zip(some, batch_results(future, len(some), distributed), strict=True)
-
-
-def batch_results(future: Any, size: int, distributed: Any) -> list[Result]:
-    """What a finished future brings; a batch that killed its workers is given up, not the run."""
-    if future.cancelled():
-        raise SortFacesError("--cluster: the scheduler is gone; start it and run again")
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, distributed.scheduler.KilledWorker):
-        return [{"failed": "killed the cluster's workers"}] * size
-    raise SortFacesError(f"--cluster: a worker says: {one_line(error)}") from error
-
-
-def connect_cluster(address: str) -> tuple[Any, Any, Any]:
-    """(client, this script as a module the workers have, the dask.distributed package)."""
-    try:
-        import distributed
-    except ImportError:
-        raise SortFacesError("--cluster: pip install 'dask[distributed]' here and there") from None
-    import importlib
-
-    try:
-        client = distributed.Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise SortFacesError(
-            f"--cluster {address}: {one_line(error)}; "
-            "start `dask scheduler` there, or mend the address"
-        ) from None
-    if not client.nthreads():
-        client.close()
-        raise SortFacesError(f"--cluster {address}: no workers; start `dask worker {address}`")
-    upload = distributed.diagnostics.plugin.UploadFile(__file__)  # to workers, not the scheduler
-    client.register_plugin(upload)
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
-    return client, importlib.import_module(Path(__file__).stem), distributed
-
-
-def cluster_work(task: str, spec: dict[str, Any], items: list[Item]) -> list[Result]:
-    """Runs on a cluster's worker: one batch, with an engine loaded once per process."""
-    return work_batch(task, cluster_engine(EngineSpec(**spec)), items)
-
-
-CLUSTER_LOADING = threading.Lock()
-
-
-@functools.lru_cache(maxsize=2)
-def loaded_engine(spec: EngineSpec) -> Models:
-    return load_models(spec, threads=2)  # a worker has threads of its own: one core per call
-
-
-def cluster_engine(spec: EngineSpec) -> Models:
-    with CLUSTER_LOADING:
-        return loaded_engine(spec)
-
-
-# ============================================================================
 # Crew
 # ============================================================================
 
 
+@dataclass(frozen=True)
 class Crew:
-    """Who does the slow work, and with which models: this process, a worker, or a cluster."""
+    """Who does the slow work, and with which models: this process, a worker, or a cluster.
 
-    def __init__(
-        self,
-        spec: EngineSpec,
-        threads: int,
-        batch: int = 1,
-        worker: str = "",
-        cluster: str = "",
-        path_map: tuple[str, str] | None = None,
-    ) -> None:
-        self.spec, self.threads, self.batch = spec, threads, batch
-        self.worker, self.cluster, self.path_map = worker, cluster, path_map
-        self.lock = threading.Lock()
-        self.loaded: Models | None = None
+    Frozen: with other models it is another crew, with an engine of its own.
+    """
+
+    spec: EngineSpec
+    work: WorkOptions
+    lock: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
+
+    def with_spec(self, spec: EngineSpec) -> Crew:
+        """A crew with these models; this one, engine and all, where they are the same."""
+        return self if spec == self.spec else replace(self, spec=spec)
 
     def engine(self) -> Models:
         """The engine of this process, loaded when it is first needed."""
         with self.lock:
-            if self.loaded is None:
-                self.loaded = load_models(self.spec, self.threads)
-            return self.loaded
+            return self.models
+
+    @functools.cached_property
+    def models(self) -> Models:
+        return load_models(self.spec, self.threads)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the engine of this process was needed."""
+        return "models" in vars(self)
+
+    @property
+    def threads(self) -> int:
+        return self.work.threads
+
+    @property
+    def elsewhere(self) -> bool:
+        return bool(self.work.worker or self.work.cluster)
 
     def run(self, task: str, items: Iterable[Item], folder: Path) -> Iterator[tuple[Item, Result]]:
         """Yield (item, result), here in the order of the items, elsewhere as they are finished.
 
         folder: where a worker's queue may lie; it is gone again when all is done.
         """
-        if self.worker:
+        if self.work.worker:
             models = hashlib.sha256(repr(self.spec).encode()).hexdigest()[:8]
-            return run_on_worker(task, items, self, QueueFiles(folder / f"{task}-{models}"))
-        if self.cluster:
-            return run_on_cluster(task, items, self)
-        return run_here(task, items, self.engine, self.threads, self.batch)
-
-    def with_spec(self, spec: EngineSpec) -> Crew:
-        """The same hands with other models."""
-        return Crew(spec, self.threads, self.batch, self.worker, self.cluster, self.path_map)
-
-    @property
-    def elsewhere(self) -> bool:
-        return bool(self.worker or self.cluster)
+            there = companion("worker_process")
+            return there.run_on_worker(
+                task, items, self, there.QueueFiles(folder / f"{task}-{models}")
+            )
+        if self.work.cluster:
+            return companion("dask_cluster").run_on_cluster(task, items, self)
+        return run_here(task, items, self.engine, self.threads, self.work.batch)
 
     @functools.cached_property
     def facts(self) -> Result:
@@ -5112,13 +4702,17 @@ class Crew:
         }
         return replace(self.spec, **folders)
 
+    def item_there(self, item: Item) -> Item:
+        """An item with its path as whoever does the work opens it."""
+        return {**item, "path": self.path_there(item["path"])} if "path" in item else item
+
     def path_there(self, path: str) -> str:
         """A path of ours as whoever does the work opens it."""
-        local, remote = self.path_map or ("", "")
+        local, remote = self.work.path_map or ("", "")
         if local and (path + "/").startswith(local.rstrip("/") + "/"):
             return remote.rstrip("/") + path[len(local.rstrip("/")) :]
-        if self.worker.lower().endswith(".exe") and os.name != "nt":
-            return to_windows_path(os.path.abspath(path), distro_name())
+        if self.work.worker.lower().endswith(".exe") and os.name != "nt":
+            return companion("worker_process").path_on_windows(os.path.abspath(path))
         return path
 
 
@@ -5688,24 +5282,24 @@ def manifest_head(library: Library) -> dict[str, Any]:
     return {
         "created": now_text(),
         "cache": str(library.path.resolve()),
-        "model": meta["model"],
-        "recognizer": meta["recognizer"],
-        "rescans": meta.get("rescans", 0),
+        "model": meta.model,
+        "recognizer": meta.recognizer,
+        "rescans": meta.rescans,
     }
 
 
 def load_manifest(path: Path, kind: type[R], cache: FaceCache) -> R:
     """Read the manifest of a tree and make sure that it speaks of this cache's faces."""
     manifest = read_file(path, kind)
-    if manifest.recognizer != cache.meta["recognizer"]:
+    if manifest.recognizer != cache.meta.recognizer:
         raise SortFacesError(
-            f"{path}: made with {manifest.model}, the cache with {cache.meta['model']}; "
+            f"{path}: made with {manifest.model}, the cache with {cache.meta.model}; "
             "run the earlier steps again with this cache"
         )
     faces = [face for entry in manifest.groups for face in entry.faces]
     if faces and not any(face in cache.row_of_face for face in faces):
         raise SortFacesError(f"{path}: speaks of none of this cache's faces; name its own cache")
-    if manifest.rescans != cache.meta.get("rescans", 0):
+    if manifest.rescans != cache.meta.rescans:
         raise SortFacesError(
             f"{path}: since it was written a rescan has numbered faces anew; "
             "run cluster and refine again"
@@ -6817,13 +6411,11 @@ def result_kind(path: Path) -> type[Record]:
 def read_results(path: Path) -> dict[str, Any]:
     """Results by sha256; a damaged line costs that result, which is then made again."""
     results = {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                value = json.loads(line)
-                record = as_record(result_kind(path), value)
-                if is_whole(record):
-                    results[value["sha256"]] = record
+    for _, value in json_lines(path):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            record = as_record(result_kind(path), value)
+            if is_whole(record):
+                results[value["sha256"]] = record
     return results
 
 
@@ -6957,8 +6549,8 @@ def corpus_cache(master: SwapManifest) -> FaceCache | None:
     except (SortFacesError, OSError) as error:
         log.info("without the cache: %s", error)
         return None
-    same = all(cache.meta.get(key, 0) == getattr(master, key) for key in ("recognizer", "rescans"))
-    return cache if same else None
+    made_with = cache.meta.recognizer, cache.meta.rescans
+    return cache if made_with == (master.recognizer, master.rescans) else None
 
 
 def era_copy(own: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: Anchor) -> Move:
@@ -7457,16 +7049,24 @@ class TreeOptions:
     dry_run: bool = option(bool, "say what would be done and stop", False)
 
 
-def add_engine_options(p: argparse.ArgumentParser, detector: bool = True) -> None:
-    """Which models, on what; commands over a finished cache take its model and detector."""
+def add_engine_options(
+    p: argparse.ArgumentParser, detector: bool = True, own_model: str = ""
+) -> None:
+    """Which models, on what.
+
+    Commands over a finished cache take its model and detector; own_model says in the help where a
+    model that is not named comes from.
+    """
     group = p.add_argument_group("engine")
-    if detector:
-        add_fields(group, EngineSpec)
-        return
-    text = f"{MODEL_HELP} (default: the cache's)"
-    group.add_argument("--model", default="", metavar="PACK", help=text)
-    add_fields(group, EngineSpec, skip=("model", "det_size", "det_threshold"))
-    group.set_defaults(model="")
+    skip = [] if detector else ["det_size", "det_threshold"]
+    own_model = own_model or ("" if detector else "the cache's")
+    if own_model:
+        text = f"{MODEL_HELP} (default: {own_model})"
+        group.add_argument("--model", metavar="PACK", help=text)
+        skip.append("model")
+    add_fields(group, EngineSpec, skip=skip)
+    if own_model:
+        group.set_defaults(model="")
 
 
 def engine_spec(args: argparse.Namespace, landmarks: bool) -> EngineSpec:
@@ -7527,9 +7127,11 @@ def add_threads(p: argparse.ArgumentParser) -> None:
     add_fields(p, WorkOptions, skip=("worker", "cluster", "path_map", "batch"))
 
 
-def add_engine_and_work(p: argparse.ArgumentParser, detector: bool = True) -> None:
+def add_engine_and_work(
+    p: argparse.ArgumentParser, detector: bool = True, own_model: str = ""
+) -> None:
     """The options of every command that looks at pictures."""
-    add_engine_options(p, detector)
+    add_engine_options(p, detector, own_model)
     add_fields(p, WorkOptions)
 
 
@@ -7542,7 +7144,7 @@ def crew_of(args: argparse.Namespace, landmarks: bool) -> Crew:
         raise SortFacesError("--worker and --cluster: choose one of them")
     if work.worker and shutil.which(worker) is None:
         raise SortFacesError(f"--worker {worker}: no such program; name the worker's python.exe")
-    return Crew(engine_spec(args, landmarks), **vars(work))
+    return Crew(engine_spec(args, landmarks), work)
 
 
 def add_cache_argument(p: argparse.ArgumentParser) -> None:
@@ -7683,6 +7285,88 @@ def move_table(moves: Sequence[Move]) -> list[dict[str, Any]]:
 
 
 # ============================================================================
+# Command: enrich
+# ============================================================================
+
+
+def add_enrich_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    add_engine_and_work(p, detector=False)
+
+
+def cmd_enrich(args: argparse.Namespace) -> Outcome:
+    """add landmarks and head pose to the cached faces that lack them"""
+    result = enrich_library(args.cache, crew_of(args, True))
+    all_lost = result["photos_lost"] and not result["enriched"] and result["lacking"]
+    return Outcome(result, not all_lost)
+
+
+def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, Any]:
+    """Find landmarks and pose at the cached boxes; neither detector nor recogniser is run.
+
+    A pack without landmark models is an error only where `required`; a chain goes on without.
+    """
+    with locked_cache(path):
+        cache = load_cache(path)
+        crew = crew.with_spec(with_cache_model(crew.spec, cache))
+        check_model(cache, path, crew.spec)
+        lacking = np.flatnonzero(~cache.enriched)
+        items, lost = enrich_queue(Library(cache, path), lacking)
+        if items and not crew.facts["landmarks"]:
+            text = (
+                f"--model {crew.spec.model}: the pack has no landmark_2d_106 or landmark_3d_68 "
+                "model; export-swap will estimate the pose from the five key points instead"
+            )
+            if required:
+                raise SortFacesError(text)
+            log.info("%s", text)
+            items = []
+        journal = Journal(path, cache.meta)
+        done = 0
+        try:
+            results = crew.run("enrich", items, queue_folder(path))
+            for item, result in progress(results, len(items), "enrich"):
+                error = result.get("failed") or result["error"]
+                if error:
+                    log.warning("%s: %s", item["path"], error)
+                    lost += 1
+                else:
+                    journal.append("enrich", sha256=item["sha256"], faces=result["faces"])
+                    done += len(result["faces"])
+        finally:
+            journal.close()
+        if journal.count:
+            save_cache(path, load_cache(path))
+    return {"lacking": len(lacking), "enriched": done, "photos_lost": lost}
+
+
+def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any]], int]:
+    """Items for the photos of faces `rows`, and how many photos have no live file left."""
+    cache = library.cache
+    items, lost = [], 0
+    for group in groups_of(cache.face_file[rows]):
+        group = rows[group]
+        file = int(cache.face_file[group[0]])
+        path = library.live_path(file)
+        if not path:
+            log.warning("%s: gone or changed since embed", cache.file_path[file])
+            lost += 1
+            continue
+        faces = [
+            {
+                "index": int(cache.face_index[row]),
+                "bbox": cache.bbox[row].tolist(),
+                "det_score": float(cache.det_score[row]),
+                "kps": cache.kps[row].tolist(),
+            }
+            for row in group
+        ]
+        sha = str(cache.file_sha256[file])
+        items.append({"sha256": sha, "path": path, "faces": faces})
+    return items, lost
+
+
+# ============================================================================
 # Command: embed
 # ============================================================================
 
@@ -7694,29 +7378,22 @@ class ScanOptions:
     GROUP: ClassVar[str] = "photos"
 
     include: tuple[str, ...] = option(
-        str,
-        "only files whose name or path below SRC matches; repeatable",
-        (),
-        unit="GLOB",
+        str, "only files whose name or path below SRC matches; repeatable", (), unit="GLOB"
     )
     exclude: tuple[str, ...] = option(
-        str,
-        "no files whose name or path below SRC matches; repeatable",
-        (),
-        unit="GLOB",
+        str, "no files whose name or path below SRC matches; repeatable", (), unit="GLOB"
     )
     passes: Passes = nested(Passes)
     rescan: bool = option(
-        bool,
-        "redo photos whose faces were found with other detection settings",
-        False,
+        bool, "redo photos whose faces were found with other detection settings", False
     )
     retry_errors: bool = option(bool, "try unreadable files again", False)
     prune: bool = option(
-        bool,
-        "forget files that no longer exist below SRC, or whose bytes moved on",
-        False,
+        bool, "forget files that no longer exist below SRC, or whose bytes moved on", False
     )
+
+
+MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
 
 
 def passes_label(spec: EngineSpec, passes: Passes) -> str:
@@ -7732,7 +7409,7 @@ def add_embed_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz to create or to add to")
     add_fields(p, ScanOptions)
     p.add_argument("--enrich", action="store_true", help="find landmarks and pose in the same pass")
-    add_engine_and_work(p)
+    add_engine_and_work(p, own_model=MODEL_OF_CACHE)
 
 
 def cmd_embed(args: argparse.Namespace) -> Outcome:
@@ -7760,6 +7437,7 @@ def embed_library(
     if not files:
         raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there")
     if not cache_exists(path):
+        crew = crew.with_spec(replace(crew.spec, model=crew.spec.model or EngineSpec.model))
         _ = crew.facts  # nothing is written before the models are known to work
     make_folder(path.absolute().parent)
     with locked_cache(path):
@@ -7807,35 +7485,34 @@ class EmbedRun:
         roots: Sequence[Path],
         files: Sequence[FoundFile],
     ) -> None:
-        self.path, self.crew, self.options = path, crew, options
-        self.roots, self.files = roots, files
-        direct = {os.path.dirname(file.path) for file in files}
-        folders = {folder for path in direct for folder in (Path(path), *Path(path).parents)}
-        self.forgotten: set[str] = set()
-        self.mounted = [root for root in roots if root in folders]
-        self.counts: Counter[str] = Counter()
-        self.failed: list[str] = []
+        self.path, self.options, self.roots, self.files = path, options, roots, files
         if cache_exists(path):
             self.cache = load_cache(path)
-            check_model(self.cache, path, crew.spec)
         else:
-            self.cache = empty_cache(crew.facts["meta"])
+            self.cache = empty_cache(as_record(CacheMeta, crew.facts["meta"]))
+        self.crew = crew.with_spec(with_model_of(crew.spec, self.cache))
+        check_model(self.cache, path, self.crew.spec)
+        self.passes = passes_label(self.crew.spec, options.passes)
+        direct = {os.path.dirname(file.path) for file in files}
+        folders = {folder for name in direct for folder in (Path(name), *Path(name).parents)}
+        self.mounted = [root for root in roots if root in folders]
+        self.forgotten: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.failed: list[str] = []
         self.paths = known_paths(self.cache)
         self.paths_of: dict[str, list[str]] = defaultdict(list)
-        for known, (sha, _, _) in self.paths.items():
-            self.paths_of[sha].append(known)
+        for name, (sha, _, _) in self.paths.items():
+            self.paths_of[sha].append(name)
         shas = self.cache.file_sha256.tolist()
         self.redo = {sha for row, sha in enumerate(shas) if self.wants_redo(row)}
         self.journal = Journal(path, self.cache.meta)
 
     def wants_redo(self, row: int) -> bool:
         """Whether a photo that did not change must be looked at again all the same."""
-        other_settings = self.cache.file_passes[row] != passes_label(
-            self.crew.spec, self.options.passes
-        )
         status = self.cache.file_status[row]
         if status == STATUS_UNREADABLE:
             return self.options.retry_errors
+        other_settings = self.cache.file_passes[row] != self.passes
         return bool(other_settings and (status == STATUS_NO_FACE or self.options.rescan))
 
     def execute(self) -> None:
@@ -7902,11 +7579,7 @@ class EmbedRun:
             return
         if result["status"] == STATUS_UNREADABLE:
             self.fail(item["path"], result["error"])
-        facts = {key: item[key] for key in ("path", "sha256", "size", "mtime_ns")}
-        facts |= {key: result[key] for key in ("wh", "taken", "status", "error", "faces")}
-        self.journal.append(
-            "photo", passes=passes_label(self.crew.spec, self.options.passes), **facts
-        )
+        self.journal.append("photo", **{**item, **result, "passes": self.passes})
         self.paths_of[item["sha256"]].append(item["path"])
         self.counts["new"] += 1
 
@@ -7916,11 +7589,7 @@ class EmbedRun:
 
     def usable(self, cache: FaceCache) -> int:
         """How many of the scanned files the cache knows with or without faces."""
-        readable = {
-            sha
-            for sha, status in zip(cache.file_sha256, cache.file_status, strict=True)
-            if status != STATUS_UNREADABLE
-        }
+        readable = set(cache.file_sha256[cache.file_status != STATUS_UNREADABLE].tolist())
         paths = known_paths(cache)
         return sum(file.path in paths and paths[file.path][0] in readable for file in self.files)
 
@@ -7950,13 +7619,10 @@ class EmbedRun:
 
     def check_recognizer(self) -> None:
         """The same name may hide other weights: compare them with what the cache was made with."""
-        own, made_with = (
-            self.crew.facts["meta"]["recognizer"],
-            self.cache.meta["recognizer"],
-        )
+        own, made_with = self.crew.facts["meta"]["recognizer"], self.cache.meta.recognizer
         if own != made_with:
             raise SortFacesError(
-                f"{self.path}: made with another {self.cache.meta['model']} recogniser "
+                f"{self.path}: made with another {self.cache.meta.model} recogniser "
                 f"({made_with}, not {own}); use another cache"
             )
 
@@ -7966,11 +7632,12 @@ class EmbedRun:
         written = journal_path(self.path).exists()
         if not written and not self.cache.files:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
-        if not written and roots <= set(self.cache.meta["roots"]):
+        if not written and roots <= set(self.cache.meta.roots):
             return self.cache
         cache = load_cache(self.path)
-        roots |= set(cache.meta["roots"])
-        cache = replace(cache, meta={**cache.meta, "roots": sorted(roots)})
+        roots |= set(cache.meta.roots)
+        meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
+        cache = replace(cache, meta=meta)
         save_cache(self.path, cache)
         return cache
 
@@ -7981,88 +7648,6 @@ def hash_file(file: FoundFile) -> tuple[FoundFile, str | None, str]:
         return file, sha256_of_file(file.path), ""
     except OSError as error:
         return file, None, error.strerror or str(error)
-
-
-# ============================================================================
-# Command: enrich
-# ============================================================================
-
-
-def add_enrich_options(p: argparse.ArgumentParser) -> None:
-    add_cache_argument(p)
-    add_engine_and_work(p, detector=False)
-
-
-def cmd_enrich(args: argparse.Namespace) -> Outcome:
-    """add landmarks and head pose to the cached faces that lack them"""
-    result = enrich_library(args.cache, crew_of(args, True))
-    all_lost = result["photos_lost"] and not result["enriched"] and result["lacking"]
-    return Outcome(result, not all_lost)
-
-
-def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, Any]:
-    """Find landmarks and pose at the cached boxes; neither detector nor recogniser is run.
-
-    A pack without landmark models is an error only where `required`; a chain goes on without.
-    """
-    with locked_cache(path):
-        cache = load_cache(path)
-        crew.spec = with_cache_model(crew.spec, cache)
-        check_model(cache, path, crew.spec)
-        lacking = np.flatnonzero(~cache.enriched)
-        items, lost = enrich_queue(Library(cache, path), lacking)
-        if items and not crew.facts["landmarks"]:
-            text = (
-                f"--model {crew.spec.model}: the pack has no landmark_2d_106 or landmark_3d_68 "
-                "model; export-swap will estimate the pose from the five key points instead"
-            )
-            if required:
-                raise SortFacesError(text)
-            log.info("%s", text)
-            items = []
-        journal = Journal(path, cache.meta)
-        done = 0
-        try:
-            results = crew.run("enrich", items, queue_folder(path))
-            for item, result in progress(results, len(items), "enrich"):
-                error = result.get("failed") or result["error"]
-                if error:
-                    log.warning("%s: %s", item["path"], error)
-                    lost += 1
-                else:
-                    journal.append("enrich", sha256=item["sha256"], faces=result["faces"])
-                    done += len(result["faces"])
-        finally:
-            journal.close()
-        if journal.count:
-            save_cache(path, load_cache(path))
-    return {"lacking": len(lacking), "enriched": done, "photos_lost": lost}
-
-
-def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any]], int]:
-    """Items for the photos of faces `rows`, and how many photos have no live file left."""
-    cache = library.cache
-    items, lost = [], 0
-    for group in groups_of(cache.face_file[rows]):
-        group = rows[group]
-        file = int(cache.face_file[group[0]])
-        path = library.live_path(file)
-        if not path:
-            log.warning("%s: gone or changed since embed", cache.file_path[file])
-            lost += 1
-            continue
-        faces = [
-            {
-                "index": int(cache.face_index[row]),
-                "bbox": cache.bbox[row].tolist(),
-                "det_score": float(cache.det_score[row]),
-                "kps": cache.kps[row].tolist(),
-            }
-            for row in group
-        ]
-        sha = str(cache.file_sha256[file])
-        items.append({"sha256": sha, "path": path, "faces": faces})
-    return items, lost
 
 
 # ============================================================================
@@ -8095,8 +7680,8 @@ def cluster_library(
 ) -> dict[str, Any]:
     """Cluster every face of a cache and write the raw tree; returns the counts."""
     cache = load_cache(cache_path)
-    check_output(out, cache.meta["roots"], RawManifest)
-    params = for_model(params, cache.meta["model"])
+    check_output(out, cache.meta.roots, RawManifest)
+    params = for_model(params, cache.meta.model)
     groups = groups_of(average_linkage(cache.unit, params.threshold))
     persons = {
         numbered("person", number): rows
@@ -8135,8 +7720,8 @@ def refine_library(
 ) -> dict[str, Any]:
     """Refine every face of a cache and write the face sets; returns the counts."""
     cache = load_cache(cache_path)
-    check_output(out, cache.meta["roots"], RefinedManifest)
-    params = for_model(params, cache.meta["model"])
+    check_output(out, cache.meta.roots, RefinedManifest)
+    params = for_model(params, cache.meta.model)
     refined = refine_identities(cache, np.arange(cache.faces), params)
     facesets = {
         numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
@@ -8182,7 +7767,7 @@ class DuplicatesReport(Manifest, tag="duplicates", kw_only=True):
 def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
     """Write the duplicates report beside the cache; returns the counts."""
     cache = load_cache(cache_path)
-    params = for_model(params, cache.meta["model"])
+    params = for_model(params, cache.meta.model)
     byte_groups = [
         {"sha256": sha, "paths": paths}
         for sha, paths in zip(cache.file_sha256.tolist(), cache.paths, strict=True)
@@ -8248,7 +7833,7 @@ def cmd_extend(args: argparse.Namespace) -> Outcome:
         refined = load_manifest(path, RefinedManifest, cache)
     tree = of_args(TreeOptions, args)
     library = Library(cache, args.cache)
-    threshold = for_model(of_args(ExtendParams, args), cache.meta["model"]).threshold
+    threshold = for_model(of_args(ExtendParams, args), cache.meta.model).threshold
     result = extend_raw(library, args.raw_out, raw, threshold, tree)
     if refined is not None:
         result |= extend_refined(library, args.refine_out, refined, tree)
@@ -8441,8 +8026,8 @@ def export_library(
     cache, out = load_cache(paths.cache), paths.out
     refined = load_manifest(paths.refined, RefinedManifest, cache)
     raw = load_manifest(paths.raw, RawManifest, cache) if paths.raw is not None else None
-    check_output(out, cache.meta["roots"], SwapManifest)
-    params = for_model(params, cache.meta["model"])
+    check_output(out, cache.meta.roots, SwapManifest)
+    params = for_model(params, cache.meta.model)
     crew = crew.with_spec(with_cache_model(crew.spec, cache))
     check_model(cache, paths.cache, crew.spec)
     export = Export(Library(cache, paths.cache), out, params, crew)
@@ -8683,7 +8268,7 @@ class CropStore:
             export.cache.bbox[row].tolist(),
             export.neighbours(row).tolist(),
             (params.pad_ratio, params.out_size, params.same_face_threshold),
-            (export.cache.meta["recognizer"], export.cache.meta["det_threshold"]),
+            (export.cache.meta.recognizer, export.cache.meta.det_threshold),
             (CONSUMER_DET_SIZES, CROP_VARIANTS, CROP_FACE_IOU, PAINT_MARGIN),
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
@@ -8703,10 +8288,9 @@ class CropStore:
 
 def read_crop_notes(path: Path) -> Iterator[CropNote]:
     """The notes of finished crops; a damaged line costs that crop, which is then cut again."""
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                yield as_record(CropNote, json.loads(line))
+    for _, value in json_lines(path):
+        with contextlib.suppress(msgspec.ValidationError):
+            yield as_record(CropNote, value)
 
 
 def cut_faces(export: Export, corpus: Corpus, rows: Sequence[int]) -> dict[int, Crop]:
@@ -9337,92 +8921,7 @@ def add_occlusion_prepare_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_occlusion_prepare(args: argparse.Namespace) -> Outcome:
     """turn an open_clip model into ONNX plus prompt vectors, and compare the two"""
-    return Outcome(export_clip(args.clip, args.out))
-
-
-def export_clip(name: str, out: Path) -> dict[str, Any]:
-    """Export the image tower and the prompts; refuse an export that does not match the model.
-
-    Torch on DirectML runs attention on the CPU (2.4x gain measured by the reference), pure ONNX
-    runs whole on the GPU (7.5x); the exported files also need neither torch nor open_clip.
-    """
-    torch, model, texts = load_open_clip(name)
-    make_folder(out)
-    sample = torch.from_numpy(clip_input(clip_samples(), texts))
-    with torch.no_grad():
-        expected = model.encode_image(sample).float().numpy()
-    with writing(out / "image.onnx") as part:
-        save_image_tower(torch, model, sample[:2], part)
-        tower_bytes = part.stat().st_size
-        actual = run_tower(part, sample.numpy())
-        cosine = np.einsum("nd,nd->n", unit_rows(expected), unit_rows(actual))
-        if cosine.min() < CLIP_TOLERANCE:
-            raise SortFacesError(
-                f"--clip {name}: the export differs from the model (cosine {cosine.min():.6f}); "
-                "try another version of torch or onnxruntime"
-            )
-    texts.save(out / "prompts.npz")
-    scores = [
-        clip_probabilities(unit_rows(e), texts.texts, texts.logit_scale) for e in (expected, actual)
-    ]
-    return {
-        "out": str(out),
-        "model": name,
-        "attributes": texts.attributes.tolist(),
-        "image_size": texts.size,
-        "logit_scale": texts.logit_scale,
-        "bytes": tower_bytes,
-        "samples": len(sample),
-        "least_cosine": float(cosine.min()),
-        "largest_score_difference": float(np.abs(scores[0] - scores[1]).max()),
-    }
-
-
-def save_image_tower(torch: Any, model: Any, sample: Any, path: Path) -> None:
-    """Write model.encode_image as one .onnx file with a free batch size."""
-    import warnings
-
-    class ImageTower(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, image: Any) -> Any:
-            return self.model.encode_image(image)
-
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused attention ONNX has no operator for
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # tracer and deprecation notes: the result is compared
-        torch.onnx.export(
-            ImageTower().eval(),
-            (sample,),
-            str(path),
-            input_names=["image"],
-            output_names=["embedding"],
-            opset_version=17,
-            dynamo=False,
-            dynamic_axes={"image": {0: "n"}, "embedding": {0: "n"}},
-        )
-
-
-def run_tower(path: Path, batch: np.ndarray) -> np.ndarray:
-    """Image embeddings by an exported tower on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": batch})[0]
-
-
-def clip_samples() -> list[np.ndarray]:
-    """Pictures to compare two forms of a model on: the demo's people, cut out, and the group."""
-    group = decode_photo(demo_photo()).image
-    wh = (group.shape[1], group.shape[0])
-    boxes = [np.array(box, np.float32) for box in DEMO_FACES.values()]
-    cuts = [
-        cut_window(group, crop_square(box, wh, ExportParams.pad_ratio), ExportParams.out_size)
-        for box in boxes
-    ]
-    return [*cuts, group]
+    return Outcome(companion("clip_torch").export_clip(args.clip, args.out))
 
 
 # ============================================================================
@@ -10178,7 +9677,7 @@ def report_tree(path: Path, out: Path, cache: Path | None, threads: int) -> dict
     """Write the report of an output tree; returns the counts."""
     manifest = read_tree(path)
     library = report_library(path, manifest, cache)
-    roots = library.cache.meta["roots"] if library is not None else []
+    roots = library.cache.meta.roots if library is not None else []
     with page_folder(out, path, [str(path.resolve()), *roots]) as pages:
         run = ReportRun(path.resolve(), manifest, library, pages)
         return write_report(run, swap_groups(run) if run.swap else cached_groups(run), threads)
@@ -10214,7 +9713,7 @@ def report_library(path: Path, manifest: dict[str, Any], cache: Path | None) -> 
         if cache is None and not manifest.get("cache"):
             raise SortFacesError(f"{path}: its manifest names no cache; name it with --cache")
         library = Library(load_cache(given), given)
-        facts = [library.cache.meta.get(key) or 0 for key in ("recognizer", "rescans")]
+        facts = [library.cache.meta.recognizer, library.cache.meta.rescans]
         if kind != "swap":
             tree = RawManifest if kind == "raw" else RefinedManifest
             load_manifest(path / MANIFEST_NAMES[kind], tree, library.cache)
@@ -11350,12 +10849,12 @@ def identities_for(
             f"--model {asked}: the frames of {work.folder} were embedded with {meta['model']}, "
             "and faces of two models cannot be compared; use that one, or another work folder"
         )
-    crew = Crew(spec, args.threads)
+    crew = Crew(spec, WorkOptions(args.threads))
     known = read_own(work.identities, "identities")
     faces = known.get("faces", {}) if known.get("recognizer") == meta["recognizer"] else {}
     people = {path.stem: (path, identity_centre(path, faces, crew, meta)) for path in paths}
     head = {"tool": TOOL, "kind": "identities", "recognizer": meta["recognizer"]}
-    if crew.loaded is not None:
+    if crew.loaded:
         write_json(work.identities, {**head, "faces": faces})
     return people
 
@@ -11380,8 +10879,8 @@ def identity_centre(
                 log.warning("%s: %s: %s", path, name, error)
                 continue
             found = face_records(engine, [image], Passes(pad_retry=True), False)[0]
-            largest = max(found, key=lambda face: face["face_short"], default=None)
-            faces[sha] = largest["embedding"] if largest else ""
+            largest = max(found, key=lambda face: face.face_short, default=None)
+            faces[sha] = as_json(largest)["embedding"] if largest else ""
         if faces[sha]:
             vectors.append(unpack_floats(faces[sha], (-1,)))
     if not vectors:
@@ -11759,7 +11258,7 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the cache and all three trees")
     p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
     add_fields(p, ScanOptions)
-    add_engine_and_work(p)
+    add_engine_and_work(p, own_model=MODEL_OF_CACHE)
     add_chain_options(p)
 
 
@@ -11930,10 +11429,10 @@ def cache_status(path: Path) -> dict[str, Any]:
     )
     return {
         "cache": str(path),
-        "model": cache.meta["model"],
-        "recognizer": cache.meta["recognizer"],
-        "detector": f"{cache.meta['det_size']} px, score {cache.meta['det_threshold']}",
-        "sources": cache.meta["roots"],
+        "model": cache.meta.model,
+        "recognizer": cache.meta.recognizer,
+        "detector": f"{cache.meta.det_size} px, score {cache.meta.det_threshold}",
+        "sources": cache.meta.roots,
         "photos": cache.files,
         "copies": len(cache.alias_path),
         "with_faces": int(np.count_nonzero(cache.file_status == STATUS_FACES)),
@@ -12082,150 +11581,19 @@ def doctor_elsewhere(args: argparse.Namespace) -> list[dict[str, Any]]:
     crew = crew_of(args, True)
     if not crew.elsewhere:
         return []
-    what = "worker" if crew.worker else "cluster"
+    what = "worker" if crew.work.worker else "cluster"
     log.info("asking the %s", what)
     try:
         provider = crew.facts["provider"]
     except SortFacesError as error:
         return [doctor_line(what, False, *str(error).rsplit("; ", 1))]
-    hidden = crew.worker.lower().endswith(".exe") and provider == "cpu"
+    hidden = crew.work.worker.lower().endswith(".exe") and provider == "cpu"
     advice = "run work/setup_dml_worker.ps1: a plain onnxruntime hides onnxruntime-directml"
     return [doctor_line(what, not hidden, f"{crew.spec.model} on {provider}", advice)]
 
 
 def doctor_line(what: str, ok: bool, finding: str, advice: str = "") -> dict[str, Any]:
     return {"what": what, "ok": ok, "finding": finding, "what_to_do": "" if ok else advice}
-
-
-# ============================================================================
-# The worker's side
-# ============================================================================
-
-
-def worker_main(argv: Sequence[str] | None = None) -> int:
-    """The worker's side (work/dml_worker.py): work through a queue, append a line per item."""
-    p = OneLineParser(prog="dml_worker", description="Work through a queue of sort_faces.")
-    p.add_argument("queue", type=Path, help="queue.json")
-    p.add_argument("results", type=Path, help="results.jsonl to append to")
-    p.add_argument("--batch", type=COUNT, default=1, metavar="N", help="photos per model call")
-    p.add_argument("--threads", type=COUNT, default=usable_cores(), metavar="N", help="at once")
-    args = p.parse_args(argv)
-    os.umask(0o077)
-    log.setLevel(logging.INFO)
-    log.addHandler(LogHandler())
-    try:
-        queue = read_json(args.queue, "queue")
-        if queue["schema"] != QUEUE_SCHEMA or queue["version"] != VERSION:
-            raise SortFacesError(
-                f"{args.queue}: written by version {queue['version']}, this worker is {VERSION}; "
-                "let both run the same sort_faces.py"
-            )
-        return WorkerRun(queue, args).execute()
-    except SortFacesError as error:
-        return complain("dml_worker", str(error))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-
-
-class WorkerRun:
-    """One life of a worker."""
-
-    def __init__(self, queue: dict[str, Any], args: argparse.Namespace) -> None:
-        self.task, self.run, self.args = queue["task"], queue["run"], args
-        self.files = QueueFiles(args.results.parent)
-        self.last = self.files.state()  # of the worker before this one
-        self.deaths: dict[str, int] = dict(self.last.get("deaths", {}))
-        self.results = AppendOnly(args.results)
-        done = {result["id"] for result in ResultTail(args.results).read()}
-        self.todo = {item["id"]: item for item in queue["items"] if item["id"] not in done}
-        self.beaten = -math.inf
-        loaded = threading.Event()
-        pulse = threading.Thread(target=self.beat_until, args=(loaded,), daemon=True)
-        pulse.start()
-        try:
-            self.engine = load_models(EngineSpec(**queue["spec"]), args.threads)
-        finally:
-            loaded.set()
-            pulse.join()
-
-    def execute(self) -> int:
-        """Do what is left of the queue; returns the exit code."""
-        try:
-            self.retry_suspects()
-            pairs = run_here(
-                self.task,
-                list(self.todo.values()),
-                lambda: self.engine,
-                self.args.threads,
-                self.args.batch,
-            )
-            self.beat(self.in_flight())
-            for item, result in pairs:
-                if self.unwanted():
-                    return EXIT_INTERRUPTED
-                self.finish(item, result)
-                self.beat(self.in_flight())
-            return EXIT_OK
-        finally:
-            self.results.close()
-            if not self.superseded():  # else the heartbeat is another worker's
-                self.beat([], state="stopped")
-
-    def beat_until(self, loaded: threading.Event) -> None:
-        """Keep the heart beating while models load, which may take minutes."""
-        while not loaded.wait(WORKER_BEAT):
-            self.beat([], state="loading")
-
-    def unwanted(self) -> bool:
-        """Whether to stop: asked to, or another run has taken the queue over."""
-        return self.files.stop.exists() or self.superseded()
-
-    def superseded(self) -> bool:
-        try:
-            return self.files.run.read_text() != self.run
-        except FileNotFoundError:
-            return True
-        except OSError:  # being replaced at this moment
-            return False
-
-    def retry_suspects(self) -> None:
-        """Do alone what the last worker was doing when it died; give up what kills repeatedly."""
-        if self.last.get("state") not in ("working", "loading"):
-            return
-        doing = [name for name in self.last.get("doing", []) if name in self.todo]
-        if self.last.get("alone") and doing:
-            self.deaths[doing[0]] = self.deaths.get(doing[0], 0) + 1
-        for name in doing:
-            item = self.todo[name]
-            self.beat([name], alone=True)
-            if self.deaths.get(name, 0) >= FATAL_DEATHS:
-                self.finish(item, {"failed": f"killed the worker {FATAL_DEATHS} times"})
-            elif not self.unwanted():
-                self.finish(item, work_batch(self.task, self.engine, [item])[0])
-
-    def finish(self, item: Item, result: Result) -> None:
-        self.results.append({"schema": RECORD_SCHEMA, "id": item["id"], **result})
-        del self.todo[item["id"]]
-
-    def in_flight(self) -> list[str]:
-        """Items that may be in somebody's hands: the first that are not done yet."""
-        most = (2 * self.args.threads + 1) * self.args.batch
-        return list(itertools.islice(self.todo, most))
-
-    def beat(self, doing: list[str], alone: bool = False, state: str = "working") -> None:
-        """Say what is being done; a worker that dies tells so what it died on."""
-        now = time.monotonic()
-        if now - self.beaten < WORKER_BEAT and not alone and state == "working":
-            return
-        self.beaten = now
-        facts = {"pid": os.getpid(), "time": time.time(), "state": state, "doing": doing}
-        facts |= {"alone": alone, "deaths": self.deaths}
-        if state == "loading":  # tell the next worker what this one has not forgotten either
-            facts |= {key: self.last[key] for key in ("doing", "alone") if key in self.last}
-        with contextlib.suppress(OSError):  # the other side may be reading it, or is done
-            part = self.files.heartbeat.with_suffix(".part")
-            part.write_text(json.dumps(facts), encoding="utf-8")
-            os.replace(part, self.files.heartbeat)
 
 
 # ============================================================================

@@ -83,11 +83,10 @@ def make_cache(
     bbox = np.hstack([corner, corner + size]).astype(np.float32)
     unit_kps = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
     kps = (bbox[:, None, :2] + unit_kps * size[:, None, :]).astype(np.float32)
-    meta = {
-        "schema": 1, "tool": "sort_faces", "version": sf.VERSION, "model": "synthetic",
-        "recognizer": "feedfeedfeedfeed", "dim": dim, "det_size": 640, "det_threshold": 0.5,
-        "roots": [root],
-    }  # fmt: skip
+    meta = sf.CacheMeta(
+        schema=1, model="synthetic", recognizer="feedfeedfeedfeed", dim=dim, det_size=640,
+        det_threshold=0.5, roots=[root],
+    )  # fmt: skip
     return sf.FaceCache(
         meta=meta,
         file_path=np.array([f"{root}/{p}/{k % photos}.jpg" for k, p in enumerate(person)]),

@@ -45,6 +45,7 @@ from corpora import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import ok, prepare, real_engine, refused, write_photo
+from msgspec.structs import replace as changed
 
 EDGE = 0.55
 
@@ -1016,7 +1017,7 @@ def demo_corpus(tmp_path_factory) -> Path:
     wh = (group.shape[1], group.shape[0])
     cache = make_cache(people=1, photos=8, dim=128)
     recognizer = sf.describe_items(engine, [{}])[0]["meta"]["recognizer"]
-    cache = replace(cache, meta={**cache.meta, "model": "dlib", "recognizer": recognizer})
+    cache = replace(cache, meta=changed(cache.meta, model="dlib", recognizer=recognizer))
     row = 0
     for number, person in enumerate(("dora", "finn"), 1):
         name = f"faceset_{number:03d}"

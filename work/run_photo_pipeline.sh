@@ -10,7 +10,7 @@
 #   SRC          photo folders, several separated by ':'        (required)
 #   OUT          folder for the three trees                      (required)
 #   CACHE        the cache                                       [work/cache/library.npz]
-#   MODEL        model pack, folder of .onnx files, or dlib      [buffalo_l *]
+#   MODEL        model pack, folder of .onnx files, or dlib      [the cache's, else buffalo_l *]
 #   WORKER       python.exe of the Windows worker                [none]
 #   CLUSTER      address of a Dask scheduler                     [none]
 #   PATH_MAP     LOCAL=REMOTE for the cluster's paths            [none]
