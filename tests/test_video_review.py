@@ -38,10 +38,10 @@ def numbers(path: Path) -> list[int]:
     return [int((row << np.arange(8)).sum()) for row in bits]
 
 
-def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, dict]:
+def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, sf.MadeClip]:
     """A clip of the frames [first, beyond) of a film, and what the plan will say of it."""
     (video, found), clip = known_video(path), path.with_name(f"{mode}-{first}.mp4")
-    frames = sf.unpack_steps(found["first"], found["steps"])
+    frames = found.pts
     cut = sf.Cut(video, int(frames[first]), int(frames[beyond]), clip, frames)
     return clip, sf.cut_clip(cut, mode)
 
@@ -53,7 +53,7 @@ def test_a_transport_stream_is_cut_where_planned(tmp_path, group, preset):
     path = write_video(tmp_path / "t.ts", numbered(75), times=late, audio="aac", **options)
     for first, mode in itertools.product((0, 3, 27), ("smart", "copy", "encode")):
         clip, made = clip_of(path, first, 55, mode)
-        assert (made["mode"], made["fallback"]) == (mode, "")
+        assert (made.mode, made.fallback) == (mode, "")
         begin = first - first % int(group) if mode == "copy" else first
         shown = numbers(clip)  # a copy ends before frames that need one beyond the end
         beyond = begin + len(shown) if mode == "copy" else 55
@@ -68,7 +68,7 @@ def test_a_copied_clip_has_sound_from_its_first_frame_on(tmp_path, name):
     codec = {"k.mkv": "libmp3lame"}.get(name, "aac")
     path = write_video(tmp_path / name, numbered(100), audio=codec, g="25")
     clip, made = clip_of(path, 45, 80, "copy")
-    assert (made["mode"], made["checked"]["start"], numbers(clip)[0]) == ("copy", 1.0, 25)
+    assert (made.mode, made.checked.start, numbers(clip)[0]) == ("copy", 1.0, 25)
 
     def heard(of: Path) -> tuple[np.ndarray, float]:
         """The sound, and when it begins after the picture."""
@@ -92,9 +92,9 @@ def test_what_cannot_be_copied_is_encoded_and_says_so(tmp_path, name, codec, pix
     fast = {"deadline": "realtime"} if codec == "libvpx" else {}
     path = write_video(tmp_path / name, numbered(40), codec, pix_fmt=pix_fmt, **fast)
     clip, made = clip_of(path, 7, 29, "copy")
-    assert numbers(clip) == list(range(made["checked"]["first_frame"], 29))
+    assert numbers(clip) == list(range(made.checked.first_frame, 29))
     if codec != "ffv1":  # which an .mp4 may hold
-        assert made["mode"] == "encode" and made["fallback"].startswith("copy: ")
+        assert made.mode == "encode" and made.fallback.startswith("copy: ")
 
 
 def test_a_title_that_is_no_utf_8_does_not_matter(run, tmp_path):
