@@ -51,6 +51,7 @@ Contents
     Work elsewhere: a worker process
     Work elsewhere: a Dask cluster
     Crew
+    Runs
     Output trees
     Corpus
     Maintenance runs
@@ -128,7 +129,9 @@ import numpy as np
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    import av
+    from av import AudioStream, Packet, VideoCodecContext, VideoFrame, VideoStream
+    from av.container import InputContainer, OutputContainer
+    from av.video.plane import VideoPlane
 
 # ============================================================================
 # Constants
@@ -521,6 +524,39 @@ class QualityWeights:
 
 
 QUALITY_TERMS = tuple(item.name for item in fields(QualityWeights))
+
+
+@dataclass(frozen=True)
+class ExportParams:
+    """What `export-swap` decides by; stored in every manifest it writes."""
+
+    GROUP: ClassVar[str] = "export"
+
+    outlier_threshold: float = model_distance(
+        "export_outlier", "farthest from the centroid; tighter than refine"
+    )
+    duplicate_threshold: float = model_distance("duplicate")
+    same_face_threshold: float = model_distance("same_face")
+    top_n: int = option(COUNT, "faces in the small bundle", 30)
+    pad_ratio: float = option(  # roop wants this headroom
+        Number(float, 0.0, 3.0, "a number from 0 to 3", "SHARE"),
+        "border around the face box, of its longer edge",
+        0.5,
+    )
+    out_size: int = option(PIXELS, "edge of the square PNGs", 512)
+    min_face_short: float = option(
+        AT_LEAST_0, "short edge of the face box an export needs", 100.0, unit="PX"
+    )
+    candidate_min_score: float = option(SHARE, "quality a candidate needs", 0.40, unit="SCORE")
+    candidates: bool = option(bool, "put matching singletons into _candidates/ for review", False)
+    candidate_match_threshold: float = model_distance(
+        "candidate", "singletons match a centroid this close"
+    )
+    weights: QualityWeights = nested(QualityWeights)
+
+    def __post_init__(self) -> None:
+        if not self.weights.as_array().sum():
+            raise SortFacesError("--weight-*: all are 0; leave at least one above")
 
 
 MODEL_HELP = "InsightFace pack, a folder of .onnx files, or dlib"
@@ -1063,6 +1099,52 @@ def one_face_per_photo(
     return rows[keep]
 
 
+OUTLIER = "outlier"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What becomes of faces that may be one person's; row i is one face."""
+
+    reason: list[str]  # why it is left out, "" if it stays
+    because: list[str]  # why it stays where others do not, "" if for nothing special
+    distance: np.ndarray  # (n,) cosine distance to the centroid
+
+
+def choose_faces(unit: np.ndarray, photos: np.ndarray, outlier: float, duplicate: float) -> Chosen:
+    """Of the faces of one person, best first, those that stay: nobody far off (outlier, cosine
+    distance to the centroid), one a photo, and of near-duplicates (duplicate) the best.
+
+    unit: (n, d) float32 of length 1, zero where the embedding is not known; photos: (n,) labels.
+    """
+    known = unit.any(axis=1)
+    centre = centroid(unit[known]) if known.any() else np.zeros(unit.shape[1], np.float32)
+    away = 1.0 - unit @ centre
+    reason, because = [""] * len(unit), [""] * len(unit)
+    far = known & (away > outlier) & (len(unit) >= OUTLIER_MIN_CLUSTER)
+    for row in np.flatnonzero(far):
+        reason[row] = OUTLIER
+    left = np.flatnonzero(~far)
+    for what, stands_for in (
+        ("faces in its photo", lambda rows: first_of_each(photos[rows])),
+        ("near-duplicates", lambda rows: nearest_keeper(unit[rows], duplicate)),
+    ):
+        keeper = stands_for(left)  # (m,) index of the face that stands for each
+        gone = keeper != np.arange(len(left))
+        for at, others in Counter(keeper[gone].tolist()).items():
+            because[left[at]] = f"best of {others + 1} {what}"
+        for row in left[gone]:
+            reason[row] = f"not the best of the {what}"
+        left = left[~gone]
+    return Chosen(reason, because, away)
+
+
+def first_of_each(labels: np.ndarray) -> np.ndarray:
+    """Index of the first row with the same label, (n,) int."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
 def join_centroids(
     cache: FaceCache, rows: np.ndarray, groups: dict[str, np.ndarray], threshold: float
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -1271,6 +1353,12 @@ class Track:
     det: np.ndarray  # (n,) float32 in [0, 1]
     pose: np.ndarray  # (n, 3) float32 degrees pitch yaw roll; NaN unknown
     centre: np.ndarray  # (d,) float32 of length 1; mean direction of the embeddings
+
+    def __post_init__(self) -> None:
+        arrays = self.time, self.bbox, self.det, self.pose
+        n = len(self.time)
+        if not n or [array.shape for array in arrays] != [(n,), (n, 4), (n,), (n, 3)]:
+            raise ValueError("its arrays do not fit together")
 
     @property
     def short(self) -> np.ndarray:
@@ -1791,7 +1879,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A JSON object of ours. Reading one checks every field; unknown ones are passed over."""
 
 
-class OwnFile(Record, tag_field="kind"):
+class OwnFile(Record, tag_field="kind", kw_only=True):
     """A JSON file of ours; the tag of a subclass is the "kind" in the file."""
 
     tool: Literal["sort_faces"] = TOOL
@@ -1803,7 +1891,16 @@ R = TypeVar("R", bound=Record)
 
 def as_record(kind: type[R], value: Any) -> R:
     """A JSON value as a record. Raises msgspec.ValidationError, which names the place."""
-    return msgspec.convert(value, kind)
+    return msgspec.convert(value, kind, dec_hook=array_of_json)
+
+
+def array_of_json(kind: type, value: Any) -> np.ndarray:
+    """Let a record hold an array: of lists of numbers, null for NaN, or of packed float32."""
+    if kind is not np.ndarray:
+        raise NotImplementedError(kind)
+    if isinstance(value, str):
+        return np.frombuffer(base64.b64decode(value, validate=True), "<f4")
+    return np.array(value, np.float64)
 
 
 def as_json(record: Any) -> Any:
@@ -1847,7 +1944,7 @@ def read_if_sound(path: Path, kind: type[R]) -> R | None:
 
 
 def write_file(path: Path, record: OwnFile) -> None:
-    write_json(path, as_json(record))
+    write_json(path, {"tool": TOOL, **as_json(record)})
 
 
 def read_json(path: Path, kind: str) -> dict[str, Any]:
@@ -2362,7 +2459,7 @@ class Video(Record):
 
 
 @contextlib.contextmanager
-def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """(container, its main video stream, decoded in several threads) of a video file.
 
     Raises VideoError for what cannot be opened or read further on.
@@ -2389,8 +2486,8 @@ def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.Vide
 
 
 def decoded(
-    container: av.container.InputContainer, stream: av.VideoStream, lost: Counter | None = None
-) -> Iterator[av.VideoFrame]:
+    container: InputContainer, stream: VideoStream, lost: Counter | None = None
+) -> Iterator[VideoFrame]:
     """The frames of an open video from where it stands, in display order, each with a pts.
 
     Packets that cannot be decoded are passed over; too many in a row raise VideoError. Frames
@@ -2418,15 +2515,15 @@ def decoded(
                 lost["frames"] += 1
 
 
-def frames_from(path: str, start: int) -> Iterator[av.VideoFrame]:
+def frames_from(path: str, start: int) -> Iterator[VideoFrame]:
     """Frames of a video from `start` (pts) on, in display order."""
     with open_video(path) as opened:
         yield from sought_frames(*opened, start)
 
 
 def sought_frames(
-    container: av.container.InputContainer, stream: av.VideoStream, start: int
-) -> Iterator[av.VideoFrame]:
+    container: InputContainer, stream: VideoStream, start: int
+) -> Iterator[VideoFrame]:
     """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
     back = 0.0
     lowest = (stream.start_time or 0) - round(SEEK_BACK / stream.time_base)
@@ -2461,7 +2558,7 @@ def frames_at(path: str, wanted: Sequence[int], aspect: float) -> Iterator[tuple
                     break
 
 
-def upright_frame(frame: av.VideoFrame, aspect: float) -> np.ndarray:
+def upright_frame(frame: VideoFrame, aspect: float) -> np.ndarray:
     """A decoded frame as (h, w, 3) uint8 BGR: square pixels, turned as a player shows it.
 
     aspect: width of a pixel / its height.
@@ -2475,7 +2572,7 @@ def upright_frame(frame: av.VideoFrame, aspect: float) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
 
 
-def small_picture(frame: av.VideoFrame, width: int = SCENE_WIDTH) -> np.ndarray:
+def small_picture(frame: VideoFrame, width: int = SCENE_WIDTH) -> np.ndarray:
     """A frame as a small (h, w, 3) uint8 BGR picture, for comparing it with its neighbours.
 
     8-bit planar YUV, nearly every video, is sampled in place: scaling the whole picture first
@@ -2509,7 +2606,7 @@ def studio_levels() -> np.ndarray:
     return np.rint(np.dstack([luma, chroma, chroma]).clip(0, 255)).astype(np.uint8)
 
 
-def plane_pixels(plane: av.video.plane.VideoPlane) -> np.ndarray:
+def plane_pixels(plane: VideoPlane) -> np.ndarray:
     """(h, w) uint8 view of an 8-bit plane of a frame."""
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[
         : plane.height, : plane.width
@@ -2548,7 +2645,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
         )
 
 
-def has_varying_rate(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+def has_varying_rate(container: InputContainer, stream: VideoStream) -> bool:
     """Whether frames are spaced unevenly, beyond the rounding of the time base."""
     container.seek(0, backward=True)
     packets = itertools.islice(container.demux(stream), PROBED_PACKETS)
@@ -2586,7 +2683,7 @@ class SceneFinder:
         self.cuts: list[int] = []  # pts of the first frame of each scene but the first
         self.jumps: list[int] = []  # pts of frames unlike the one before, cut or not
 
-    def feed(self, frame: av.VideoFrame) -> None:
+    def feed(self, frame: VideoFrame) -> None:
         """Take the next frame in display order."""
         import cv2
 
@@ -2753,8 +2850,8 @@ class ClipWriter:
                         out.mux(packet)
 
     def picture_track(
-        self, out: av.container.OutputContainer, stream: av.VideoStream, packets: list[av.Packet]
-    ) -> tuple[av.VideoStream, list[av.Packet]]:
+        self, out: OutputContainer, stream: VideoStream, packets: list[Packet]
+    ) -> tuple[VideoStream, list[Packet]]:
         """(a track of the clip, its packets in decode order, stamped as in the source)."""
         if self.same_codec or self.mode == "copy":
             track, pictures = same_stream(out, stream), self.joined(stream, packets)
@@ -2768,7 +2865,7 @@ class ClipWriter:
             raise VideoError("no frame of the clip can be read")
         return track, pictures
 
-    def joined(self, stream: av.VideoStream, packets: list[av.Packet]) -> list[av.Packet]:
+    def joined(self, stream: VideoStream, packets: list[Packet]) -> list[Packet]:
         """The clip's packets in decode order, copied where the mode and the source allow."""
         cut, copy = self.cut, self.mode == "copy"
         parts = ClipParts([], cut.start, cut.end, cut.end)
@@ -2789,12 +2886,12 @@ class ClipWriter:
         return [*head, *with_start_codes(stream, copied, self.codec), *tail]
 
     def read_packets(
-        self, container: av.container.InputContainer, stream: av.VideoStream
-    ) -> tuple[list[av.Packet], dict[av.AudioStream, list[av.Packet]]]:
+        self, container: InputContainer, stream: VideoStream
+    ) -> tuple[list[Packet], dict[AudioStream, list[Packet]]]:
         """The packets of the clip: of the video from a key frame before it, and of each sound."""
         high = self.cut.end * stream.time_base
         sound = {track: [] for track in container.streams.audio if track.codec_context}
-        packets: list[av.Packet] = []
+        packets: list[Packet] = []
         container.seek(self.seek_point(container, stream), stream=stream)
         for packet in container.demux(stream, *sound):
             if packet.pts is None:
@@ -2809,7 +2906,7 @@ class ClipWriter:
                 break
         return packets, sound
 
-    def seek_point(self, container: av.container.InputContainer, stream: av.VideoStream) -> int:
+    def seek_point(self, container: InputContainer, stream: VideoStream) -> int:
         """A pts to seek to that lands on a key frame at or before the clip."""
         at, back = self.cut.start, SEEK_BACK
         while at > self.cut.video.start:
@@ -2823,13 +2920,13 @@ class ClipWriter:
 
     def encoded(
         self,
-        stream: av.VideoStream,
+        stream: VideoStream,
         start: int,
         end: int,
-        encoder: av.VideoCodecContext | None = None,
-    ) -> list[av.Packet]:
+        encoder: VideoCodecContext | None = None,
+    ) -> list[Packet]:
         """Packets of the frames [start, end), encoded anew; by default as the source's codec."""
-        packets: list[av.Packet] = []
+        packets: list[Packet] = []
         aspect = stream.sample_aspect_ratio
         ready = False
         for frame in frames_from(self.cut.video.path, start) if start < end else ():
@@ -2847,7 +2944,7 @@ class ClipWriter:
             packets += encoder.encode(frame)
         return [*packets, *encoder.encode(None)] if ready else []
 
-    def turned(self, frame: av.VideoFrame) -> av.VideoFrame:
+    def turned(self, frame: VideoFrame) -> VideoFrame:
         """A frame with its picture upright."""
         import av
 
@@ -2856,8 +2953,8 @@ class ClipWriter:
         return result.reformat(format="yuv420p")
 
     def prepare(
-        self, encoder: av.VideoCodecContext | None, frame: av.VideoFrame, stream: av.VideoStream
-    ) -> av.VideoCodecContext:
+        self, encoder: VideoCodecContext | None, frame: VideoFrame, stream: VideoStream
+    ) -> VideoCodecContext:
         """An encoder that gives what the source has: size, pixel format, colours, time base."""
         import av
 
@@ -2880,8 +2977,8 @@ class ClipWriter:
 
 
 def with_start_codes(
-    stream: av.VideoStream, packets: Sequence[av.Packet], codec: str
-) -> Iterator[av.Packet]:
+    stream: VideoStream, packets: Sequence[Packet], codec: str
+) -> Iterator[Packet]:
     """Copied packets in the form encoders give: start codes, parameter sets before key frames."""
     import av
 
@@ -2906,7 +3003,7 @@ def parameter_sets(data: bytes, codec: str) -> bytes:
     return b"".join(found)
 
 
-def restamp(packets: list[av.Packet], cut: Cut, base: Fraction) -> Fraction:
+def restamp(packets: list[Packet], cut: Cut, base: Fraction) -> Fraction:
     """Make the clip begin at 0; returns how much earlier its packets now are, in seconds.
 
     packets: in decode order, with the pts of the source, in units of `base` seconds. Each gets the
@@ -2924,12 +3021,12 @@ def restamp(packets: list[av.Packet], cut: Cut, base: Fraction) -> Fraction:
     return shown[0] * base
 
 
-def packet_end(packet: av.Packet) -> Fraction:
+def packet_end(packet: Packet) -> Fraction:
     """When what a packet holds is over, s."""
     return (packet.pts + (packet.duration or 0)) * packet.time_base
 
 
-def same_stream(out: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
+def same_stream(out: OutputContainer, stream: Any) -> Any:
     """A track of the clip for packets of a stream as they are. Raises VideoError."""
     try:
         return out.add_stream_from_template(stream)
@@ -2938,8 +3035,8 @@ def same_stream(out: av.container.OutputContainer, stream: av.stream.Stream) -> 
 
 
 def sound_track(
-    out: av.container.OutputContainer, source: av.AudioStream, packets: list[av.Packet]
-) -> tuple[av.AudioStream, Iterable[av.Packet]]:
+    out: OutputContainer, source: AudioStream, packets: list[Packet]
+) -> tuple[AudioStream, Iterable[Packet]]:
     """(a track of the clip, its packets): those of the source where mp4 takes them, or AAC."""
     if source.codec_context.name in CLIP_AUDIO:
         return same_stream(out, source), packets
@@ -2948,7 +3045,7 @@ def sound_track(
     return track, as_aac(track, packets)
 
 
-def as_aac(track: av.AudioStream, packets: list[av.Packet]) -> Iterator[av.Packet]:
+def as_aac(track: AudioStream, packets: list[Packet]) -> Iterator[Packet]:
     """Decode audio packets and encode them as AAC."""
     import av
 
@@ -2966,19 +3063,20 @@ class Checked(Record):
 
     first_frame: int  # number of its first frame in the source
     start: float  # s; of that frame
-    frames: int = 0
-    last_time: float = 0.0  # s; of the last frame, in the source
-    duration: float = 0.0  # s
-    difference: float = 0.0  # mean grey levels between its frames and the source's, at most
-    fault: str = ""
+    frames: int
+    last_time: float  # s; of the last frame, in the source
+    duration: float  # s
+    difference: float  # mean grey levels between its frames and the source's, at most
+    fault: str = ""  # a clip with one is not kept
 
 
 def check_clip(path: Path, writer: ClipWriter) -> Checked:
     """Decode a clip and compare it with the source: number, times and look of its frames.
 
-    Looked at are the first and the last frame and those beside a join.
+    Looked at are the first and the last frame and those beside a join. Raises VideoError where
+    they are not as planned; a copy may end before the last planned frame.
     """
-    cut, times, looks = writer.cut, [], {}
+    cut, copy, times, looks = writer.cut, writer.mode == "copy", [], {}
     low, high = np.searchsorted(cut.frames, [writer.first, cut.end])
     expected = cut.frames[low:high]
     joins = set(np.searchsorted(expected, writer.joins).tolist())
@@ -2988,41 +3086,29 @@ def check_clip(path: Path, writer: ClipWriter) -> Checked:
             times.append(float(frame.pts * stream.time_base))
             if number in beside:
                 looks[number] = look_of(upright_frame(frame, 1.0))
-        if times:
-            looks[number] = look_of(upright_frame(frame, 1.0))
-    found = Checked(int(low), round(cut.video.seconds(writer.first), 3))
-    if not times:
-        return msgspec.structs.replace(found, fault="no frame can be decoded")
+        if not times:
+            raise VideoError("no frame can be decoded")
+        looks[number] = look_of(upright_frame(frame, 1.0))
     shown = expected[: len(times)]
-    wanted = {int(shown[number]): look for number, look in looks.items() if number < len(shown)}
-    difference = max(frame_differences(cut.video, wanted), default=255.0)
+    looks = {int(shown[number]): look for number, look in looks.items() if number < len(shown)}
+    difference = max(frame_differences(cut.video, looks), default=255.0)
     drift = np.abs(cut.video.tick * (shown - shown[0]) - times[: len(shown)]).max()
-    return msgspec.structs.replace(
-        found,
+    if copy and writer.first > cut.start:
+        raise VideoError("no key frame lies before it")
+    if len(times) > len(expected) or (len(times) < len(expected) and not copy):
+        raise VideoError(f"{len(times)} frames, {len(expected)} expected")
+    if drift > CLIP_TIME_SLACK:
+        raise VideoError(f"frames up to {drift:.3f} s off")
+    if difference > CLIP_DIFFERENCE:
+        raise VideoError(f"frames differ from the source by {difference:.0f} grey levels")
+    return Checked(
+        first_frame=int(low),
+        start=round(cut.video.seconds(writer.first), 3),
         frames=len(times),
         last_time=round(cut.video.seconds(int(shown[-1])), 3),
         duration=round(times[-1] - times[0] + (times[-1] - times[-2] if times[1:] else 0.0), 3),
         difference=round(difference, 2),
-        fault=clip_fault(writer, (len(times), len(expected)), drift, difference),
     )
-
-
-def clip_fault(writer: ClipWriter, frames: tuple[int, int], drift: float, difference: float) -> str:
-    """What is wrong with a clip, "" if nothing; a copy may end before the planned frame.
-
-    frames: how many there are and how many were planned; drift: s; difference: grey levels.
-    """
-    there, planned = frames
-    copy = writer.mode == "copy"
-    if copy and writer.first > writer.cut.start:
-        return "no key frame lies before it"
-    if there > planned or (there < planned and not copy):
-        return f"{there} frames, {planned} expected"
-    if drift > CLIP_TIME_SLACK:
-        return f"frames up to {drift:.3f} s off"
-    if difference > CLIP_DIFFERENCE:
-        return f"frames differ from the source by {difference:.0f} grey levels"
-    return ""
 
 
 def frame_differences(video: Video, looks: dict[int, np.ndarray]) -> Iterator[float]:
@@ -3056,8 +3142,6 @@ def cut_clip(cut: Cut, mode: str) -> MadeClip:
             with writing(cut.path) as part:
                 writer.write(part)
                 checked = check_clip(part, writer)
-                if checked.fault:
-                    raise VideoError(checked.fault)
             return MadeClip(way, note, checked)
         except VideoError as error:
             note = f"{way}: {error}"
@@ -4520,7 +4604,7 @@ def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 
 def audit_png(engine: Engine, item: Item) -> Result:
-    """Faces found at each consumer's detector size, and the middle one's embedding."""
+    """Faces found at each consumer's detector size, and the middle one's embedding; see Audit."""
     try:
         image = read_photo(item["path"], item["sha256"]).image
     except PhotoGone as error:  # says nothing of these bytes
@@ -4530,6 +4614,7 @@ def audit_png(engine: Engine, item: Item) -> Result:
     found = [engine.detect(image, size) for size in CONSUMER_DET_SIZES]
     seen = next((faces for faces in found if len(faces)), NO_DETECTIONS)
     result = {"error": "", "counts": [len(faces) for faces in found], "kps": [], "embedding": ""}
+    result["boxes"] = [faces.bbox.tolist() for faces in found]
     if len(seen):
         middle = np.array(image.shape[1::-1], np.float32) / 2
         away = np.linalg.norm(seen.bbox.reshape(-1, 2, 2).mean(axis=1) - middle, axis=1)
@@ -5031,6 +5116,10 @@ class Crew:
             return run_on_cluster(task, items, self)
         return run_here(task, items, self.engine, self.threads, self.batch)
 
+    def with_spec(self, spec: EngineSpec) -> Crew:
+        """The same hands with other models."""
+        return Crew(spec, self.threads, self.batch, self.worker, self.cluster, self.path_map)
+
     @property
     def elsewhere(self) -> bool:
         return bool(self.worker or self.cluster)
@@ -5070,11 +5159,224 @@ class Crew:
 
 
 # ============================================================================
+# Runs
+# ============================================================================
+# Whatever changes an output folder is one run: what is new is built in _runs/<run>/stage, then a
+# journal of renames is written, and from then on the run happens, whatever comes. What it replaces
+# lies in _runs/<run>/before, so that undoing a run is the same renames backwards. Where nobody
+# will want that (photos placed in a tree) the run's folder goes with the last rename.
+
+RUNS_FOLDER = "_runs"
+JOURNAL = "journal.json"
+TREE_RUN = "tree"  # name of the run that changes a tree of photos; nobody undoes that
+# A path below a folder: relative, and no part of it leads out.
+Inside = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!([\s\S]*/)?\.\.(/|\Z))[\s\S]+\Z")]
+
+
+class RunJournal(OwnFile, tag="journal", kw_only=True):
+    """The renames of a run, and how far it is."""
+
+    run: str
+    state: Literal["applying", "done", "restoring"]
+    steps: list[tuple[Inside, Inside]]
+    names: dict[str, str] = {}  # folder: the operator's name as the run wrote it
+    keep: bool = True  # so that it can be undone
+
+
+class Run:
+    """What one command changes in an output folder; see new_run."""
+
+    def __init__(self, root: Path, name: str, keep: bool) -> None:
+        self.root, self.name, self.keep = root, name, keep
+        self.folder = root / RUNS_FOLDER / name
+        self.steps: list[tuple[str, str]] = []
+        self.left: set[str] = set()  # places that are empty by then
+
+    def place(self, target: str, instead_of: str = "") -> Path:
+        """Where to build what shall lie at `target`, in place of what lies there (or elsewhere)."""
+        name = instead_of or target
+        self.clear(name)
+        self.steps.append((f"{RUNS_FOLDER}/{self.name}/stage/{name}", target))
+        return self.folder / "stage" / name
+
+    def clear(self, target: str) -> None:
+        """Take away what lies at a place; it is kept as long as the run is."""
+        if target not in self.left and os.path.lexists(self.root / target):
+            self.move(target, f"{RUNS_FOLDER}/{self.name}/before/{target}")
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a file or a folder of the output."""
+        self.left.add(source)
+        self.steps.append((source, target))
+
+    def set_aside(self, target: str) -> None:
+        """Move what lies at a place to REMOVED_FOLDER, for good."""
+        self.move(target, free_place(self.root, f"{REMOVED_FOLDER}/{target}"))
+
+    def commit(self, names: dict[str, str] | None = None) -> None:
+        """Let the run happen: from the journal on no kill stops it."""
+        if self.keep and hasattr(os, "sync"):
+            os.sync()  # what the renames are about to make visible
+        journal = RunJournal(
+            run=self.name, state="applying", steps=self.steps, names=names or {}, keep=self.keep
+        )
+        write_file(self.folder / JOURNAL, journal)
+        finish_run(self.root, self.folder)
+
+
+@contextlib.contextmanager
+def new_run(root: Path, name: str, keep: bool = True) -> Iterator[Run]:
+    """A run to be built and committed; of one that was not, nothing stays.
+
+    What is staged of a run that need not be kept stays for its next attempt.
+    """
+    make_folder(root)
+    run = Run(root, name, keep)
+    try:
+        yield run
+    except BaseException as error:
+        begun = (run.folder / JOURNAL).exists()
+        if keep and not begun:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            remove_empty(run.folder.parent)
+        if isinstance(error, FileNotFoundError) and not begun:
+            raise SortFacesError(f"{error.filename}: is gone; make the plan again") from None
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            error.filename = error.filename or str(root)
+        raise
+
+
+def next_run(root: Path, command: str, above: int = 0) -> str:
+    """`0007-occlusion-apply`: a name for a run of a corpus, numbered behind all there are."""
+    found = (re.match(r"\d{4}(?=-)", path.name) for path in (root / RUNS_FOLDER).glob("*"))
+    number = max([above, *(int(hit[0]) for hit in found if hit)]) + 1
+    return f"{number:04d}-{command.replace(' ', '-')}"
+
+
+def read_run(folder: Path) -> RunJournal:
+    """The journal of a run. Raises SortFacesError where it is not as the tool wrote it."""
+    try:
+        return read_file(folder / JOURNAL, RunJournal)
+    except SortFacesError as error:
+        raise SortFacesError(f"{error}, or move {folder} away to go without it") from None
+
+
+def finish_run(root: Path, folder: Path) -> None:
+    """Do the renames of a run's journal that are not done yet."""
+    journal = read_run(folder)
+    rename_all(root, journal.steps)
+    for source, _ in journal.steps:
+        if not source.startswith(RUNS_FOLDER):
+            remove_empty((root / source).parent)
+    if not journal.keep:
+        forget_run(root, folder)
+        return
+    keep_leftovers(root, folder, "stage")
+    write_file(folder / JOURNAL, msgspec.structs.replace(journal, state="done"))
+
+
+def finish_restore(root: Path, folder: Path) -> None:
+    """Do the renames of a run backwards, then forget the run."""
+    steps = reversed(read_run(folder).steps)
+    rename_all(root, [(target, source) for source, target in steps])
+    for place in (*SHELVES, REMOVED_FOLDER):
+        remove_empty(root / place)
+    keep_leftovers(root, folder, "before")
+    forget_run(root, folder)
+
+
+def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
+    """Do each rename unless it is done.
+
+    A place is empty until its own step fills it, except where the operator put something there
+    meanwhile; what then stays behind goes to _removed (keep_leftovers).
+    """
+    for source, target in steps:
+        if os.path.lexists(root / target):
+            continue
+        if not os.path.lexists(root / source):
+            log.warning("%s: %s is gone, deleted by hand; passed over", root, source)
+            continue
+        (root / target).parent.mkdir(parents=True, exist_ok=True)
+        os.rename(root / source, root / target)
+
+
+def keep_leftovers(root: Path, folder: Path, part: str) -> None:
+    """Remove the `stage` or `before` of a run; files the operator's changes left there are kept."""
+    left = [path for path in (folder / part).rglob("*") if not path.is_dir() or path.is_symlink()]
+    if left:
+        log.warning(
+            "%s: changed by hand meanwhile; the rest of %s is in %s",
+            root,
+            folder.name,
+            REMOVED_FOLDER,
+        )
+        set_aside(root, f"{RUNS_FOLDER}/{folder.name}/{part}")
+    shutil.rmtree(folder / part, ignore_errors=True)
+
+
+def forget_run(root: Path, folder: Path) -> None:
+    """Remove the folder of a run; a kill leaves nothing half removed."""
+    gone = folder.with_name(f"{PART_PREFIX}{folder.name}")
+    os.rename(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+    remove_empty(root / RUNS_FOLDER)
+
+
+def recover_runs(root: Path) -> None:
+    """Finish the run a kill cut short, or remove what it had only prepared."""
+    for folder in sorted(path for path in (root / RUNS_FOLDER).glob("*") if path.is_dir()):
+        begun = (folder / JOURNAL).exists()
+        ours = re.fullmatch(r"\d{4}-.*", folder.name) and not (folder / "before").exists()
+        if folder.name.startswith(PART_PREFIX) or (ours and not begun):
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        journal = read_if_sound(folder / JOURNAL, RunJournal)
+        if journal is None and folder.name != TREE_RUN:
+            log.warning("%s: has no usable journal; that run cannot be undone", folder)
+        elif journal is None:
+            continue  # the next attempt goes on with what is staged
+        elif journal.state == "applying":
+            log.info("%s: finishing the interrupted run %s", root, folder.name)
+            finish_run(root, folder)
+        elif journal.state == "restoring":
+            log.info("%s: finishing the interrupted restore of %s", root, folder.name)
+            finish_restore(root, folder)
+    remove_empty(root / RUNS_FOLDER)
+
+
+def set_aside(out: Path, dst: str) -> None:
+    """Move a file or folder of an output to its REMOVED_FOLDER under a free name."""
+    target = out / free_place(out, f"{REMOVED_FOLDER}/{dst}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(out / dst, target)
+
+
+def free_place(root: Path, place: str) -> str:
+    """A place below a folder where nothing lies yet: itself, or with a number."""
+    places = itertools.chain([place], (f"{place}.{number}" for number in itertools.count(1)))
+    return next(name for name in places if not os.path.lexists(root / name))
+
+
+def remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SortFacesError(f"{path}: {error.strerror}; choose another folder") from None
+    if not os.access(path, os.W_OK):
+        raise SortFacesError(f"{path}: no permission to write; choose another folder")
+
+
+# ============================================================================
 # Output trees
 # ============================================================================
 # Photos placed by person. The manifest lists every file the tool put there; nothing else is ever
-# touched. A plan says what to place, move and take away before anything happens; the new manifest
-# lies beside the old one as `.pending` while it is carried out, so a killed run is simply repeated.
+# touched. A plan says what to place, move and take away before anything happens.
 
 
 @dataclass(frozen=True)
@@ -5106,6 +5408,70 @@ class TreePlan:
             "files_kept": self.kept,
             "files_missing": len(self.missing),
         }
+
+
+class Manifest(OwnFile, kw_only=True):
+    """What every manifest says: when and from what it was made."""
+
+    created: str = ""
+    cache: str = ""
+    model: str = ""
+    recognizer: str = ""
+    rescans: int = 0
+
+
+class Group(Record, kw_only=True):
+    """A person of a raw tree, or a face set of a refined one."""
+
+    id: str
+    faces: list[str]
+    face_count: int = 0
+    image_count: int = 0
+    alias_count: int = 0
+    images: list[str] = []
+
+
+class RawManifest(Manifest, tag="raw", kw_only=True):
+    """manifest.json of what `cluster` wrote."""
+
+    params: dict[str, float]
+    persons: list[Group]
+    singletons: list[str]
+    placed: dict[Inside, str]  # {file: sha256}
+    counts: dict[str, int] = {}
+
+    @property
+    def groups(self) -> list[Group]:
+        return self.persons
+
+    @property
+    def extended(self) -> bool:
+        return "extend_threshold" in self.params
+
+
+class RefinedManifest(Manifest, tag="refined", kw_only=True):
+    """refine_manifest.json of what `refine` wrote."""
+
+    params: RefineParams
+    facesets: list[Group]
+    seen: list[str]  # first 16 hex digits of every photo that was considered
+    placed: dict[Inside, str]  # {file: sha256}
+    counts: dict[str, Any] = {}
+    extended: bool = False
+
+    @property
+    def groups(self) -> list[Group]:
+        return self.facesets
+
+
+TreeManifest = RawManifest | RefinedManifest
+MANIFEST_NAMES = {
+    "raw": "manifest.json",
+    "refined": "refine_manifest.json",
+    "swap": "manifest.json",
+    "report": "manifest.json",
+}
+RUN_TREES = {"raw": "raw_full", "refined": "facesets_full", "swap": "facesets_swap_ready"}
 
 
 class Library:
@@ -5153,6 +5519,18 @@ class Library:
             source = path if self.unchanged(path) else self.live_path(row)
             result.append(Placement(f"{folder}/{name}", sha, size, source))
         return result
+
+    def group(self, name: str, rows: np.ndarray, images: list[str] | None = None) -> Group:
+        """What a manifest says of the faces (rows) of one person."""
+        files = len(np.unique(self.cache.face_file[rows]))
+        return Group(
+            id=name,
+            faces=face_names(self.cache, rows),
+            face_count=len(rows),
+            image_count=files,
+            alias_count=len(images) - files if images is not None else 0,
+            images=images or [],
+        )
 
 
 def plan_tree(
@@ -5203,25 +5581,23 @@ def is_placed(path: Path, item: Placement, owned_sha256: str | None) -> bool:
     return (owned_sha256 or sha256_of_file(path)) == item.sha256
 
 
-def apply_tree(out: Path, plan: TreePlan, link: str) -> None:
-    """Carry out a plan: move, place, then take away what is stale."""
+def stage_tree(run: Run, plan: TreePlan, link: str) -> None:
+    """Bring the files of a plan into a run; those an earlier attempt has staged are there."""
     for dst in plan.aside:
-        set_aside(out, dst)
+        run.set_aside(dst)
     for dst, item in plan.move:
-        (out / item.dst).parent.mkdir(parents=True, exist_ok=True)
-        os.rename(out / dst, out / item.dst)
-    for item in progress(plan.place, len(plan.place), f"placing in {out.name}"):
-        place_file(Path(item.source), out / item.dst, link)
+        run.move(dst, item.dst)
+    for item in progress(plan.place, len(plan.place), f"placing in {run.root.name}"):
+        place_file(Path(item.source), run.place(item.dst), link)
     for dst, replaceable in plan.stale:
-        if replaceable:
-            (out / dst).unlink()
-        else:
-            set_aside(out, dst)
+        (run.clear if replaceable else run.set_aside)(dst)
 
 
 def place_file(source: Path, target: Path, link: str) -> None:
     """Copy or link one photo into a tree, atomically, with its modification time."""
     try:
+        if link == "copy" and same_facts(source, target):
+            return
         with writing(target, sync=False) as part:  # the photo itself is still there
             if link == "hard":
                 os.link(source, part)
@@ -5241,6 +5617,16 @@ def place_file(source: Path, target: Path, link: str) -> None:
         raise SortFacesError(f"{source} -> {target}: {error.strerror}; {hint}") from error
 
 
+def same_facts(source: Path, target: Path) -> bool:
+    """Whether a whole copy of a file lies there already, by size and time."""
+    try:
+        a, b = os.stat(source), os.lstat(target)
+    except OSError:
+        return False
+    alike = (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
+    return alike and stat.S_ISREG(b.st_mode) and a.st_ino != b.st_ino
+
+
 def clone_file(source: Path, target: Path) -> None:
     """Copy a file by sharing its blocks (Linux FICLONE, on btrfs or XFS)."""
     if sys.platform != "linux":
@@ -5252,88 +5638,62 @@ def clone_file(source: Path, target: Path) -> None:
         fcntl.ioctl(dst.fileno(), ficlone, src.fileno())
 
 
-def set_aside(out: Path, dst: str) -> None:
-    """Move a file or folder of an output to its `_removed` folder under a free name."""
-    target = out / REMOVED_FOLDER / dst
-    for number in itertools.count(1):
-        if not os.path.lexists(target):
-            break
-        target = out / REMOVED_FOLDER / f"{dst}.{number}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(out / dst, target)
-
-
 def write_tree(
     library: Library,
     out: Path,
-    manifest_name: str,
-    manifest: dict[str, Any],
+    manifest: TreeManifest,
     wanted: Sequence[Placement],
     tree: TreeOptions,
-    keep_stale: bool = False,
 ) -> TreePlan:
-    """Bring a tree to the wanted state and its manifest with it; with dry_run only plan."""
-    placed = {item.dst: item.sha256 for item in wanted}
+    """Bring a tree to the wanted state and its manifest with it; with dry_run only plan.
+
+    A tree that `extend` has grown keeps files nothing wants any more.
+    """
+    kind = type(manifest)
+    name = MANIFEST_NAMES[kind.__struct_config__.tag]
     if tree.dry_run:
-        owned, listed = owned_files(out, manifest_name)
-        return plan_tree(library, out, wanted, owned, listed if keep_stale else ())
+        owned, listed = owned_files(out, kind)
+        return plan_tree(library, out, wanted, owned, listed if manifest.extended else ())
     make_folder(out)
     with locked(out / LOCK_NAME, str(out)):
+        recover_runs(out)
         remove_unfinished(out)
-        owned, listed = owned_files(out, manifest_name)
-        plan = plan_tree(library, out, wanted, owned, listed if keep_stale else ())
-        if keep_stale:
-            placed = {**{dst: owned[dst] for dst in listed}, **placed}
+        owned, listed = owned_files(out, kind)
+        plan = plan_tree(library, out, wanted, owned, listed if manifest.extended else ())
+        placed = {dst: owned[dst] for dst in listed} if manifest.extended else {}
+        placed |= {item.dst: item.sha256 for item in wanted}
         for dst in plan.missing:
             log.warning("%s: the photo is gone and cannot be placed", dst)
             del placed[dst]
-        for entry in manifest.get("facesets", []):
-            entry["images"] = [dst for dst in entry["images"] if dst in placed]
-        manifest = {**manifest, "placed": dict(sorted(placed.items()))}
-        pending = out / f"{manifest_name}.pending"
-        write_json(pending, manifest)
-        apply_tree(out, plan, tree.link)
-        write_json(out / manifest_name, manifest)
-        for folder in {PurePosixPath(dst).parent for dst in owned}:
-            with contextlib.suppress(OSError):
-                (out / folder).rmdir()  # only if nothing is left in it
-        pending.unlink()
+        for entry in manifest.groups:
+            entry.images[:] = [dst for dst in entry.images if dst in placed]
+        with new_run(out, TREE_RUN, keep=False) as run:
+            stage_tree(run, plan, tree.link)
+            record = msgspec.structs.replace(manifest, placed=dict(sorted(placed.items())))
+            write_file(run.place(name), record)
+            run.commit()
+        (out / f"{name}{PENDING}").unlink(missing_ok=True)
     return plan
 
 
-def owned_files(out: Path, manifest_name: str) -> tuple[dict[str, str], set[str]]:
+PENDING = ".pending"  # ends the name of the manifest a killed run of version 0.1.0 was making true
+
+
+def owned_files(out: Path, kind: type[TreeManifest]) -> tuple[dict[str, str], set[str]]:
     """({dst: sha256} of all files the tool may have put into a tree, those its manifest lists).
 
-    A killed run's files count as well; where it may have replaced one, the sha256 is "".
+    Those of a killed run of version 0.1.0 count as well; where it may have replaced one, the
+    sha256 is "".
     """
-    listed = read_own(out / manifest_name, "raw", "refined").get("placed", {})
-    pending = read_own(out / f"{manifest_name}.pending", "raw", "refined").get("placed", {})
+    path = out / MANIFEST_NAMES[kind.__struct_config__.tag]
+    found = read_if_sound(path, kind), read_if_sound(path.with_name(path.name + PENDING), kind)
+    listed, pending = (manifest.placed if manifest else {} for manifest in found)
     owned = {**listed, **pending}
     owned |= {dst: "" for dst in listed.keys() & pending.keys() if listed[dst] != pending[dst]}
     return owned, set(listed)
 
 
-def make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SortFacesError(f"{path}: {error.strerror}; choose another folder") from None
-    if not os.access(path, os.W_OK):
-        raise SortFacesError(f"{path}: no permission to write; choose another folder")
-
-
-MANIFEST_NAMES = {
-    "raw": "manifest.json",
-    "refined": "refine_manifest.json",
-    "swap": "manifest.json",
-    "report": "manifest.json",
-}
-
-
-RUN_TREES = {"raw": "raw_full", "refined": "facesets_full", "swap": "facesets_swap_ready"}
-
-
-def check_output(out: Path, roots: Sequence[str], kind: str) -> None:
+def check_output(out: Path, roots: Sequence[str], kind: type[OwnFile]) -> None:
     """Refuse an output that lies among the photos or would mix with files that are not ours."""
     real = out.resolve()
     for root in roots:
@@ -5343,46 +5703,43 @@ def check_output(out: Path, roots: Sequence[str], kind: str) -> None:
             )
     if out.exists() and not out.is_dir():
         raise SortFacesError(f"{out}: is a file; name a folder")
-    manifest = out / MANIFEST_NAMES[kind]
-    if manifest.exists() and not read_own(manifest, kind):
+    name = kind.__struct_config__.tag
+    manifest = out / MANIFEST_NAMES[name]
+    if manifest.exists() and read_if_sound(manifest, kind) is None:
         raise SortFacesError(
-            f"{manifest}: is no {kind} manifest of {TOOL}; move it away or choose another folder"
+            f"{manifest}: is no {name} manifest of {TOOL}; move it away or choose another folder"
         )
-    ours = {LOCK_NAME, manifest.name, f"{manifest.name}.pending"}
+    ours = {LOCK_NAME, RUNS_FOLDER, manifest.name, f"{manifest.name}{PENDING}"}
     if out.is_dir():
         names = set(os.listdir(out))
         if names and not names & ours:
             raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
 
 
-def manifest_head(kind: str, library: Library, params: Any) -> dict[str, Any]:
-    """The fields every manifest starts with."""
+def manifest_head(library: Library) -> dict[str, Any]:
+    """The fields every manifest starts with: what it was made from, and when."""
+    meta = library.cache.meta
     return {
-        "tool": TOOL,
-        "kind": kind,
-        "version": VERSION,
         "created": now_text(),
         "cache": str(library.path.resolve()),
-        "model": library.cache.meta["model"],
-        "recognizer": library.cache.meta["recognizer"],
-        "rescans": library.cache.meta.get("rescans", 0),
-        "params": params if isinstance(params, dict) else asdict(params),
+        "model": meta["model"],
+        "recognizer": meta["recognizer"],
+        "rescans": meta.get("rescans", 0),
     }
 
 
-def load_manifest(path: Path, kind: str, cache: FaceCache) -> dict[str, Any]:
-    """Read a manifest and make sure that it speaks of this cache's faces."""
-    manifest = read_json(path, kind)
-    if manifest.get("recognizer") != cache.meta["recognizer"]:
+def load_manifest(path: Path, kind: type[R], cache: FaceCache) -> R:
+    """Read the manifest of a tree and make sure that it speaks of this cache's faces."""
+    manifest = read_file(path, kind)
+    if manifest.recognizer != cache.meta["recognizer"]:
         raise SortFacesError(
-            f"{path}: made with {manifest.get('model')}, the cache with {cache.meta['model']}; "
+            f"{path}: made with {manifest.model}, the cache with {cache.meta['model']}; "
             "run the earlier steps again with this cache"
         )
-    groups = [*manifest.get("persons", []), *manifest.get("facesets", [])]
-    faces = [face for entry in groups for face in entry["faces"]]
+    faces = [face for entry in manifest.groups for face in entry.faces]
     if faces and not any(face in cache.row_of_face for face in faces):
         raise SortFacesError(f"{path}: speaks of none of this cache's faces; name its own cache")
-    if manifest.get("rescans", 0) != cache.meta.get("rescans", 0):
+    if manifest.rescans != cache.meta.get("rescans", 0):
         raise SortFacesError(
             f"{path}: since it was written a rescan has numbered faces anew; "
             "run cluster and refine again"
@@ -5405,11 +5762,8 @@ def now_text() -> str:
 
 
 def raw_manifest(
-    library: Library,
-    params: ClusterParams | dict[str, Any],
-    persons: dict[str, np.ndarray],
-    singles: np.ndarray,
-) -> tuple[dict[str, Any], list[Placement]]:
+    library: Library, params: dict[str, float], persons: dict[str, np.ndarray], singles: np.ndarray
+) -> tuple[RawManifest, list[Placement]]:
     """Manifest and placements of a raw tree from rows per person and single rows."""
     cache = library.cache
     faceless = np.flatnonzero(cache.file_status == STATUS_NO_FACE)
@@ -5420,25 +5774,19 @@ def raw_manifest(
         ("_noface", faceless),
     ]:
         wanted += library.placements(folder, np.unique(files).tolist())
-    manifest = {
-        **manifest_head("raw", library, params),
-        "counts": {
+    manifest = RawManifest(
+        **manifest_head(library),
+        params=params,
+        counts={
             "faces": cache.faces,
             "persons": len(persons),
             "singletons": len(singles),
             "without_face": len(faceless),
         },
-        "persons": [
-            {
-                "id": person,
-                "face_count": len(rows),
-                "image_count": len(np.unique(cache.face_file[rows])),
-                "faces": face_names(cache, rows),
-            }
-            for person, rows in persons.items()
-        ],
-        "singletons": face_names(cache, singles),
-    }
+        persons=[library.group(person, rows) for person, rows in persons.items()],
+        singletons=face_names(cache, singles),
+        placed={},
+    )
     return manifest, wanted
 
 
@@ -5447,35 +5795,25 @@ def refined_manifest(
     params: RefineParams,
     facesets: dict[str, np.ndarray],
     dropped: dict[str, int],
-) -> tuple[dict[str, Any], list[Placement]]:
+    extended: bool = False,
+) -> tuple[RefinedManifest, list[Placement]]:
     """Manifest and placements of a refined tree from rows per face set."""
     cache = library.cache
     entries, wanted = [], []
     for name, rows in facesets.items():
-        files = np.unique(cache.face_file[rows]).tolist()
-        placed = library.placements(name, files)
+        placed = library.placements(name, np.unique(cache.face_file[rows]).tolist())
         wanted += placed
-        entries.append(
-            {
-                "id": name,
-                "face_count": len(rows),
-                "image_count": len(files),
-                "alias_count": len(placed) - len(files),
-                "faces": face_names(cache, rows),
-                "images": [item.dst for item in placed],
-            }
-        )
-    manifest = {
-        **manifest_head("refined", library, params),
-        "extended": False,
-        "counts": {
-            "faces": cache.faces,
-            "faces_kept": sum(len(rows) for rows in facesets.values()),
-            "dropped": dropped,
-        },
-        "facesets": entries,
-        "seen": [sha[:16] for sha in cache.file_sha256.tolist()],
-    }
+        entries.append(library.group(name, rows, [item.dst for item in placed]))
+    kept = sum(len(rows) for rows in facesets.values())
+    manifest = RefinedManifest(
+        **manifest_head(library),
+        params=params,
+        extended=extended,
+        counts={"faces": cache.faces, "faces_kept": kept, "dropped": dropped},
+        facesets=entries,
+        seen=[sha[:16] for sha in cache.file_sha256.tolist()],
+        placed={},
+    )
     return manifest, wanted
 
 
@@ -5491,17 +5829,122 @@ YOURS = "_yours"  # files of others whose names a face set needs for itself
 DROPPED = "faces/_dropped"  # within a face set
 ADOPTED = ":yours"  # ends the name of a face the operator added
 RANKED_PNG = re.compile(r"faces/\d{3,}\.png")
-FOLDER_OLD = ".sort_faces-old-"  # the face set a new one is about to replace
+FOLDER_OLD = ".sort_faces-old-"  # of version 0.1.0: the face set a new one was about to replace
 SHELVES = {"_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}  # folder: list in master
 SHELVED_AGAIN = r"(?:-\d+)*"  # ends the folder of a set whose name was on the shelf already
-RUNS_FOLDER = "_runs"
 SCORES_FOLDER = "_scores"
-HEAD_KEYS = ("tool", "kind", "version", "created", "cache", "model", "recognizer", "rescans")
+UNSET = msgspec.UNSET
+Maybe = msgspec.UnsetType  # of a field that is not written where it is not known
 
 
-def load_master(out: Path) -> dict[str, Any]:
-    path = out / "manifest.json"
-    return read_json(path, "swap") if path.exists() else {}
+class Face(Record, kw_only=True):
+    """A face in the manifest of a face set: what it shows, and how good it is."""
+
+    face: str  # id in the cache, or of a PNG the operator added
+    sha256: str  # of the PNG
+    quality: float
+    file: Annotated[str, msgspec.Meta(pattern=r"\Afaces/[^/]+\.png\Z")]
+    rank: int | Maybe = UNSET
+    source: str = ""  # path of the photo
+    photo_sha256: str | Maybe = UNSET
+    bbox: list[float] | Maybe = UNSET  # pixels of the photo, x1 y1 x2 y2
+    taken: float | Maybe | None = UNSET  # seconds as in the cache
+    terms: dict[str, float] | Maybe = UNSET
+    distance: float | Maybe = UNSET  # to the centroid of its set
+    pad: float | Maybe = UNSET
+    neighbours_painted: bool | Maybe = UNSET
+    kept_because: str | Maybe = UNSET
+
+    @property
+    def photo(self) -> str:
+        """What tells its photo from others; of a PNG the operator added, itself."""
+        return self.photo_sha256 or self.sha256
+
+    @property
+    def year(self) -> float:
+        return year_of(None if self.taken is UNSET else self.taken)
+
+
+class Left(Face, kw_only=True):
+    """A face that is not in its set, and why: left out by an export, or taken out by a run."""
+
+    face: str = ""
+    sha256: str | Maybe = UNSET
+    quality: float | Maybe = UNSET
+    file: Annotated[str, msgspec.Meta(pattern=r"\A(faces/_dropped/[^/]+)?\Z")] | Maybe = UNSET
+    reason: str = ""
+    value: float | Maybe = UNSET  # what decided
+    run: str | Maybe = UNSET  # that took it out
+    score: float | Maybe = UNSET  # of occlusion
+    cosine: float | Maybe = UNSET
+    years: float | Maybe = UNSET
+
+
+class Era(Record, kw_only=True):
+    """What makes a face set an era of another; the anchor never changes."""
+
+    of: str  # id of the person's whole set
+    years: str = ""
+    anchor_year: float | None = None
+    anchor: str = ""  # packed (d,) float32 of length 1
+    distance: float = EraParams.distance
+    max_years: float = EraParams.years
+    min_faces: float = math.inf
+
+
+class FacesetManifest(Manifest, tag="faceset", kw_only=True):
+    """manifest.json of a face set."""
+
+    id: str
+    params: ExportParams
+    quality_terms: list[str] = []
+    era: Era | Maybe = UNSET
+    counts: dict[str, int] = {}
+    files: list[str] = []  # everything the tool has written into the folder
+    faces: list[Face]
+    dropped: list[Left]
+
+
+class Listed(Record, kw_only=True):
+    """A face set as the master manifest lists it."""
+
+    id: str
+    faces: list[str] = []
+    name: str = ""
+    face_count: int = 0
+    left_out: int = 0
+    best: float = 0.0
+    bundle: str = ""
+    full_bundle: str = ""
+    folder: str | Maybe = UNSET  # of a set on a shelf
+    reason: str | Maybe = UNSET
+    run: str | Maybe = UNSET
+
+
+class SwapManifest(Manifest, tag="swap", kw_only=True):
+    """manifest.json of a swap-ready corpus: its face sets, those on shelves, and its runs."""
+
+    params: dict[str, Any] = {}
+    facesets: list[Listed]
+    masked: list[Listed] = []
+    thin_eras: list[Listed] = []
+    merged: list[Listed] = []
+    runs: list[dict[str, Any]] = []
+
+
+class Candidate(Face, kw_only=True):
+    """A singleton that may belong to a face set, or to another singleton."""
+
+    file: str  # below _candidates
+
+
+class CandidatesManifest(Manifest, tag="candidates", kw_only=True):
+    """manifest.json of _candidates."""
+
+    params: dict[str, Any] = {}
+    files: list[str]
+    faces: list[Candidate]
+    dropped: list[Left] = []
 
 
 def read_name(folder: Path) -> str:
@@ -5512,46 +5955,42 @@ def read_name(folder: Path) -> str:
     return UNNAMED
 
 
-def finish_faceset(
-    stage: Path, head: dict[str, Any], faces: list[dict[str, Any]], dropped: list[dict[str, Any]]
-) -> dict[str, Any]:
+def finish_faceset(stage: Path, manifest: FacesetManifest) -> FacesetManifest:
     """Write bundles, contact sheet and manifest of a folder that holds its PNGs; the manifest."""
-    own = ["manifest.json", "NAME.txt"]
+    faces, own = manifest.faces, ["manifest.json", "NAME.txt"]
     if faces:
-        files = [face["file"] for face in faces]
-        own += write_bundles(
-            stage, head["id"], files, head["params"].get("top_n", ExportParams.top_n)
-        )
-        sheet = contact_sheet([stage / file for file in files], [f["quality"] for f in faces])
+        files = [face.file for face in faces]
+        own += write_bundles(stage, manifest.id, files, manifest.params.top_n)
+        sheet = contact_sheet([stage / file for file in files], [face.quality for face in faces])
         write_part(stage / "previews" / "top_20_grid.jpg", sheet)
         own += ["previews/top_20_grid.jpg", *files]
-    own += [entry["file"] for entry in dropped if entry.get("file")]
-    counts = {"faces": len(faces), "dropped": len(dropped)}
-    manifest = {**head, "counts": counts, "files": own, "faces": faces, "dropped": dropped}
-    write_json(stage / "manifest.json", manifest)
+    own += [gone.file for gone in manifest.dropped if gone.file]
+    counts = {"faces": len(faces), "dropped": len(manifest.dropped)}
+    manifest = msgspec.structs.replace(manifest, counts=counts, files=own)
+    write_file(stage / "manifest.json", manifest)
     return manifest
 
 
-def master_entry(folder: str, manifest: dict[str, Any], name: str) -> dict[str, Any]:
+def listed(folder: str, manifest: FacesetManifest, name: str) -> Listed:
     """What the master manifest says of one face set."""
-    faces = manifest["faces"]
+    faces = manifest.faces
     small, full = bundles_of(manifest)
-    return {
-        "id": manifest["id"],
-        "name": name,
-        "face_count": len(faces),
-        "left_out": len(manifest["dropped"]),
-        "best": faces[0]["quality"] if faces else 0.0,
-        "bundle": f"{folder}/{small}" if faces else "",
-        "full_bundle": f"{folder}/{full}" if faces else "",
-        "faces": [face["face"] for face in faces],
-    }
+    return Listed(
+        id=manifest.id,
+        name=name,
+        face_count=len(faces),
+        left_out=len(manifest.dropped),
+        best=faces[0].quality if faces else 0.0,
+        bundle=f"{folder}/{small}" if faces else "",
+        full_bundle=f"{folder}/{full}" if faces else "",
+        faces=[face.face for face in faces],
+    )
 
 
-def bundles_of(manifest: dict[str, Any]) -> dict[str, list[str]]:
+def bundles_of(manifest: FacesetManifest) -> dict[str, list[str]]:
     """{name: its PNGs} of the small and the full bundle of a face set."""
-    files = [face["file"] for face in manifest["faces"]]
-    return named_bundles(manifest["id"], files, manifest["params"].get("top_n", ExportParams.top_n))
+    files = [face.file for face in manifest.faces]
+    return named_bundles(manifest.id, files, manifest.params.top_n)
 
 
 def named_bundles(name: str, files: Sequence[str], top_n: int) -> dict[str, list[str]]:
@@ -5599,22 +6038,12 @@ def contact_sheet(files: Sequence[Path], scores: Sequence[float]) -> bytes:
     return cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
-def swap_folder(stage: Path, target: Path) -> None:
-    """Put a finished folder in the place of the old one, with what others have put into that."""
-    old = target.with_name(FOLDER_OLD + target.name)
-    if target.exists():
-        carry_over(target, stage)
-        os.rename(target, old)
-    os.rename(stage, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def carry_over(old: Path, stage: Path, moved: Iterable[str] = ()) -> None:
     """Copy every file of the old folder that the tool did not write itself, nor has `moved`.
 
     One whose name the new folder needs goes to YOURS.
     """
-    for file in (foreign_files(old) | adopted_files(old)) - set(moved):
+    for file in foreign_files(old) - set(moved):
         places = (stage / file, *(stage / part for part in PurePosixPath(file).parents))
         taken = os.path.lexists(places[0]) or any(map(os.path.isfile, places))
         target = stage / YOURS / file if taken else stage / file
@@ -5622,23 +6051,23 @@ def carry_over(old: Path, stage: Path, moved: Iterable[str] = ()) -> None:
         shutil.copy2(old / file, target, follow_symlinks=False)
 
 
-def adopted_files(folder: Path) -> set[str]:
-    """PNGs of a face set that the operator added; no photo gives them again."""
-    faces = entries_of(read_own(folder / "manifest.json", "faceset").get("faces"))
-    files = (str(face.get("file")) for face in faces if str(face.get("face")).endswith(ADOPTED))
-    return {file for file in files if (folder / file).is_file()}
-
-
 def foreign_files(folder: Path) -> set[str]:
     """Files of a folder of ours that its manifest does not know."""
-    known = read_own(folder / "manifest.json", "faceset", "candidates").get("files", [])
+    known: set[str] = set()
+    for kind in (FacesetManifest, CandidatesManifest):
+        manifest = read_if_sound(folder / "manifest.json", kind)
+        known.update(manifest.files if manifest else ())
     found = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
-    files = {path.relative_to(folder).as_posix() for path in found}
-    return files - {file for file in known if isinstance(file, str)}
+    return {path.relative_to(folder).as_posix() for path in found} - known
+
+
+def sha_of_own(path: Path) -> str:
+    """sha256 of a file; "" of a link that leads nowhere, and of what is not there."""
+    return sha256_of_file(path) if path.is_file() else ""
 
 
 def recover_folders(out: Path) -> None:
-    """Finish the swaps a killed run left between its two renames."""
+    """Finish the swaps a killed export of version 0.1.0 left between its two renames."""
     for old in out.glob(FOLDER_OLD + "*"):
         target = old.with_name(old.name[len(FOLDER_OLD) :])
         if target.exists():
@@ -5647,19 +6076,68 @@ def recover_folders(out: Path) -> None:
             os.rename(old, target)
 
 
-def by_hand_in_dropped(here: Path, entry: dict[str, Any], listed: set[str]) -> str:
-    """Where in _dropped the operator has moved the PNG of an entry, "" if he has not.
+SET_PATH = r"(?:_(?:masked|thin|merged)/)?faceset_[^/]+"
+MOVE_SHAPES = {  # action: (what `from` looks like, what `to` looks like)
+    "drop": (rf"{SET_PATH}/faces/(?:_dropped/)?[^/]+\.png", rf"{SET_PATH}/{DROPPED}/[^/]+\.png"),
+    "copy": (rf"{SET_PATH}/faces/[^/]+\.png", rf"{SET_PATH}/faces/"),
+    "adopt": (rf"{SET_PATH}/faces/[^/]+\.png", rf"{SET_PATH}/faces/[^/]+\.png"),
+    "gone": (rf"{SET_PATH}/faces/[^/]+\.png", ""),
+    "shelve": (SET_PATH, r"_(?:masked|thin|merged)/faceset_[^/]+"),
+    "name": (rf"{SET_PATH}/NAME\.txt", rf"{SET_PATH}/NAME\.txt"),
+    "rebuild": (SET_PATH, SET_PATH),
+    "yours": (rf"{SET_PATH}/.+", rf"{SET_PATH}/{YOURS}/.+"),
+}
+MOVE_WORDS = {  # how counts call the actions
+    "drop": "dropped",
+    "copy": "copied",
+    "adopt": "adopted",
+    "gone": "gone",
+    "shelve": "shelved",
+    "name": "named",
+    "rebuild": "rebuilt",
+    "yours": "set_aside",
+}
 
-    Restoring puts it there under a longer name where its own is taken.
+
+class Move(Record, kw_only=True, rename={"source": "from", "target": "to"}):
+    """One step of a plan: a file of a face set, or the whole set, goes somewhere, and why.
+
+    Paths are relative to the corpus; MOVE_SHAPES says what they look like.
     """
-    name = PurePosixPath(entry["file"])
-    found = [*(here / DROPPED).glob(name.name), *(here / DROPPED).glob(f"{name.stem}-*.png")]
-    for path in found:
-        file = path.relative_to(here).as_posix()
-        same = path.name == name.name or sha_of_own(path) == entry["sha256"]
-        if file not in listed and path.is_file() and same:
-            return file
-    return ""
+
+    action: Literal["drop", "copy", "adopt", "gone", "shelve", "name", "rebuild", "yours"]
+    source: str
+    target: str
+    reason: str = ""
+    numbers: dict[str, Any] = {}  # what decided
+
+    @property
+    def folder(self) -> str:
+        """The face set it starts from."""
+        return re.match(SET_PATH, self.source)[0]
+
+    @property
+    def file(self) -> str:
+        """What moves, within that set; "" for the whole of it."""
+        return self.source[len(self.folder) + 1 :]
+
+    @property
+    def aim(self) -> str:
+        """The face set it leads to, "" for nowhere."""
+        found = re.match(SET_PATH, self.target)
+        return found[0] if found else ""
+
+    @property
+    def place(self) -> str:
+        """Where it leads to, within that set."""
+        return self.target[len(self.aim) + 1 :]
+
+
+def move_file(action: str, folder: str, file: str, to: str, reason: str) -> Move:
+    """The move of a file within its face set; "" stands for the set, or for nowhere."""
+    source = f"{folder}/{file}" if file else folder
+    target = f"{folder}/{to}" if to else "" if file else folder
+    return Move(action=action, source=source, target=target, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -5667,29 +6145,38 @@ class FaceSet:
     """One face set of a corpus as it lies on disk."""
 
     folder: str  # within the corpus: faceset_001, _masked/faceset_007
-    manifest: dict[str, Any]
+    manifest: FacesetManifest
     name: str  # the operator's, or UNNAMED
-    faces: list[dict[str, Any]]  # manifest entries whose PNG is there, best first
+    faces: list[Face]  # of its manifest, those whose PNG is there, best first
     repairs: list[Move]  # what it takes to bring the manifest to what lies there
 
     @property
     def id(self) -> str:
-        return self.manifest["id"]
+        return self.manifest.id
 
     @property
     def family(self) -> str:
         """The identity: eras of one person share it."""
-        return self.manifest.get("era", {}).get("of", self.id)
+        return self.manifest.era.of if self.is_era else self.id
 
     @property
     def is_era(self) -> bool:
-        return "era" in self.manifest
+        return self.manifest.era is not UNSET
+
+    @property
+    def shelf(self) -> str:
+        """The folder of SHELVES it lies in, "" if it is in use."""
+        return self.folder.rpartition("/")[0]
+
+    def known(self) -> set[str]:
+        """Ids of all faces that are or were in it."""
+        return {face.face for face in (*self.manifest.faces, *self.manifest.dropped)}
 
 
 class Corpus:
     """The face sets of a swap-ready folder."""
 
-    def __init__(self, root: Path, master: dict[str, Any]) -> None:
+    def __init__(self, root: Path, master: SwapManifest) -> None:
         self.root, self.master = root, master
         self.sets: dict[str, FaceSet] = {}  # by folder, shelved ones too
         self.broken: dict[str, str] = {}  # folder: why its manifest cannot be used
@@ -5704,7 +6191,7 @@ class Corpus:
 
     @property
     def active(self) -> dict[str, FaceSet]:
-        return {folder: own for folder, own in self.sets.items() if "/" not in folder}
+        return {folder: own for folder, own in self.sets.items() if not own.shelf}
 
     def get(self, name: str) -> FaceSet:
         """An active face set by its id or by the operator's name. Raises SortFacesError."""
@@ -5716,10 +6203,13 @@ class Corpus:
 
     def again(self) -> Corpus:
         """The corpus as it lies there now."""
-        return Corpus(self.root, read_json(self.root / "manifest.json", "swap"))
+        return Corpus(self.root, read_file(self.root / "manifest.json", SwapManifest))
 
     def repairs(self) -> list[Move]:
         return [move for own in self.sets.values() for move in own.repairs]
+
+    def eras_of(self, own: FaceSet) -> list[FaceSet]:
+        return [era for era in self.sets.values() if era.is_era and era.family == own.id]
 
     def state(self) -> str:
         """Hash over every manifest and the PNGs beside it; names the operator gives do not count.
@@ -5735,26 +6225,36 @@ class Corpus:
             digest.update(repr([(png.name, png.stat().st_size) for png in pngs]).encode())
         return digest.hexdigest()[:16]
 
-    def lists(self, after: dict[str, FaceSet], notes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def lists(
+        self, after: dict[str, FaceSet], notes: dict[str, dict[str, str]]
+    ) -> dict[str, list[Listed]]:
         """facesets[] and the lists of the shelves, for the sets `after` a run, by folder.
 
-        notes: {folder: reason and run} of sets that were shelved just now.
+        notes: {folder: reason and run} of sets that were shelved just now. What cannot be read
+        stays listed as it was.
         """
-        lists: dict[str, Any] = {key: [] for key in ("facesets", *SHELVES.values())}
-        told = {
-            entry.get("folder"): entry
-            for key in SHELVES.values()
-            for entry in entries_of(self.master.get(key))
-        }
-        for folder, own in sorted(after.items(), key=lambda item: natural(item[0])):
-            entry = master_entry(folder, own.manifest, own.name)
-            shelf, _, _ = folder.rpartition("/")
-            if shelf:
-                old = told.get(folder, {})
-                note = {key: old.get(key, "") for key in ("reason", "run")}
-                entry |= {"folder": folder, **notes.get(folder, note)}
-            lists[SHELVES.get(shelf, "facesets")].append(entry)
+        lists: dict[str, list[Listed]] = {key: [] for key in ("facesets", *SHELVES.values())}
+        for folder in sorted({*after, *self.broken}, key=natural):
+            shelf = folder.rpartition("/")[0]
+            if folder in after:
+                entry = listed(folder, after[folder].manifest, after[folder].name)
+                if shelf:
+                    note = notes.get(folder) or self.note(folder)
+                    entry = msgspec.structs.replace(entry, folder=folder, **note)
+            else:
+                entry = self.told().get(folder)
+            lists[SHELVES.get(shelf, "facesets")] += [entry] if entry else []
         return lists
+
+    def told(self) -> dict[str, Listed]:
+        """{folder: what the master manifest says of it}."""
+        lists = (getattr(self.master, key) for key in ("facesets", *SHELVES.values()))
+        return {entry.folder or entry.id: entry for some in lists for entry in some}
+
+    def note(self, folder: str) -> dict[str, str]:
+        """Why a set is on a shelf, and since which run."""
+        entry = self.told().get(folder)
+        return {key: getattr(entry, key, None) or "" for key in ("reason", "run")}
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -5773,175 +6273,99 @@ def opened_corpus(root: Path) -> Iterator[Corpus]:
     if not (root / "manifest.json").exists() and not (root / RUNS_FOLDER).is_dir():
         raise SortFacesError(f"{root}: holds no manifest.json; name the folder export-swap wrote")
     if not os.access(root, os.W_OK):
-        yield Corpus(root, read_json(root / "manifest.json", "swap"))
+        yield Corpus(root, read_file(root / "manifest.json", SwapManifest))
         return
     with locked(root / LOCK_NAME, str(root)):
         recover_folders(root)
         recover_runs(root)
         remove_unfinished(root)
-        yield Corpus(root, read_json(root / "manifest.json", "swap"))
+        yield Corpus(root, read_file(root / "manifest.json", SwapManifest))
 
 
 def read_faceset(root: Path, folder: str) -> FaceSet:
     """Read one face set and compare its manifest with its files. Raises SortFacesError."""
     path = root / folder / "manifest.json"
-    manifest = read_json(path, "faceset")
-    entries, params = manifest["faces"], manifest.get("params")
-    sound = (
-        re.fullmatch(re.escape(str(manifest.get("id"))) + SHELVED_AGAIN, PurePosixPath(folder).name)
-        and isinstance(params, dict)
-        and all(isinstance(params.get(key, 1), int) for key in ("top_n", "out_size"))
-        and isinstance(manifest.get("era", {}), dict)
-        and isinstance(manifest.get("era", {}).get("of", ""), str)
-        and all(is_face(entry) for entry in entries)
-        and all(is_dropped(entry) for entry in manifest["dropped"])
-        and len({entry["file"] for entry in entries}) == len(entries)
-    )
-    if not sound:
+    manifest = read_file(path, FacesetManifest)
+    fits = re.fullmatch(re.escape(manifest.id) + SHELVED_AGAIN, PurePosixPath(folder).name)
+    if not fits or len({face.file for face in manifest.faces}) < len(manifest.faces):
         raise SortFacesError(f"{path}: is not as the tool wrote it; undo the edit or export again")
-    faces = [entry for entry in entries if (root / folder / entry["file"]).is_file()]
+    faces = [face for face in manifest.faces if (root / folder / face.file).is_file()]
     return FaceSet(
         folder, manifest, read_name(root / folder), faces, repairs_of(root, folder, manifest)
     )
 
 
-def is_face(entry: Any) -> bool:
-    """Whether a manifest's faces[] entry has what maintenance relies on."""
-    return (
-        isinstance(entry, dict)
-        and all(isinstance(entry.get(key), str) for key in ("file", "face", "sha256"))
-        and isinstance(entry.get("quality"), (int, float))
-        and isinstance(entry.get("photo_sha256", ""), str)
-        and isinstance(entry.get("taken"), (int, float, type(None)))
-        and re.fullmatch(r"faces/[^/]+\.png", entry["file"]) is not None
-    )
-
-
-def is_dropped(entry: Any) -> bool:
-    """Whether a manifest's dropped[] entry is one of ours."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("reason", ""), str):
-        return False
-    file = entry.get("file", "")
-    return isinstance(file, str) and (
-        not file or re.fullmatch(rf"{DROPPED}/[^/]+", file) is not None
-    )
-
-
-def repairs_of(root: Path, folder: str, manifest: dict[str, Any]) -> list[Move]:
+def repairs_of(root: Path, folder: str, manifest: FacesetManifest) -> list[Move]:
     """Moves that take in what the operator did to a face set by hand."""
     here = root / folder
     on_disk = {f"faces/{path.name}" for path in (here / "faces").glob("*.png") if path.is_file()}
-    listed = {entry["file"]: entry for entry in manifest["faces"]}
-    aside = {entry.get("file") for entry in manifest["dropped"]}
+    told = {face.file: face for face in manifest.faces}
+    aside = {gone.file for gone in manifest.dropped}
     moves = []
-    for file in sorted(listed.keys() - on_disk):
-        dropped = by_hand_in_dropped(here, listed[file], aside)
-        if dropped:
-            moves.append(Move("drop", folder, dropped, dropped, "dropped by the operator"))
+    for file in sorted(told.keys() - on_disk):
+        put = by_hand_in_dropped(here, told[file], aside)
+        if put:
+            moves.append(move_file("drop", folder, put, put, "dropped by the operator"))
         else:
-            moves.append(Move("gone", folder, file, "", "deleted by the operator"))
-    for file in sorted(on_disk - listed.keys()):
-        moves.append(Move("adopt", folder, file, file, "added by the operator"))
+            moves.append(move_file("gone", folder, file, "", "deleted by the operator"))
+    for file in sorted(on_disk - told.keys()):
+        moves.append(move_file("adopt", folder, file, file, "added by the operator"))
     missing = [name for name in bundles_of(manifest) if not (here / name).is_file()]
-    if missing and not moves and manifest["faces"]:
-        moves.append(Move("rebuild", folder, "", "", f"{missing[0]} is missing"))
+    if missing and not moves and manifest.faces:
+        moves.append(move_file("rebuild", folder, "", "", f"{missing[0]} is missing"))
     return moves
+
+
+def by_hand_in_dropped(here: Path, face: Face, told: set[str]) -> str:
+    """Where in _dropped the operator has moved the PNG of a face, "" if he has not.
+
+    Restoring puts it there under a longer name where its own is taken.
+    """
+    name = PurePosixPath(face.file)
+    found = [*(here / DROPPED).glob(name.name), *(here / DROPPED).glob(f"{name.stem}-*.png")]
+    for path in found:
+        file = path.relative_to(here).as_posix()
+        same = path.name == name.name or sha_of_own(path) == face.sha256
+        if file not in told and path.is_file() and same:
+            return file
+    return ""
 
 
 # ============================================================================
 # Maintenance runs
 # ============================================================================
-# A plan is a list of moves. Carrying it out builds every changed face set anew beside the corpus,
-# then writes a journal of renames: from then on the run happens, whatever comes. The folders it
-# replaces stay in _runs/<run>/before, so restoring is the same renames backwards.
-
-SET_PATH = r"(?:_(?:masked|thin|merged)/)?faceset_[^/]+"
-MOVE_SHAPES = {  # action: (what `from` looks like, what `to` looks like)
-    "drop": (rf"{SET_PATH}/faces/(?:_dropped/)?[^/]+\.png", rf"{SET_PATH}/{DROPPED}/[^/]+\.png"),
-    "copy": (rf"{SET_PATH}/faces/[^/]+\.png", rf"{SET_PATH}/faces/"),
-    "adopt": (rf"{SET_PATH}/faces/[^/]+\.png", rf"{SET_PATH}/faces/[^/]+\.png"),
-    "gone": (rf"{SET_PATH}/faces/[^/]+\.png", ""),
-    "shelve": (SET_PATH, r"_(?:masked|thin|merged)/faceset_[^/]+"),
-    "name": (rf"{SET_PATH}/NAME\.txt", rf"{SET_PATH}/NAME\.txt"),
-    "rebuild": (SET_PATH, SET_PATH),
-    "yours": (rf"{SET_PATH}/.+", rf"{SET_PATH}/{YOURS}/.+"),
-}
+# A plan is a list of moves, a file that a person can edit. Carrying it out is a run in which every
+# changed face set is built anew.
 
 
-@dataclass(frozen=True)
-class Move:
-    """One step of a plan: a file of a face set, or the whole set, goes somewhere, and why."""
-
-    action: str  # of MOVE_SHAPES
-    folder: str  # of the face set
-    file: str  # within it; "" for the whole set
-    to: str  # within the same face set; for copy, shelve and name from the corpus root
-    reason: str
-    numbers: dict[str, Any] = field(default_factory=dict)  # what decided
-
-    @property
-    def source(self) -> str:
-        return f"{self.folder}/{self.file}" if self.file else self.folder
-
-    @property
-    def target(self) -> str:
-        if self.action in ("copy", "shelve", "name"):
-            return self.to
-        return f"{self.folder}/{self.to}" if self.to else self.folder if not self.file else ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The move as a plan file holds it, with paths from the corpus root."""
-        return {
-            "action": self.action,
-            "faceset": PurePosixPath(self.folder).name,
-            "file": self.file,
-            "from": self.source,
-            "to": self.target,
-            "reason": self.reason,
-            "numbers": self.numbers,
-        }
-
-
-def parse_move(value: Any) -> Move:
-    """A move of a plan file, which a person may have edited. Raises ValueError."""
-    if not isinstance(value, dict) or value.get("action") not in list(MOVE_SHAPES):
-        raise ValueError(f"action is none of {', '.join(MOVE_SHAPES)}")
-    action, source, target = value["action"], value.get("from"), value.get("to")
-    for key, text, shape in zip(("from", "to"), (source, target), MOVE_SHAPES[action], strict=True):
-        if not isinstance(text, str) or ".." in text.split("/") or not re.fullmatch(shape, text):
-            raise ValueError(f'"{key}" is not what {action} needs')
-    folder = re.match(SET_PATH, source)[0]
-    if action not in ("copy", "shelve", "name"):
-        if target and re.match(SET_PATH, target)[0] != folder:
-            raise ValueError('"to" lies in another face set')
-        target = target[len(folder) + 1 :]
-    numbers = value.get("numbers")
-    return Move(
-        action,
-        folder,
-        source[len(folder) + 1 :],
-        target,
-        str(value.get("reason", "")),
-        numbers if isinstance(numbers, dict) else {},
-    )
-
-
-def drop(own: FaceSet, face: dict[str, Any], reason: str, **numbers: Any) -> Move:
+def drop(own: FaceSet, face: Face, reason: str, **numbers: float) -> Move:
     """The move that takes one PNG out of its face set."""
-    name = PurePosixPath(face["file"]).name
-    if any(entry.get("file") == f"{DROPPED}/{name}" for entry in own.manifest["dropped"]):
-        name = f"{PurePosixPath(name).stem}-{face['sha256'][:8]}.png"  # numbers come again
-    return Move("drop", own.folder, face["file"], f"{DROPPED}/{name}", reason, numbers)
+    name = PurePosixPath(face.file).name
+    if any(gone.file == f"{DROPPED}/{name}" for gone in own.manifest.dropped):
+        name = f"{PurePosixPath(name).stem}-{face.sha256[:8]}.png"  # numbers come again
+    move = move_file("drop", own.folder, face.file, f"{DROPPED}/{name}", reason)
+    return msgspec.structs.replace(move, numbers=numbers)
 
 
-def shelve(corpus: Corpus, own: FaceSet, shelf: str, reason: str, **numbers: Any) -> Move:
+def shelve(corpus: Corpus, own: FaceSet, shelf: str, reason: str, **numbers: float) -> Move:
     """The move that takes a whole face set out of use."""
-    target = f"{shelf}/{own.folder}"
-    if os.path.lexists(corpus.root / target):
-        # a set of this name was shelved before an export made it again
-        taken = (f"{target}-{number}" for number in itertools.count(2))
-        target = next(name for name in taken if not os.path.lexists(corpus.root / name))
-    return Move("shelve", own.folder, "", target, reason, numbers)
+    target = free_shelf(corpus.root, f"{shelf}/{own.folder}")
+    return Move(action="shelve", source=own.folder, target=target, reason=reason, numbers=numbers)
+
+
+def free_shelf(root: Path, target: str) -> str:
+    """A place on a shelf; a set of that name may be there already from before an export."""
+    places = itertools.chain([target], (f"{target}-{number}" for number in itertools.count(2)))
+    return next(place for place in places if not os.path.lexists(root / place))
+
+
+class NewSet(Record, kw_only=True):
+    """A face set that a plan creates."""
+
+    like: str  # the folder of the set it takes its settings from
+    name: str = UNNAMED
+    reason: str = ""
+    era: Era | Maybe = UNSET
 
 
 @dataclass(frozen=True)
@@ -5951,64 +6375,71 @@ class Plan:
     command: str
     params: dict[str, Any]
     moves: list[Move]
-    sets: dict[str, dict[str, Any]] = field(default_factory=dict)  # manifest fields of new sets
+    sets: dict[str, NewSet] = field(default_factory=dict)  # by folder
 
-    def as_json(self, corpus: Corpus) -> dict[str, Any]:
-        """The plan as a file, bound to the corpus in its present state."""
-        return {
-            "tool": TOOL,
-            "kind": "plan",
-            "version": VERSION,
-            "command": self.command,
-            "corpus": str(corpus.root.resolve()),
-            "state": corpus.state(),
-            "params": self.params,
-            "counts": move_counts(self.moves),
-            "moves": [move.as_json() for move in self.moves],
-            "sets": self.sets,
-        }
+
+class PlanFile(OwnFile, tag="plan", kw_only=True):
+    """A plan as a file, bound to a corpus in one state."""
+
+    command: str
+    corpus: str
+    state: str
+    params: dict[str, Any]
+    counts: dict[str, int] = {}
+    moves: list[dict[str, Any]]  # of Move, with `faceset` and `file` for a person's eyes
+    sets: dict[str, NewSet] = {}
+
+
+def plan_file(plan: Plan, corpus: Corpus) -> PlanFile:
+    """A plan as it is written for a person to look at, edit and apply."""
+    moves = [
+        {"faceset": PurePosixPath(move.folder).name, "file": move.file, **as_json(move)}
+        for move in plan.moves
+    ]
+    return PlanFile(
+        command=plan.command,
+        corpus=str(corpus.root.resolve()),
+        state=corpus.state(),
+        params=plan.params,
+        counts=move_counts(plan.moves),
+        moves=moves,
+        sets=plan.sets,
+    )
 
 
 def move_counts(moves: Sequence[Move]) -> dict[str, int]:
     return dict(Counter(MOVE_WORDS[move.action] for move in moves))
 
 
-MOVE_WORDS = {  # how counts call the actions
-    "drop": "dropped",
-    "copy": "copied",
-    "adopt": "adopted",
-    "gone": "gone",
-    "shelve": "shelved",
-    "name": "named",
-    "rebuild": "rebuilt",
-    "yours": "set_aside",
-}
-
-
 def load_plan(path: Path, corpus: Corpus, command: str) -> Plan:
     """Read a plan and make sure that it was made for this corpus as it is now."""
-    value = read_json(path, "plan")
-    if value["command"] != command:
-        raise SortFacesError(f"{path}: is a plan of `{value['command']}`; apply it with that")
-    if Path(value["corpus"]) != corpus.root.resolve():
-        raise SortFacesError(f"{path}: was made for {value['corpus']}; make one for this corpus")
-    if value["state"] != corpus.state():
+    plan = read_file(path, PlanFile)
+    if plan.command != command:
+        raise SortFacesError(f"{path}: is a plan of `{plan.command}`; apply it with that")
+    if Path(plan.corpus) != corpus.root.resolve():
+        raise SortFacesError(f"{path}: was made for {plan.corpus}; make one for this corpus")
+    if plan.state != corpus.state():
         raise SortFacesError(f"{path}: the corpus has changed since; make the plan again")
     moves: list[Move] = []
     taken: set[str] = set()
-    for number, entry in enumerate(value["moves"], 1):
+    for number, entry in enumerate(plan.moves, 1):
         try:
-            moves.append(parse_move(entry))
+            moves.append(as_record(Move, entry))
+            check_shape(moves[-1])
             check_move(corpus, moves[-1], taken)
-        except ValueError as error:
+        except (ValueError, msgspec.ValidationError) as error:
             raise SortFacesError(f"{path}: move {number}: {error}; mend or remove it") from None
-    sets = value.get("sets", {})
-    whole = isinstance(sets, dict) and all(
-        isinstance(about, dict) and isinstance(about.get("like"), str) for about in sets.values()
-    )
-    if not whole:
-        raise SortFacesError(f'{path}: "sets" does not tell what new sets are like; make it again')
-    return Plan(command, value["params"], moves, sets)
+    return Plan(command, plan.params, moves, plan.sets)
+
+
+def check_shape(move: Move) -> None:
+    """Refuse a move whose places are not what its action needs. Raises ValueError."""
+    shapes = MOVE_SHAPES[move.action]
+    for key, text, shape in zip(("from", "to"), (move.source, move.target), shapes, strict=True):
+        if ".." in text.split("/") or not re.fullmatch(shape, text):
+            raise ValueError(f'"{key}" is not what {move.action} needs')
+    if move.action not in ("copy", "shelve", "name") and move.target and move.aim != move.folder:
+        raise ValueError('"to" lies in another face set')
 
 
 def check_move(corpus: Corpus, move: Move, taken: set[str]) -> None:
@@ -6026,12 +6457,12 @@ def check_move(corpus: Corpus, move: Move, taken: set[str]) -> None:
             raise ValueError(f"{move.target} is there already")
     if move.action == "shelve":
         name = PurePosixPath(move.folder).name
-        if not re.fullmatch(re.escape(name) + SHELVED_AGAIN, PurePosixPath(move.to).name):
-            raise ValueError(f"{move.to} is another name")
+        if not re.fullmatch(re.escape(name) + SHELVED_AGAIN, PurePosixPath(move.target).name):
+            raise ValueError(f"{move.target} is another name")
     own = corpus.sets.get(move.folder)
     if own is None:
         raise ValueError(f"{move.folder} is no face set")
-    if move.action == "adopt" and any(face["file"] == move.file for face in own.faces):
+    if move.action == "adopt" and any(face.file == move.file for face in own.faces):
         raise ValueError(f"{move.source} is in the set already")
     for place in places:
         if place in taken:
@@ -6042,84 +6473,117 @@ def check_move(corpus: Corpus, move: Move, taken: set[str]) -> None:
 class Draft:
     """What a face set will be after a run."""
 
-    def __init__(self, root: Path, folder: str, manifest: dict[str, Any], name: bytes) -> None:
-        self.root, self.folder, self.manifest, self.name = root, folder, manifest, name
-        self.faces = [(entry, folder) for entry in manifest["faces"]]  # (entry, its set's folder)
-        self.dropped = list(manifest["dropped"])
-        self.origin = {entry["file"]: entry["file"] for entry in self.dropped if "file" in entry}
-        self.taken: dict[str, str] = {}  # files of others that moved: {where from: where to}
+    def __init__(
+        self, root: Path, folder: str, manifest: FacesetManifest, name: str, lies: str = ""
+    ) -> None:
+        self.root, self.folder, self.manifest = root, folder, manifest
+        self.lies = lies or folder  # where it lies now
+        self.name = f"{name}\n".encode()  # what NAME.txt will hold
+        here = root / self.lies
+        self.faces = [(face, here / face.file) for face in manifest.faces]  # with their PNGs
+        self.dropped = list(manifest.dropped)
+        self.files = {gone.file: here / gone.file for gone in self.dropped if gone.file}
+        self.moved: set[str] = set()  # files of others that get another place
         self.reorder = False
 
-    def take(self, file: str) -> dict[str, Any]:
+    def take(self, file: str) -> Face:
         """Remove and return the face of a file. Raises SortFacesError where it is not there."""
-        for at, (entry, folder) in enumerate(self.faces):
-            if entry["file"] == file and folder == self.folder:
+        for at, (face, png) in enumerate(self.faces):
+            if png == self.root / self.lies / file:
                 del self.faces[at]
-                return entry
+                return face
         raise SortFacesError(f"{self.folder}: {file} is not among its faces (any more)")
 
     def drop(self, move: Move, run: str) -> None:
         """Carry out `drop` and `gone`."""
-        name, listed = PurePosixPath(move.file).name, [entry["file"] for entry, _ in self.faces]
-        if f"faces/{name}" not in listed:  # its number was in _dropped already
+        name, told = PurePosixPath(move.file).name, [face.file for face, _ in self.faces]
+        if f"faces/{name}" not in told:  # its number was in _dropped already
             name = name.partition("-")[0] + ".png"
-        entry = self.take(f"faces/{name}")
-        note = {"reason": move.reason, "run": run, **move.numbers}
-        if move.to:
-            self.origin[move.to] = move.file
-        self.dropped.append({**entry, "file": move.to, **note})
+        face = self.take(f"faces/{name}")
+        if move.place:
+            self.files[move.place] = self.root / move.source
+        self.moved.add(move.file)
+        known = {
+            key: move.numbers[key] for key in move.numbers.keys() & set(Left.__struct_fields__)
+        }
+        about = {**face_fields(face), **known, "file": move.place, "reason": move.reason}
+        self.dropped.append(Left(**about, run=run))
 
     def adopt(self, move: Move) -> None:
         """Take in a PNG the operator put there, perhaps one that was dropped before."""
-        sha = sha256_of_file(self.root / move.source)
-        for entry in self.dropped:
-            if entry.get("sha256") == sha and is_face({**entry, "file": move.file}):
-                self.dropped.remove(entry)
-                entry = {key: entry[key] for key in entry if key not in ("reason", "run")}
+        png = self.root / move.source
+        sha = sha256_of_file(png)
+        face = Face(face=sha[:16] + ADOPTED, sha256=sha, quality=0.0, file=move.file)
+        for gone in self.dropped:
+            if gone.sha256 == sha and gone.quality is not UNSET:
+                self.dropped.remove(gone)
+                face = Face(**{**face_fields(gone), "file": move.file})
                 break
-        else:
-            entry = {"face": sha[:16] + ADOPTED, "source": "", "sha256": sha, "quality": 0.0}
-        self.faces.append(({**entry, "file": move.file, "kept_because": move.reason}, self.folder))
+        self.moved.add(move.file)
+        self.join(face, png, move.reason)
+
+    def join(self, face: Face, png: Path, reason: str) -> None:
+        """Take in a face of another set, or one of the operator's."""
+        self.faces.append((msgspec.structs.replace(face, kept_because=reason), png))
         self.reorder = True
 
-    def join(self, entry: dict[str, Any], folder: str, reason: str) -> None:
-        """Take in a face of another set."""
-        self.faces.append(({**entry, "kept_because": reason}, folder))
-        self.reorder = True
+    def ranked(self) -> list[tuple[Face, Path]]:
+        """Its faces by rank under their final names, and where their PNGs lie."""
+        if self.reorder:
+            self.faces.sort(key=lambda pair: -pair[0].quality)
+        names = [face.file for face, _ in self.faces]
+        keep = names == sorted(set(names)) and all(map(RANKED_PNG.fullmatch, names))
+        if self.reorder or not keep:
+            names = ranked_names(len(names))
+        return [
+            (msgspec.structs.replace(face, file=name, rank=rank), png)
+            for rank, ((face, png), name) in enumerate(zip(self.faces, names, strict=True))
+        ]
+
+    def is_like(self, own: FaceSet) -> bool:
+        """Whether a face set is already what this one will be."""
+        old, new = own.manifest, self.manifest
+        same = ("id", "params", "quality_terms", "era", "model", "recognizer", "rescans")
+        return (
+            all(getattr(old, key) == getattr(new, key) for key in same)
+            and [face for face, _ in self.ranked()] == old.faces
+            and self.dropped == old.dropped
+            and self.name.decode().strip() == own.name
+            and len(own.faces) == len(old.faces)
+        )
 
     def write(self, stage: Path) -> FaceSet:
         """Build the face set in an empty folder."""
-        old = self.root / self.folder
-        if self.reorder:
-            self.faces.sort(key=lambda pair: -pair[0]["quality"])
-        names = [entry["file"] for entry, _ in self.faces]
-        ranked = names == sorted(set(names)) and all(map(RANKED_PNG.fullmatch, names))
-        if self.reorder or not ranked:
-            digits = max(3, len(str(len(names) - 1)))
-            names = [f"faces/{rank:0{digits}d}.png" for rank in range(len(names))]
         faces = []
-        for rank, ((entry, folder), name) in enumerate(zip(self.faces, names, strict=True)):
-            clone_or_copy(self.root / folder / entry["file"], stage / name)
-            sha = sha256_of_file(stage / name)  # the operator may have retouched it
-            faces.append({**entry, "file": name, "rank": rank, "sha256": sha})
-        for target, source in self.origin.items():
-            if (old / source).is_file():
-                clone_or_copy(old / source, stage / target)
-        for source, target in self.taken.items():
-            clone_or_copy(old / source, stage / target)
+        for face, png in self.ranked():
+            clone_or_copy(png, stage / face.file)
+            sha = sha256_of_file(stage / face.file)  # the operator may have retouched it
+            faces.append(msgspec.structs.replace(face, sha256=sha))
+        for file, source in self.files.items():
+            if source.is_file():
+                clone_or_copy(source, stage / file)
         write_part(stage / "NAME.txt", self.name)
-        if old.is_dir():
-            files = [entry["file"] for entry, folder in self.faces if folder == self.folder]
-            carry_over(old, stage, {*files, *self.taken, *self.origin.values()})
-        for entry in self.dropped:
-            if entry.get("file") and not (stage / entry["file"]).is_file():
-                entry["file"] = ""  # the operator has emptied _dropped
-        head = {key: self.manifest[key] for key in self.manifest if key not in SET_LISTS}
-        manifest = finish_faceset(stage, head, faces, self.dropped)
-        return FaceSet(self.folder, manifest, read_name(stage), faces, [])
+        if (self.root / self.lies).is_dir():
+            carry_over(self.root / self.lies, stage, self.moved)
+        dropped = [
+            msgspec.structs.replace(gone, file="")  # the operator has emptied _dropped
+            if gone.file and not (stage / gone.file).is_file()
+            else gone
+            for gone in self.dropped
+        ]
+        record = msgspec.structs.replace(self.manifest, faces=faces, dropped=dropped)
+        return FaceSet(self.folder, finish_faceset(stage, record), read_name(stage), faces, [])
 
 
-SET_LISTS = ("faces", "dropped", "files", "counts")  # what every run writes anew
+def face_fields(face: Face) -> dict[str, Any]:
+    """What is known of a face, by the fields of Face."""
+    return {name: getattr(face, name) for name in Face.__struct_fields__}
+
+
+def ranked_names(number: int) -> list[str]:
+    """faces/000.png and so on: as many digits as sort in rank order."""
+    digits = max(3, len(str(number - 1)))
+    return [f"faces/{rank:0{digits}d}.png" for rank in range(number)]
 
 
 def clone_or_copy(source: Path, target: Path) -> None:
@@ -6148,17 +6612,19 @@ def draft_sets(corpus: Corpus, plan: Plan, run: str) -> tuple[dict[str, Draft], 
             draft(move.folder).adopt(move)
         elif move.action == "copy":
             own = corpus.sets[move.folder]
-            entry = next((face for face in own.faces if face["file"] == move.file), None)
-            if entry is None:
+            face = next((face for face in own.faces if face.file == move.file), None)
+            if face is None:
                 raise SortFacesError(f"{move.source}: is not among the faces of its set")
-            draft(move.to.removesuffix("/faces/")).join(entry, move.folder, move.reason)
+            draft(move.aim).join(face, corpus.root / move.source, move.reason)
         elif move.action == "shelve":
             shelved[move.folder] = move
         elif move.action == "name":
-            target = draft(PurePosixPath(move.to).parent.as_posix())
-            target.name = (corpus.root / move.source).read_bytes()
+            draft(move.aim).name = (corpus.root / move.source).read_bytes()
+        elif move.action == "yours":
+            draft(move.folder).moved.add(move.file)
+            draft(move.folder).files[move.place] = corpus.root / move.source
         else:
-            draft(move.folder).taken |= {move.file: move.to} if move.action == "yours" else {}
+            draft(move.folder)
     return drafts, shelved
 
 
@@ -6166,181 +6632,144 @@ def existing_or_new(corpus: Corpus, folder: str, plan: Plan) -> Draft:
     """The draft of a set as it is, or of an empty one the plan describes."""
     root = corpus.root
     if folder in corpus.sets:
+        draft = Draft(root, folder, corpus.sets[folder].manifest, UNNAMED)
         name = root / folder / "NAME.txt"
-        text = name.read_bytes() if name.is_file() else (UNNAMED + "\n").encode()
-        return Draft(root, folder, corpus.sets[folder].manifest, text)
+        draft.name = name.read_bytes() if name.is_file() else draft.name
+        return draft
     about = plan.sets.get(folder)
     if about is None or os.path.lexists(root / folder):
         raise SortFacesError(f"{root / folder}: no such face set; mend the plan")
-    name, origin = about.get("name", UNNAMED), about.get("like", "")
-    if origin not in corpus.sets:
-        raise SortFacesError(f"{root / origin}: no such face set; mend the plan")
-    like = corpus.sets[origin].manifest
-    head = {key: like[key] for key in (*HEAD_KEYS, "params", "quality_terms") if key in like}
-    head |= {"id": PurePosixPath(folder).name, "faces": [], "dropped": []}
-    head |= {"era": about["era"]} if isinstance(about.get("era"), dict) else {}
-    return Draft(root, folder, head, f"{name}\n".encode())
+    if about.like not in corpus.sets:
+        raise SortFacesError(f"{root / about.like}: no such face set; mend the plan")
+    manifest = msgspec.structs.replace(
+        corpus.sets[about.like].manifest,
+        id=PurePosixPath(folder).name,
+        era=about.era,
+        faces=[],
+        dropped=[],
+    )
+    return Draft(root, folder, manifest, about.name)
 
 
 def refresh_master(corpus: Corpus) -> None:
     """Bring the master's lists to what lies there: sets moved back by hand, names."""
     lists = corpus.lists(corpus.sets, {})
-    stale = any(corpus.master.get(key, []) != value for key, value in lists.items())
-    if stale and not corpus.broken:
-        write_json(corpus.root / "manifest.json", {**corpus.master, **lists})
+    if any(getattr(corpus.master, key) != value for key, value in lists.items()):
+        write_file(corpus.root / "manifest.json", msgspec.structs.replace(corpus.master, **lists))
 
 
-def carry_out(corpus: Corpus, plan: Plan) -> str:
+def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
     """Do what a plan says, so that a kill at any moment leaves the old state or the new one.
 
-    Returns the name of the run, or "" where the plan has no moves.
+    Returns the name of the run, which is numbered `above` others; "" where there are no moves.
     """
-    root = corpus.root
     if not plan.moves:
         refresh_master(corpus)
         return ""
-    make_folder(root)
-    runs = root / RUNS_FOLDER
-    numbers = [int(path.name[:4]) for path in runs.glob("[0-9][0-9][0-9][0-9]-*")]
-    run = f"{max(numbers, default=0) + 1:04d}-{plan.command.replace(' ', '-')}"
-    folder = runs / run
-    record = plan.as_json(corpus)
-    try:
-        journal = stage_run(corpus, plan, run, folder)
-        write_json(folder / "plan.json", record)
-        if hasattr(os, "sync"):
-            os.sync()  # what the renames are about to make visible
-        write_json(folder / JOURNAL, journal)
-    except FileNotFoundError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        remove_empty(runs)
-        raise SortFacesError(f"{error.filename}: is gone; make the plan again") from None
-    except BaseException as error:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            error.filename = error.filename or str(root)
-        if not (folder / JOURNAL).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            remove_empty(runs)
-        raise
-    finish_run(root, folder)
-    return run
+    name = next_run(corpus.root, plan.command, above)
+    record = plan_file(plan, corpus)
+    with new_run(corpus.root, name) as run:
+        drafts, shelved = draft_sets(corpus, plan, name)
+        after = {folder: own for folder, own in corpus.sets.items() if folder not in shelved}
+        notes, names = {}, {}
+        for folder, draft in progress(sorted(drafts.items()), len(drafts), "staging"):
+            final = shelved[folder].target if folder in shelved else folder
+            after[final] = draft.write(run.place(final, folder))
+            names[final] = after[final].name
+            if folder in plan.sets:
+                notes[final] = {"reason": plan.sets[folder].reason, "run": name}
+        for folder, move in shelved.items():
+            notes[move.target] = {"reason": move.reason, "run": name}
+            if folder not in drafts:
+                after[move.target] = corpus.sets[folder]
+                run.move(folder, move.target)
+        about = {"command": plan.command, "params": plan.params, "counts": move_counts(plan.moves)}
+        stage_master(run, corpus.master, corpus.lists(after, notes), about)
+        write_file(run.folder / "plan.json", record)
+        run.commit(names)
+    return name
 
 
-JOURNAL = "journal.json"
+def stage_master(
+    run: Run, master: SwapManifest, lists: dict[str, list[Listed]], about: dict[str, Any]
+) -> None:
+    """Build the master manifest a run leaves: its lists, and a note about the run."""
+    about = {"id": run.name, "at": now_text(), **about}
+    record = msgspec.structs.replace(master, **lists, runs=[*master.runs, about])
+    write_file(run.place("manifest.json"), record)
 
 
-def stage_run(corpus: Corpus, plan: Plan, run: str, folder: Path) -> dict[str, Any]:
-    """Build all that a run changes in its own folder; returns the journal that brings it about."""
-    drafts, shelved = draft_sets(corpus, plan, run)
-    here = f"{RUNS_FOLDER}/{run}"
-    after = {name: own for name, own in corpus.sets.items() if name not in shelved}
-    notes, names, steps = {}, {}, []
-    for name, draft in progress(sorted(drafts.items()), len(drafts), "staging"):
-        final = shelved[name].to if name in shelved else name
-        after[final] = draft.write(folder / "stage" / name)
-        names[final] = after[final].name
-        if name in corpus.sets:
-            steps.append([name, f"{here}/before/{name}"])
-        else:
-            notes[final] = {"reason": plan.sets[name].get("reason", ""), "run": run}
-        steps.append([f"{here}/stage/{name}", final])
-    for name, move in shelved.items():
-        notes[move.to] = {"reason": move.reason, "run": run}
-        if name not in drafts:
-            after[move.to] = corpus.sets[name]
-            steps.append([name, move.to])
-    about = {
-        "id": run,
-        "command": plan.command,
-        "at": now_text(),
-        "params": plan.params,
-        "counts": move_counts(plan.moves),
-    }
-    master = {**corpus.master, **corpus.lists(after, notes)}
-    master["runs"] = [*entries_of(corpus.master.get("runs")), about]
-    write_json(folder / "stage" / "manifest.json", master)
-    steps.append(["manifest.json", f"{here}/before/manifest.json"])
-    steps.append([f"{here}/stage/manifest.json", "manifest.json"])
-    head = {"tool": TOOL, "kind": "journal", "run": run, "state": "applying"}
-    return {**head, "steps": steps, "names": names}
-
-
-def finish_run(root: Path, folder: Path) -> None:
-    """Do the renames of a run's journal that are not done yet."""
-    journal = read_journal_of(folder)
-    rename_all(root, journal["steps"])
-    keep_leftovers(root, folder, "stage")
-    write_json(folder / JOURNAL, {**journal, "state": "done"})
-
-
-def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
-    """Do each rename unless it is done.
-
-    A place is empty until its own step fills it, except where the operator put something there
-    meanwhile; what then stays behind goes to _removed (keep_leftovers).
-    """
-    for source, target in steps:
-        if os.path.lexists(root / target):
-            continue
-        if not os.path.lexists(root / source):
-            log.warning("%s: %s is gone, deleted by hand; passed over", root, source)
-            continue
-        (root / target).parent.mkdir(parents=True, exist_ok=True)
-        os.rename(root / source, root / target)
-
-
-def keep_leftovers(root: Path, folder: Path, part: str) -> None:
-    """Remove the `stage` or `before` of a run; files the operator's changes left there are kept."""
-    left = [path for path in (folder / part).rglob("*") if not path.is_dir() or path.is_symlink()]
-    if left:
-        log.warning(
-            "%s: changed by hand meanwhile; the rest of %s is in %s",
-            root,
-            folder.name,
-            REMOVED_FOLDER,
-        )
-        set_aside(root, f"{RUNS_FOLDER}/{folder.name}/{part}")
-    shutil.rmtree(folder / part, ignore_errors=True)
-
-
-def read_journal_of(folder: Path) -> dict[str, Any]:
-    """The journal of a run. Raises SortFacesError where it is not as the tool wrote it."""
-    journal = read_json(folder / JOURNAL, "journal")
-    steps = journal["steps"]
-    sound = all(
-        isinstance(step, list)
-        and len(step) == 2
-        and all(isinstance(part, str) and part and ".." not in part.split("/") for part in step)
-        and not any(PurePosixPath(part).is_absolute() for part in step)
-        for step in steps
+def era_copy(own: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: Anchor) -> Move:
+    """The move that puts a face into an era, with the two numbers that decided."""
+    numbers = {"distance": round(1.0 - float(vector @ anchor.vector), 4)}
+    dated = math.isfinite(face.year)
+    numbers |= {"years": round(abs(face.year - anchor.year), 1)} if dated else {}
+    return Move(
+        action="copy",
+        source=f"{own.folder}/{face.file}",
+        target=f"{folder}/faces/",
+        reason="of this era" if dated else "undated, looks most like this era",
+        numbers=numbers,
     )
-    if not sound:
-        raise SortFacesError(f"{folder / JOURNAL}: is damaged; move {folder} away to go without it")
-    return journal
 
 
-def remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+def extend_era_moves(
+    corpus: Corpus, own: FaceSet, unit: np.ndarray
+) -> tuple[list[Move], dict[str, Any]]:
+    """New faces of a set go to the era whose anchor they agree with; anchors stay as they are.
+
+    unit: (n, d) of its faces. Returns the moves and notes for the report.
+    """
+    eras = [era for era in corpus.eras_of(own) if era.shelf != "_merged"]
+    if not eras:
+        raise SortFacesError(f"{own.id}: has no eras yet; run era split first")
+    about = [era.manifest.era for era in eras]
+    try:
+        anchors = [
+            Anchor(unpack_floats(era.anchor, (unit.shape[1],)), float(era.anchor_year))
+            for era in about
+        ]
+    except (TypeError, ValueError) as error:
+        raise SortFacesError(
+            f"{own.id}: the anchor of an era is damaged ({one_line(error)}); restore and split anew"
+        ) from None
+    rule = EraParams(about[0].distance, about[0].max_years)
+    placed = {
+        key
+        for era in eras
+        for face in (*era.manifest.faces, *era.manifest.dropped)
+        for key in (face.sha256, face.face)
+    }
+    moves, homeless = [], 0
+    for row, face in enumerate(own.faces):
+        if face.sha256 in placed or face.face in placed:
+            continue
+        at = nearest_era(unit[row], face.year, anchors, rule)
+        if at < 0:
+            homeless += 1
+        else:
+            moves.append(era_copy(own, face, eras[at].folder, unit[row], anchors[at]))
+    grown = Counter(move.aim for move in moves)
+    sizes = {era.folder: len(era.faces) + grown[era.folder] for era in eras}
+    back = [
+        f"{era.folder}: {sizes[era.folder]} faces"
+        for era in eras
+        if era.shelf == "_thin" and sizes[era.folder] >= era.manifest.era.min_faces
+    ]
+    return moves, {"of_no_era": homeless, "thin_no_more": back}
 
 
-def recover_runs(root: Path) -> None:
-    """Finish the run a kill cut short, or remove what it had only prepared."""
-    for folder in sorted(path for path in (root / RUNS_FOLDER).glob("*") if path.is_dir()):
-        begun = (folder / JOURNAL).exists()
-        ours = re.fullmatch(r"\d{4}-.*", folder.name) and not (folder / "before").exists()
-        if folder.name.startswith(PART_PREFIX) or (ours and not begun):
-            shutil.rmtree(folder, ignore_errors=True)
-        state = read_own(folder / JOURNAL, "journal").get("state")
-        if state is None and folder.exists():
-            log.warning("%s: has no usable journal; that run cannot be undone", folder)
-        if state == "applying":
-            log.info("%s: finishing the interrupted run %s", root, folder.name)
-            finish_run(root, folder)
-        elif state == "restoring":
-            log.info("%s: finishing the interrupted restore of %s", root, folder.name)
-            finish_restore(root, folder)
-    remove_empty(root / RUNS_FOLDER)
+def extend_eras(corpus: Corpus, crew: Crew) -> None:
+    """Put the new faces of every set into the eras it has, as a run of its own."""
+    looker, moves = Looker(corpus, crew), []
+    for own in corpus.active.values():
+        if not own.is_era and any(era.shelf != "_merged" for era in corpus.eras_of(own)):
+            try:
+                moves += extend_era_moves(corpus, own, looker.vectors([own])[own.folder])[0]
+            except SortFacesError as error:
+                log.warning("%s", error)
+    if moves:
+        carry_out(corpus, Plan("era extend", {}, moves))
 
 
 def restore_run(root: Path, folder: Path) -> bool:
@@ -6348,20 +6777,20 @@ def restore_run(root: Path, folder: Path) -> bool:
 
     What he did is carried back with it.
     """
-    journal = read_journal_of(folder)
+    journal = read_run(folder)
     stage = f"{RUNS_FOLDER}/{folder.name}/stage/"
     touched = False
-    for source, target in journal["steps"]:
+    for source, target in journal.steps:
         name = source.removeprefix(stage)
         now, before = root / target, folder / "before" / name
         if name == source or name == "manifest.json" or not now.is_dir():
             continue
         if before.is_dir():
-            touched |= carry_back(now, before, journal["names"].get(target, ""))
-        elif foreign_files(now) or read_name(now) != journal["names"].get(target):
+            touched |= carry_back(now, before, journal.names.get(target, ""))
+        elif foreign_files(now) or read_name(now) != journal.names.get(target):
             keep = root / REMOVED_FOLDER / folder.name / name  # a new set the operator worked on
             shutil.copytree(now, keep, dirs_exist_ok=True)
-    write_json(folder / JOURNAL, {**journal, "state": "restoring"})
+    write_file(folder / JOURNAL, msgspec.structs.replace(journal, state="restoring"))
     finish_restore(root, folder)
     return touched
 
@@ -6373,7 +6802,7 @@ def carry_back(now: Path, before: Path, staged_name: str) -> bool:
     out of use. Returns whether there was anything.
     """
     added, theirs = foreign_files(now), foreign_files(before)
-    own = {entry["sha256"]: entry["file"] for entry in faces_listed(before)}
+    own = {face.sha256: face.file for face in faces_listed(before)}
     known = {sha_of_own(before / file) for file in (*theirs, *own.values()) if added}
     wanted = {file: file for file in added if sha_of_own(now / file) not in known - {""}}
     links = [file for file in added & theirs if (now / file).is_symlink()]
@@ -6381,11 +6810,11 @@ def carry_back(now: Path, before: Path, staged_name: str) -> bool:
         if (before / file).is_symlink() and os.readlink(now / file) == os.readlink(before / file):
             wanted.pop(file, None)
     gone = set()
-    for entry in faces_listed(now):
-        if not (now / entry["file"]).is_file():
-            gone.add(entry["sha256"])
-        elif sha256_of_file(now / entry["file"]) != entry["sha256"]:
-            wanted[entry["file"]] = own.get(entry["sha256"], f"{YOURS}/{entry['file']}")
+    for face in faces_listed(now):
+        if not (now / face.file).is_file():
+            gone.add(face.sha256)
+        elif sha256_of_file(now / face.file) != face.sha256:
+            wanted[face.file] = own.get(face.sha256, f"{YOURS}/{face.file}")
     for source, file in sorted(wanted.items()):
         target = before / file
         mine = theirs if source in added else own.values()
@@ -6401,37 +6830,23 @@ def carry_back(now: Path, before: Path, staged_name: str) -> bool:
             shutil.copyfile(now / "NAME.txt", part)
     for sha in gone & own.keys():
         if (before / own[sha]).is_file():
-            name = PurePosixPath(own[sha])
-            target = before / DROPPED / name.name
-            if target.exists():
-                target = target.with_stem(f"{name.stem}-{sha[:8]}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(before / own[sha], target)
+            put_in_dropped(before, own[sha], sha)
     return bool(wanted or renamed or gone)
 
 
-def sha_of_own(path: Path) -> str:
-    """sha256 of a file; "" of a link that leads nowhere, and of what is not there."""
-    return sha256_of_file(path) if path.is_file() else ""
+def put_in_dropped(folder: Path, file: str, sha256: str) -> None:
+    """Move a PNG of a face set into its _dropped, under a longer name where its own is taken."""
+    target = folder / DROPPED / PurePosixPath(file).name
+    if target.exists():
+        target = target.with_stem(f"{target.stem}-{sha256[:8]}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(folder / file, target)
 
 
-def faces_listed(folder: Path) -> list[dict[str, Any]]:
-    """The usable faces[] entries of a face set's manifest."""
-    manifest = read_own(folder / "manifest.json", "faceset")
-    return [entry for entry in manifest.get("faces", []) if is_face(entry)]
-
-
-def finish_restore(root: Path, folder: Path) -> None:
-    """Do the renames of a run backwards, then forget the run."""
-    journal = read_journal_of(folder)
-    rename_all(root, [(target, source) for source, target in reversed(journal["steps"])])
-    for shelf in SHELVES:
-        remove_empty(root / shelf)
-    keep_leftovers(root, folder, "before")
-    gone = folder.with_name(f"{PART_PREFIX}{folder.name}")  # a kill leaves nothing half removed
-    os.rename(folder, gone)
-    shutil.rmtree(gone, ignore_errors=True)
-    remove_empty(root / RUNS_FOLDER)
+def faces_listed(folder: Path) -> list[Face]:
+    """The faces of a face set's manifest, none where it cannot be read."""
+    manifest = read_if_sound(folder / "manifest.json", FacesetManifest)
+    return manifest.faces if manifest else []
 
 
 # ============================================================================
@@ -6440,38 +6855,60 @@ def finish_restore(root: Path, folder: Path) -> None:
 # Results over the PNGs of a corpus are kept in _scores/, a JSONL file per task and model, by the
 # sha256 of the PNG: what was looked at once is not looked at again.
 
-
 OCCLUSION_SCORES = "occlusion-"  # how the names of results files begin
-
-
-def kept_results(
-    corpus: Corpus, name: str, faces: Sequence[tuple[str, str]], work: Work
-) -> dict[str, Result]:
-    """Results by PNG sha256; only PNGs not seen before are worked on.
-
-    name: of the results file; faces: (path within the corpus, sha256); work: items with path and
-    sha256 to (item, result).
-    """
-    path = corpus.root / SCORES_FOLDER / f"{name}.jsonl"
-    known = read_results(path)
-    todo = {sha: file for file, sha in faces if sha not in known}
-    lines = AppendOnly(path)
-    items = ({"path": str(corpus.root.resolve() / todo[sha]), "sha256": sha} for sha in todo)
-    try:
-        for item, result in progress(work(items) if todo else (), len(todo), name):
-            if "failed" in result:
-                log.warning("%s: %s", item["path"], result["failed"])
-                continue
-            known[item["sha256"]] = result
-            if os.access(corpus.root, os.W_OK):
-                lines.append({"sha256": item["sha256"], **result})
-    finally:
-        lines.close()
-        remove_empty(path.parent / "queue")
-    return known
-
-
 Work = Callable[[Iterable[Item]], Iterable[tuple[Item, Result]]]
+
+
+class Audit(Record, kw_only=True):
+    """What a consumer sees in a PNG; see audit_png."""
+
+    error: str
+    counts: list[int]  # faces at each of CONSUMER_DET_SIZES
+    kps: list[tuple[float, float]]  # of the face nearest the middle, pixels
+    embedding: str  # of that face, packed
+    boxes: list[list[tuple[float, float, float, float]]] | Maybe = UNSET  # at each size, pixels
+
+
+class Scores(Record, kw_only=True):
+    """Probabilities of the attributes of CLIP_PROMPTS; none where the PNG could not be read."""
+
+    error: str
+    scores: list[float]
+
+
+class Kept:
+    """Results over PNGs by their sha256: Scores or Audits."""
+
+    def __init__(self, corpus: Corpus, name: str) -> None:
+        self.corpus, self.path = corpus, scores_path(corpus, name)
+        self.known = read_results(self.path)
+
+    def complete(self, faces: Sequence[tuple[str, str]], work: Work, label: str) -> dict[str, Any]:
+        """Work on the PNGs not seen before; returns all results.
+
+        faces: (path within the corpus, sha256); work: items with path and sha256 to (item,
+        result); label: of the progress bar.
+        """
+        root = self.corpus.root
+        todo = {sha: file for file, sha in faces if sha not in self.known}
+        lines = AppendOnly(self.path)
+        items = ({"path": str(root.resolve() / todo[sha]), "sha256": sha} for sha in todo)
+        try:
+            for item, result in progress(work(items) if todo else (), len(todo), label):
+                if "failed" in result:
+                    log.warning("%s: %s", item["path"], result["failed"])
+                    continue
+                self.known[item["sha256"]] = as_record(result_kind(self.path), result)
+                if os.access(root, os.W_OK):
+                    lines.append({"sha256": item["sha256"], **result})
+        finally:
+            lines.close()
+            remove_empty(self.path.parent / "queue")
+        return self.known
+
+
+def scores_path(corpus: Corpus, name: str) -> Path:
+    return corpus.root / SCORES_FOLDER / f"{name}.jsonl"
 
 
 def crew_work(corpus: Corpus, task: str, crew: Crew) -> Work:
@@ -6479,68 +6916,56 @@ def crew_work(corpus: Corpus, task: str, crew: Crew) -> Work:
     return lambda items: crew.run(task, items, corpus.root / SCORES_FOLDER / "queue")
 
 
-def read_results(path: Path) -> dict[str, Result]:
+def result_kind(path: Path) -> type[Record]:
+    return Scores if path.name.startswith(OCCLUSION_SCORES) else Audit
+
+
+def read_results(path: Path) -> dict[str, Any]:
     """Results by sha256; a damaged line costs that result, which is then made again."""
     results = {}
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-                record = json.loads(line)
-                sha = record.pop("sha256")
-                scores = path.name.startswith(OCCLUSION_SCORES)
-                if isinstance(record["error"], str) and is_result(record, scores):
-                    results[sha] = record
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                value = json.loads(line)
+                record = as_record(result_kind(path), value)
+                if is_whole(record):
+                    results[value["sha256"]] = record
     return results
 
 
-def is_result(record: Result, of_scores: bool) -> bool:
-    """Whether a line of results holds what a score or else an audit must."""
-    if of_scores:
-        scores = np.array(record["scores"], np.float64)
-        whole = scores.shape == (len(CLIP_PROMPTS),) and bool(np.isfinite(scores).all())
-        return whole or bool(record["error"])
-    counts, kps = record["counts"], np.array(record["kps"], np.float64)
-    unpack_floats(record["embedding"], (-1,))
-    whole = len(counts) == (0 if record["error"] else len(CONSUMER_DET_SIZES))
-    whole = whole and kps.shape in ((0,), (5, 2)) and bool(np.isfinite(kps).all())
-    return whole and all(isinstance(number, int) for number in counts)
+def is_whole(record: Audit | Scores) -> bool:
+    """Whether a result holds as many finite numbers as there must be. Raises ValueError."""
+    if isinstance(record, Scores):
+        numbers, least = record.scores, len(CLIP_PROMPTS)
+    else:
+        unpack_floats(record.embedding, (-1,))
+        numbers, least = record.counts, len(CONSUMER_DET_SIZES)
+        if len(record.kps) not in (0, 5) or not np.isfinite(np.array(record.kps)).all():
+            return False
+    return len(numbers) == (0 if record.error else least) and bool(np.isfinite(numbers).all())
 
 
 def faces_of(sets: Iterable[FaceSet]) -> list[tuple[str, str]]:
     """(path within the corpus, sha256) of every face of these sets."""
-    return [(f"{own.folder}/{face['file']}", face["sha256"]) for own in sets for face in own.faces]
+    return [(f"{own.folder}/{face.file}", face.sha256) for own in sets for face in own.faces]
 
 
 class Looker:
     """What is known of a corpus's faces: from its cache where that fits, else by looking."""
 
-    def __init__(self, corpus: Corpus, args: argparse.Namespace) -> None:
-        self.corpus, self.crew = corpus, crew_of(args, False)
-        master = corpus.master
-        self.cache = corpus_cache(master)
-        spec = self.crew.spec
-        if self.cache is not None:
-            spec = with_cache_model(spec, self.cache)
-        self.crew.spec = replace(spec, model=spec.model or str(master.get("model", "")))
+    def __init__(self, corpus: Corpus, crew: Crew) -> None:
+        self.corpus = corpus
+        self.cache = corpus_cache(corpus.master)
+        spec = crew.spec if self.cache is None else with_cache_model(crew.spec, self.cache)
+        self.crew = crew.with_spec(replace(spec, model=spec.model or corpus.master.model))
 
     @property
     def thresholds(self) -> Thresholds:
-        return thresholds_for(str(self.corpus.master.get("model", "")))
+        return thresholds_for(self.corpus.master.model)
 
-    def audits(self, sets: Iterable[FaceSet]) -> dict[str, Result]:
+    def audits(self, sets: Iterable[FaceSet]) -> dict[str, Audit]:
         """audit_items of the faces of these sets, by PNG sha256."""
-        faces = faces_of(sets)
-        recognizer = str(self.corpus.master.get("recognizer", ""))
-        name = f"audit-{recognizer}"
-        known = read_results(self.corpus.root / SCORES_FOLDER / f"{name}.jsonl")
-        if any(sha not in known for _, sha in faces):
-            own = self.crew.facts["meta"]["recognizer"]
-            if own != recognizer:
-                raise SortFacesError(
-                    f"{self.corpus.root}: made with {self.corpus.master.get('model')}, not "
-                    f"{self.crew.spec.model}; name that model"
-                )
-        return kept_results(self.corpus, name, faces, crew_work(self.corpus, "audit", self.crew))
+        return audited(self.corpus, self.crew, faces_of(sets), "looking at the faces")
 
     def vectors(self, sets: Sequence[FaceSet], by_crop: bool = False) -> dict[str, np.ndarray]:
         """{folder: (n, d) float32 unit embeddings} of the faces of each set; 0 where unknown.
@@ -6549,7 +6974,7 @@ class Looker:
         """
         rows = {} if by_crop or self.cache is None else self.cache.row_of_face
         unseen = [
-            replace(own, faces=[face for face in own.faces if face["face"] not in rows])
+            replace(own, faces=[face for face in own.faces if face.face not in rows])
             for own in sets
         ]
         audits = self.audits(unseen) if any(own.faces for own in unseen) else {}
@@ -6567,30 +6992,78 @@ class Looker:
         }
 
     def known(
-        self, own: FaceSet, rows: dict[str, int], audits: dict[str, Result]
+        self, own: FaceSet, rows: dict[str, int], audits: dict[str, Audit]
     ) -> list[np.ndarray]:
         """Embeddings of one set from the cache or from audits; an empty one where unknown."""
         found = []
         for face in own.faces:
-            packed = audits.get(face["sha256"], {}).get("embedding", "")
-            if face["face"] in rows:
-                found.append(self.cache.embedding[rows[face["face"]]])
+            if face.face in rows:
+                found.append(self.cache.embedding[rows[face.face]])
             else:
-                found.append(unpack_floats(packed, (-1,)))
+                audit = audits.get(face.sha256)
+                found.append(unpack_floats(audit.embedding if audit else "", (-1,)))
         return found
 
 
-def corpus_cache(master: dict[str, Any]) -> FaceCache | None:
+def audited(
+    corpus: Corpus, crew: Crew, faces: Sequence[tuple[str, str]], label: str
+) -> dict[str, Audit]:
+    """What a consumer sees in PNGs (path within the corpus, sha256), by sha256."""
+    kept = Kept(corpus, audit_name(corpus))
+    if any(sha not in kept.known for _, sha in faces):
+        check_recognizer(corpus, crew)
+    return kept.complete(faces, crew_work(corpus, "audit", crew), label)
+
+
+def audit_name(corpus: Corpus) -> str:
+    return f"audit-{corpus.master.recognizer}"
+
+
+def check_recognizer(corpus: Corpus, crew: Crew) -> None:
+    """Refuse to look at faces with another recogniser than they were exported with."""
+    if crew.facts["meta"]["recognizer"] != corpus.master.recognizer:
+        raise SortFacesError(
+            f"{corpus.root}: made with {corpus.master.model}, not {crew.spec.model}; "
+            "name that model"
+        )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong in a corpus."""
+
+    faceset: str
+    file: str
+    rule: str
+    detail: str
+
+
+Findings = Iterator[tuple[Finding, Move | None]]  # with what would mend it
+
+
+def face_count_findings(own: FaceSet, audits: dict[str, Audit]) -> Findings:
+    """PNGs in which a consumer would not find exactly one face."""
+    for face in own.faces:
+        seen = audits.get(face.sha256)
+        if seen is None:  # an engine or a disk that failed says nothing of the face
+            yield Finding(own.id, face.file, "one face", "could not be looked at"), None
+        elif set(seen.counts) != {1}:
+            sizes = zip(seen.counts, CONSUMER_DET_SIZES, strict=bool(seen.counts))
+            wrong = ", ".join(f"{found or 'no'} faces at {size}" for found, size in sizes)
+            wrong = seen.error or wrong
+            yield Finding(own.id, face.file, "one face", wrong), drop(own, face, wrong)
+
+
+def corpus_cache(master: SwapManifest) -> FaceCache | None:
     """The cache a corpus was made from, if it is there and still numbers faces the same way."""
-    if not isinstance(master.get("cache"), str):
+    if not master.cache:
         return None
-    path = Path(master["cache"])
     try:
-        cache = load_cache(path)
+        cache = load_cache(Path(master.cache))
     except (SortFacesError, OSError) as error:
         log.info("without the cache: %s", error)
         return None
-    same = all(cache.meta.get(key, 0) == master.get(key, 0) for key in ("recognizer", "rescans"))
+    same = all(cache.meta.get(key, 0) == getattr(master, key) for key in ("recognizer", "rescans"))
     return cache if same else None
 
 
@@ -7010,41 +7483,45 @@ class Decision:
     """What a maintenance command wants done."""
 
     moves: list[Move]
-    sets: dict[str, dict[str, Any]] = field(default_factory=dict)  # as in Plan
+    params: dict[str, Any] = field(default_factory=dict)  # what decided, as the plan notes it
+    sets: dict[str, NewSet] = field(default_factory=dict)  # as in Plan
     notes: dict[str, Any] = field(default_factory=dict)  # for the report
 
 
-def maintain(
-    args: argparse.Namespace, params: dict[str, Any], decide: Callable[[Corpus], Decision]
-) -> dict[str, Any]:
+def maintain(args: argparse.Namespace, decide: Callable[[Corpus], Decision]) -> dict[str, Any]:
     """Plan, and unless it is a dry run carry out, one maintenance command; returns the counts.
 
     What the operator did by hand comes first, as a run of its own, so that it takes part in what
     is decided.
     """
+    options = of_args(PlanOptions, args)
     command = " ".join(filter(None, (args.command, getattr(args, "step", ""))))
-    runs, plans = [], []
     with opened_corpus(args.corpus) as corpus:
         for why in corpus.broken.values():
             raise SortFacesError(why)
-        if args.apply is not None:
-            decision, plan = Decision([]), load_plan(args.apply, corpus, command)
-        else:
-            if not args.dry_run and corpus.repairs():
-                plans.append(by_hand(corpus))
-                runs.append(carry_out(corpus, plans[-1]))
-                corpus = corpus.again()
-            decision = decide(corpus)
-            moves = [*corpus.repairs(), *decision.moves]
-            plan = Plan(command, params, moves, decision.sets)
-        plans.append(replace(plan, moves=with_empty_shelved(corpus, plan.moves)))
-        if args.plan is not None:
-            write_json(args.plan, plans[-1].as_json(corpus))
-        runs += [] if args.dry_run else filter(None, [carry_out(corpus, plans[-1])])
-    moves = [move for plan in plans for move in plan.moves]
+        plans, runs = [], []
+        if options.apply is None and not options.dry_run and corpus.repairs():
+            plans.append(by_hand(corpus))
+            runs.append(carry_out(corpus, plans[-1]))
+            corpus = corpus.again()
+        try:
+            if options.apply is not None:
+                decision, plan = Decision([]), load_plan(options.apply, corpus, command)
+            else:
+                decision = decide(corpus)
+                moves = [*corpus.repairs(), *decision.moves]
+                plan = Plan(command, decision.params, moves, decision.sets)
+            plan = replace(plan, moves=with_empty_shelved(corpus, plan.moves))
+            if options.plan is not None:
+                write_file(options.plan, plan_file(plan, corpus))
+            runs += [] if options.dry_run else filter(None, [carry_out(corpus, plan)])
+        except SortFacesError as error:
+            done = f" (what you did by hand was taken in first, as {runs[0]})" if runs else ""
+            raise SortFacesError(f"{error}{done}") from error
+    moves = [move for some in (*plans, plan) for move in some.moves]
     return {
         "corpus": str(args.corpus),
-        "run": ", ".join(runs) or f"none: {'dry run' if args.dry_run else 'nothing to do'}",
+        "run": ", ".join(runs) or f"none: {'dry run' if options.dry_run else 'nothing to do'}",
         **move_counts(moves),
         **decision.notes,
         "moves": move_table(moves),
@@ -7059,10 +7536,10 @@ def by_hand(corpus: Corpus) -> Plan:
 def with_empty_shelved(corpus: Corpus, moves: list[Move]) -> list[Move]:
     """A set that would lose its last face goes to _thin as it is."""
     leaving = {move.source for move in moves if move.action == "drop"}
-    joined = {move.to.removesuffix("/faces/") for move in moves if move.action == "copy"}
+    joined = {move.aim for move in moves if move.action == "copy"}
     joined |= {move.folder for move in moves if move.action in ("adopt", "shelve")}
     for folder, own in corpus.active.items():
-        files = {f"{folder}/{face['file']}" for face in own.faces}
+        files = {f"{folder}/{face.file}" for face in own.faces}
         if folder not in joined and files <= leaving:
             repairs = [move for move in moves if move.folder != folder or move in own.repairs]
             moves = [*repairs, shelve(corpus, own, "_thin", "no face left")]
@@ -7218,8 +7695,8 @@ class EmbedRun:
             self.cache = empty_cache(crew.facts["meta"])
         self.paths = known_paths(self.cache)
         self.paths_of: dict[str, list[str]] = defaultdict(list)
-        for path, (sha, _, _) in self.paths.items():
-            self.paths_of[sha].append(path)
+        for known, (sha, _, _) in self.paths.items():
+            self.paths_of[sha].append(known)
         shas = self.cache.file_sha256.tolist()
         self.redo = {sha for row, sha in enumerate(shas) if self.wants_redo(row)}
         self.journal = Journal(path, self.cache.meta)
@@ -7491,7 +7968,7 @@ def cluster_library(
 ) -> dict[str, Any]:
     """Cluster every face of a cache and write the raw tree; returns the counts."""
     cache = load_cache(cache_path)
-    check_output(out, cache.meta["roots"], "raw")
+    check_output(out, cache.meta["roots"], RawManifest)
     params = for_model(params, cache.meta["model"])
     groups = groups_of(average_linkage(cache.unit, params.threshold))
     persons = {
@@ -7500,9 +7977,9 @@ def cluster_library(
     }
     singles = np.array([rows[0] for rows in groups if len(rows) == 1], dtype=np.intp)
     library = Library(cache, cache_path)
-    manifest, wanted = raw_manifest(library, params, persons, singles)
-    plan = write_tree(library, out, "manifest.json", manifest, wanted, tree)
-    return {"out": str(out), **manifest["counts"], **plan.counts()}
+    manifest, wanted = raw_manifest(library, asdict(params), persons, singles)
+    plan = write_tree(library, out, manifest, wanted, tree)
+    return {"out": str(out), **manifest.counts, **plan.counts()}
 
 
 # ============================================================================
@@ -7531,7 +8008,7 @@ def refine_library(
 ) -> dict[str, Any]:
     """Refine every face of a cache and write the face sets; returns the counts."""
     cache = load_cache(cache_path)
-    check_output(out, cache.meta["roots"], "refined")
+    check_output(out, cache.meta["roots"], RefinedManifest)
     params = for_model(params, cache.meta["model"])
     refined = refine_identities(cache, np.arange(cache.faces), params)
     facesets = {
@@ -7539,12 +8016,10 @@ def refine_library(
     }
     library = Library(cache, cache_path)
     manifest, wanted = refined_manifest(library, params, facesets, refined.dropped)
-    plan = write_tree(library, out, "refine_manifest.json", manifest, wanted, tree)
-    summary = [
-        {key: entry[key] for key in ("id", "face_count", "image_count", "alias_count")}
-        for entry in manifest["facesets"]
-    ]
-    return {"out": str(out), **manifest["counts"], **plan.counts(), "facesets": summary}
+    plan = write_tree(library, out, manifest, wanted, tree)
+    columns = ("id", "face_count", "image_count", "alias_count")
+    summary = [{key: getattr(entry, key) for key in columns} for entry in manifest.facesets]
+    return {"out": str(out), **manifest.counts, **plan.counts(), "facesets": summary}
 
 
 # ============================================================================
@@ -7569,6 +8044,14 @@ def cmd_dedup(args: argparse.Namespace) -> Outcome:
     return Outcome(dedup_library(args.cache, of_args(DedupParams, args)))
 
 
+class DuplicatesReport(Manifest, tag="duplicates", kw_only=True):
+    """<cache>.duplicates.json."""
+
+    params: DedupParams
+    byte_groups: list[dict[str, Any]]
+    visual_groups: list[dict[str, Any]]
+
+
 def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
     """Write the duplicates report beside the cache; returns the counts."""
     cache = load_cache(cache_path)
@@ -7590,8 +8073,13 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
         if len(np.unique(cache.face_file[rows])) > 1
     ]
     target = cache_path.with_suffix(".duplicates.json")
-    head = manifest_head("duplicates", Library(cache, cache_path), params)
-    write_json(target, {**head, "byte_groups": byte_groups, "visual_groups": visual_groups})
+    record = DuplicatesReport(
+        **manifest_head(Library(cache, cache_path)),
+        params=params,
+        byte_groups=byte_groups,
+        visual_groups=visual_groups,
+    )
+    write_file(target, record)
     return {
         "report": str(target),
         "byte_groups": len(byte_groups),
@@ -7626,10 +8114,11 @@ def add_extend_options(p: argparse.ArgumentParser) -> None:
 def cmd_extend(args: argparse.Namespace) -> Outcome:
     """fold new faces into existing persons and face sets; nothing is renumbered"""
     cache = load_cache(args.cache)
-    raw = load_manifest(args.raw_out / "manifest.json", "raw", cache)
+    raw = load_manifest(args.raw_out / "manifest.json", RawManifest, cache)
     refined = None
     if args.refine_out is not None:
-        refined = load_manifest(args.refine_out / "refine_manifest.json", "refined", cache)
+        path = args.refine_out / "refine_manifest.json"
+        refined = load_manifest(path, RefinedManifest, cache)
     tree = of_args(TreeOptions, args)
     library = Library(cache, args.cache)
     threshold = for_model(of_args(ExtendParams, args), cache.meta["model"]).threshold
@@ -7649,7 +8138,7 @@ def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
 def extend_raw(
     library: Library,
     out: Path,
-    old: dict[str, Any],
+    old: RawManifest,
     threshold: float,
     tree: TreeOptions,
 ) -> dict[str, Any]:
@@ -7658,8 +8147,8 @@ def extend_raw(
     An old singleton may found a new person together with a new face; its file stays where it is.
     """
     cache = library.cache
-    persons = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in old["persons"]}
-    singles = rows_of_faces(cache, old["singletons"])
+    persons = {entry.id: rows_of_faces(cache, entry.faces) for entry in old.persons}
+    singles = rows_of_faces(cache, old.singletons)
     known = np.concatenate([singles, *persons.values()])
     new = np.setdiff1d(np.arange(cache.faces), known)
     joined, rest = join_centroids(cache, new, persons, threshold)
@@ -7675,9 +8164,9 @@ def extend_raw(
     names = next_names("person", persons)
     persons |= {next(names): rows for rows in founders}
     singles = np.setdiff1d(loose, np.concatenate([loose[:0], *founders]))
-    params = {**old["params"], "extend_threshold": threshold}
+    params = {**old.params, "extend_threshold": threshold}
     manifest, wanted = raw_manifest(library, params, persons, singles)
-    plan = write_tree(library, out, "manifest.json", manifest, wanted, tree, keep_stale=True)
+    plan = write_tree(library, out, manifest, wanted, tree)
     return {
         "raw_out": str(out),
         "new_faces": len(new),
@@ -7688,15 +8177,14 @@ def extend_raw(
 
 
 def extend_refined(
-    library: Library, out: Path, old: dict[str, Any], tree: TreeOptions
+    library: Library, out: Path, old: RefinedManifest, tree: TreeOptions
 ) -> dict[str, Any]:
     """Add faces of photos the refine manifest has not seen: to face sets, or as new ones."""
     cache = library.cache
-    known = {item.name for item in fields(RefineParams)}
-    params = RefineParams(**{key: old["params"][key] for key in known & old["params"].keys()})
-    facesets = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in old["facesets"]}
+    params = old.params
+    facesets = {entry.id: rows_of_faces(cache, entry.faces) for entry in old.facesets}
     owned = np.concatenate([np.zeros(0, np.intp), *facesets.values()])
-    seen = set(old["seen"])
+    seen = set(old.seen)
     unseen = np.array([sha[:16] not in seen for sha in cache.file_sha256.tolist()], dtype=bool)
     new = np.setdiff1d(np.flatnonzero(unseen[cache.face_file]), owned)
     good, dropped = gate_faces(cache, new, params)
@@ -7712,9 +8200,10 @@ def extend_refined(
     founders = [rows for rows in found if np.isin(rows, new).any()]
     names = next_names("faceset", facesets)
     facesets |= {next(names): rows for rows in founders}
-    manifest, wanted = refined_manifest(library, params, facesets, old["counts"].get("dropped", {}))
-    manifest["extended"] = True
-    plan = write_tree(library, out, "refine_manifest.json", manifest, wanted, tree, keep_stale=True)
+    manifest, wanted = refined_manifest(
+        library, params, facesets, old.counts.get("dropped", {}), True
+    )
+    plan = write_tree(library, out, manifest, wanted, tree)
     return {
         "refine_out": str(out),
         "joined_facesets": added,
@@ -7727,39 +8216,6 @@ def extend_refined(
 # ============================================================================
 # Command: export-swap
 # ============================================================================
-
-
-@dataclass(frozen=True)
-class ExportParams:
-    """What `export-swap` decides by; stored in every manifest it writes."""
-
-    GROUP: ClassVar[str] = "export"
-
-    outlier_threshold: float = model_distance(
-        "export_outlier", "farthest from the centroid; tighter than refine"
-    )
-    duplicate_threshold: float = model_distance("duplicate")
-    same_face_threshold: float = model_distance("same_face")
-    top_n: int = option(COUNT, "faces in the small bundle", 30)
-    pad_ratio: float = option(  # roop wants this headroom
-        Number(float, 0.0, 3.0, "a number from 0 to 3", "SHARE"),
-        "border around the face box, of its longer edge",
-        0.5,
-    )
-    out_size: int = option(PIXELS, "edge of the square PNGs", 512)
-    min_face_short: float = option(
-        AT_LEAST_0, "short edge of the face box an export needs", 100.0, unit="PX"
-    )
-    candidate_min_score: float = option(SHARE, "quality a candidate needs", 0.40, unit="SCORE")
-    candidates: bool = option(bool, "put matching singletons into _candidates/ for review", False)
-    candidate_match_threshold: float = model_distance(
-        "candidate", "singletons match a centroid this close"
-    )
-    weights: QualityWeights = nested(QualityWeights)
-
-    def __post_init__(self) -> None:
-        if not self.weights.as_array().sum():
-            raise SortFacesError("--weight-*: all are 0; leave at least one above")
 
 
 def add_export_swap_options(p: argparse.ArgumentParser) -> None:
@@ -7782,45 +8238,43 @@ def cmd_export_swap(args: argparse.Namespace) -> Outcome:
     """crop, rank and bundle every face set for face-swap programs"""
     if args.candidates and args.raw_manifest is None:
         raise SortFacesError("--candidates: needs --raw-manifest, which lists the singletons")
-    result = export_library(
-        args.cache,
-        args.refined,
-        args.raw_manifest,
-        args.out,
-        of_args(ExportParams, args),
-        crew_of(args, False),
-        args.dry_run,
-    )
+    paths = ExportPaths(args.cache, args.refined, args.raw_manifest, args.out)
+    result = export_library(paths, of_args(ExportParams, args), crew_of(args, False), args.dry_run)
     return Outcome(result, bool(result["facesets"]))
+
+
+@dataclass(frozen=True)
+class ExportPaths:
+    """What an export reads and where it writes."""
+
+    cache: Path
+    refined: Path  # refine_manifest.json
+    raw: Path | None  # manifest.json of the raw tree, for candidates
+    out: Path
 
 
 @dataclass(frozen=True)
 class FacesetPlan:
     """The faces of one set in rank order, and every face left out with its reason."""
 
-    name: str
+    name: str  # faceset_NNN
+    folder: str  # where it goes: its name, or a place on a shelf
     rows: np.ndarray  # (k,) cache rows, best first
     distance: np.ndarray  # (k,) to the centroid
     kept_because: list[str]
-    dropped: list[dict[str, Any]]
+    left: list[Left]  # by this export
+    gone: list[Left]  # by earlier runs
 
 
-class ExportRun:
-    """One export: what is planned, and the means to carry it out."""
+class Export:
+    """One export: what it works on, and what decides."""
 
-    def __init__(
-        self,
-        library: Library,
-        out: Path,
-        params: ExportParams,
-        crew: Crew,
-    ) -> None:
+    def __init__(self, library: Library, out: Path, params: ExportParams, crew: Crew) -> None:
         self.library, self.out, self.params, self.crew = library, out, params, crew
         self.cache = cache = library.cache
-        self.planned: set[str] = set()  # faces of all sets of this export
         self.terms = cached_quality_terms(cache)  # (n, 5)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
-        self.head = manifest_head("faceset", library, params)
+        self.head = manifest_head(library)
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -7831,6 +8285,11 @@ class ExportRun:
             files, [self.cache.face_file[row], self.cache.face_file[row] + 1]
         )
         return self.cache.bbox[[other for other in order[low:high] if other != row]]
+
+    def photo(self, row: int) -> tuple[str, str]:
+        """(path, sha256) of the photo of a face."""
+        file = int(self.cache.face_file[row])
+        return str(self.cache.file_path[file]), str(self.cache.file_sha256[file])
 
 
 def cached_quality_terms(cache: FaceCache) -> np.ndarray:
@@ -7849,360 +8308,591 @@ def cached_quality_terms(cache: FaceCache) -> np.ndarray:
 
 
 def export_library(
-    cache_path: Path,
-    refined_path: Path,
-    raw_path: Path | None,
-    out: Path,
-    params: ExportParams,
-    crew: Crew,
-    dry_run: bool,
+    paths: ExportPaths, params: ExportParams, crew: Crew, dry_run: bool
 ) -> dict[str, Any]:
     """Write the swap-ready corpus of a refine manifest; returns the counts."""
-    cache = load_cache(cache_path)
-    refined = load_manifest(refined_path, "refined", cache)
-    raw = load_manifest(raw_path, "raw", cache) if raw_path is not None else None
-    check_output(out, cache.meta["roots"], "swap")
+    cache, out = load_cache(paths.cache), paths.out
+    refined = load_manifest(paths.refined, RefinedManifest, cache)
+    raw = load_manifest(paths.raw, RawManifest, cache) if paths.raw is not None else None
+    check_output(out, cache.meta["roots"], SwapManifest)
     params = for_model(params, cache.meta["model"])
-    crew.spec = with_cache_model(crew.spec, cache)
-    check_model(cache, cache_path, crew.spec)
-    library = Library(cache, cache_path)
-    run = ExportRun(library, out, params, crew)
-    plans = [
-        plan_faceset(run, entry["id"], rows_of_faces(cache, entry["faces"]))
-        for entry in refined["facesets"]
-    ]
+    crew = crew.with_spec(with_cache_model(crew.spec, cache))
+    check_model(cache, paths.cache, crew.spec)
+    export = Export(Library(cache, paths.cache), out, params, crew)
     if dry_run:
-        return {
-            "out": str(out),
-            "facesets": [
-                {"id": plan.name, "faces": len(plan.rows), "left_out": len(plan.dropped)}
-                for plan in plans
-            ],
-        }
+        return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
     with locked(out / LOCK_NAME, str(out)):
-        return write_corpus(run, plans, raw)
+        recover_folders(out)
+        recover_runs(out)
+        remove_unfinished(out)
+        corpus = earlier_corpus(export)
+        if corpus.repairs():
+            carry_out(corpus, by_hand(corpus))
+            corpus = earlier_corpus(export)
+        result = write_corpus(export, *plan_facesets(export, refined, corpus), raw)
+        extend_eras(earlier_corpus(export), crew)
+        return result
 
 
-class Selection:
-    """The faces of one identity while they are being chosen."""
-
-    def __init__(self, run: ExportRun, rows: np.ndarray) -> None:
-        self.run, self.rows = run, rows
-        self.because: dict[int, str] = {}
-        self.dropped: list[dict[str, Any]] = []
-
-    def drop(self, gone: np.ndarray, reason: str, values: np.ndarray) -> None:
-        """Leave out the faces where `gone` (k,) is true; `values` (k,) say what decided."""
-        cache = self.run.cache
-        for row, value in zip(self.rows[gone], values[gone], strict=True):
-            face, source = cache.face_ids[row], str(cache.file_path[cache.face_file[row]])
-            number = round(float(value), 4)
-            self.dropped.append({"face": face, "source": source, "reason": reason, "value": number})
-        self.rows = self.rows[~gone]
-
-    def collapse(self, keeper: np.ndarray, what: str) -> None:
-        """Keep of each group the face that stands for it: keeper (k,) is its index."""
-        gone = keeper != np.arange(len(keeper))
-        for at, others in Counter(keeper[gone].tolist()).items():
-            self.because[int(self.rows[at])] = f"best of {others + 1} {what}"
-        self.drop(gone, f"not the best of the {what}", self.run.quality[self.rows])
+def earlier_corpus(export: Export) -> Corpus:
+    """What lies in the output folder, under the head of this export; perhaps nothing yet."""
+    path = export.out / "manifest.json"
+    master = SwapManifest(**export.head, facesets=[])
+    if path.exists():
+        master = msgspec.structs.replace(read_file(path, SwapManifest), **export.head)
+    return Corpus(export.out, master)
 
 
-def plan_faceset(run: ExportRun, name: str, rows: np.ndarray) -> FacesetPlan:
-    """Choose and rank the faces of one identity.
+def planned_export(
+    export: Export, plans: Sequence[FacesetPlan], heritage: Heritage
+) -> dict[str, Any]:
+    """What a dry run says: the sets there will be, and what becomes of earlier ones."""
+    store = CropStore(export, heritage.corpus)
+    rows = [int(row) for plan in plans for row in plan.rows]
+    return {
+        "out": str(export.out),
+        "to_cut": sum(store.get(row) is None for row in rows),
+        "merged_as_before": [f"{name} into {into}" for name, into in heritage.merged.items()],
+        "set_aside": [own.folder for own in heritage.retired()],
+        "facesets": [
+            {"id": plan.name, "faces": len(plan.rows), "left_out": len(plan.left)} for plan in plans
+        ],
+    }
 
-    Size gate, outlier gate, then the best of each photo and of each group of near-duplicates.
+
+class Heritage:
+    """What the sets of an earlier export hand down to those of a new one.
+
+    A new set is the heir of the old set it shares most faces with: it takes over its place (on a
+    shelf, too), what maintenance dropped from it, the operator's PNGs and files, and its eras. The
+    heirs of sets that were merged are one set again.
     """
-    cache, params = run.cache, run.params
-    chosen = Selection(run, rows)
-    short = cache.face_short[chosen.rows]
-    chosen.drop(short < params.min_face_short, "face too small", short)
-    centre = centroid(cache.unit[chosen.rows]) if len(chosen.rows) else cache.unit[:0].sum(axis=0)
-    distance = 1.0 - cache.unit[chosen.rows] @ centre
-    if len(chosen.rows) >= OUTLIER_MIN_CLUSTER:
-        chosen.drop(distance > params.outlier_threshold, "outlier", distance)
-    chosen.rows = chosen.rows[np.argsort(-run.quality[chosen.rows], kind="stable")]  # best first
-    chosen.collapse(first_of_each(cache.face_file[chosen.rows]), "faces in its photo")
-    twins = nearest_keeper(cache.unit[chosen.rows], params.duplicate_threshold)
-    chosen.collapse(twins, "near-duplicates")
+
+    def __init__(self, corpus: Corpus, groups: dict[str, list[str]]) -> None:
+        """groups: {id of a new set: its face ids}."""
+        self.corpus = corpus
+        self.whole = {f: own for f, own in corpus.sets.items() if not own.is_era}
+        self.heirs = best_matches(
+            {folder: own.known() for folder, own in self.whole.items()},
+            {name: set(faces) for name, faces in groups.items()},
+        )  # {folder of an old set: id of the new one}
+        self.old: dict[str, FaceSet] = {}  # {id of a new set: the old one whose place it takes}
+        self.merged: dict[str, str] = {}  # {id of a new set: the one it is part of}
+        for folder, name in self.heirs.items():
+            survivor = self.survivor(folder)
+            into = self.heirs.get(survivor, name)
+            if into != name:
+                self.merged[name] = into
+            elif survivor or not folder.startswith("_merged/"):
+                self.old[name] = self.whole[survivor or folder]
+
+    def survivor(self, folder: str) -> str:
+        """The folder of the set an old one was merged into, "" if it was not."""
+        told = {entry.folder: entry.reason or "" for entry in self.corpus.master.merged}
+        for _ in self.whole:
+            found = re.fullmatch(r"same person as (\S+)", told.get(folder, ""))
+            if not found:
+                break
+            named = [f for f, own in self.whole.items() if own.id == found[1] and f != folder]
+            folder = min(named, key=lambda f: f.startswith("_merged/"), default="")
+        return folder if folder in self.whole and not folder.startswith("_merged/") else ""
+
+    def folder(self, name: str) -> str:
+        """Where a new set goes: in use, or to the shelf its old self lies on."""
+        old = self.old.get(name)
+        if old is None or not old.shelf:
+            return name
+        same = old.id == name
+        return old.folder if same else free_shelf(self.corpus.root, f"{old.shelf}/{name}")
+
+    def dropped(self, name: str) -> dict[str, Left]:
+        """{face id: its entry} of what runs took out of the old selves of a new set."""
+        own = self.old.get(name)
+        parts = [f for f, heir in self.heirs.items() if self.merged.get(heir, heir) == name]
+        found: dict[str, Left] = {}
+        for part in (*(self.whole[f] for f in parts), *([own] if own else [])):
+            for gone in part.manifest.dropped:
+                if gone.run is not UNSET:
+                    here = part is own
+                    found[gone.face] = gone if here else msgspec.structs.replace(gone, file="")
+        return found
+
+    def retired(self) -> list[FaceSet]:
+        """Sets in use that no new set takes the place of, and the eras of none."""
+        taken = {own.folder for own in self.old.values()}
+        families = {own.id for own in self.old.values()}
+        return [
+            own
+            for folder, own in self.corpus.active.items()
+            if (own.family not in families if own.is_era else folder not in taken)
+        ]
+
+
+def best_matches(olds: dict[str, set[str]], news: dict[str, set[str]]) -> dict[str, str]:
+    """{old: new} of sets that share elements, one to one, the pairs that share most first."""
+    shared = [
+        (len(old & new), left, right) for left, old in olds.items() for right, new in news.items()
+    ]
+    pairs: dict[str, str] = {}
+    for size, left, right in sorted(shared, key=lambda pair: (-pair[0], pair[1], pair[2])):
+        if size and left not in pairs and right not in pairs.values():
+            pairs[left] = right
+    return pairs
+
+
+def plan_facesets(
+    export: Export, refined: RefinedManifest, corpus: Corpus
+) -> tuple[list[FacesetPlan], Heritage]:
+    """Choose and rank the faces of every set; sets that were merged before are one again."""
+    groups = {entry.id: rows_of_faces(export.cache, entry.faces) for entry in refined.facesets}
+    named = {name: face_names(export.cache, rows) for name, rows in groups.items()}
+    heritage = Heritage(corpus, named)
+    for name, survivor in heritage.merged.items():
+        groups[survivor] = np.concatenate([groups[survivor], groups.pop(name)])
+    return [plan_faceset(export, name, rows, heritage) for name, rows in groups.items()], heritage
+
+
+def plan_faceset(export: Export, name: str, rows: np.ndarray, heritage: Heritage) -> FacesetPlan:
+    """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
+    cache, params = export.cache, export.params
+    short = cache.face_short[rows]
+    small = short < params.min_face_short
+    left = [
+        left_out(export, row, "face too small", short)
+        for row, short in zip(rows[small], short[small], strict=True)
+    ]
+    rows = rows[~small]
+    rows = rows[np.argsort(-export.quality[rows], kind="stable")]  # best first
+    photos = cache.face_file[rows]
+    chosen = choose_faces(
+        cache.unit[rows], photos, params.outlier_threshold, params.duplicate_threshold
+    )
+    gone = heritage.dropped(name)
+    keep = []
+    for at, (row, reason) in enumerate(zip(rows.tolist(), chosen.reason, strict=True)):
+        if cache.face_ids[row] in gone:
+            continue
+        if not reason:
+            keep.append(at)
+            continue
+        value = chosen.distance[at] if reason == OUTLIER else export.quality[row]
+        left.append(left_out(export, row, reason, value))
     return FacesetPlan(
         name=name,
-        rows=chosen.rows,
-        distance=1.0 - cache.unit[chosen.rows] @ centre,
-        kept_because=[chosen.because.get(int(row), "passes every gate") for row in chosen.rows],
-        dropped=chosen.dropped,
+        folder=heritage.folder(name),
+        rows=rows[keep],
+        distance=chosen.distance[keep],
+        kept_because=[chosen.because[at] or "passes every gate" for at in keep],
+        left=left,
+        gone=list(gone.values()),
     )
 
 
-def first_of_each(labels: np.ndarray) -> np.ndarray:
-    """Index of the first row with the same label, (n,) int."""
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return first[inverse]
+def left_out(export: Export, row: int, reason: str, value: float | None = None) -> Left:
+    """What a manifest tells of a face that an export leaves out."""
+    value = UNSET if value is None else round(float(value), 4)
+    source, _ = export.photo(row)
+    return Left(face=export.cache.face_ids[row], source=source, reason=reason, value=value)
+
+
+class CropNote(Record, kw_only=True):
+    """What came of cutting a face; kept by a key of all that decides it."""
+
+    key: str
+    sha256: str  # of the PNG, "" if it was not accepted
+    reason: str = ""  # why not
+    pad: float = 0.0
+    painted: bool = False  # neighbours were painted over
 
 
 @dataclass(frozen=True)
 class Crop:
-    """Outcome of cutting one face out of its photo."""
+    """A face cut out of its photo."""
 
     row: int
-    png: bytes  # empty if it was not accepted
-    reason: str  # why not, or ""
-    pad: float
-    painted: bool  # neighbours were painted over
+    png: Path | None  # None if it was not accepted
+    note: CropNote
+    window: tuple[int, int, int] = (0, 0, 0)  # x, y, side in photo pixels
+    final: bool = True  # another try would give the same
+    fresh: bool = True  # cut just now
+
+    @property
+    def reason(self) -> str:
+        return self.note.reason
 
 
-def cut_face(run: ExportRun, row: int) -> Crop:
-    """Cut a face out of its photo; whatever goes wrong costs this face only."""
-    file = int(run.cache.face_file[row])
-    path = run.library.live_path(file)
-    if not path:
-        return Crop(row, b"", PHOTO_GONE, 0.0, False)
+PHOTO_GONE = "photo gone or changed since embed"
+CROPS_FOLDER = f"{SCORES_FOLDER}/crops"  # finished crops until their face set is there
+CROP_CHUNK = 64  # faces cut here before the next; what a kill loses
+
+
+class CropStore:
+    """Finished crops: notes in _scores/crops.jsonl, PNGs in the sets or in CROPS_FOLDER."""
+
+    def __init__(self, export: Export, corpus: Corpus) -> None:
+        self.export, self.corpus = export, corpus
+        self.audits = Kept(corpus, audit_name(corpus))
+        known = self.audits.known  # those of version 0.1.0 tell no boxes
+        self.audits.known = {sha: seen for sha, seen in known.items() if seen.boxes is not UNSET}
+        self.lines = AppendOnly(corpus.root / f"{CROPS_FOLDER}.jsonl")
+        self.notes = {note.key: note for note in read_crop_notes(self.lines.path)}
+        self.pngs = {path.stem: path for path in (corpus.root / CROPS_FOLDER).glob("*.png")}
+        candidates = corpus.root / "_candidates"
+        manifest = read_if_sound(candidates / "manifest.json", CandidatesManifest)
+        for face in manifest.faces if manifest else ():
+            self.pngs[face.sha256] = candidates / face.file
+        for folder, own in corpus.sets.items():
+            for face in (*own.manifest.faces, *own.manifest.dropped):
+                if face.sha256 and face.file:
+                    self.pngs[face.sha256] = corpus.root / folder / face.file
+
+    def key(self, row: int) -> str:
+        """Names a crop by what it shows and how it is judged."""
+        export = self.export
+        params = export.params
+        facts = (
+            export.photo(row)[1],
+            export.cache.bbox[row].tolist(),
+            export.neighbours(row).tolist(),
+            (params.pad_ratio, params.out_size, params.same_face_threshold),
+            (export.cache.meta["recognizer"], export.cache.meta["det_threshold"]),
+            (CONSUMER_DET_SIZES, CROP_VARIANTS, CROP_FACE_IOU, PAINT_MARGIN),
+        )
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+    def get(self, row: int) -> Crop | None:
+        """The crop of a face, if it was cut before and its PNG is there."""
+        note = self.notes.get(self.key(row))
+        png = self.pngs.get(note.sha256) if note else None
+        if note is None or (note.sha256 and not (png and png.is_file())):
+            return None
+        return Crop(row, png, note, fresh=False)
+
+    def add(self, crop: Crop) -> None:
+        if crop.final:
+            self.lines.append(as_json(crop.note))
+
+
+def read_crop_notes(path: Path) -> Iterator[CropNote]:
+    """The notes of finished crops; a damaged line costs that crop, which is then cut again."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                yield as_record(CropNote, json.loads(line))
+
+
+def cut_faces(export: Export, corpus: Corpus, rows: Sequence[int]) -> dict[int, Crop]:
+    """The crops of faces by row; only those not cut before are cut."""
+    store = CropStore(export, corpus)
+    crops = {row: crop for row in rows if (crop := store.get(row)) is not None}
+    todo = [row for row in rows if row not in crops]
+    if todo:
+        check_recognizer(corpus, export.crew)
     try:
-        photo = read_photo(path, str(run.cache.file_sha256[file]))
-        return fit_crop(run, row, photo)
-    except PhotoError as error:
-        return Crop(row, b"", f"photo unreadable: {error}", 0.0, False)
-    except engine_errors() as error:
-        return Crop(row, b"", f"engine failed: {one_line(error)}", 0.0, False)
+        for crop in progress(fit_all(export, store, todo), len(todo), "cutting faces"):
+            crops[crop.row] = crop
+    finally:
+        store.lines.close()
+    return crops
 
 
-def fit_crop(run: ExportRun, row: int, photo: Photo) -> Crop:
-    """Try CROP_VARIANTS in turn until a consumer would find exactly this one face."""
+def fit_all(export: Export, store: CropStore, rows: Sequence[int]) -> Iterator[Crop]:
+    """Cut faces, a few at a time where it is done here: what is finished is noted at once."""
+    for some in batched(rows, len(rows) if export.crew.elsewhere else CROP_CHUNK):
+        for crop in fit_crops(export, store, {row: store.key(row) for row in some}):
+            store.add(crop)
+            yield crop
+
+
+def fit_crops(export: Export, store: CropStore, keys: dict[int, str]) -> Iterator[Crop]:
+    """Try CROP_VARIANTS in turn until a consumer finds exactly this one face in each crop.
+
+    keys: {row: key of its crop}.
+    """
+    others = {row: export.neighbours(row) for row in keys}
+    refused: dict[int, str] = {}
+    label = "looking at crops" if export.crew.elsewhere else ""
+    for variant in CROP_VARIANTS:
+        cut = functools.partial(cut_face, export, variant, keys, others)
+        crops = list(ordered_map(cut, list(others), export.crew.threads))
+        shots = [crop for crop in crops if crop.png is not None]
+        faces = [(f"{CROPS_FOLDER}/{crop.png.name}", crop.note.sha256) for crop in shots]
+        work = crew_work(store.corpus, "audit", export.crew)
+        audits = store.audits.complete(faces, work, label)
+        for crop in crops:
+            audit = audits.get(crop.note.sha256)
+            reason, strangers = judge_crop(export, crop, audit) if crop.png else ("", None)
+            if reason and audit is not None:
+                refused[crop.row] = reason
+                others[crop.row] = np.concatenate([others[crop.row], strangers])
+                continue
+            del others[crop.row]
+            yield crop if not reason else not_cut(crop.row, keys[crop.row], reason)
+    for row in others:
+        yield not_cut(row, keys[row], refused[row], final=True)
+
+
+def not_cut(row: int, key: str, reason: str, final: bool = False) -> Crop:
+    """The crop of a face that could not be cut."""
+    return Crop(row, None, CropNote(key=key, sha256="", reason=reason), final=final)
+
+
+def cut_face(
+    export: Export,
+    variant: tuple[float, float | None],
+    keys: dict[int, str],
+    others: dict[int, np.ndarray],
+    row: int,
+) -> Crop:
+    """Cut a face out of its photo into CROPS_FOLDER; what goes wrong costs this face only."""
     import cv2
 
-    bbox, others = run.cache.bbox[row], run.neighbours(row)
-    reason = ""
-    for scale, margin in CROP_VARIANTS:
-        pad = run.params.pad_ratio * scale
-        window = x, y, side = crop_square(bbox, photo.wh, pad)
-        crop = cut_window(photo.image, window, run.params.out_size)
-        zoom = len(crop) / side
-        if margin is not None:
-            own = grow_box(bbox, margin)
-            crop = paint_over(crop, (others - (x, y, x, y)) * zoom, (own - (x, y, x, y)) * zoom)
-        reason, strangers = judge_crop(run, row, crop, window)
-        if not reason:
-            png = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
-            return Crop(row, png, "", pad, margin is not None)
-        others = np.concatenate([others, strangers])
-    return Crop(row, b"", reason, 0.0, False)
+    path = export.library.live_path(int(export.cache.face_file[row]))
+    if not path:
+        return not_cut(row, keys[row], PHOTO_GONE)
+    try:
+        photo = read_photo(path, export.photo(row)[1])
+    except PhotoError as error:
+        return not_cut(row, keys[row], f"photo unreadable: {error}")
+    scale, margin = variant
+    bbox, pad = export.cache.bbox[row], export.params.pad_ratio * scale
+    window = x, y, side = crop_square(bbox, photo.wh, pad)
+    crop = cut_window(photo.image, window, export.params.out_size)
+    zoom = len(crop) / side
+    if margin is not None:
+        own = grow_box(bbox, margin)
+        crop = paint_over(crop, (others[row] - (x, y, x, y)) * zoom, (own - (x, y, x, y)) * zoom)
+    data = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+    sha = hashlib.sha256(data).hexdigest()
+    png = export.out / CROPS_FOLDER / f"{sha}.png"
+    with writing(png, sync=False) as part:
+        part.write_bytes(data)
+    note = CropNote(key=keys[row], sha256=sha, pad=pad, painted=margin is not None)
+    return Crop(row, png, note, window)
 
 
-def judge_crop(
-    run: ExportRun, row: int, crop: np.ndarray, window: tuple[int, int, int]
-) -> tuple[str, np.ndarray]:
+def judge_crop(export: Export, crop: Crop, audit: Audit | None) -> tuple[str, np.ndarray]:
     """Look at a crop as a consumer does: ("" or why it is refused, strangers' boxes (k, 4)).
 
     At every detector size consumers offer there must be one face, in the right place, and it must
     be the cached face. The strangers' boxes are in photo pixels, to be painted over next time.
     """
-    engine = run.crew.engine()
-    x, y, side = window
-    scale = len(crop) / side
-    expected = (run.cache.bbox[row] - (x, y, x, y)) * scale
-    for size in CONSUMER_DET_SIZES:
-        found = engine.detect(crop, size)
-        right = box_iou(expected, found.bbox) >= CROP_FACE_IOU
-        strangers = found.bbox[~right] / scale + (x, y, x, y)
+    nobody = np.zeros((0, 4))
+    if audit is None or audit.error:
+        return "engine failed: the crop could not be looked at", nobody
+    x, y, side = crop.window
+    scale = export.params.out_size / side
+    expected = (export.cache.bbox[crop.row] - (x, y, x, y)) * scale
+    for size, boxes in zip(CONSUMER_DET_SIZES, audit.boxes, strict=True):
+        found = np.array(boxes, np.float64).reshape(-1, 4)
+        right = box_iou(expected, found) >= CROP_FACE_IOU
+        strangers = found[~right] / scale + (x, y, x, y)
         if len(found) != 1:
             return f"{len(found) or 'no'} faces in the crop at detector size {size}", strangers
         if not right[0]:
             return "another face stands in its place", strangers
-    seen = unit_rows(engine.embed(crop, found))[0]
-    distance = 1.0 - float(seen @ run.cache.unit[row])
-    if distance > run.params.same_face_threshold:
-        return f"the crop looks like someone else (distance {distance:.2f})", strangers
-    return "", strangers
+    seen = unit_rows(unpack_floats(audit.embedding, (1, -1)))[0]
+    away = 1.0 - float(seen @ export.cache.unit[crop.row])
+    if away > export.params.same_face_threshold:
+        return f"the crop looks like someone else (distance {away:.2f})", nobody
+    return "", nobody
 
 
 def write_corpus(
-    run: ExportRun, plans: Sequence[FacesetPlan], raw: dict[str, Any] | None
+    export: Export, plans: Sequence[FacesetPlan], heritage: Heritage, raw: RawManifest | None
 ) -> dict[str, Any]:
-    """Write every face set, the candidates and the master manifest; returns the counts."""
-    out = run.out
-    files = {int(file) for plan in plans for file in run.cache.face_file[plan.rows]}
-    if files and not any(run.library.live_path(file) for file in files):
+    """Cut what is new and bring the corpus to what is planned, as one run; returns the counts."""
+    corpus, out = heritage.corpus, export.out
+    rows = [int(row) for plan in plans for row in plan.rows]
+    files = {int(export.cache.face_file[row]) for row in rows}
+    if files and not any(export.library.live_path(file) for file in files):
         raise SortFacesError(f"{out}: none of the photos is there; mount their disk and run again")
-    run.planned = {face for plan in plans for face in face_names(run.cache, plan.rows)}
-    recover_folders(out)
-    recover_runs(out)
-    remove_unfinished(out)
-    master = load_master(out)
-    names = operator_names(out, plans, run.cache)
-    if (out / RUNS_FOLDER).is_dir():
-        log.warning("%s: sets are made anew from the photos; repeat the maintenance steps", out)
-        set_aside(out, RUNS_FOLDER)
-    total = sum(len(plan.rows) for plan in plans)
-    ticks = iter(progress(range(total), total, "export"))
-    entries = []
-    for plan in plans:
-        entry = write_faceset(run, plan, names.get(plan.name, UNNAMED), ticks)
-        if entry is None:
-            log.warning("%s: no face passed; nothing exported", plan.name)
-        else:
-            entries.append(entry)
-    next(ticks, None)
-    retire_facesets(out, {entry["id"]: set(entry["faces"]) for entry in entries})
-    candidates = {}
-    if run.params.candidates and raw is not None:
-        candidates = write_candidates(run, candidate_groups(run, entries, raw))
-    counts = {
-        "facesets": len(entries),
-        "faces": sum(entry["face_count"] for entry in entries),
-        "left_out": sum(entry["left_out"] for entry in entries),
-        **candidates,
-    }
-    about = {"command": "export-swap", "at": now_text(), "params": run.head["params"]}
-    corpus = Corpus(out, master)
-    master = {
-        **run.head,
-        "kind": "swap",
-        **corpus.lists(corpus.sets, {}),
-        "runs": [*entries_of(master.get("runs")), {**about, "counts": counts}],
-    }
-    write_json(out / "manifest.json", master)
-    (out / NAMES_PENDING).unlink()
-    table = [
-        {key: entry[key] for key in ("id", "name", "face_count", "left_out", "best", "bundle")}
-        for entry in entries
-    ]
-    return {"out": str(out), **counts, "facesets": table}
+    names = operator_names(corpus, plans, export.cache)
+    crops = cut_faces(export, corpus, rows)
+    drafts = [draft_of(export, plan, crops, heritage, names) for plan in plans]
+    for draft in drafts:
+        if not draft.faces:
+            log.warning("%s: no face passed; nothing exported", draft.folder)
+    drafts = [draft for draft in drafts if draft.faces]
+    groups = {}
+    if export.params.candidates and raw is not None:
+        groups = candidate_groups(export, drafts, raw)
+        singles = [int(row) for some, _ in groups.values() for row in some]
+        crops |= cut_faces(export, corpus, singles)
+    with new_run(out, next_run(out, "export-swap")) as run:
+        after, notes = stage_sets(run, heritage, drafts)
+        exported = [after[draft.folder] for draft in drafts]
+        counts = {
+            "facesets": len(exported),
+            "faces": sum(len(own.manifest.faces) for own in exported),
+            "left_out": sum(len(own.manifest.dropped) for own in exported),
+            "cut": sum(crop.fresh for crop in crops.values()),
+        }
+        if export.params.candidates and raw is not None:
+            counts |= stage_candidates(run, export, groups, crops)
+        params, lists = as_json(asdict(export.params)), corpus.lists(after, notes)
+        changed = any(getattr(corpus.master, key) != some for key, some in lists.items())
+        if run.steps or changed or not (out / "manifest.json").exists():
+            master = msgspec.structs.replace(corpus.master, params=params)
+            about = {"command": "export-swap", "params": params, "counts": counts}
+            stage_master(run, master, lists, about)
+            run.commit({folder: own.name for folder, own in after.items()} | CANDIDATES_NAME)
+    shutil.rmtree(out / CROPS_FOLDER, ignore_errors=True)
+    (out / NAMES_PENDING).unlink(missing_ok=True)
+    table = [listed(own.folder, own.manifest, own.name) for own in exported]
+    columns = ("id", "name", "face_count", "left_out", "best", "bundle")
+    rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
+    return {"out": str(out), **counts, "facesets": rows_shown}
 
 
-PHOTO_GONE = "photo gone or changed since embed"
-NAMES_PENDING = "names.pending"  # operator's names while an export replaces the sets
+CANDIDATES_NAME = {"_candidates": UNNAMED}  # nobody names that folder
+NAMES_PENDING = "names.pending"  # what a killed export of version 0.1.0 had noted
 
 
-def operator_names(out: Path, plans: Sequence[FacesetPlan], cache: FaceCache) -> dict[str, str]:
-    """What the operator wrote into NAME.txt, given to the new face set that shares most faces.
-
-    All names are noted in NAMES_PENDING until the export is done: a run killed while numbers
-    change must not lose the name of a set that is replaced already.
-    """
-    notes = read_own(out / NAMES_PENDING, "names").get("names", [])
-    tops = [out, *(out / aside for aside in (*SHELVES, REMOVED_FOLDER))]
-    folders = [folder for top in tops for folder in sorted(top.glob("faceset_*"))]
-    for folder in folders:
-        manifest = read_own(folder / "manifest.json", "faceset")
-        text = read_name(folder)
-        if manifest and text != UNNAMED and "era" not in manifest:
-            faces = sorted(face["face"] for face in manifest["faces"] + manifest["dropped"])
-            notes.append({"name": text, "faces": faces, "removed": folder.parent != out})
-    write_json(out / NAMES_PENDING, {"tool": TOOL, "kind": "names", "names": notes})
+def operator_names(
+    corpus: Corpus, plans: Sequence[FacesetPlan], cache: FaceCache
+) -> dict[str, str]:
+    """{id: what the operator wrote into NAME.txt}: a name goes where most of its faces went."""
+    faces: dict[str, set[str]] = defaultdict(set)
+    for own in corpus.sets.values():
+        if not own.is_era:
+            faces[own.name] |= own.known()
+    for folder in sorted((corpus.root / REMOVED_FOLDER).glob("faceset_*")):
+        manifest = read_if_sound(folder / "manifest.json", FacesetManifest)
+        if manifest is not None and manifest.era is UNSET:
+            told = (*manifest.faces, *manifest.dropped)
+            faces[read_name(folder)] |= {face.face for face in told}
+    for name, some in names_pending(corpus.root):
+        faces[name] |= some
+    faces.pop(UNNAMED, None)
     sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
-    shared = (
-        (len(own.intersection(note["faces"])), at, name)
-        for at, note in enumerate(notes)
-        for name, own in sets.items()
+    found = best_matches(faces, sets)
+    for own in corpus.active.values():
+        if not own.is_era and own.name not in (UNNAMED, *found):
+            log.warning("the name %r fits no face set any more", own.name)
+    return {name: text for text, name in found.items()}
+
+
+def names_pending(root: Path) -> Iterator[tuple[str, set[str]]]:
+    """(name, its faces) that an export of version 0.1.0 had noted when it was killed."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        for note in json.loads((root / NAMES_PENDING).read_bytes())["names"]:
+            yield str(note["name"]), set(map(str, note["faces"]))
+
+
+def draft_of(
+    export: Export,
+    plan: FacesetPlan,
+    crops: dict[int, Crop],
+    heritage: Heritage,
+    names: dict[str, str],
+) -> Draft:
+    """What a planned set will be: its crops, and what its old self hands down."""
+    old = heritage.old.get(plan.name)
+    manifest = FacesetManifest(
+        **export.head,
+        id=plan.name,
+        params=export.params,
+        quality_terms=list(QUALITY_TERMS),
+        faces=[],
+        dropped=[],
     )
-    names: dict[str, str] = {}
-    used: set[str] = set()
-    for size, at, name in sorted(shared, key=lambda pair: (-pair[0], pair[1], pair[2])):
-        text = notes[at]["name"]
-        if size and text not in used and name not in names:
-            used.add(text)
-            names[name] = text
-    for text in {note["name"] for note in notes if not note["removed"]} - used:
-        log.warning("the name %r fits no face set any more", text)
-    return names
-
-
-def write_faceset(
-    run: ExportRun, plan: FacesetPlan, name: str, ticks: Iterator
-) -> dict[str, Any] | None:
-    """Build one face set in a hidden folder and swap it in; returns its master entry."""
-    stage = run.out / f"{PART_PREFIX}{plan.name}"
-    faces, dropped = [], list(plan.dropped)
-    digits = max(3, len(str(len(plan.rows) - 1)))
-    facts = {
-        int(row): (plan.distance[at], plan.kept_because[at]) for at, row in enumerate(plan.rows)
-    }
-    for crop in ordered_map(functools.partial(cut_face, run), plan.rows.tolist(), run.crew.threads):
-        next(ticks, None)
-        entry = face_entry(run, crop, *facts[crop.row])
+    lies = old.folder if old else plan.folder
+    draft = Draft(export.out, plan.folder, manifest, names.get(plan.name, UNNAMED), lies)
+    known = {face.face: face.file for face in old.manifest.faces} if old else {}
+    refused = []
+    for row, away, because in zip(plan.rows, plan.distance, plan.kept_because, strict=True):
+        crop = crops[int(row)]
         if crop.reason:
-            dropped.append(left_out(entry, crop.reason))
-            continue
-        file = f"faces/{len(faces):0{digits}d}.png"  # as many digits as sort in rank order
-        entry = {"file": file, "rank": len(faces), **entry}
-        write_part(stage / entry["file"], crop.png)
-        faces.append(entry)
-    if not faces:
-        shutil.rmtree(stage, ignore_errors=True)
-        return None
-    write_part(stage / "NAME.txt", (name.strip() + "\n").encode())
-    head = {**run.head, "id": plan.name, "quality_terms": QUALITY_TERMS}
-    manifest = finish_faceset(stage, head, faces, dropped)
-    make_way(run.out, plan.name, run.planned, dropped)
-    swap_folder(stage, run.out / plan.name)
-    return master_entry(plan.name, manifest, name.strip())
+            refused.append(left_out(export, row, crop.reason))
+        else:
+            face = face_entry(export, crop, float(away), because)
+            file = known.get(face.face, "")  # a PNG keeps its name as long as they sort by rank
+            draft.faces.append((msgspec.structs.replace(face, file=file), crop.png))
+    draft.dropped = [*plan.left, *refused, *plan.gone]
+    draft.files = {gone.file: export.out / lies / gone.file for gone in plan.gone if gone.file}
+    for face in old.faces if old else ():
+        if face.face.endswith(ADOPTED):
+            draft.faces.append((face, export.out / lies / face.file))
+    return draft
 
 
-def make_way(out: Path, name: str, planned: set[str], dropped: Sequence[dict[str, Any]]) -> None:
-    """Set aside the old face set where replacing it would lose something.
-
-    That is crops of photos that are gone, or an identity none of whose faces is planned any more.
-    """
-    manifest = read_own(out / name / "manifest.json", "faceset")
-    kept = [entry for entry in manifest.get("dropped", []) if entry.get("file")]
-    old = {face.get("face") for face in [*manifest.get("faces", []), *kept]}
-    lost = {face["face"] for face in dropped if face["reason"] == PHOTO_GONE}
-    if old and (old & lost or not old & planned):
-        log.info("%s: moved to %s, it holds what cannot be made again", name, REMOVED_FOLDER)
-        set_aside(out, name)
-
-
-def face_entry(run: ExportRun, crop: Crop, distance: float, because: str) -> dict[str, Any]:
+def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
     """What a manifest tells of one exported face."""
-    cache, row = run.cache, crop.row
-    file = int(cache.face_file[row])
-    taken = cache.file_taken[file]
-    terms = dict(zip(QUALITY_TERMS, run.terms[row].round(4).tolist(), strict=True))
-    return {
-        "face": cache.face_ids[row],
-        "source": str(cache.file_path[file]),
-        "photo_sha256": str(cache.file_sha256[file]),
-        "sha256": hashlib.sha256(crop.png).hexdigest(),
-        "bbox": cache.bbox[row].round(1).tolist(),
-        "taken": None if math.isnan(taken) else taken,
-        "quality": round(float(run.quality[row]), 4),
-        "terms": terms,
-        "distance": round(float(distance), 4),
-        "pad": round(crop.pad, 3),
-        "neighbours_painted": crop.painted,
-        "kept_because": because,
-    }
+    cache, row = export.cache, crop.row
+    source, photo = export.photo(row)
+    taken = float(cache.file_taken[cache.face_file[row]])
+    return Face(
+        face=cache.face_ids[row],
+        file="",
+        source=source,
+        photo_sha256=photo,
+        sha256=crop.note.sha256,
+        bbox=[round(value, 1) for value in cache.bbox[row].tolist()],
+        taken=None if math.isnan(taken) else taken,
+        quality=round(float(export.quality[row]), 4),
+        terms=dict(zip(QUALITY_TERMS, export.terms[row].round(4).tolist(), strict=True)),
+        distance=round(away, 4),
+        pad=round(crop.note.pad, 3),
+        neighbours_painted=crop.note.painted,
+        kept_because=because,
+    )
 
 
-def left_out(entry: dict[str, Any], reason: str) -> dict[str, Any]:
-    """A face_entry that did not make it, as manifests list it."""
-    return {"face": entry["face"], "source": entry["source"], "reason": reason}
+def stage_sets(
+    run: Run, heritage: Heritage, drafts: Sequence[Draft]
+) -> tuple[dict[str, FaceSet], dict[str, dict[str, str]]]:
+    """Build the face sets that change; (all sets there will be, notes on those on shelves)."""
+    corpus, after, notes = heritage.corpus, dict(heritage.corpus.sets), {}
+    drafted = {draft.manifest.id: draft for draft in drafts}
+    for own in heritage.retired():
+        log.info("%s: no longer a face set, moved to %s", own.folder, REMOVED_FOLDER)
+        run.set_aside(own.folder)
+        del after[own.folder]
+    renamed = []
+    for name, own in heritage.old.items():
+        draft = drafted.get(name)
+        if draft is None and not own.shelf:
+            run.set_aside(own.folder)
+            del after[own.folder]
+        elif draft is not None and draft.folder != own.folder:
+            run.clear(own.folder)
+            after.pop(own.folder, None)
+            notes[draft.folder] = corpus.note(own.folder)
+            renamed += [renamed_era(corpus, era, own.id, name) for era in corpus.eras_of(own)]
+    for draft in renamed:
+        run.clear(draft.lies)
+        after.pop(draft.lies, None)
+        notes[draft.folder] = corpus.note(draft.lies)
+    for draft in progress([*drafts, *renamed], len(drafts) + len(renamed), "staging"):
+        old = corpus.sets.get(draft.folder)
+        if old is None or not draft.is_like(old):
+            after[draft.folder] = draft.write(run.place(draft.folder))
+    return after, notes
 
 
-def retire_facesets(out: Path, wanted: dict[str, set[str]]) -> None:
-    """Set aside the folders of face sets the refine manifest no longer has: {id: faces}.
-
-    The eras of a set stay as long as they share faces with it.
-    """
-    for folder in sorted(out.glob("faceset_*")):
-        manifest = read_own(folder / "manifest.json", "faceset")
-        parent = wanted.get(manifest.get("era", {}).get("of", ""), set())
-        era = parent & {face.get("face") for face in manifest.get("faces", [])}
-        if folder.name not in wanted and not era and is_own_output(str(folder)):
-            log.info("%s: no longer a face set, moved to %s", folder.name, REMOVED_FOLDER)
-            set_aside(out, folder.name)
+def renamed_era(corpus: Corpus, era: FaceSet, old: str, new: str) -> Draft:
+    """An era of a person whose set gets another number."""
+    name = new + era.id.removeprefix(old)
+    folder = f"{era.shelf}/{name}" if era.shelf else name
+    mark = msgspec.structs.replace(era.manifest.era, of=new)
+    manifest = msgspec.structs.replace(era.manifest, id=name, era=mark)
+    return Draft(corpus.root, folder, manifest, era.name, era.folder)
 
 
 def candidate_groups(
-    run: ExportRun, entries: Sequence[dict[str, Any]], raw: dict[str, Any]
+    export: Export, drafts: Sequence[Draft], raw: RawManifest
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{folder: (rows, centroid)} of good singletons: near a face set, or near each other."""
-    cache, params = run.cache, run.params
-    exported = {face for entry in entries for face in entry["faces"]}
-    singles = rows_of_faces(cache, (face for face in raw["singletons"] if face not in exported))
-    good = singles[run.quality[singles] >= params.candidate_min_score]
-    sets = {entry["id"]: rows_of_faces(cache, entry["faces"]) for entry in entries}
+    cache, params = export.cache, export.params
+    sets = {
+        draft.manifest.id: rows_of_faces(cache, (face.face for face, _ in draft.faces))
+        for draft in drafts
+    }
+    exported = {face.face for draft in drafts for face, _ in draft.faces}
+    singles = rows_of_faces(cache, (face for face in raw.singletons if face not in exported))
+    good = singles[export.quality[singles] >= params.candidate_min_score]
     matched, rest = join_centroids(cache, good, sets, params.candidate_match_threshold)
     groups = {
         f"to_{name}": (rows, centroid(cache.unit[sets[name]]))
@@ -8216,27 +8906,44 @@ def candidate_groups(
     return groups
 
 
-def write_candidates(
-    run: ExportRun, groups: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> dict[str, Any]:
-    """Write _candidates/ anew; returns the counts."""
-    stage = run.out / f"{PART_PREFIX}_candidates"
-    faces, dropped = [], []
+def stage_candidates(
+    run: Run,
+    export: Export,
+    groups: dict[str, tuple[np.ndarray, np.ndarray]],
+    crops: dict[int, Crop],
+) -> dict[str, int]:
+    """Build _candidates/ where it changes; returns the counts."""
+    faces, dropped, pngs = [], [], {}
     for folder, (rows, centre) in groups.items():
-        for crop in ordered_map(functools.partial(cut_face, run), rows.tolist(), run.crew.threads):
-            distance = 1.0 - float(run.cache.unit[crop.row] @ centre)
-            entry = face_entry(run, crop, distance, "candidate")
+        for row in rows.tolist():
+            crop = crops[row]
             if crop.reason:
-                dropped.append(left_out(entry, crop.reason))
+                dropped.append(left_out(export, row, crop.reason))
                 continue
-            name = f"{folder}/{entry['quality']:.2f}_{entry['face'].replace(':', '-')}.png"
-            write_part(stage / name, crop.png)
-            faces.append({"file": name, **entry})
-    files = ["manifest.json", *(face["file"] for face in faces)]
-    manifest = {**run.head, "kind": "candidates", "files": files, "faces": faces}
-    write_json(stage / "manifest.json", {**manifest, "dropped": dropped})
-    swap_folder(stage, run.out / "_candidates")
-    return {"candidates": len(faces), "candidate_groups": len(groups)}
+            away = 1.0 - float(export.cache.unit[row] @ centre)
+            face = face_fields(face_entry(export, crop, away, "candidate"))
+            name = f"{folder}/{face['quality']:.2f}_{face['face'].replace(':', '-')}.png"
+            faces.append(Candidate(**{**face, "file": name}))
+            pngs[name] = crop.png
+    counts = {"candidates": len(faces), "candidate_groups": len(groups)}
+    here = export.out / "_candidates"
+    old = read_if_sound(here / "manifest.json", CandidatesManifest)
+    if old is not None and (old.faces, old.dropped) == (faces, dropped):
+        return counts
+    stage = run.place("_candidates")
+    for name, png in pngs.items():
+        clone_or_copy(png, stage / name)
+    manifest = CandidatesManifest(
+        **export.head,
+        params=as_json(asdict(export.params)),
+        files=["manifest.json", *pngs],
+        faces=faces,
+        dropped=dropped,
+    )
+    write_file(stage / "manifest.json", manifest)
+    if here.is_dir():
+        carry_over(here, stage)
+    return counts
 
 
 # ============================================================================
@@ -8280,15 +8987,16 @@ def add_occlusion_score_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_occlusion_score(args: argparse.Namespace) -> Outcome:
     """score every face for mask and sunglasses; only new faces are worked on"""
+    crew = crew_of(args, False)
     with opened_corpus(args.corpus) as corpus:
-        sets = list(corpus.active.values())
-        name, results = (score_by_clip if args.scorer == "clip" else score_by_landmarks)(
-            corpus, sets, args
-        )
-        faces = faces_of(sets)
+        faces = faces_of(corpus.active.values())
+        if args.scorer == "clip":
+            name, results = score_by_clip(corpus, crew, args.clip)
+        else:
+            name, results = score_by_landmarks(corpus, crew)
         with contextlib.suppress(OSError):
             os.utime(scores_path(corpus, name))  # apply takes the scores asked for last
-        failed = [file for file, sha in faces if results.get(sha, {"error": "?"})["error"]]
+        failed = [file for file, sha in faces if sha not in results or results[sha].error]
         for file in failed:
             log.warning("%s: no score", file)
     result = {
@@ -8300,54 +9008,48 @@ def cmd_occlusion_score(args: argparse.Namespace) -> Outcome:
     return Outcome(result, not faces or len(failed) < len(faces))
 
 
-def scores_path(corpus: Corpus, name: str) -> Path:
-    return corpus.root / SCORES_FOLDER / f"{name}.jsonl"
-
-
-def score_by_clip(
-    corpus: Corpus, sets: Sequence[FaceSet], args: argparse.Namespace
-) -> tuple[str, dict[str, Result]]:
+def score_by_clip(corpus: Corpus, crew: Crew, clip: str) -> tuple[str, dict[str, Scores]]:
     """(name of the results, results by sha256) of a CLIP model; scores are kept per model."""
-    crew = crew_of(args, False)
-    crew.spec = replace(crew.spec, clip=args.clip)
-    folder = Path(args.clip).expanduser()
+    crew = crew.with_spec(replace(crew.spec, clip=clip))
+    folder = Path(clip).expanduser()
     if folder.is_dir():
         texts = ClipTexts.load(folder / "prompts.npz")
         if texts.attributes.tolist() != list(CLIP_PROMPTS):
             raise SortFacesError(f"{folder}: of another version; run occlusion prepare again")
         model, words = texts.model, texts.texts.tobytes()
     else:
-        model, words = args.clip, json.dumps(CLIP_PROMPTS).encode()
+        model, words = clip, json.dumps(CLIP_PROMPTS).encode()
     mark = hashlib.sha256(words).hexdigest()[:8]
     name = f"{OCCLUSION_SCORES}{safe_dst_name(model)}-{mark}"
-    return name, kept_results(corpus, name, faces_of(sets), crew_work(corpus, "score", crew))
+    work = crew_work(corpus, "score", crew)
+    return name, Kept(corpus, name).complete(faces_of(corpus.active.values()), work, "scoring")
 
 
-def score_by_landmarks(
-    corpus: Corpus, sets: Sequence[FaceSet], args: argparse.Namespace
-) -> tuple[str, dict[str, Result]]:
+def score_by_landmarks(corpus: Corpus, crew: Crew) -> tuple[str, dict[str, Scores]]:
     """(name of the results, results by sha256) of occlusion_probabilities."""
-    looker = Looker(corpus, args)
-    audits = looker.audits(sets)
-
-    def measure(item: Item) -> tuple[Item, Result]:
-        kps = audits.get(item["sha256"], {}).get("kps", [])
-        if not kps:
-            return item, {"error": "no face found", "scores": []}
-        try:
-            image = read_photo(item["path"], item["sha256"]).image
-        except PhotoGone as error:
-            return item, {"failed": str(error)}
-        except PhotoError as error:
-            return item, {"error": str(error), "scores": []}
-        features = region_features(image, np.array(kps))
-        return item, {"error": "", "scores": occlusion_probabilities(features[None])[0].tolist()}
-
+    faces = faces_of(corpus.active.values())
+    audits = Looker(corpus, crew).audits(corpus.active.values())
     weights = repr((LANDMARK_FEATURES, LANDMARK_BIAS.tolist())).encode()
     mark = hashlib.sha256(weights).hexdigest()[:8]
-    name = f"{OCCLUSION_SCORES}landmarks-{corpus.master.get('recognizer')}-{mark}"
-    work = functools.partial(ordered_map, measure, threads=args.threads)
-    return name, kept_results(corpus, name, faces_of(sets), work)
+    name = f"{OCCLUSION_SCORES}landmarks-{corpus.master.recognizer}-{mark}"
+    measure = functools.partial(measure_occlusion, audits)
+    work = functools.partial(ordered_map, measure, threads=crew.threads)
+    return name, Kept(corpus, name).complete(faces, work, "scoring")
+
+
+def measure_occlusion(audits: dict[str, Audit], item: Item) -> tuple[Item, Result]:
+    """The item of a PNG, and its scores by region_features."""
+    audit = audits.get(item["sha256"])
+    if audit is None or not audit.kps:
+        return item, {"error": "no face found", "scores": []}
+    try:
+        image = read_photo(item["path"], item["sha256"]).image
+    except PhotoGone as error:
+        return item, {"failed": str(error)}
+    except PhotoError as error:
+        return item, {"error": str(error), "scores": []}
+    features = region_features(image, np.array(audit.kps))
+    return item, {"error": "", "scores": occlusion_probabilities(features[None])[0].tolist()}
 
 
 def add_occlusion_report_options(p: argparse.ArgumentParser) -> None:
@@ -8386,25 +9088,17 @@ def add_occlusion_apply_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_occlusion_apply(args: argparse.Namespace) -> Outcome:
     """drop occluded faces; whole sets of masks or sunglasses go to _masked"""
+    rules = of_args(VerdictRules, args)
 
     def decide(corpus: Corpus) -> Decision:
-        scores = load_scores(corpus, args.scores)
-        params["scores"] = scores.name
-        verdicts = [
-            (own, *occlusion_verdict(flagged, args.dominance, args.min_survivors))
-            for own in corpus.active.values()
-            for flagged in [scores.of(own) >= args.threshold]
-        ]
-        moves = [
-            move
-            for own, verdict, what in verdicts
-            for move in occlusion_moves(corpus, own, verdict, what, scores, args.threshold)
-        ]
-        counts = dict(Counter(verdict for _, verdict, _ in verdicts))
-        return Decision(moves, notes={"scores": scores.name, "verdicts": counts})
+        scores = load_scores(corpus, rules.scores)
+        found = [occlusion_moves(corpus, own, scores, rules) for own in corpus.active.values()]
+        moves = [move for _, some in found for move in some]
+        counts = dict(Counter(verdict for verdict, _ in found))
+        params = {**asdict(rules), "scores": scores.name}
+        return Decision(moves, params, notes={"scores": scores.name, "verdicts": counts})
 
-    params = {key: getattr(args, key) for key in ("threshold", "dominance", "min_survivors")}
-    return Outcome(maintain(args, params, decide))
+    return Outcome(maintain(args, decide))
 
 
 @dataclass(frozen=True)
@@ -8412,13 +9106,13 @@ class OcclusionScores:
     """One file of scores: P(mask), P(sunglasses) of faces by PNG sha256."""
 
     name: str
-    results: dict[str, Result]
+    results: dict[str, Scores]
 
     def of(self, own: FaceSet) -> np.ndarray:
         """(n, 2) float64 of a set's faces, 0 where a face could not be read."""
         width = len(CLIP_PROMPTS)
-        none = [0.0] * width
-        rows = [self.results.get(face["sha256"], {}).get("scores") or none for face in own.faces]
+        found = (self.results.get(face.sha256) for face in own.faces)
+        rows = [(scores.scores if scores else None) or [0.0] * width for scores in found]
         return np.array(rows, np.float64).reshape(len(rows), width)
 
 
@@ -8444,27 +9138,25 @@ def load_scores(corpus: Corpus, name: str) -> OcclusionScores:
 
 
 def occlusion_moves(
-    corpus: Corpus,
-    own: FaceSet,
-    verdict: str,
-    what: np.ndarray,
-    scores: OcclusionScores,
-    threshold: float,
-) -> list[Move]:
-    """What an occlusion_verdict means for a set."""
+    corpus: Corpus, own: FaceSet, scores: OcclusionScores, rules: VerdictRules
+) -> tuple[str, list[Move]]:
+    """(occlusion_verdict, what it means for a face set)."""
     values = scores.of(own)
-    attributes = np.array(list(CLIP_PROMPTS))
+    flagged = values >= rules.threshold
+    verdict, what = occlusion_verdict(flagged, rules.dominance, rules.min_survivors)
+    attributes = list(CLIP_PROMPTS)
     if verdict == "masked":
-        shares = (values >= threshold).mean(axis=0)
-        words = ", ".join(f"{100 * s:.0f} % {a}" for a, s in zip(attributes, shares, strict=True))
-        return [shelve(corpus, own, "_masked", words)]
+        shares = zip(attributes, flagged.mean(axis=0), strict=True)
+        words = ", ".join(f"{100 * share:.0f} % {attribute}" for attribute, share in shares)
+        return verdict, [shelve(corpus, own, "_masked", words)]
     if verdict == "thin":
         left = int(np.count_nonzero(~what))
-        return [shelve(corpus, own, "_thin", f"{left} of {len(what)} faces are not occluded")]
-    return [
+        reason = f"{left} of {len(what)} faces are not occluded"
+        return verdict, [shelve(corpus, own, "_thin", reason)]
+    return verdict, [
         drop(own, face, attributes[row.argmax()], score=round(float(row.max()), 4))
-        for face, row, flagged in zip(own.faces, values, what, strict=True)
-        if flagged and verdict == "prune"
+        for face, row, hidden in zip(own.faces, values, what, strict=True)
+        if hidden
     ]
 
 
@@ -8514,7 +9206,7 @@ def occlusion_pages(
             rule = ""
             if values[at] < args.threshold and not drawn:
                 rule, drawn = f"threshold {args.threshold}", True
-            file = PurePosixPath(face["file"]).name
+            file = PurePosixPath(face.file).name
             title = f"{values[at]:.3f}"
             cards.append(Card(title, pictures[row], lines=(own.id, file), rule=rule))
         write_page(out / link, f"Faces by {name}", OCCLUSION_FACES, cards=cards)
@@ -8537,15 +9229,15 @@ def check_pages(out: Path) -> None:
     make_folder(out / "thumbs")
 
 
-def page_picture(corpus: Corpus, own: FaceSet, face: dict[str, Any], out: Path) -> str:
+def page_picture(corpus: Corpus, own: FaceSet, face: Face, out: Path) -> str:
     """Thumbnail of an exported face for the pages in a folder: its link, "" without one."""
-    name = f"thumbs/{face['sha256'][:16]}.jpg"
+    name = f"thumbs/{face.sha256[:16]}.jpg"
     if not (out / name).exists():
         try:
-            path = corpus.root / own.folder / face["file"]
+            path = corpus.root / own.folder / face.file
             write_thumbnail(out / name, read_photo(str(path)).image)
         except PhotoError as error:
-            log.warning("%s/%s: %s", own.folder, face["file"], error)
+            log.warning("%s/%s: %s", own.folder, face.file, error)
             return ""
     return name
 
@@ -8690,26 +9382,42 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
     answers |= read_answers(args.accept) if args.accept else {}
 
     def decide(corpus: Corpus) -> Decision:
-        looker = Looker(corpus, args)
+        looker = Looker(corpus, crew_of(args, False))
         edge = 1.0 - looker.thresholds.consolidate if args.edge is None else args.edge
-        params["edge"] = round(edge, 4)
-        decision, pairs = consolidate(corpus, looker, edge, answers)
+        moves, pairs = consolidate(corpus, looker, edge, answers)
         write_review(corpus, review, pairs, answers)
-        return replace(decision, notes={"almost": len(pairs), "review": str(review)})
+        told = [[*pair, answer] for pair, answer in answers.items()]
+        params = {"accept": told, "edge": round(edge, 4)}
+        return Decision(moves, params, notes={"almost": len(pairs), "review": str(review)})
 
-    params = {"accept": [[*pair, answer] for pair, answer in answers.items()]}
-    return Outcome(maintain(args, params, decide))
+    return Outcome(maintain(args, decide))
+
+
+class Pair(Record, kw_only=True):
+    """Two face sets that are nearly the same person, and what the operator says to it."""
+
+    a: str  # ids
+    b: str
+    cosine: float | Maybe = UNSET  # between their centroids
+    why: str | Maybe = UNSET
+    answer: str | None = ""  # yes, no or nothing
+
+
+class PairsFile(OwnFile, tag="pairs", kw_only=True):
+    """pairs.json of a review."""
+
+    pairs: list[Pair]
 
 
 def read_answers(path: Path) -> dict[tuple[str, str], str]:
     """{(id, id): yes or no} of a pairs.json. Raises SortFacesError for any other answer."""
     answers = {}
-    for number, pair in enumerate(read_json(path, "pairs")["pairs"], 1):
-        answer = str(pair.get("answer", "")).strip().lower() if isinstance(pair, dict) else "?"
-        if answer not in ("", "yes", "no") or not {"a", "b"} <= pair.keys():
+    for number, pair in enumerate(read_file(path, PairsFile).pairs, 1):
+        answer = (pair.answer or "").strip().lower()
+        if answer not in ("", "yes", "no"):
             raise SortFacesError(f"{path}: pair {number}: answer yes, no or nothing")
         if answer:
-            answers[str(pair["a"]), str(pair["b"])] = answer
+            answers[pair.a, pair.b] = answer
     return answers
 
 
@@ -8725,7 +9433,7 @@ class AlmostPair:
 
 def consolidate(
     corpus: Corpus, looker: Looker, edge: float, answers: dict[tuple[str, str], str]
-) -> tuple[Decision, list[AlmostPair]]:
+) -> tuple[list[Move], list[AlmostPair]]:
     """Which sets are one person, and which pairs are close to it.
 
     Sets the operator gave different names stay apart unless he says yes.
@@ -8734,7 +9442,7 @@ def consolidate(
     vectors = looker.vectors(sets)
     sets = [own for own in sets if vectors[own.folder].any()]
     if not sets:
-        return Decision([]), []
+        return [], []
     centres = np.stack([centroid(vectors[own.folder]) for own in sets])
     cosine = centres @ centres.T
     yes, no = (answer_matrix(sets, answers, wanted) for wanted in ("yes", "no"))
@@ -8754,7 +9462,7 @@ def consolidate(
         why = "different names" if differ[a, b] else "below the edge"
         why = "not all of their group" if cosine[a, b] >= edge and not differ[a, b] else why
         pairs.append(AlmostPair(sets[a], sets[b], float(cosine[a, b]), why))
-    return Decision(moves), sorted(pairs, key=lambda pair: -pair.cosine)[:ALMOST_PAIRS]
+    return moves, sorted(pairs, key=lambda pair: -pair.cosine)[:ALMOST_PAIRS]
 
 
 def answer_matrix(
@@ -8772,47 +9480,42 @@ def answer_matrix(
 def merge_moves(
     corpus: Corpus, group: list[FaceSet], vectors: dict[str, np.ndarray], looker: Looker
 ) -> list[Move]:
-    """Unite face sets of one person: the largest stays and takes the best faces of the others.
-
-    One face per photo, the best of near-duplicates, nobody far from the common centroid.
-    """
+    """Unite face sets of one person: the largest stays and takes the best faces of the others."""
     group = sorted(group, key=lambda own: (-len(own.faces), natural(own.folder)))
     survivor, others = group[0], group[1:]
     pool = [(own, face, at) for own in group for at, face in enumerate(own.faces)]
-    pool.sort(key=lambda entry: -entry[1]["quality"])
+    pool.sort(key=lambda entry: -entry[1].quality)
     unit = np.stack([vectors[own.folder][at] for own, _, at in pool])
-    known = unit.any(axis=1)
-    distance = 1.0 - unit @ centroid(unit[known])
-    photos = np.array([face.get("photo_sha256") or face["sha256"] for _, face, _ in pool])
-    reasons = np.full(len(pool), "", dtype=object)
-    if len(pool) >= OUTLIER_MIN_CLUSTER:
-        reasons[known & (distance > looker.thresholds.outlier)] = "outlier of the merged set"
-    left = np.flatnonzero(reasons == "")
-    first = left[first_of_each(photos[left])]
-    reasons[left[first != left]] = "not the best of the faces in its photo"
-    left = np.flatnonzero((reasons == "") & known)
-    twin = left[nearest_keeper(unit[left], looker.thresholds.duplicate)]
-    reasons[left[twin != left]] = "not the best of the near-duplicates"
+    photos = np.array([face.photo for _, face, _ in pool])
+    limits = looker.thresholds
+    chosen = choose_faces(unit, photos, limits.outlier, limits.duplicate)
     moves = []
     for row, (own, face, _) in enumerate(pool):
-        reason, number = reasons[row], round(float(distance[row]), 4)
+        reason, number = chosen.reason[row], round(float(chosen.distance[row]), 4)
         if reason and own is survivor:
+            reason += " of the merged set" * (reason == OUTLIER)
             moves.append(drop(own, face, reason, distance=number))
         elif not reason and own is not survivor:
-            target, why = f"{survivor.folder}/faces/", f"merged from {own.id}"
-            numbers = {"distance": number}
-            moves.append(Move("copy", own.folder, face["file"], target, why, numbers))
+            move = Move(
+                action="copy",
+                source=f"{own.folder}/{face.file}",
+                target=f"{survivor.folder}/faces/",
+                reason=f"merged from {own.id}",
+                numbers={"distance": number},
+            )
+            moves.append(move)
     centres = {own.folder: centroid(vectors[own.folder]) for own in group}
     for own in others:
         cosine = round(float(centres[own.folder] @ centres[survivor.folder]), 4)
         because = f"same person as {survivor.id}"
         moves.append(shelve(corpus, own, "_merged", because, cosine=cosine))
-        eras = [era for era in corpus.active.values() if era.is_era and era.family == own.id]
+        eras = [era for era in corpus.eras_of(own) if not era.shelf]
         moves += [shelve(corpus, era, "_merged", f"era of {own.id}, {because}") for era in eras]
     name = next((own for own in group if own.name != UNNAMED), survivor)
     if name is not survivor:
-        target = f"{survivor.folder}/NAME.txt"
-        moves.append(Move("name", name.folder, "NAME.txt", target, f"named in {name.id}"))
+        source, target = (f"{own.folder}/NAME.txt" for own in (name, survivor))
+        reason = f"named in {name.id}"
+        moves.append(Move(action="name", source=source, target=target, reason=reason))
     return moves
 
 
@@ -8851,10 +9554,10 @@ def write_review(
     for pair in pairs:
         both = (pair.a.id, pair.b.id)
         answer = told.pop(both, "") or told.pop(both[::-1], "")
-        about = {"a": both[0], "b": both[1], "cosine": round(pair.cosine, 4), "why": pair.why}
-        new.append({**about, "answer": answer})
-    old = [{"a": a, "b": b, "answer": answer} for (a, b), answer in told.items()]
-    write_json(path, {"tool": TOOL, "kind": "pairs", "pairs": [*new, *old]})
+        cosine = round(pair.cosine, 4)
+        new.append(Pair(a=both[0], b=both[1], cosine=cosine, why=pair.why, answer=answer))
+    old = [Pair(a=a, b=b, answer=answer) for (a, b), answer in told.items()]
+    write_file(path, PairsFile(pairs=[*new, *old]))
     write_page(
         folder / "index.html",
         "Nearly the same person",
@@ -8902,16 +9605,18 @@ def cmd_era_split(args: argparse.Namespace) -> Outcome:
 
     def decide(corpus: Corpus) -> Decision:
         own = corpus.get(args.faceset)
-        if any(era.is_era and era.family == own.id for era in corpus.sets.values()):
+        if corpus.eras_of(own):
             raise SortFacesError(f"{own.id}: has eras already; use era extend, or restore first")
-        return split_decision(own, Looker(corpus, args).vectors([own])[own.folder], params)
+        looker = Looker(corpus, crew_of(args, False))
+        decision = split_decision(own, looker.vectors([own])[own.folder], params)
+        return replace(decision, params={"faceset": args.faceset, **asdict(params)})
 
-    return Outcome(maintain(args, {"faceset": args.faceset, **asdict(params)}, decide))
+    return Outcome(maintain(args, decide))
 
 
 def split_decision(own: FaceSet, unit: np.ndarray, params: EraParams) -> Decision:
     """The eras of a face set, as copies beside it; thin ones straight into _thin."""
-    years = np.array([year_of(face.get("taken")) for face in own.faces])
+    years = np.array([face.year for face in own.faces])
     if not np.isfinite(years).any():
         raise SortFacesError(f"{own.id}: none of its faces has a capture time; nothing to go by")
     moves, sets, names = [], {}, Counter()
@@ -8921,35 +9626,25 @@ def split_decision(own: FaceSet, unit: np.ndarray, params: EraParams) -> Decisio
         span += f"_{names[span]}" if names[span] > 1 else ""
         shelf = "" if len(rows) >= params.min_faces else "_thin/"
         folder = f"{shelf}{own.id}_{span}"
-        sets[folder] = {
-            "like": own.folder,
-            "name": UNNAMED if own.name == UNNAMED else f"{own.name} {span}",
-            "reason": f"an era of {len(rows)} faces" if shelf else "",
-            "era": {
-                "of": own.id,
-                "years": year_range(years[rows]),
-                "anchor_year": anchor.year,
-                "anchor": pack_floats(anchor.vector),
-                "distance": params.distance,
-                "max_years": params.years,
-                "min_faces": params.min_faces,
-            },
-        }
+        era = Era(
+            of=own.id,
+            years=year_range(years[rows]),
+            anchor_year=anchor.year,
+            anchor=pack_floats(anchor.vector),
+            distance=params.distance,
+            max_years=params.years,
+            min_faces=params.min_faces,
+        )
+        sets[folder] = NewSet(
+            like=own.folder,
+            name=UNNAMED if own.name == UNNAMED else f"{own.name} {span}",
+            reason=f"an era of {len(rows)} faces" if shelf else "",
+            era=era,
+        )
         moves += [era_copy(own, own.faces[row], folder, unit[row], anchor) for row in rows]
-    sizes = Counter(move.to.removesuffix("/faces/") for move in moves)
+    sizes = Counter(move.aim for move in moves)
     table = [{"era": folder, "faces": faces} for folder, faces in sizes.items()]
-    return Decision(moves, sets, {"eras": table})
-
-
-def era_copy(
-    own: FaceSet, face: dict[str, Any], folder: str, vector: np.ndarray, anchor: Anchor
-) -> Move:
-    """The move that puts a face into an era, with the two numbers that decided."""
-    year = year_of(face.get("taken"))
-    numbers = {"distance": round(1.0 - float(vector @ anchor.vector), 4)}
-    numbers |= {"years": round(abs(year - anchor.year), 1)} if math.isfinite(year) else {}
-    reason = "of this era" if math.isfinite(year) else "undated, looks most like this era"
-    return Move("copy", own.folder, face["file"], f"{folder}/faces/", reason, numbers)
+    return Decision(moves, sets=sets, notes={"eras": table})
 
 
 def cmd_era_extend(args: argparse.Namespace) -> Outcome:
@@ -8957,49 +9652,11 @@ def cmd_era_extend(args: argparse.Namespace) -> Outcome:
 
     def decide(corpus: Corpus) -> Decision:
         own = corpus.get(args.faceset)
-        return extend_decision(corpus, own, Looker(corpus, args).vectors([own])[own.folder])
+        looker = Looker(corpus, crew_of(args, False))
+        moves, notes = extend_era_moves(corpus, own, looker.vectors([own])[own.folder])
+        return Decision(moves, {"faceset": args.faceset}, notes=notes)
 
-    return Outcome(maintain(args, {"faceset": args.faceset}, decide))
-
-
-def extend_decision(corpus: Corpus, own: FaceSet, unit: np.ndarray) -> Decision:
-    """New faces of a set go to the era whose anchor they agree with; anchors stay as they are."""
-    eras = [era for era in corpus.sets.values() if era.is_era and era.family == own.id]
-    eras = [era for era in eras if not era.folder.startswith("_merged/")]
-    if not eras:
-        raise SortFacesError(f"{own.id}: has no eras yet; run era split first")
-    try:
-        about = [era.manifest["era"] for era in eras]
-        anchors = [
-            Anchor(unpack_floats(fact["anchor"], (-1,)), float(fact["anchor_year"]))
-            for fact in about
-        ]
-        rule = EraParams(float(about[0]["distance"]), float(about[0]["max_years"]))
-        least = [float(fact.get("min_faces", math.inf)) for fact in about]
-        if any(len(anchor.vector) != unit.shape[1] for anchor in anchors):
-            raise ValueError("another number of dimensions")
-    except (KeyError, TypeError, ValueError) as error:
-        raise SortFacesError(
-            f"{own.id}: the anchor of an era is damaged ({one_line(error)}); restore and split anew"
-        ) from None
-    entries = [e for era in eras for key in ("faces", "dropped") for e in era.manifest[key]]
-    placed = {entry.get(key) for entry in entries for key in ("sha256", "face")}
-    moves, homeless = [], 0
-    for row, face in enumerate(own.faces):
-        if face["sha256"] in placed or face["face"] in placed:
-            continue
-        at = nearest_era(unit[row], year_of(face.get("taken")), anchors, rule)
-        if at < 0:
-            homeless += 1
-        else:
-            moves.append(era_copy(own, face, eras[at].folder, unit[row], anchors[at]))
-    grown = Counter(move.to.removesuffix("/faces/") for move in moves)
-    back = [
-        f"{era.folder}: {len(era.faces) + grown[era.folder]} faces"
-        for era, enough in zip(eras, least, strict=True)
-        if era.folder.startswith("_thin/") and len(era.faces) + grown[era.folder] >= enough
-    ]
-    return Decision(moves, notes={"of_no_era": homeless, "thin_no_more": back})
+    return Outcome(maintain(args, decide))
 
 
 # ============================================================================
@@ -9035,7 +9692,7 @@ def cmd_optimize(args: argparse.Namespace) -> Outcome:
 
     def decide(corpus: Corpus) -> Decision:
         sets = [own for own in corpus.active.values() if own.faces]
-        looker = Looker(corpus, args)
+        looker = Looker(corpus, crew_of(args, False))
         vectors = looker.vectors(sets) if passes["bytes"] or passes["near"] else {}
         moves: dict[str, Move] = {}  # by the PNG they take away: once is enough
         unseen = 0
@@ -9049,10 +9706,11 @@ def cmd_optimize(args: argparse.Namespace) -> Outcome:
         if passes["near"]:
             found = near_duplicates(sets, vectors, options.twin_distance, moves)
             moves |= {move.source: move for move in found}
-        return Decision(list(moves.values()), notes={"not_looked_at": unseen} if unseen else {})
+        params = {"passes": passes, "twin_distance": options.twin_distance}
+        notes = {"not_looked_at": unseen} if unseen else {}
+        return Decision(list(moves.values()), params, notes=notes)
 
-    params = {"passes": passes, "twin_distance": options.twin_distance}
-    return Outcome(maintain(args, params, decide))
+    return Outcome(maintain(args, decide))
 
 
 def byte_duplicates(sets: Sequence[FaceSet], vectors: dict[str, np.ndarray]) -> list[Move]:
@@ -9063,7 +9721,7 @@ def byte_duplicates(sets: Sequence[FaceSet], vectors: dict[str, np.ndarray]) -> 
     owners: dict[str, list[tuple[FaceSet, int]]] = defaultdict(list)
     for own in sets:
         for at, face in enumerate(own.faces):
-            owners[face["sha256"]].append((own, at))
+            owners[face.sha256].append((own, at))
     moves = []
     for holders in owners.values():
         if len({own.family for own, _ in holders}) > 1:
@@ -9103,14 +9761,14 @@ def near_duplicates(
         rows = [
             row
             for row, face in enumerate(own.faces)
-            if f"{own.folder}/{face['file']}" not in gone and vectors[own.folder][row].any()
+            if f"{own.folder}/{face.file}" not in gone and vectors[own.folder][row].any()
         ]
         unit = vectors[own.folder][rows]
         for at, keeper in enumerate(nearest_keeper(unit, distance)):
             if keeper != at:
                 face, better = own.faces[rows[at]], own.faces[rows[keeper]]
                 numbers = {"cosine": round(float(unit[at] @ unit[keeper]), 4)}
-                reason = f"near-duplicate of {PurePosixPath(better['file']).name}"
+                reason = f"near-duplicate of {PurePosixPath(better.file).name}"
                 moves.append(drop(own, face, reason, **numbers))
     return moves
 
@@ -9118,19 +9776,6 @@ def near_duplicates(
 # ============================================================================
 # Command: verify
 # ============================================================================
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong in a corpus."""
-
-    faceset: str
-    file: str
-    rule: str
-    detail: str
-
-
-Findings = Iterator[tuple[Finding, Move | None]]  # with what would mend it
 
 
 @dataclass(frozen=True)
@@ -9156,13 +9801,13 @@ def add_verify_options(p: argparse.ArgumentParser) -> None:
 def cmd_verify(args: argparse.Namespace) -> Outcome:
     """check every file of a corpus as the programs that load it will meet it"""
     if args.apply is not None:
-        return Outcome(maintain(args, {}, lambda corpus: Decision([])))
+        return Outcome(maintain(args, lambda corpus: Decision([])))
     with opened_corpus(args.corpus) as corpus:
-        found = list(corpus_findings(corpus, args))
+        found = list(corpus_findings(corpus, of_args(VerifyOptions, args), crew_of(args, False)))
         plan = Plan("verify", {}, with_empty_shelved(corpus, mending(found)))
-        if args.fix or args.plan:
+        if (args.fix or args.plan) and not args.dry_run:
             path = args.plan or beside(args.corpus, "-verify.json")
-            write_json(path, plan.as_json(corpus))
+            write_file(path, plan_file(plan, corpus))
             log.info("plan: %s; carry it out by `verify %s --apply %s`", path, args.corpus, path)
         findings = [finding for finding, _ in found]
         result = {
@@ -9185,7 +9830,7 @@ def mending(found: Sequence[tuple[Finding, Move | None]]) -> list[Move]:
     return [m for m in moves.values() if m.action != "rebuild" or m.folder not in changed]
 
 
-def corpus_findings(corpus: Corpus, args: argparse.Namespace) -> Findings:
+def corpus_findings(corpus: Corpus, options: VerifyOptions, crew: Crew) -> Findings:
     """Everything wrong with a corpus."""
     for folder, why in corpus.broken.items():
         yield Finding(folder, "manifest.json", "manifest", why), None
@@ -9193,11 +9838,11 @@ def corpus_findings(corpus: Corpus, args: argparse.Namespace) -> Findings:
     for own in progress(corpus.sets.values(), len(corpus.sets), "verify"):
         yield from set_findings(corpus.root, own)
     active = list(corpus.active.values())
-    if not args.no_faces and active:
-        looker = Looker(corpus, args)
+    if not options.no_faces and active:
+        looker = Looker(corpus, crew)
         audits = looker.audits(active)
         vectors = looker.vectors(active, by_crop=True)
-        gate = looker.thresholds.outlier if args.gate is None else args.gate
+        gate = for_model(options, corpus.master.model).gate
         for own in active:
             yield from face_count_findings(own, audits)
             yield from identity_findings(own, vectors[own.folder], gate)
@@ -9207,15 +9852,12 @@ def master_findings(corpus: Corpus) -> Findings:
     """Where the master manifest and the top of the corpus disagree."""
     lists = corpus.lists(corpus.sets, {})
     for key, right in lists.items():
-        told = {
-            str(entry.get("folder", entry.get("id"))): entry
-            for entry in entries_of(corpus.master.get(key))
-        }
+        told = {entry.folder or entry.id: entry for entry in getattr(corpus.master, key)}
         for entry in right:
-            own = told.pop(entry.get("folder", entry["id"]), None)
-            if own is None or any(own.get(k) != entry[k] for k in entry if k != "name"):
+            own = told.pop(entry.folder or entry.id, None)
+            if own is None or msgspec.structs.replace(own, name=entry.name) != entry:
                 what = "is not listed" if own is None else "is listed otherwise than it lies there"
-                yield Finding(entry["id"], "manifest.json", "master", f"{key}: {what}"), None
+                yield Finding(entry.id, "manifest.json", "master", f"{key}: {what}"), None
         for name in told:
             yield Finding(name, "manifest.json", "master", f"{key}: is not there"), None
     ours = {"manifest.json", LOCK_NAME, f"{LOCK_NAME}.holder", "_candidates", REMOVED_FOLDER}
@@ -9229,36 +9871,36 @@ def master_findings(corpus: Corpus) -> Findings:
 def set_findings(root: Path, own: FaceSet) -> Findings:
     """What is wrong with the files of one face set."""
     folder = root / own.folder
-    rebuild = Move("rebuild", own.folder, "", "", "verify")
+    rebuild = move_file("rebuild", own.folder, "", "", "verify")
     for move in own.repairs:
         yield Finding(own.id, move.file, "by hand", move.reason), move
     for file in sorted(foreign_files(folder)):
         if not file.startswith(f"{YOURS}/") and not any(m.file == file for m in own.repairs):
-            to = f"{YOURS}/{file}"
-            move = Move("yours", own.folder, file, to, "no manifest knows it")
-            yield Finding(own.id, file, "unknown file", "no manifest knows it"), move
+            why = "no manifest knows it"
+            move = move_file("yours", own.folder, file, f"{YOURS}/{file}", why)
+            yield Finding(own.id, file, "unknown file", why), move
     photos: set[str] = set()
     for face in own.faces:
-        data = (folder / face["file"]).read_bytes()
-        wrong = png_fault(data, own.manifest["params"].get("out_size", ExportParams.out_size))
+        data = (folder / face.file).read_bytes()
+        wrong = png_fault(data, own.manifest.params.out_size)
         if wrong:
-            yield Finding(own.id, face["file"], "png", wrong), drop(own, face, wrong)
-        elif hashlib.sha256(data).hexdigest() != face["sha256"]:
-            yield Finding(own.id, face["file"], "changed", "is not the listed PNG"), rebuild
-        if face.get("photo_sha256") and face["photo_sha256"] in photos:
+            yield Finding(own.id, face.file, "png", wrong), drop(own, face, wrong)
+        elif hashlib.sha256(data).hexdigest() != face.sha256:
+            yield Finding(own.id, face.file, "changed", "is not the listed PNG"), rebuild
+        if face.photo_sha256 and face.photo_sha256 in photos:
             move = drop(own, face, "photo twice")
-            yield Finding(own.id, face["file"], "photo twice", face["photo_sha256"][:16]), move
-        photos.add(face.get("photo_sha256", ""))
-    names = [face["file"] for face in own.manifest["faces"]]
+            yield Finding(own.id, face.file, "photo twice", face.photo_sha256[:16]), move
+        photos.add(face.photo_sha256 or "")
+    names = [face.file for face in own.manifest.faces]
     if names != sorted(names) or not all(map(RANKED_PNG.fullmatch, names)):
         yield Finding(own.id, "faces", "names", "do not sort in rank order"), rebuild
     for bundle, files in bundles_of(own.manifest).items():
         wrong = bundle_fault(folder, bundle, files) if names else ""
         if wrong:
             yield Finding(own.id, bundle, "bundle", wrong), rebuild
-    for entry in own.manifest["dropped"]:
-        if entry.get("file") and not (folder / entry["file"]).is_file():
-            yield Finding(own.id, entry["file"], "by hand", "dropped PNG is gone"), rebuild
+    for gone in own.manifest.dropped:
+        if gone.file and not (folder / gone.file).is_file():
+            yield Finding(own.id, gone.file, "by hand", "dropped PNG is gone"), rebuild
 
 
 def bundle_fault(folder: Path, bundle: str, files: Sequence[str]) -> str:
@@ -9295,21 +9937,6 @@ def png_fault(data: bytes, size: int) -> str:
     return "has an orientation tag" if b"eXIf" in data[:4096] else ""
 
 
-def face_count_findings(own: FaceSet, audits: dict[str, Result]) -> Findings:
-    """PNGs in which a consumer would not find exactly one face."""
-    for face in own.faces:
-        seen = audits.get(face["sha256"])
-        if seen is None:  # an engine or a disk that failed says nothing of the face
-            yield Finding(own.id, face["file"], "one face", "could not be looked at"), None
-            continue
-        if set(seen["counts"]) == {1}:
-            continue
-        sizes = zip(seen["counts"], CONSUMER_DET_SIZES, strict=bool(seen["counts"]))
-        wrong = ", ".join(f"{found or 'no'} faces at {size}" for found, size in sizes)
-        wrong = seen["error"] or wrong
-        yield Finding(own.id, face["file"], "one face", wrong), drop(own, face, wrong)
-
-
 def identity_findings(own: FaceSet, unit: np.ndarray, gate: float) -> Findings:
     """Faces farther from the centroid of their set than the gate."""
     known = unit.any(axis=1)
@@ -9320,7 +9947,7 @@ def identity_findings(own: FaceSet, unit: np.ndarray, gate: float) -> Findings:
         if seen and away > gate:
             number = round(float(away), 4)
             move = drop(own, face, "outlier", distance=number)
-            yield Finding(own.id, face["file"], "identity", f"distance {number}"), move
+            yield Finding(own.id, face.file, "identity", f"distance {number}"), move
 
 
 # ============================================================================
@@ -9352,10 +9979,11 @@ def cmd_restore(args: argparse.Namespace) -> Outcome:
         if not hits:
             raise SortFacesError(f"{args.corpus}: no run {wanted}; there are: {known}")
         undo = runs[: hits[0] + 1]
+        last = int(names[0][:4])  # a number that was undone means that run for good
         if not args.dry_run:
             touched = [restore_run(args.corpus, folder) for folder in undo]
             corpus = corpus.again()
-            run = carry_out(corpus, by_hand(corpus) if any(touched) else Plan("", {}, []))
+            run = carry_out(corpus, by_hand(corpus) if any(touched) else Plan("", {}, []), last)
     result = {"corpus": str(args.corpus), "undone": [folder.name for folder in undo]}
     result |= {"taken_in": run} if not args.dry_run and run else {}
     return Outcome({**result, "left": names[hits[0] + 1 :]})
@@ -9419,6 +10047,12 @@ REPORT_PAGE = """
 {{ show_cards(left_out) }}
 {% endif %}
 """
+
+
+class ReportManifest(OwnFile, tag="report", kw_only=True):
+    """manifest.json of a folder of pages."""
+
+    files: list[str]
 
 
 @dataclass(frozen=True)
@@ -9525,7 +10159,7 @@ def report_tree(path: Path, out: Path, cache: Path | None, threads: int) -> dict
     manifest = read_tree(path)
     library = report_library(path, manifest, cache)
     roots = library.cache.meta["roots"] if library is not None else []
-    check_output(out, [str(path.resolve()), *roots], "report")
+    check_output(out, [str(path.resolve()), *roots], ReportManifest)
     run = ReportRun(path, out, manifest, library)
     groups = swap_groups(run) if run.swap else cached_groups(run)
     make_folder(out)
@@ -9552,7 +10186,8 @@ def report_library(path: Path, manifest: dict[str, Any], cache: Path | None) -> 
             raise SortFacesError(f"{path}: its manifest names no cache; name it with --cache")
         library = Library(load_cache(given), given)
         if manifest["kind"] != "swap":
-            load_manifest(path / MANIFEST_NAMES[manifest["kind"]], manifest["kind"], library.cache)
+            kind = RawManifest if manifest["kind"] == "raw" else RefinedManifest
+            load_manifest(path / MANIFEST_NAMES[manifest["kind"]], kind, library.cache)
             return library
         facts = [library.cache.meta.get(key) or 0 for key in ("recognizer", "rescans")]
         if facts == [manifest.get(key) or 0 for key in ("recognizer", "rescans")]:
@@ -9988,7 +10623,6 @@ class ClipOptions:
 
 
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
-Box = tuple[float, float, float, float]  # px; x1 y1 x2 y2
 
 
 class WorkFile(OwnFile, kw_only=True):
@@ -10057,10 +10691,15 @@ class FrameMeta(Record, kw_only=True):
 class SeenFace(Record):
     """A face of a frame, in upright pixels."""
 
-    bbox: Box
+    bbox: tuple[float, float, float, float]
     det_score: float
-    pose: Annotated[bytes, msgspec.Meta(min_length=12, max_length=12)]  # 3 float32 degrees
+    pose: Annotated[bytes, msgspec.Meta(min_length=12, max_length=12)]  # float32 degrees
     embedding: bytes  # float32
+
+    def packed(self) -> bytes:
+        """8 + dim float32: box, score, pose, embedding."""
+        numbers = np.array([*self.bbox, self.det_score], "<f4")
+        return numbers.tobytes() + self.pose + self.embedding
 
 
 class FrameLine(Record):
@@ -10082,46 +10721,6 @@ class TrackedVideo(Record):
     scenes: int
 
 
-class TrackLine(Record):
-    """A Track as tracks.json holds it; an unknown pose is null."""
-
-    name: str
-    video: str
-    scene: tuple[float, float]
-    sampled: tuple[float, float]
-    time: Annotated[list[float], msgspec.Meta(min_length=1)]
-    bbox: list[Box]
-    det: list[float]
-    pose: list[tuple[float | None, float | None, float | None]]
-    centre: bytes  # float32
-
-    def __post_init__(self) -> None:
-        if {len(self.bbox), len(self.det), len(self.pose)} != {len(self.time)}:
-            raise ValueError("the arrays of a track have different lengths")
-
-    @classmethod
-    def of(cls, track: Track) -> TrackLine:
-        """A track with no more decimals than it is worth."""
-        time, bbox, det, pose = (
-            np.round(np.asarray(values, np.float64), digits).tolist()
-            for values, digits in zip(
-                (track.time, track.bbox, track.det, track.pose), TRACK_DIGITS, strict=True
-            )
-        )
-        pose = [tuple(v if math.isfinite(v) else None for v in row) for row in pose]
-        sampled = tuple(np.round(track.sampled, TRACK_DIGITS[0]).tolist())
-        centre = np.asarray(track.centre, "<f4").tobytes()
-        return cls(track.name, track.video, track.scene, sampled, time, bbox, det, pose, centre)
-
-    def track(self) -> Track:
-        arrays = (np.array(v, np.float64) for v in (self.time, self.bbox, self.det, self.pose))
-        centre = np.frombuffer(self.centre, "<f4")
-        return Track(self.name, self.video, self.scene, self.sampled, *arrays, centre)
-
-
-TRACK_DIGITS = (7, 1, 3, 1)  # decimals kept of time (s), bbox (px), det and pose (degrees)
-
-
 class Tracks(WorkFile, tag="tracks", kw_only=True):
     """All that `score` needs."""
 
@@ -10131,23 +10730,12 @@ class Tracks(WorkFile, tag="tracks", kw_only=True):
     meta: FrameMeta
     reach: Reach | None = None
     videos: dict[str, TrackedVideo]
-    tracks: list[TrackLine]
+    tracks: list[Track]
 
     def __post_init__(self) -> None:
-        if any(track.video not in self.videos for track in self.tracks):
-            raise ValueError("a track is of a video that is not listed")
-        if any(len(track.centre) != 4 * self.meta.dim for track in self.tracks):
-            raise ValueError("the centre of a track has the wrong length")
-
-
-class Quality(Record):
-    """How good the frames of a segment are: medians, and the mean score."""
-
-    samples: int
-    yaw: float  # degrees to either side
-    pitch: float
-    short: int  # px; short edge of the face box
-    det: float
+        dim = self.meta.dim
+        if any(t.video not in self.videos or t.centre.shape != (dim,) for t in self.tracks):
+            raise ValueError("a track is of an unlisted video or another model")
 
 
 class PlannedClip(Record):
@@ -10162,7 +10750,7 @@ class PlannedClip(Record):
     frames: tuple[int, int]  # numbers at the average rate
     tracks: list[str]
     identity: list[str]
-    quality: Quality
+    quality: dict[str, int | float]  # medians, and the mean score
     strip: list[float]  # s; of its thumbnails
     clip: str | msgspec.UnsetType | None = msgspec.UNSET  # its file below OUT; None: failed
     mode: str | msgspec.UnsetType = msgspec.UNSET
@@ -10191,20 +10779,13 @@ class LeftOut(Record):
     strip: list[float]
 
 
-class WantedFaces(Record):
-    """A person the plan was made for."""
-
-    file: str
-    distance: float
-
-
 class ClipPlan(WorkFile, tag="segments", kw_only=True):
     """The segments that become clips, and what is left out."""
 
     NAME: ClassVar[str] = "plan.json"
     STEP: ClassVar[str] = "score"
     gates: Gates
-    identities: dict[str, WantedFaces]
+    identities: dict[str, dict[str, str | float]]  # whom it was made for: file, distance
     segments: list[PlannedClip]
     rejected: list[LeftOut]
     out: str | msgspec.UnsetType = msgspec.UNSET  # where it was last cut to
@@ -10279,9 +10860,6 @@ class VideoWork:
             except SortFacesError as error:
                 told = str(error).replace(str(draft.folder), str(self.folder))
                 raise SortFacesError(told) from None
-
-
-# -- scan --
 
 
 def scan_videos(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
@@ -10365,9 +10943,6 @@ def scan_video(path: str, known: Video | None) -> Scanned:
         return Scanned(path, error=error.strerror or str(error))
 
 
-# -- scenes, stage --
-
-
 def find_scenes(work: VideoWork) -> Outcome:
     """find the cuts of every video; cached in WORK/scenes"""
     return pass_over_videos(work, Sampling.sample_rate, None)
@@ -10445,9 +11020,6 @@ def stage_frames(work: VideoWork, sampling: Sampling) -> Outcome:
 def sampled_pts(video: Video, scenes: Scenes, rate: float) -> np.ndarray:
     """(n,) pts of the frames to look at, `rate` a second."""
     return sample_times(scenes.pts, 1.0 / (rate * video.tick))
-
-
-# -- detect, merge --
 
 
 def frame_name(video: str, pts: int) -> str:
@@ -10588,59 +11160,32 @@ def decode_stretches(
             log.warning("%s: %s", video.path, error)
 
 
-class FaceColumns:
-    """Faces of frames as columns of float32 that grow; a frame is its row in the queue."""
-
-    def __init__(self, dim: int) -> None:
-        self.widths = {"bbox": 4, "det": 1, "pose": 3, "embedding": dim}
-        self.data = {name: bytearray() for name in self.widths}
-        self.origin = bytearray()  # int64 frame and line of results.jsonl of each face
-
-    def add(self, frame: int, line: int, face: SeenFace) -> None:
-        self.origin += struct.pack("<qq", frame, line)
-        self.data["bbox"] += np.array(face.bbox, "<f4").tobytes()
-        self.data["det"] += np.float32(face.det_score).tobytes()
-        self.data["pose"] += face.pose
-        self.data["embedding"] += face.embedding
-
-    def arrays(self, newest: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """((n,) frame of each face, its columns), by frame; newest: the line that counts of each.
-
-        Columns that came in this order already are not copied.
-        """
-        frame, line = np.frombuffer(self.origin, "<i8").reshape(-1, 2).T
-        rows = np.argsort(frame, kind="stable")
-        rows = rows[newest[frame[rows]] == line[rows]]
-        whole = np.array_equal(rows, np.arange(len(frame)))
-        columns = {}
-        for name, width in self.widths.items():
-            column = np.frombuffer(self.data[name], "<f4").reshape(-1, width)
-            column = column if whole else column[rows]
-            columns[name] = column[:, 0] if name == "det" else column
-        return frame[rows], columns
-
-
 def merge_frames(work: VideoWork) -> Outcome:
     """gather the results of all frames into WORK/frames.npz"""
     staged = work.read(Staged)
     if not work.results.exists():
         raise SortFacesError(f"{work.results}: not found; run `video detect` first")
-    order = [(item.video, pts) for item in staged.items for pts in item.pts]
-    row_of = {frame_name(*frame): row for row, frame in enumerate(order)}
-    newest = np.full(len(order), -1)  # line of results.jsonl that counts of each frame
-    failed = np.zeros(len(order), bool)
     meta: FrameMeta | None = None
-    for number, line in enumerate(frame_lines(work.results)):
+    data = bytearray()  # faces as they come
+    rows_of: dict[str, range] = {}  # of each frame, in data
+    failed: set[str] = set()
+    for line in frame_lines(work.results):
         if line.meta is not None:
-            meta, faces = line.meta, FaceColumns(line.meta.dim)
-        row = row_of.get(line.id, -1)
-        if row >= 0:
-            newest[row], failed[row] = number, line.failed is not None
-            for face in line.faces:
-                faces.add(row, number, face)
+            meta, size = line.meta, 4 * (8 + line.meta.dim)
+            continue
+        data += b"".join(face.packed() for face in line.faces)
+        rows_of[line.id] = range(len(data) // size - len(line.faces), len(data) // size)
+        (failed.discard if line.failed is None else failed.add)(line.id)
     if meta is None:
         raise SortFacesError(f"{work.results}: is empty; run `video detect` again")
-    frame, columns = faces.arrays(newest)
+    order = [(item.video, pts) for item in staged.items for pts in item.pts]
+    names = [frame_name(*frame) for frame in order]
+    rows = [rows_of.get(name, range(0)) for name in names]
+    faces = np.frombuffer(data, "<f4").reshape(-1, size // 4)
+    chosen = np.array([*itertools.chain(*rows)], np.int64)
+    if not np.array_equal(chosen, np.arange(len(faces))):  # else they need no second copy
+        faces = faces[chosen]
+    frame = np.repeat(np.arange(len(order)), [*map(len, rows)])
     meta = msgspec.structs.replace(meta, rate=staged.rate)
     with writing(work.frames) as part, open(part, "wb") as stream:
         np.savez(
@@ -10648,19 +11193,19 @@ def merge_frames(work: VideoWork) -> Outcome:
             meta=np.array(json.dumps(as_json(meta))),
             video=np.array([video for video, _ in order], "U16")[frame],
             pts=np.array([pts for _, pts in order], np.int64)[frame],
-            **columns,
+            bbox=faces[:, :4],
+            det=faces[:, 4],
+            pose=faces[:, 5:8],
+            embedding=faces[:, 8:],
         )
-    missing = int((newest < 0).sum())
+    known = sum(name in rows_of for name in names)
     result = {
-        "frames": len(order) - missing,
-        "faces": len(frame),
-        "failed": int(failed.sum()),
-        "missing": missing,
+        "frames": known,
+        "faces": len(faces),
+        "failed": sum(name in failed for name in names),
+        "missing": len(names) - known,
     }
-    return Outcome(result, bool(result["frames"]))
-
-
-# -- track --
+    return Outcome(result, bool(known))
 
 
 def track_faces(work: VideoWork, reach: Reach) -> Outcome:
@@ -10680,10 +11225,24 @@ def track_faces(work: VideoWork, reach: Reach) -> Outcome:
         samples = sampled_pts(video, known, meta.rate) if known else np.zeros(0, np.int64)
         listed[video.id] = TrackedVideo(video.path, video.fps, video.start, video.tick, len(scenes))
         tracks += video_tracks(video, scenes, samples, own, reach)
-    lines = [TrackLine.of(track) for track in tracks]
-    found = Tracks(period=1.0 / meta.rate, meta=meta, reach=reach, videos=listed, tracks=lines)
-    write_bytes(work.path(Tracks), json.dumps(as_json(found)).encode())  # numbers on one line
+    head = Tracks(period=1.0 / meta.rate, meta=meta, reach=reach, videos=listed, tracks=[])
+    data = {"tool": TOOL, **as_json(head), "tracks": [track_json(track) for track in tracks]}
+    write_bytes(work.path(Tracks), json.dumps(data).encode())  # all on one line
     return Outcome({"faces": len(order), "tracks": len(tracks)})
+
+
+TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
+
+
+def track_json(track: Track) -> dict[str, Any]:
+    """A track as tracks.json holds it; an unknown pose is null."""
+    rounded = {
+        key: np.round(np.asarray(getattr(track, key), np.float64), digits).tolist()
+        for key, digits in TRACK_DIGITS.items()
+    }
+    rounded["pose"] = [[v if math.isfinite(v) else None for v in row] for row in rounded["pose"]]
+    sampled = np.round(track.sampled, TRACK_DIGITS["time"]).tolist()
+    return {**as_json(track), "sampled": sampled, **rounded, "centre": pack_floats(track.centre)}
 
 
 FRAME_ARRAYS = ("video", "pts", "bbox", "det", "pose", "embedding")
@@ -10736,13 +11295,10 @@ def video_tracks(
     return tracks
 
 
-# -- score --
-
-
 def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Crew) -> Outcome:
     """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
     data = work.read(Tracks)
-    tracks = [line.track() for line in data.tracks]
+    tracks = data.tracks
     choice = for_model(choice, data.meta.model)
     people = find_identities(work, data.meta, choice, crew)
     who = identify_tracks(tracks, people, choice.identity_distance)
@@ -10764,7 +11320,7 @@ def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Cr
         ClipPlan(
             gates=gates,
             identities={
-                path.stem: WantedFaces(str(path), choice.identity_distance)
+                path.stem: {"file": str(path), "distance": choice.identity_distance}
                 for path in (*choice.identity, *choice.exclude_identity)
             },
             segments=segments,
@@ -10811,13 +11367,13 @@ def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> 
         frames=(round(segment.start * video.fps), round(segment.end * video.fps)),
         tracks=[track.name for track in segment.tracks],
         identity=sorted({who[t.name] for t in segment.tracks if t.name in who}),
-        quality=Quality(
-            samples=int(sum(rows.sum() for rows in inside)),
-            yaw=round(yaw, 1),
-            pitch=round(pitch, 1),
-            short=round(float(np.median(seen("short")))),
-            det=round(float(np.mean(seen("det"))), 3),
-        ),
+        quality={
+            "samples": len(seen("time")),
+            "yaw": round(yaw, 1),
+            "pitch": round(pitch, 1),
+            "short": round(float(np.median(seen("short")))),
+            "det": round(float(np.mean(seen("det"))), 3),
+        },
         strip=strip_times(seen("time")),
     )
 
@@ -10931,7 +11487,7 @@ def embed_identities(
         det_threshold=meta.det_threshold,
         landmarks=False,
     )
-    crew = Crew(spec, crew.threads, crew.batch, crew.worker, crew.cluster, crew.path_map)
+    crew = crew.with_spec(spec)
     own = crew.facts["meta"]
     if own["recognizer"] != meta.recognizer:
         raise SortFacesError(
@@ -10970,19 +11526,13 @@ def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
         ) from None
 
 
-# -- cut --
-
-
-class WrittenClip(Record, kw_only=True):
+class WrittenClip(MadeClip, kw_only=True):
     """A line of clips.jsonl: a clip that was written, checked and put in its place."""
 
     uuid: str
     out: str
     video: str = ""
     file: str  # below out
-    mode: str
-    fallback: str
-    checked: Checked
     asked: str = ""  # the mode it was to be made in
     size: int  # bytes
 
@@ -11038,13 +11588,11 @@ class ClipFolder:
             set_aside(self.out, file)
         made = cut_clip(cut, mode)
         return WrittenClip(
+            **msgspec.structs.asdict(made),
             uuid=segment.uuid,
             out=str(self.out.resolve()),
             video=segment.video,
             file=file,
-            mode=made.mode,
-            fallback=made.fallback,
-            checked=made.checked,
             asked=mode,
             size=cut.path.stat().st_size,
         )
@@ -11194,9 +11742,6 @@ def check_clip_folder(out: Path, work: Path, source: Path) -> None:
         )
     if out.exists() and not out.is_dir():
         raise SortFacesError(f"{out}: is a file; name a folder")
-
-
-# -- report --
 
 
 def show_videos(work: VideoWork) -> Outcome:
@@ -11516,9 +12061,16 @@ def run_chain(
     """Run every photo step over one cache; returns what the closing table shows."""
     roots = source_roots(sources)
     export = of_args(ExportParams, args, outlier_threshold="export_outlier_threshold")
-    for kind, folder in RUN_TREES.items():
+    kinds = (RawManifest, RefinedManifest, SwapManifest)
+    for kind, folder in zip(kinds, RUN_TREES.values(), strict=True):
         check_output(out / folder, [str(root.resolve()) for root in roots], kind)
     tree = of_args(TreeOptions, args)
+    paths = ExportPaths(
+        cache,
+        out / RUN_TREES["refined"] / "refine_manifest.json",
+        out / RUN_TREES["raw"] / "manifest.json",
+        out / RUN_TREES["swap"],
+    )
     steps: dict[str, Callable[[], dict[str, Any]]] = {
         "embed": lambda: embed_library(
             sources, cache, crew_of(args, True), of_args(ScanOptions, args)
@@ -11531,15 +12083,7 @@ def run_chain(
             cache, out / RUN_TREES["refined"], of_args(RefineParams, args), tree
         ),
         "dedup": lambda: dedup_library(cache, DedupParams(None)),
-        "export-swap": lambda: export_library(
-            cache,
-            out / RUN_TREES["refined"] / "refine_manifest.json",
-            out / RUN_TREES["raw"] / "manifest.json",
-            out / RUN_TREES["swap"],
-            export,
-            crew_of(args, False),
-            False,
-        ),
+        "export-swap": lambda: export_library(paths, export, crew_of(args, False), False),
     }
     table, results = run_steps(steps)
     return {
@@ -11738,7 +12282,7 @@ def tree_status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "faces": sum(len(group["faces"]) for group in groups),
         "files": len(files),
         "missing": sum(not os.path.lexists(folder / name) for name in files),
-        "unfinished": any(folder.glob("*.pending")),
+        "unfinished": any(folder.glob("*.pending")) or (folder / RUNS_FOLDER / TREE_RUN).exists(),
         "written": manifest.get("created", ""),
     }
 

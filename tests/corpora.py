@@ -32,6 +32,7 @@ TOP_N = 3
 SIZE = 128  # px; less to decode than the 512 of real exports
 SHELVES = ("_masked", "_thin", "_merged")
 LISTS = {"": "facesets", "_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}
+SET_LISTS = ("faces", "dropped", "files", "counts")  # what is written anew
 UNSEEN = ("_scores", ".sort_faces.lock", ".sort_faces.lock.holder")
 
 
@@ -134,10 +135,16 @@ def build(
         text = (names or {}).get(number, sf.UNNAMED)
         sf.write_part(root / name / "NAME.txt", f"{text}\n".encode())
         head = {**head_of(folder, cache), "id": name, "quality_terms": sf.QUALITY_TERMS}
-        sf.finish_faceset(root / name, head, entries, [])
+        finish(root / name, head, entries, [])
     root.mkdir(exist_ok=True)
     write_master(root, {**head_of(folder, cache), "kind": "swap"})
     return root
+
+
+def finish(folder: Path, head: dict, faces: list[dict], dropped: list[dict]) -> None:
+    """Write bundles, contact sheet and manifest of a face set, as the tool does it."""
+    value = {**head, "faces": faces, "dropped": dropped}
+    sf.finish_faceset(folder, sf.as_record(sf.FacesetManifest, value))
 
 
 def head_of(folder: Path, cache: sf.FaceCache, size: int = SIZE) -> dict:
@@ -167,12 +174,10 @@ def entry_of(
 def write_master(root: Path, head: dict | None = None) -> None:
     """The master manifest of what lies there now."""
     head = head or read(root / "manifest.json")
-    corpus = sf.Corpus(root, head)
+    corpus = sf.Corpus(root, sf.as_record(sf.SwapManifest, {"facesets": [], **head}))
     runs = [{"command": "export-swap", "at": "2026-01-02T03:04:05+00:00", "params": {}}]
-    sf.write_json(
-        root / "manifest.json",
-        {**head, **corpus.lists(corpus.sets, {}), "runs": head.get("runs", runs)},
-    )
+    lists = sf.as_json(corpus.lists(corpus.sets, {}))
+    sf.write_json(root / "manifest.json", {**head, **lists, "runs": head.get("runs", runs)})
 
 
 def put_face(root: Path, folder: str, png: bytes, face: Face | None = None, **facts: object) -> str:
@@ -194,10 +199,10 @@ def put_face(root: Path, folder: str, png: bytes, face: Face | None = None, **fa
 def rewrite(root: Path, folder: str, faces: list[dict]) -> None:
     """Make manifests and bundles fit these faces."""
     manifest = read(root / folder / "manifest.json")
-    head = {key: manifest[key] for key in manifest if key not in sf.SET_LISTS}
+    head = {key: manifest[key] for key in manifest if key not in SET_LISTS}
     for bundle in (root / folder).glob("*.fsz"):
         bundle.unlink()
-    sf.finish_faceset(root / folder, head, faces, manifest["dropped"])
+    finish(root / folder, head, faces, manifest["dropped"])
     write_master(root)
 
 

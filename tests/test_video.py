@@ -578,7 +578,7 @@ def test_a_hundred_thousand_frames_are_scored_in_seconds(run, tmp_path):
                          (30.0 * number, 30.0 * number + 24.5),
                          times + 30.0 * number, bbox, rng.uniform(0.4, 1, 50), pose,
                          rng.normal(size=512).astype(np.float32))  # fmt: skip
-        tracks.append(sf.as_json(sf.TrackLine.of(track)))
+        tracks.append(sf.track_json(track))
     video = {"path": "/v.mp4", "fps": 25.0, "start": 0, "tick": 0.001, "scenes": 2000}
     meta = {"model": "buffalo_l", "recognizer": "r", "dim": 512, "det_size": 640}
     head = {"tool": "sort_faces", "kind": "tracks", "period": 0.5,
