@@ -10625,18 +10625,9 @@ class ClipOptions:
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class WorkFile(OwnFile, kw_only=True):
-    """A JSON file of the work folder."""
-
-    NAME: ClassVar[str]
-    STEP: ClassVar[str]  # that writes it
-
-
-class WorkHead(WorkFile, tag="videos", kw_only=True):
+class WorkHead(OwnFile, tag="videos", kw_only=True):
     """Of videos.json what tells whose work folder it is."""
 
-    NAME: ClassVar[str] = "videos.json"
-    STEP: ClassVar[str] = "scan"
     input: str  # folder of videos, or one video
 
 
@@ -10663,11 +10654,9 @@ class Stretch(Record):
     sar: float
 
 
-class Staged(WorkFile, tag="staged", kw_only=True):
+class Staged(OwnFile, tag="staged", kw_only=True):
     """The frames to look at."""
 
-    NAME: ClassVar[str] = "queue.json"
-    STEP: ClassVar[str] = "stage"
     rate: PositiveFloat  # frames per second looked at
     items: list[Stretch]
 
@@ -10721,11 +10710,9 @@ class TrackedVideo(Record):
     scenes: int
 
 
-class Tracks(WorkFile, tag="tracks", kw_only=True):
+class Tracks(OwnFile, tag="tracks", kw_only=True):
     """All that `score` needs."""
 
-    NAME: ClassVar[str] = "tracks.json"
-    STEP: ClassVar[str] = "track"
     period: PositiveFloat  # s between the frames looked at
     meta: FrameMeta
     reach: Reach | None = None
@@ -10779,28 +10766,34 @@ class LeftOut(Record):
     strip: list[float]
 
 
-class ClipPlan(WorkFile, tag="segments", kw_only=True):
+class ClipPlan(OwnFile, tag="segments", kw_only=True):
     """The segments that become clips, and what is left out."""
 
-    NAME: ClassVar[str] = "plan.json"
-    STEP: ClassVar[str] = "score"
     gates: Gates
     identities: dict[str, dict[str, str | float]]  # whom it was made for: file, distance
     segments: list[PlannedClip]
     rejected: list[LeftOut]
     out: str | msgspec.UnsetType = msgspec.UNSET  # where it was last cut to
 
+    def __post_init__(self) -> None:
+        if not self.out and any(segment.clip for segment in self.segments):
+            raise ValueError("clips, but not where they are")
 
-class Identities(WorkFile, tag="identities", kw_only=True):
+
+class Identities(OwnFile, tag="identities", kw_only=True):
     """Embeddings of the pictures that identities were given by."""
 
-    NAME: ClassVar[str] = "identities.json"
-    STEP: ClassVar[str] = "score"
     recognizer: str
     faces: dict[str, bytes]  # sha256 of a picture: float32 embedding of its face, "" if none
 
 
-F = TypeVar("F", bound=WorkFile)
+WORK_FILES: dict[type[OwnFile], tuple[str, str]] = {  # (name, the step that writes it)
+    VideoList: ("videos.json", "scan"),
+    Staged: ("queue.json", "stage"),
+    Tracks: ("tracks.json", "track"),
+    ClipPlan: ("plan.json", "score"),
+    Identities: ("identities.json", "score"),
+}
 
 
 class VideoWork:
@@ -10819,17 +10812,17 @@ class VideoWork:
             return contextlib.nullcontext()
         return locked(self.folder / LOCK_NAME, f"work folder {self.folder}")
 
-    def path(self, kind: type[WorkFile]) -> Path:
-        return self.folder / kind.NAME
+    def path(self, kind: type[OwnFile]) -> Path:
+        return self.folder / WORK_FILES[kind][0]
 
-    def read(self, kind: type[F]) -> F:
+    def read(self, kind: type[R]) -> R:
         """One of the JSON files of this folder."""
         path = self.path(kind)
         if not path.exists():
-            raise SortFacesError(f"{path}: not found; run `video {kind.STEP}` first")
+            raise SortFacesError(f"{path}: not found; run `video {WORK_FILES[kind][1]}` first")
         return read_file(path, kind)
 
-    def write(self, record: WorkFile) -> None:
+    def write(self, record: OwnFile) -> None:
         write_file(self.path(type(record)), record)
 
     def list_videos(self) -> list[Video]:
@@ -10901,8 +10894,7 @@ def known_entries(work: VideoWork, root: str) -> dict[str, Video]:
     """{path: facts} of an earlier scan. Raises SortFacesError if the folder is not for `root`."""
     path = work.path(VideoList)
     if not path.exists():
-        own = (VideoList, Staged, Tracks, ClipPlan, Identities)
-        files = [work.results, work.frames, work.clips, work.report, *map(work.path, own)]
+        files = [work.results, work.frames, work.clips, work.report, *map(work.path, WORK_FILES)]
         for file in files:
             if file.exists():
                 raise SortFacesError(
@@ -11532,7 +11524,7 @@ class WrittenClip(MadeClip, kw_only=True):
     uuid: str
     out: str
     video: str = ""
-    file: str  # below out
+    file: Annotated[str, msgspec.Meta(pattern="^[^/]+/[^/]+$")]  # below out
     asked: str = ""  # the mode it was to be made in
     size: int  # bytes
 
@@ -11552,13 +11544,8 @@ class ClipFolder:
 
     def holds(self, line: WrittenClip | None, file: str) -> bool:
         """Whether a clip lies there as it was written."""
-        path = self.out / file
-        return (
-            line is not None
-            and line.file == file
-            and path.is_file()
-            and path.stat().st_size == line.size
-        )
+        path, written = self.out / file, line is not None and line.file == file
+        return written and path.is_file() and path.stat().st_size == line.size
 
     def is_cut(self, segment: PlannedClip, mode: str) -> bool:
         """Whether its clip lies there as it was written, in the same way."""
@@ -11605,7 +11592,7 @@ class ClipFolder:
         """
         known = {name for name, video in self.videos.items() if self.work.scenes_of(video)}
         files = {self.file_of(segment) for segment in segments}
-        failed = {segment.uuid for segment in segments if segment.failed}
+        failed = {segment.uuid for segment in segments if segment.clip is None}
         stale = (
             line.file
             for line in self.done.values()
@@ -11628,7 +11615,7 @@ class ClipFolder:
 def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> Outcome:
     """write the segments of the plan as clips and check each against its source"""
     plan = work.read(ClipPlan)
-    check_clip_folder(out, work.folder, Path(work.read(WorkHead).input))
+    check_clip_folder(out, work.folder, Path(work.read(VideoList).input))
     if options.dry_run:
         return foresee_clips(ClipFolder(out, work), plan, options.cut)
     make_folder(out)
@@ -11641,7 +11628,7 @@ def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> Outcome:
             done = [cut_segment(folder, segment, options, ledger) for segment in segments]
         moved = folder.clear(folder.stale(done))
         work.write(msgspec.structs.replace(plan, segments=done, out=str(out.resolve())))
-    failed = [f"{s.source} at {s.start:.1f} s: {s.failed}" for s in done if s.failed]
+    failed = [f"{s.source} at {s.start:.1f} s: {s.failed}" for s in done if s.clip is None]
     result = {
         "out": str(out),
         "segments": len(done),
@@ -11879,11 +11866,12 @@ def add_places(p: argparse.ArgumentParser, names: str) -> None:
 
 
 Taken = tuple[Callable[[Any], None], Callable[[argparse.Namespace], Any]]
-WITH_ENGINE: Taken = (add_engine_and_work, functools.partial(crew_of, landmarks=True))
-AS_BEFORE: Taken = (  # models of the frames at hand
-    functools.partial(add_engine_and_work, detector=False),
-    functools.partial(crew_of, landmarks=False),
-)
+
+
+def crew_taken(look: bool) -> Taken:
+    """Who does the work; look: with models of one's own choice, else those of the frames."""
+    add = functools.partial(add_engine_and_work, detector=look)
+    return add, functools.partial(crew_of, landmarks=look)
 
 
 def fields_of(kind: type) -> Taken:
@@ -12006,11 +11994,11 @@ VIDEO_STEPS: Steps = {  # in pipeline order
     "scan": video_step(scan_videos, "input work", fields_of(VideoChoice)),
     "scenes": video_step(find_scenes),
     "stage": video_step(stage_frames, "work", fields_of(Sampling)),
-    "detect": video_step(detect_frames, "work", WITH_ENGINE),
+    "detect": video_step(detect_frames, "work", crew_taken(look=True)),
     "merge": video_step(merge_frames),
     "track": video_step(track_faces, "work", fields_of(Reach)),
     "score": video_step(
-        score_tracks, "work", fields_of(Gates), fields_of(IdentityChoice), AS_BEFORE
+        score_tracks, "work", fields_of(Gates), fields_of(IdentityChoice), crew_taken(look=False)
     ),
     "cut": video_step(cut_clips, "work out", fields_of(ClipOptions)),
     "report": video_step(show_videos),
