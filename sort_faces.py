@@ -10745,10 +10745,6 @@ class PlannedClip(Record):
     checked: Checked | msgspec.UnsetType = msgspec.UNSET
     failed: str | msgspec.UnsetType = msgspec.UNSET
 
-    def __post_init__(self) -> None:
-        if self.pts[0] >= self.pts[1]:
-            raise ValueError("a segment without frames")
-
     def cut(self, **facts: Any) -> PlannedClip:
         """The segment with what became of it now; of an earlier try nothing is left."""
         late = ("clip", "mode", "fallback", "checked", "failed")
@@ -11348,7 +11344,7 @@ def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> 
         pairs = zip(segment.tracks, inside, strict=True)
         return np.concatenate([getattr(track, name)[rows] for track, rows in pairs])
 
-    pitch, yaw, _ = np.nanmedian(np.abs(seen("pose")), axis=0).tolist()
+    pitch, yaw = np.nanmedian(np.abs(seen("pose")[:, :2]), axis=0).tolist()
     return PlannedClip(
         uuid=str(uuid.uuid5(CLIP_SPACE, f"{segment.video}:{low}:{high}")),
         video=segment.video,
@@ -11427,23 +11423,24 @@ def find_identities(
             "and faces of two models cannot be compared; use that one, or another work folder"
         )
     known = known_identities(work, meta)
-    shown: dict[Path, list[str]] = {}
+    shown: dict[Path, list[str]] = {path: [] for path in paths}
     with tempfile.TemporaryDirectory(dir=work.folder, prefix=PART_PREFIX) as folder:
-        items: dict[str, Item] = {}
+        new: dict[str, Path] = {}  # pictures where a worker finds them, too
         for path in paths:
-            shown[path] = []
             for name, data in identity_pictures(path):
                 sha = hashlib.sha256(data).hexdigest()
                 shown[path].append(sha)
-                if sha not in known and sha not in items:
-                    file = Path(folder) / f"{sha}{PurePosixPath(name).suffix}"
-                    file.write_bytes(data)
-                    items[sha] = {"sha256": sha, "path": str(file), "name": f"{path}: {name}"}
-        if items:
-            known |= embed_identities(work, meta, [*items.values()], crew)
+                if sha not in known and sha not in new:
+                    new[sha] = Path(folder) / f"{sha}{PurePosixPath(name).suffix}"
+                    new[sha].write_bytes(data)
+        if new:
+            known |= embed_identities(work, meta, new, crew)
             work.write(Identities(recognizer=meta.recognizer, faces=known))
     people = {}
     for path, shas in shown.items():
+        unreadable = sum(sha not in known for sha in shas)
+        if unreadable:
+            log.warning("%s: %d pictures cannot be read", path, unreadable)
         vectors = [np.frombuffer(known[sha], "<f4") for sha in shas if known.get(sha)]
         if not vectors:
             raise SortFacesError(
@@ -11465,13 +11462,9 @@ def known_identities(work: VideoWork, meta: FrameMeta) -> dict[str, bytes]:
 
 
 def embed_identities(
-    work: VideoWork, meta: FrameMeta, items: Sequence[Item], crew: Crew
+    work: VideoWork, meta: FrameMeta, pictures: dict[str, Path], crew: Crew
 ) -> dict[str, bytes]:
-    """{sha256: embedding of the largest face, or nothing} of pictures; unreadable ones are told.
-
-    items: sha256, path, and the name it is known by.
-    """
-    names = {item["sha256"]: item.pop("name") for item in items}
+    """{sha256: embedding of the largest face, or nothing} of those pictures that can be read."""
     spec = replace(
         crew.spec,
         model=crew.spec.model or meta.model_source or meta.model,
@@ -11487,15 +11480,12 @@ def embed_identities(
             "the frames were embedded with; use that model"
         )
     how = {"passes": asdict(Passes(pad_retry=True)), "landmarks": False}
-    results = crew.run("embed", [{**item, **how} for item in items], work.folder / "workers")
+    items = [{"sha256": sha, "path": str(path), **how} for sha, path in pictures.items()]
     found = {}
-    for item, result in progress(results, len(items), "identities"):
-        why = result.get("failed") or result.get("error")
-        if why:
-            log.warning("%s: %s", names[item["sha256"]], why)
-            continue
-        largest = max(result["faces"], key=lambda face: face["face_short"], default=None)
-        found[item["sha256"]] = base64.b64decode(largest["embedding"]) if largest else b""
+    for item, result in crew.run("embed", items, work.folder / "workers"):
+        if not (result.get("failed") or result.get("error")):
+            largest = max(result["faces"], key=lambda face: face["face_short"], default=None)
+            found[item["sha256"]] = base64.b64decode(largest["embedding"]) if largest else b""
     return found
 
 
@@ -11849,8 +11839,6 @@ def clock(seconds: float) -> str:
     minutes, tenths = divmod(round(seconds * 10), 600)
     return f"{minutes // 60}:{minutes % 60:02d}:{tenths / 10:04.1f}"
 
-
-# -- the steps --
 
 PLACES = {
     "input": ("INPUT", "folder of videos, or one video"),
