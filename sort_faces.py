@@ -11424,6 +11424,7 @@ def find_identities(
         )
     known = known_identities(work, meta)
     shown: dict[Path, list[str]] = {path: [] for path in paths}
+    remove_unfinished(work.folder)  # pictures of a killed run
     with tempfile.TemporaryDirectory(dir=work.folder, prefix=PART_PREFIX) as folder:
         new: dict[str, Path] = {}  # pictures where a worker finds them, too
         for path in paths:
