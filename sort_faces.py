@@ -5889,7 +5889,7 @@ class Era(Record, kw_only=True):
     anchor: str = ""  # packed (d,) float32 of length 1
     distance: float = EraParams.distance
     max_years: float = EraParams.years
-    min_faces: float = math.inf
+    min_faces: int | Maybe = UNSET
 
 
 class FacesetManifest(Manifest, tag="faceset", kw_only=True):
@@ -6392,10 +6392,10 @@ class PlanFile(OwnFile, tag="plan", kw_only=True):
 
 def plan_file(plan: Plan, corpus: Corpus) -> PlanFile:
     """A plan as it is written for a person to look at, edit and apply."""
-    moves = [
-        {"faceset": PurePosixPath(move.folder).name, "file": move.file, **as_json(move)}
-        for move in plan.moves
-    ]
+    moves = []
+    for move in plan.moves:
+        about = {"action": "", "faceset": PurePosixPath(move.folder).name, "file": move.file}
+        moves.append({**about, **as_json(move)})
     return PlanFile(
         command=plan.command,
         corpus=str(corpus.root.resolve()),
@@ -6563,8 +6563,6 @@ class Draft:
             if source.is_file():
                 clone_or_copy(source, stage / file)
         write_part(stage / "NAME.txt", self.name)
-        if (self.root / self.lies).is_dir():
-            carry_over(self.root / self.lies, stage, self.moved)
         dropped = [
             msgspec.structs.replace(gone, file="")  # the operator has emptied _dropped
             if gone.file and not (stage / gone.file).is_file()
@@ -6572,7 +6570,10 @@ class Draft:
             for gone in self.dropped
         ]
         record = msgspec.structs.replace(self.manifest, faces=faces, dropped=dropped)
-        return FaceSet(self.folder, finish_faceset(stage, record), read_name(stage), faces, [])
+        manifest = finish_faceset(stage, record)
+        if (self.root / self.lies).is_dir():
+            carry_over(self.root / self.lies, stage, self.moved)
+        return FaceSet(self.folder, manifest, read_name(stage), faces, [])
 
 
 def face_fields(face: Face) -> dict[str, Any]:
@@ -6754,7 +6755,7 @@ def extend_era_moves(
     back = [
         f"{era.folder}: {sizes[era.folder]} faces"
         for era in eras
-        if era.shelf == "_thin" and sizes[era.folder] >= era.manifest.era.min_faces
+        if era.shelf == "_thin" and sizes[era.folder] >= (era.manifest.era.min_faces or math.inf)
     ]
     return moves, {"of_no_era": homeless, "thin_no_more": back}
 
@@ -9980,12 +9981,14 @@ def cmd_restore(args: argparse.Namespace) -> Outcome:
             raise SortFacesError(f"{args.corpus}: no run {wanted}; there are: {known}")
         undo = runs[: hits[0] + 1]
         last = int(names[0][:4])  # a number that was undone means that run for good
+        run = ""
         if not args.dry_run:
             touched = [restore_run(args.corpus, folder) for folder in undo]
-            corpus = corpus.again()
-            run = carry_out(corpus, by_hand(corpus) if any(touched) else Plan("", {}, []), last)
+            if (args.corpus / "manifest.json").exists():  # else its first export was undone
+                corpus = corpus.again()
+                run = carry_out(corpus, by_hand(corpus) if any(touched) else Plan("", {}, []), last)
     result = {"corpus": str(args.corpus), "undone": [folder.name for folder in undo]}
-    result |= {"taken_in": run} if not args.dry_run and run else {}
+    result |= {"taken_in": run} if run else {}
     return Outcome({**result, "left": names[hits[0] + 1 :]})
 
 

@@ -156,22 +156,6 @@ def test_an_adopted_png_that_goes_blocks_no_command(run, root, adopted, action):
     assert_clean(run, root)
 
 
-@pytest.mark.parametrize("action", [delete, to_dropped, lambda path: None])
-def test_an_adopted_png_that_goes_blocks_no_export(root, adopted, action):
-    """What an export does last: a new folder takes the place of the old one."""
-    folder, stage = root / "faceset_001", root / ".sort_faces-faceset_001"
-    manifest = read(folder / "manifest.json")
-    faces = [face for face in manifest["faces"] if face["sha256"] != sha(MINE)]
-    for face in faces:
-        sf.write_part(stage / face["file"], (folder / face["file"]).read_bytes())
-    head = {key: manifest[key] for key in manifest if key not in sf.SET_LISTS}
-    sf.finish_faceset(stage, head, faces, [])
-    action(adopted)
-    sf.swap_folder(stage, folder)
-    assert len(faces_in(root, "faceset_001")) == 5
-    assert (sha(MINE) in hashes(root)) is (action is not delete)
-
-
 class Scorer:
     def score(self, images: list[np.ndarray]) -> np.ndarray:
         return np.full((len(images), len(sf.CLIP_PROMPTS)), 0.25)

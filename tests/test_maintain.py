@@ -28,6 +28,7 @@ from corpora import (
     exact,
     faces_in,
     files_of,
+    finish,
     folders,
     give_audits,
     head_of,
@@ -919,6 +920,17 @@ def test_verdicts_hold_for_any_set(flags, dominance, least):
 # --- a new export over a maintained corpus ----------------------------------
 
 
+def write_sets(folder: Path, cache: sf.FaceCache, sets: list[list[str]]) -> Path:
+    """A refine manifest of these faces as faceset_001, faceset_002, ..."""
+    manifest = sf.RefinedManifest(
+        **sf.manifest_head(sf.Library(cache, folder / "lib.npz")), params=sf.RefineParams(),
+        facesets=[sf.Group(id=f"faceset_{n:03d}", faces=faces) for n, faces in enumerate(sets, 1)],
+        seen=cache.face_ids, placed={},
+    )  # fmt: skip
+    sf.write_file(folder / "refine_manifest.json", manifest)
+    return folder / "refine_manifest.json"
+
+
 @pytest.fixture
 def library(tmp_path, monkeypatch) -> Callable[[], tuple]:
     """Three made people on disk, the first in two sets: what exports them, again and again."""
@@ -935,14 +947,13 @@ def library(tmp_path, monkeypatch) -> Callable[[], tuple]:
     cache = replace(cache, file_sha256=np.array(shas), file_size=sizes, file_mtime_ns=times,
                     file_taken=taken)  # fmt: skip
     sf.save_cache(tmp_path / "lib.npz", cache)
+    seen = {"error": "", "counts": [1, 1], "kps": [], "embedding": "", "boxes": [[], []]}
+    monkeypatch.setitem(sf.TASKS, "audit", lambda _, items: [seen for _ in items])
+    monkeypatch.setattr(sf, "load_engine", lambda *_: None)
+    monkeypatch.setattr(sf, "check_recognizer", lambda *_: None)
     monkeypatch.setattr(sf, "judge_crop", lambda *_: ("", np.zeros((0, 4))))
     ids = cache.face_ids
-    sets = [ids[:5], ids[5:8], ids[8:16], ids[16:]]
-    head = sf.manifest_head("refined", sf.Library(cache, tmp_path / "lib.npz"), {})
-    facesets = [{"id": f"faceset_{n:03d}", "faces": faces} for n, faces in enumerate(sets, 1)]
-    refined = tmp_path / "refine_manifest.json"
-    refined.write_text(json.dumps({**head, "facesets": facesets, "seen": ids, "counts": {},
-                                   "placed": {}}))  # fmt: skip
+    refined = write_sets(tmp_path, cache, [ids[:5], ids[5:8], ids[8:16], ids[16:]])
     return ("export-swap", tmp_path / "lib.npz", refined, tmp_path / "ready", "--model",
             "synthetic", "--top-n", 3)  # fmt: skip
 
@@ -958,35 +969,39 @@ def test_a_new_export_over_a_maintained_corpus(run, library, tmp_path):
     split(run, root, "--min-faces", 2, name="faceset_003")
     eras_made = {name for name in active(root) if name.startswith("faceset_003_")}
     assert len(eras_made) == 2 and name_of(root, "faceset_001") == "Ada"
-    ok(run, *library, warned="maintenance")
+    maintained = content(root)
+    assert ok(run, *library)["cut"] == 0
     assert_agrees(root)
     assert_clean(run, root)
-    assert eras_made < active(root) and {"faceset_001", "faceset_002"} < active(root)
-    assert name_of(root, "faceset_003") == "Zoë"
-    assert "Ada" in (name_of(root, "faceset_001"), name_of(root, "faceset_002"))
-    assert not (root / "_runs").exists() and list((root / "_removed").glob("_runs*"))
-    refused(run, "restore", root, word="no maintenance run")
+    assert active(root) == {"faceset_001", "faceset_003", "faceset_004", *eras_made}
+    assert (name_of(root, "faceset_001"), name_of(root, "faceset_003")) == ("Ada", "Zoë")
     now = content(root)
-    pngs = [name for name in fresh if name.endswith(".png")]
-    assert {name: now[name] for name in pngs} == {name: fresh[name] for name in pngs}
+    pngs = [name for name in maintained if name.endswith(".png")]
+    assert {name: now[name] for name in pngs} == {name: maintained[name] for name in pngs}
+    for _ in ("export-swap", "era split", "consolidate"):
+        ok(run, "restore", root)
+    fresh["manifest.json"] = content(root)["manifest.json"]  # which tells the names by now
+    assert content(root) == fresh
 
 
-def test_maintenance_can_be_repeated_after_a_new_export(run, library, tmp_path):
-    """The same set is merged again although _merged holds one of its name."""
+def test_a_set_is_merged_although_the_shelf_holds_one_of_its_name(run, library, tmp_path):
     root = tmp_path / "ready"
     ok(run, *library)
-    for round_ in range(3):
-        before = exact(root)
-        assert consolidate(run, root)["shelved"] == 1, round_
-        done(run, root)
-        again = consolidate(run, root)
-        assert not again["moves"]
+    assert consolidate(run, root)["shelved"] == 1
+    assert [path.name for path in (root / "_merged").iterdir()] == ["faceset_002"]
+    cache = sf.load_cache(tmp_path / "lib.npz")
+    ids = cache.face_ids
+    write_sets(tmp_path, cache, [ids[:8], ids[8:11], ids[11:16], ids[16:]])
+    ok(run, *library)
+    assert {"faceset_001", "faceset_002", "faceset_003"} < active(root)
+    before = exact(root)
+    for _ in range(2):
+        assert consolidate(run, root)["shelved"] == 1
+        shelf = sorted(path.name for path in (root / "_merged").iterdir())
+        assert shelf == ["faceset_002", "faceset_002-2"]
+        assert not consolidate(run, root)["moves"]
         ok(run, "restore", root)
         assert exact(root) == before
-        consolidate(run, root)
-        ok(run, *library, warned="maintenance")
-        done(run, root)
-    assert len(list((root / "_merged").iterdir())) == 3
 
 
 # --- a real detector and real people ----------------------------------------
@@ -1017,8 +1032,7 @@ def demo_corpus(tmp_path_factory) -> Path:
             )
             row += 1
         sf.write_part(folder / "ready" / name / "NAME.txt", b"unnamed\n")
-        head = {**head_of(folder, cache, 512), "id": name}
-        sf.finish_faceset(folder / "ready" / name, head, entries, [])
+        finish(folder / "ready" / name, {**head_of(folder, cache, 512), "id": name}, entries, [])
     write_master(folder / "ready", {**head_of(folder, cache, 512), "kind": "swap"})
     return folder / "ready"
 
@@ -1097,11 +1111,7 @@ def real(tmp_path_factory) -> Path:
     first, second, third, fourth = own.values()
     half = PHOTOS_EACH // 2
     sets = [first[: half + 1], second[half:], third, first[half + 1 :], fourth, second[:half]]
-    head = sf.manifest_head("refined", sf.Library(cache, folder / "lib.npz"), {})
-    facesets = [{"id": f"faceset_{n:03d}", "faces": faces} for n, faces in enumerate(sets, 1)]
-    (folder / "refine_manifest.json").write_text(json.dumps(
-        {**head, "facesets": facesets, "seen": cache.face_ids, "counts": {}, "placed": {}}
-    ))  # fmt: skip
+    write_sets(folder, cache, sets)
     prepare(folder / "logs", engine, "export-swap", folder / "lib.npz",
             folder / "refine_manifest.json", folder / "ready", "--model", model,
             "--min-face-short", 30)  # fmt: skip
@@ -1153,5 +1163,5 @@ def test_a_real_corpus_is_mended_and_comes_back_to_the_byte(run, real, tmp_path,
     consolidate(run, root)
     ok(run, "optimize", root)
     assert content(root) == merged
-    ok(run, "restore", root, "1")
+    ok(run, "restore", root, "2")
     assert exact(root) == start

@@ -523,8 +523,9 @@ def test_a_killed_run_is_finished_and_can_be_undone(run, old):
     states = read(root.parent / "states.json")
     assert read(root / "_runs/0001-consolidate/journal.json")["state"] == "applying"
     verified(run, root)
-    assert state_of(root) == states["after"]
-    assert read(root / "_runs/0001-consolidate/journal.json")["state"] == "done"
+    journal = "_runs/0001-consolidate/journal.json"  # says more today
+    assert {**state_of(root), journal: ""} == {**states["after"], journal: ""}
+    assert read(root / journal)["state"] == "done"
     assert names_of(root) == {"_merged/faceset_002": "Ada", "faceset_001": "Ada"}
     assert ok(run, "restore", root)["undone"] == ["0001-consolidate"]
     assert state_of(root) == states["before"]
