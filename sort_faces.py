@@ -1359,6 +1359,8 @@ class Track:
         n = len(self.time)
         if not n or [array.shape for array in arrays] != [(n,), (n, 4), (n,), (n, 3)]:
             raise ValueError("its arrays do not fit together")
+        if not all(np.isfinite(array).all() for array in arrays[:3]):
+            raise ValueError("its times, boxes and scores are no numbers")
 
     @property
     def short(self) -> np.ndarray:
@@ -2426,7 +2428,8 @@ PROBED_PACKETS = 400  # looked at for a varying frame rate
 ID_BLOCKS, ID_BLOCK = 64, 65536  # parts of a video, and bytes each, that make its content id
 
 
-Positive = Annotated[int, msgspec.Meta(gt=0)]
+Positive = Annotated[int, msgspec.Meta(gt=0, le=2**62)]
+Pts = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]  # arrays of pts are int64
 
 
 class Video(Record):
@@ -2447,7 +2450,7 @@ class Video(Record):
     pix_fmt: str
     audio: tuple[str, ...]  # codec of each audio stream
     time_base: tuple[Positive, Positive]  # s per pts, as a fraction
-    start: int  # pts of the first frame
+    start: Pts  # of the first frame
 
     @property
     def tick(self) -> float:
@@ -2715,11 +2718,15 @@ class Scenes(OwnFile, tag="scenes", kw_only=True):
     """WORK/scenes/<id>.json: the scenes of a video and the time stamps of all its frames."""
 
     video: str  # id
-    scenes: list[tuple[int, int]]  # pts of the first frame, and of the first that is beyond
+    scenes: list[tuple[Pts, Pts]]  # of the first frame, and of the first that is beyond
     frames: int
-    first: int  # pts
+    first: Pts
     steps: list[tuple[Positive, Positive]]  # pack_steps
     error: str = ""  # why the video ends early, "" if it does not
+
+    def __post_init__(self) -> None:
+        if self.frames != 1 + sum(times for _, times in self.steps):
+            raise ValueError("the steps are not those between the frames")
 
     @property
     def pts(self) -> np.ndarray:
@@ -10626,6 +10633,7 @@ class ClipOptions:
 
 
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class WorkHead(OwnFile, tag="videos", kw_only=True):
@@ -10653,7 +10661,7 @@ class Stretch(Record):
 
     video: str  # id
     path: str
-    pts: Annotated[list[int], msgspec.Meta(min_length=1)]  # rising
+    pts: Annotated[list[Pts], msgspec.Meta(min_length=1)]  # rising
     sar: float
 
 
@@ -10708,7 +10716,7 @@ class TrackedVideo(Record):
 
     path: str
     fps: float
-    start: int  # pts
+    start: Pts
     tick: PositiveFloat  # s per pts
     scenes: int
 
@@ -10734,19 +10742,23 @@ class PlannedClip(Record):
     uuid: str
     video: str
     source: str
-    start: float  # s
-    end: float
-    pts: tuple[int, int]  # of the first frame, and from where on frames are beyond
+    start: Seconds
+    end: Seconds
+    pts: tuple[Pts, Pts]  # of the first frame, and from where on frames are beyond
     frames: tuple[int, int]  # numbers at the average rate
     tracks: list[str]
     identity: list[str]
     quality: dict[str, int | float]  # medians, and the mean score
-    strip: list[float]  # s; of its thumbnails
+    strip: list[Seconds]  # of its thumbnails
     clip: str | msgspec.UnsetType | None = msgspec.UNSET  # its file below OUT; None: failed
     mode: str | msgspec.UnsetType = msgspec.UNSET
     fallback: str | msgspec.UnsetType = msgspec.UNSET
     checked: Checked | msgspec.UnsetType = msgspec.UNSET
     failed: str | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        if self.clip and msgspec.UNSET in (self.mode, self.fallback, self.checked):
+            raise ValueError("a clip, but not how it was made")
 
     def cut(self, **facts: Any) -> PlannedClip:
         """The segment with what became of it now; of an earlier try nothing is left."""
@@ -10759,10 +10771,10 @@ class LeftOut(Record):
 
     name: str
     video: str
-    start: float  # s
-    end: float
+    start: Seconds
+    end: Seconds
     reason: str
-    strip: list[float]
+    strip: list[Seconds]
 
 
 class ClipPlan(OwnFile, tag="segments", kw_only=True):

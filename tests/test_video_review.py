@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
+import random
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -366,6 +369,35 @@ def test_a_damaged_line_of_the_results_is_named(run, done, line, place, bad):
     refused(
         run("video", "detect", done / "work", "--model", "dlib", "-q"), path, f"line {line + 1}"
     )
+
+
+def places_in(value: object, place: str = "") -> Iterator[str]:
+    """Every place in a JSON value, like items/0/pts; of lists the first two entries."""
+    if place:
+        yield place[1:]
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:2])
+    for key, part in inside:
+        nested = isinstance(part, dict | list)
+        yield from places_in(part, f"{place}/{key}") if nested else [f"{place}/{key}"[1:]]
+
+
+@pytest.mark.parametrize(
+    ("file", "argv"),
+    [("videos.json", "stage"), ("queue.json", "merge"), ("results.jsonl", "merge"),
+     ("tracks.json", "score"), ("plan.json", "report"), ("plan.json", "cut out --dry-run"),
+     ("clips.jsonl", "cut out --dry-run")],
+)  # fmt: skip
+def test_whatever_is_wrong_in_a_work_file_no_bug_comes_of_it(run, done, monkeypatch, file, argv):
+    monkeypatch.chdir(done)
+    rng, path, (step, *rest) = random.Random(0), done / "work" / file, argv.split()
+    first, *others = path.read_text().splitlines(keepends=True) if "jsonl" in file else [
+        path.read_text()]  # fmt: skip
+    bads = (..., None, -1, 1e300, 10**30, math.nan, math.inf, "", "x", "AAAA", [], {}, True)
+    for place in rng.choices([*places_in(json.loads(first))], k=40):
+        path.write_text("".join([damaged(first, place, rng.choice(bads)) + "\n", *others]))
+        answer = run("video", step, "work", *rest, "-q")
+        if answer[0] == 2:
+            refused(answer, file.partition(".")[0])
 
 
 def test_arrays_that_do_not_fit_together_are_damage(run, done):
