@@ -1298,6 +1298,9 @@ def tile_windows(width: int, height: int, side: int) -> list[tuple[int, int, int
 # is a stretch of a scene in which a face is usable, and becomes one clip. Times are seconds since
 # the first frame of the video.
 
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite, as read from a file
+PositiveAmount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+
 
 @dataclass(frozen=True)
 class Gates:
@@ -1346,8 +1349,8 @@ class Track:
 
     name: str
     video: str
-    scene: tuple[float, float]  # s
-    sampled: tuple[float, float]  # s; first and last frame of the scene that was looked at
+    scene: tuple[Amount, Amount]  # s
+    sampled: tuple[Amount, Amount]  # s; first and last frame of the scene that was looked at
     time: np.ndarray  # (n,) float64 s, rising
     bbox: np.ndarray  # (n, 4) float32 upright pixels
     det: np.ndarray  # (n,) float32 in [0, 1]
@@ -2428,7 +2431,7 @@ PROBED_PACKETS = 400  # looked at for a varying frame rate
 ID_BLOCKS, ID_BLOCK = 64, 65536  # parts of a video, and bytes each, that make its content id
 
 
-Positive = Annotated[int, msgspec.Meta(gt=0, le=2**62)]
+PositiveInt = Annotated[int, msgspec.Meta(gt=0, le=2**62)]
 Pts = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]  # arrays of pts are int64
 
 
@@ -2439,17 +2442,17 @@ class Video(Record):
     path: str
     size: int  # bytes
     mtime_ns: int
-    duration: float  # s, as the file says
-    fps: float  # average
+    duration: Amount  # s, as the file says
+    fps: Amount  # average
     vfr: bool  # frames are not evenly spaced
     rotation: int  # degrees the player turns the picture by, counter-clockwise
-    sar: float  # width of a pixel / its height
+    sar: PositiveAmount  # width of a pixel / its height
     width: int  # px as coded
     height: int
     codec: str
     pix_fmt: str
     audio: tuple[str, ...]  # codec of each audio stream
-    time_base: tuple[Positive, Positive]  # s per pts, as a fraction
+    time_base: tuple[PositiveInt, PositiveInt]  # s per pts, as a fraction
     start: Pts  # of the first frame
 
     @property
@@ -2633,7 +2636,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
             path=path,
             size=size,
             mtime_ns=mtime_ns,
-            duration=round(float(length or whole), 3),
+            duration=round(max(0.0, float(length or whole)), 3),
             fps=round(float(fps), 3),
             vfr=has_varying_rate(container, stream),
             rotation=round(first.rotation),
@@ -2721,7 +2724,7 @@ class Scenes(OwnFile, tag="scenes", kw_only=True):
     scenes: list[tuple[Pts, Pts]]  # of the first frame, and of the first that is beyond
     frames: int
     first: Pts
-    steps: list[tuple[Positive, Positive]]  # pack_steps
+    steps: list[tuple[PositiveInt, PositiveInt]]  # pack_steps
     error: str = ""  # why the video ends early, "" if it does not
 
     def __post_init__(self) -> None:
@@ -10632,10 +10635,6 @@ class ClipOptions:
     dry_run: bool = option(bool, "say what would be done and stop", False)
 
 
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-
-
 class WorkHead(OwnFile, tag="videos", kw_only=True):
     """Of videos.json what tells whose work folder it is."""
 
@@ -10662,13 +10661,13 @@ class Stretch(Record):
     video: str  # id
     path: str
     pts: Annotated[list[Pts], msgspec.Meta(min_length=1)]  # rising
-    sar: float
+    sar: PositiveAmount
 
 
 class Staged(OwnFile, tag="staged", kw_only=True):
     """The frames to look at."""
 
-    rate: PositiveFloat  # frames per second looked at
+    rate: PositiveAmount  # frames per second looked at
     items: list[Stretch]
 
 
@@ -10682,7 +10681,7 @@ class FrameMeta(Record, kw_only=True):
     model: str
     model_source: str = ""  # what --model has to say to name it
     recognizer: str
-    dim: Positive  # of an embedding
+    dim: PositiveInt  # of an embedding
     det_size: int  # px
     det_threshold: float
     roots: list[str] = []
@@ -10715,16 +10714,16 @@ class TrackedVideo(Record):
     """Of a video what `score` needs."""
 
     path: str
-    fps: float
+    fps: Amount
     start: Pts
-    tick: PositiveFloat  # s per pts
+    tick: PositiveAmount  # s per pts
     scenes: int
 
 
 class Tracks(OwnFile, tag="tracks", kw_only=True):
     """All that `score` needs."""
 
-    period: PositiveFloat  # s between the frames looked at
+    period: PositiveAmount  # s between the frames looked at
     meta: FrameMeta
     reach: Reach | None = None
     videos: dict[str, TrackedVideo]
@@ -10742,14 +10741,14 @@ class PlannedClip(Record):
     uuid: str
     video: str
     source: str
-    start: Seconds
-    end: Seconds
+    start: Amount  # s
+    end: Amount  # s
     pts: tuple[Pts, Pts]  # of the first frame, and from where on frames are beyond
     frames: tuple[int, int]  # numbers at the average rate
     tracks: list[str]
     identity: list[str]
     quality: dict[str, int | float]  # medians, and the mean score
-    strip: list[Seconds]  # of its thumbnails
+    strip: list[Amount]  # s; of its thumbnails
     clip: str | msgspec.UnsetType | None = msgspec.UNSET  # its file below OUT; None: failed
     mode: str | msgspec.UnsetType = msgspec.UNSET
     fallback: str | msgspec.UnsetType = msgspec.UNSET
@@ -10771,10 +10770,10 @@ class LeftOut(Record):
 
     name: str
     video: str
-    start: Seconds
-    end: Seconds
+    start: Amount  # s
+    end: Amount  # s
     reason: str
-    strip: list[Seconds]
+    strip: list[Amount]
 
 
 class ClipPlan(OwnFile, tag="segments", kw_only=True):
