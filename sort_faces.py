@@ -255,12 +255,18 @@ def one_line(error: BaseException) -> str:
 WORK_FOLDER = Path(__file__).resolve().parent / "work"
 
 
+def part_of_work(name: str) -> Path:
+    """work/NAME. Raises SortFacesError where this script was copied alone."""
+    path = WORK_FOLDER / name
+    if not path.exists():
+        raise SortFacesError(f"{path}: not there; keep the folder work/ beside {TOOL}.py")
+    return path
+
+
 @functools.cache
 def companion(name: str) -> Any:
-    """The module work/NAME.py. Raises SortFacesError where this script was copied alone."""
-    path = WORK_FOLDER / f"{name}.py"
-    if not path.is_file():
-        raise SortFacesError(f"{path}: not there; keep the folder work/ beside {TOOL}.py")
+    """The module work/NAME.py."""
+    path = part_of_work(f"{name}.py")
     sys.modules.setdefault(TOOL, sys.modules[__name__])  # run as a script it stays one module
     spec = importlib.util.spec_from_file_location(f"{TOOL}_{name}", path)
     module = importlib.util.module_from_spec(spec)
@@ -1986,7 +1992,6 @@ JSON_SHAPE: dict[str, dict[str, type]] = {  # what each kind of file must at lea
     "plan": {"command": str, "corpus": str, "state": str, "params": dict, "moves": list},
     "journal": {"run": str, "state": str, "steps": list, "names": dict},
     "pairs": {"pairs": list},
-    "report": {"files": list},
     "queue": {"task": str, "spec": dict, "items": list, "schema": int, "version": str, "run": str},
 }
 
@@ -5479,7 +5484,6 @@ MANIFEST_NAMES = {
     "raw": "manifest.json",
     "refined": "refine_manifest.json",
     "swap": "manifest.json",
-    "report": "manifest.json",
 }
 RUN_TREES = {"raw": "raw_full", "refined": "facesets_full", "swap": "facesets_swap_ready"}
 
@@ -5703,8 +5707,8 @@ def owned_files(out: Path, kind: type[TreeManifest]) -> tuple[dict[str, str], se
     return owned, set(listed)
 
 
-def check_output(out: Path, roots: Sequence[str], kind: type[OwnFile]) -> None:
-    """Refuse an output that lies among the photos or would mix with files that are not ours."""
+def check_place(out: Path, roots: Sequence[str]) -> None:
+    """Refuse an output folder that is a file or lies among the photos."""
     real = out.resolve()
     for root in roots:
         if real == Path(root) or Path(root) in real.parents:
@@ -5713,6 +5717,11 @@ def check_output(out: Path, roots: Sequence[str], kind: type[OwnFile]) -> None:
             )
     if out.exists() and not out.is_dir():
         raise SortFacesError(f"{out}: is a file; name a folder")
+
+
+def check_output(out: Path, roots: Sequence[str], kind: type[OwnFile]) -> None:
+    """Refuse an output that lies among the photos or would mix with files that are not ours."""
+    check_place(out, roots)
     name = kind.__struct_config__.tag
     manifest = out / MANIFEST_NAMES[name]
     if manifest.exists() and read_if_sound(manifest, kind) is None:
@@ -7197,101 +7206,38 @@ class OneLineParser(argparse.ArgumentParser):
 # ============================================================================
 # Pages
 # ============================================================================
-# HTML for a person to look at: static files that fetch nothing. Jinja escapes every value.
+# HTML for a person to look at: static files that fetch nothing. The templates, style and script
+# lie in work/pages/; Jinja escapes every value.
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta name="referrer" content="no-referrer">
-<title>{{ title }}</title>
-<link rel="icon" href="data:,">
-<style>
-:root { color-scheme: light dark; --ground: #f6f6f4; --card: #fff; --line: #8883; --ink: #1d1f22;
-  --dim: #6a6e75; --accent: #1f63c7; --flag: #a5451b; font: 15px/1.45 system-ui, sans-serif }
-@media (prefers-color-scheme: dark) { :root { --ground: #131518; --card: #1e2126; --ink: #e7e8ea;
-  --dim: #9a9fa8; --accent: #7fb2ff; --flag: #f0a27c } }
-body { margin: 0 auto; max-width: 96rem; padding: 1rem 1.25rem 3rem; overflow-wrap: anywhere;
-  background: var(--ground); color: var(--ink) }
-a { color: var(--accent); text-decoration: none }
-h1 { font-size: 1.5rem; margin: .4rem 0 .2rem }
-h2 { font-size: 1.1rem; margin: 2rem 0 .7rem }
-h2 small, .dim { color: var(--dim); font-weight: 400; font-size: .87rem }
-table { border-collapse: collapse; font-size: .9rem }
-td, th { padding: .2rem .9rem .2rem 0; text-align: left; border-bottom: 1px solid var(--line) }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-nav { display: flex; gap: 1rem; font-size: .9rem }
-.filters { position: sticky; top: 0; z-index: 1; padding: .6rem 0; background: var(--ground) }
-.filters button { font: inherit; font-size: .85rem; padding: .15rem .7rem; margin: .1rem;
-  border: 1px solid var(--line); border-radius: 1rem; background: var(--card); color: inherit }
-.filters button[aria-pressed=true] { background: var(--accent); color: var(--ground) }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .7rem }
-.card { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
-  overflow: hidden; content-visibility: auto; contain-intrinsic-size: auto 10rem auto 14rem }
-.card[hidden] { display: none }
-.card img, .card .none { display: grid; place-content: center; width: 100%; aspect-ratio: 1;
-  object-fit: cover; background: var(--line); color: var(--dim) }
-.card figcaption { padding: .35rem .6rem .5rem; line-height: 1.35 }
-.card small { display: block; color: var(--dim); font-size: .8rem }
-.flag { color: var(--flag); font-size: .8rem; line-height: 1.2 }
-.flag + .flag::before { content: " · "; color: var(--dim) }
-.rule { grid-column: 1 / -1; margin: .3rem 0; border-top: 2px solid var(--flag);
-  color: var(--flag) }
-</style>
-<h1>{{ title }}</h1>
-{{ body }}
-<script>
-const pressed = new Set(), cards = document.querySelectorAll(".card")
-for (const button of document.querySelectorAll("button[data-flag]"))
-  button.onclick = () => {
-    const flag = button.dataset.flag
-    pressed.delete(flag) || pressed.add(flag)
-    button.setAttribute("aria-pressed", pressed.has(flag))
-    for (const card of cards)
-      card.hidden = pressed.size && !card.dataset.flags.split("|").some(f => pressed.has(f))
-  }
-</script>
-</html>
-"""
-PAGE_PARTS = """
-{% macro show_cards(cards) %}
-<div class="cards">
-{% for card in cards %}
-{% if card.rule %}<p class="rule">{{ card.rule }}</p>{% endif %}
-<figure class="card" data-flags="{{ card.flags|join('|') }}" title="{{ card.hover }}">
-<a{% if card.link %} href="{{ card.link }}"{% endif %}>
-{% if card.picture %}
-<img src="{{ card.picture }}" loading="lazy" alt="{{ card.title }}">
-{% else %}<span class="none">no picture</span>{% endif %}</a>
-<figcaption><b>{{ card.title }}</b>
-{% for line in card.lines %}<small>{{ line }}</small>{% endfor %}
-{% for flag in card.flags %}<span class="flag">{{ flag }}</span>{% endfor %}
-</figcaption></figure>
-{% endfor %}
-</div>
-{% endmacro %}
-{% macro show_filters(cards) %}
-{% if cards|map(attribute="flags")|select|first %}
-<div class="filters">show
-{% for flag, times in cards|flag_counts %}
-<button data-flag="{{ flag }}" aria-pressed="false">{{ flag or "no flag" }} {{ times }}</button>
-{% endfor %}
-</div>
-{% endif %}
-{% endmacro %}
-"""
-PAGE_THUMBNAIL = 192  # px; what a card shows, and a little more for dense screens
+PAGE_THUMBNAIL = 192  # px; longer edge; what a card shows, and a little more for dense screens
+PAGE_PAD = 0.25  # of the face box, around a face cut from its photo; chosen: hair and chin
+THUMBS = "thumbs"
+PAGE_FILE = re.compile(rf"{THUMBS}/(\w+/)?[^/\\]+\.jpg|[^/\\]+\.html")  # all that is removed
+OLD_PAGE = re.compile(  # begins the pages of version 0.1.0, which wrote no manifest beside them
+    rb'<!DOCTYPE html>\n<html lang="en">\n(?:<meta [^>]*>\n)+'
+    rb"<title>(?:Occluded faces|Nearly the same person|Segments with a usable face)</title>"
+)
+OLD_THUMB = re.compile(rf"{THUMBS}/(?:[0-9a-f]{{16}}|[0-9a-f]{{16}}/-?\d+)\.jpg")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A thumbnail and what it shows."""
+
+    thumb: str = ""  # its file in a page folder, named by what it shows; "" without a picture
+    source: Any = None  # what is read once for all its parts: (path, sha256 or None) of a photo
+    part: Any = None  # of a photo: the box (4,) of a face in it, None shows all
 
 
 @dataclass(frozen=True)
 class Card:
-    """A picture with its facts; `show_cards(cards)` in a page's template draws a grid of them.
+    """A picture with its facts, as cards.html shows them in a grid.
 
-    `show_filters(cards)` draws a button per flag; pressed, it leaves the cards with that flag.
+    The page gets a button per flag; pressed, it leaves the cards with that flag.
     """
 
     title: str
-    picture: str = ""  # link to its thumbnail, "" if there is none
+    picture: Picture = Picture()
     link: str = ""  # where a click leads
     lines: Sequence[str] = ()
     hover: str = ""
@@ -7304,35 +7250,190 @@ def flag_counts(cards: Iterable[Card]) -> list[tuple[str, int]]:
     return Counter(flag for card in cards for flag in card.flags or ("",)).most_common()
 
 
-def write_page(path: Path, title: str, template: str, **values: Any) -> None:
-    """Write one HTML page; `template` is the Jinja text of its body, every value is escaped."""
+@functools.cache
+def page_templates() -> Any:
+    """The Jinja environment of work/pages."""
     import jinja2
 
-    env = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.filters["flag_counts"] = flag_counts
-    body = env.from_string(PAGE_PARTS + template).render(**values)
-    text = env.from_string(PAGE).render(title=title, body=env.filters["safe"](body))
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    loader = jinja2.FileSystemLoader(part_of_work("pages"))
+    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env.filters |= {"flag_counts": flag_counts, "clock": clock}
+    return env
 
 
-def write_thumbnail(path: Path, image: np.ndarray, edge: int = PAGE_THUMBNAIL) -> None:
-    """Write a picture (h, w, 3) uint8 BGR as a JPEG whose longer edge is at most `edge` px."""
+def clock(seconds: float) -> str:
+    """`1:02:03.4`"""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes // 60}:{minutes % 60:02d}:{tenths / 10:04.1f}"
+
+
+def png_picture(name: str, path: Path) -> Picture:
+    """The PNG of an exported face; no picture where it is gone."""
+    if not path.is_file():
+        return Picture()
+    facts = path.stat()
+    return Picture(thumb_name(name, f"{facts.st_size} {facts.st_mtime_ns}"), (str(path), None))
+
+
+def thumb_name(name: str, shows: str) -> str:
+    """File of the thumbnail of a face: another one when it `shows` something else."""
+    mark = path_mark(f"{PAGE_THUMBNAIL} {PAGE_PAD} {shows}")
+    return f"{THUMBS}/{safe_dst_name(name)}-{mark}.jpg"
+
+
+Drawing = Callable[[Any, dict[str, Any]], Iterable[tuple[str, np.ndarray]]]
+# Pictures of a source and {thumbnail: part of it}: (thumbnail, picture) as far as they can be made.
+
+
+def photo_parts(
+    source: tuple[str, str | None], parts: dict[str, np.ndarray | None]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(thumbnail, picture of its face box or of all) from one photo, if that can be read."""
+    path, sha256 = source
+    try:
+        photo = read_photo(path, sha256)
+    except PhotoError as error:
+        log.warning("%s: %s", path, error)
+        return
+    for name, box in parts.items():
+        image = photo.image
+        if box is not None:
+            image = cut_window(image, crop_square(box, photo.wh, PAGE_PAD), PAGE_THUMBNAIL)
+        yield name, image
+
+
+def write_thumbnail(path: Path, image: np.ndarray) -> None:
+    """Write a picture (h, w, 3) uint8 BGR as a JPEG of at most PAGE_THUMBNAIL px each way."""
     import cv2
 
-    scale = min(1.0, edge / max(image.shape[:2]))
+    scale = min(1.0, PAGE_THUMBNAIL / max(image.shape[:2]))
     wh = [max(1, round(length * scale)) for length in image.shape[1::-1]]
     small = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
     with writing(path, sync=False) as part:  # a torn one would be taken for finished
         part.write_bytes(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
 
 
-def page_link(target: Path | str, folder: Path) -> str:
-    """Link to a file from a page in `folder` (both absolute): relative and percent-encoded."""
-    try:
-        relative = os.path.relpath(target, folder)
-    except ValueError:  # another drive
-        return Path(target).as_uri()
-    return quote(os.fsencode(relative.replace(os.sep, "/")))
+class PageList(OwnFile, tag="report", kw_only=True):
+    """manifest.json of a folder of pages: whose the folder is, and which of its files."""
+
+    of: str = ""  # what the pages show
+    created: str = ""
+    files: list[str]  # paths within the folder
+
+
+class PageFolder:
+    """A folder of pages and thumbnails; files that are not in its manifest are never touched.
+
+    `page_folder` opens one, `start` names all files and makes thumbnails, `write` writes a page.
+    """
+
+    def __init__(self, path: Path, of: Path) -> None:
+        self.path, self.of = path.resolve(), str(of.resolve())
+        self.before = files_of_pages(path)
+        self.files: list[str] = []
+        self.have: set[str] = set()  # thumbnails that are there
+        self.templates = page_templates()
+
+    def start(
+        self,
+        files: Sequence[str],
+        pictures: Iterable[Picture],
+        threads: int = 1,
+        draw: Drawing = photo_parts,
+    ) -> int:
+        """Make the thumbnails that are not there yet, reading each source once; returns how many.
+
+        `files` are all others that will be written. A killed run goes on where it was, and the
+        pages of the run before work until the new ones are there.
+        """
+        thumbs = {picture.thumb: picture for picture in pictures if picture.thumb}
+        self.files = [*files, *sorted(thumbs)]
+        self.save_list(sorted({*self.before, *self.files}))
+        jobs: dict[Any, dict[str, Any]] = defaultdict(dict)
+        for name, picture in thumbs.items():
+            file = self.path / name
+            if file.is_file() and file.stat().st_size:
+                self.have.add(name)
+            elif picture.source:
+                jobs[picture.source][name] = picture.part
+        before = len(self.have)
+        work = functools.partial(self.make_thumbnails, draw)
+        made = ordered_map(work, jobs.items(), threads)
+        for names in progress(made, len(jobs), "thumbnails"):
+            self.have.update(names)
+        return len(self.have) - before
+
+    def make_thumbnails(self, draw: Drawing, job: tuple[Any, dict[str, Any]]) -> list[str]:
+        """Write the thumbnails of one source; returns those that could be made."""
+        names = []
+        for name, image in draw(*job):
+            write_thumbnail(self.path / name, image)
+            names.append(name)
+        return names
+
+    def shown(self, picture: Picture) -> str:
+        """Link to a thumbnail, "" where there is none."""
+        return quote(picture.thumb) if picture.thumb in self.have else ""
+
+    def link(self, target: Path | str) -> str:
+        """Link to a file (absolute) from these pages: relative and percent-encoded."""
+        try:
+            relative = os.path.relpath(target, self.path)
+        except ValueError:  # another drive
+            return Path(target).as_uri()
+        return quote(os.fsencode(relative.replace(os.sep, "/")))
+
+    def write(self, name: str, template: str, title: str, **values: Any) -> None:
+        """Write one page; `values` and this folder as `pages` are what its template can show."""
+        page = self.templates.get_template(template).render(title=title, pages=self, **values)
+        write_bytes(self.path / name, page.encode("utf-8", "backslashreplace"))
+
+    def save_list(self, files: list[str]) -> None:
+        record = PageList(of=self.of, created=now_text(), files=files)
+        write_file(self.path / "manifest.json", record)
+
+    def finish(self) -> None:
+        """Remove what earlier runs wrote and the pages no longer show."""
+        for file in {*self.before} - {*self.files}:
+            if PAGE_FILE.fullmatch(file) and (self.path / file).is_file():
+                (self.path / file).unlink()
+                remove_empty((self.path / file).parent)
+        self.save_list(self.files)
+
+
+@contextlib.contextmanager
+def page_folder(out: Path, of: Path, roots: Sequence[str] = ()) -> Iterator[PageFolder]:
+    """Hold a folder while its pages are written.
+
+    of: what they show. Raises SortFacesError for a folder of others or one inside the `roots`.
+    """
+    check_place(out, roots)
+    pages = PageFolder(out, of)
+    make_folder(out)
+    with locked(out / LOCK_NAME, str(out)):
+        remove_unfinished(out)
+        yield pages
+        pages.finish()
+
+
+def files_of_pages(out: Path) -> list[str]:
+    """What earlier runs wrote into a folder. Raises SortFacesError where others' files lie."""
+    manifest, index = out / "manifest.json", out / "index.html"
+    if manifest.exists():
+        known = read_if_sound(manifest, PageList)
+        if known is None:
+            what = f"is no report manifest of {TOOL}; move it away or choose another folder"
+            raise SortFacesError(f"{manifest}: {what}")
+        return known.files
+    found = (file.relative_to(out).as_posix() for file in out.glob(f"{THUMBS}/**/*.jpg"))
+    old = [file for file in found if OLD_THUMB.fullmatch(file)]
+    names = os.listdir(out) if out.is_dir() else []
+    names = [name for name in names if not name.startswith((LOCK_NAME, PART_PREFIX))]
+    begun = names == [THUMBS] and old
+    finished = index.is_file() and OLD_PAGE.match(index.read_bytes()[:1000])
+    if names and not begun and not finished:
+        raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
+    return old
 
 
 # ============================================================================
@@ -9088,7 +9189,9 @@ def cmd_occlusion_report(args: argparse.Namespace) -> Outcome:
     with opened_corpus(args.corpus) as corpus:
         scores = load_scores(corpus, args.scores)
         out = args.out or beside(args.corpus, "-occlusion")
-        return Outcome({"corpus": str(args.corpus), **occlusion_pages(corpus, scores, out, args)})
+        rules = of_args(VerdictRules, args)
+        result = occlusion_pages(corpus, scores, rules, out, args.threads)
+    return Outcome({"corpus": str(args.corpus), **result})
 
 
 def add_occlusion_apply_options(p: argparse.ArgumentParser) -> None:
@@ -9171,86 +9274,40 @@ def occlusion_moves(
     ]
 
 
-OCCLUSION_INDEX = """
-<p>Scores: {{ scores }}. A face from {{ threshold }} on is occluded.
-{% for name, link in pages %}<a href="{{ link }}">all faces by {{ name }}</a> {% endfor %}</p>
-<table><tr><th>face set<th>name<th class="n">faces
-{% for name, _ in pages %}<th class="n">{{ name }}{% endfor %}<th>verdict</tr>
-{% for row in rows %}
-<tr><td>{{ row.id }}<td>{{ row.name }}<td class="n">{{ row.faces }}
-{% for name, _ in pages %}<td class="n">{{ row[name] }}{% endfor %}<td>{{ row.verdict }}</tr>
-{% endfor %}
-</table>
-"""
-OCCLUSION_FACES = """
-<p><a href="index.html">all face sets</a></p>
-{{ show_cards(cards) }}
-"""
-
-
 def occlusion_pages(
-    corpus: Corpus, scores: OcclusionScores, out: Path, args: argparse.Namespace
+    corpus: Corpus, scores: OcclusionScores, rules: VerdictRules, out: Path, threads: int
 ) -> dict[str, Any]:
     """Write the verdict per set and, per attribute, every face sorted by score."""
-    check_pages(out)
     rows, faces = [], []
     for own in corpus.active.values():
         values = scores.of(own)
-        flagged = values >= args.threshold
-        verdict, _ = occlusion_verdict(flagged, args.dominance, args.min_survivors)
+        flagged = values >= rules.threshold
+        verdict, _ = occlusion_verdict(flagged, rules.dominance, rules.min_survivors)
         counts = dict(zip(CLIP_PROMPTS, flagged.sum(axis=0).tolist(), strict=True))
         about = {"id": own.id, "name": own.name, "faces": len(own.faces)}
         rows.append({**about, **counts, "verdict": verdict})
-        faces += [(own, face, row) for face, row in zip(own.faces, values, strict=True)]
-    pictures = list(
-        progress(
-            ordered_map(lambda pair: page_picture(corpus, *pair[:2], out), faces, args.threads),
-            len(faces),
-            "thumbnails",
-        )
-    )
-    pages = [(name, f"{name}.html") for name in CLIP_PROMPTS]
-    for at, (name, link) in enumerate(pages):
-        cards, drawn = [], False
-        for row in sorted(range(len(faces)), key=lambda row: -faces[row][2][at]):
-            own, face, values = faces[row]
-            rule = ""
-            if values[at] < args.threshold and not drawn:
-                rule, drawn = f"threshold {args.threshold}", True
-            file = PurePosixPath(face.file).name
-            title = f"{values[at]:.3f}"
-            cards.append(Card(title, pictures[row], lines=(own.id, file), rule=rule))
-        write_page(out / link, f"Faces by {name}", OCCLUSION_FACES, cards=cards)
-    write_page(
-        out / "index.html",
-        "Occluded faces",
-        OCCLUSION_INDEX,
-        rows=rows,
-        pages=pages,
-        scores=scores.name,
-        threshold=args.threshold,
-    )
+        for face, row in zip(own.faces, values, strict=True):
+            lines = (own.id, PurePosixPath(face.file).name)
+            faces.append((row, lines, faceset_picture(corpus, own, face)))
+    files = {name: f"{name}.html" for name in CLIP_PROMPTS}
+    with page_folder(out, corpus.root, [str(corpus.root.resolve())]) as pages:
+        pages.start(["index.html", *files.values()], [face[-1] for face in faces], threads)
+        for at, (name, file) in enumerate(files.items()):
+            ranked = sorted(faces, key=lambda face: -face[0][at])
+            cards = [Card(f"{row[at]:.3f}", shows, lines=lines) for row, lines, shows in ranked]
+            above = sum(row[at] >= rules.threshold for row, _, _ in faces)
+            if above < len(cards):
+                cards[above] = replace(cards[above], rule=f"threshold {rules.threshold}")
+            links, parts = [("all face sets", "index.html")], [("", "", cards)]
+            pages.write(file, "cards.html", f"Faces by {name}", links=links, parts=parts)
+        about = {"rows": rows, "scores": scores.name, "threshold": rules.threshold}
+        pages.write("index.html", "occlusion.html", "Occluded faces", files=files, **about)
     return {"out": str(out), "scores": scores.name, "faces": len(faces), "facesets": rows}
 
 
-def check_pages(out: Path) -> None:
-    """Make a folder for pages; one that holds other things is left alone."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "index.html").exists():
-        raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
-    make_folder(out / "thumbs")
-
-
-def page_picture(corpus: Corpus, own: FaceSet, face: Face, out: Path) -> str:
-    """Thumbnail of an exported face for the pages in a folder: its link, "" without one."""
-    name = f"thumbs/{face.sha256[:16]}.jpg"
-    if not (out / name).exists():
-        try:
-            path = corpus.root / own.folder / face.file
-            write_thumbnail(out / name, read_photo(str(path)).image)
-        except PhotoError as error:
-            log.warning("%s/%s: %s", own.folder, face.file, error)
-            return ""
-    return name
+def faceset_picture(corpus: Corpus, own: FaceSet, face: Face) -> Picture:
+    """An exported face on a page."""
+    return png_picture(face.face, corpus.root.resolve() / own.folder / face.file)
 
 
 def add_occlusion_prepare_options(p: argparse.ArgumentParser) -> None:
@@ -9396,7 +9453,7 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
         looker = Looker(corpus, crew_of(args, False))
         edge = 1.0 - looker.thresholds.consolidate if args.edge is None else args.edge
         moves, pairs = consolidate(corpus, looker, edge, answers)
-        write_review(corpus, review, pairs, answers)
+        write_review(corpus, review, pairs, answers, args.threads)
         told = [[*pair, answer] for pair, answer in answers.items()]
         params = {"accept": told, "edge": round(edge, 4)}
         return Decision(moves, params, notes={"almost": len(pairs), "review": str(review)})
@@ -9531,16 +9588,6 @@ def merge_moves(
 
 
 REVIEW_FACES = 6  # best faces of each set on the contact sheet
-REVIEW_TEMPLATE = """
-<p>Answer <b>yes</b> or <b>no</b> in pairs.json beside this page, then
-<code>consolidate {{ corpus }} --accept {{ answers }}</code>.</p>
-{% for title, cards in pairs %}
-<h2>{{ title }}</h2>
-{{ show_cards(cards) }}
-{% else %}
-<p>No two face sets are nearly the same person.</p>
-{% endfor %}
-"""
 
 
 def write_review(
@@ -9548,17 +9595,9 @@ def write_review(
     folder: Path,
     pairs: Sequence[AlmostPair],
     answers: dict[tuple[str, str], str],
+    threads: int,
 ) -> None:
     """Write pairs.json for the operator's answers, and the pictures to answer by."""
-    check_pages(folder)
-    shown = []
-    for pair in pairs:
-        cards = [
-            Card(own.id, page_picture(corpus, own, face, folder), lines=(own.name,))
-            for own in (pair.a, pair.b)
-            for face in own.faces[:REVIEW_FACES]
-        ]
-        shown.append((f"{pair.cosine:.3f} {pair.a.id} and {pair.b.id}: {pair.why}", cards))
     path = folder / "pairs.json"
     told = (read_answers(path) if path.exists() else {}) | answers  # no answer is ever lost
     new = []
@@ -9568,15 +9607,20 @@ def write_review(
         cosine = round(pair.cosine, 4)
         new.append(Pair(a=both[0], b=both[1], cosine=cosine, why=pair.why, answer=answer))
     old = [Pair(a=a, b=b, answer=answer) for (a, b), answer in told.items()]
-    write_file(path, PairsFile(pairs=[*new, *old]))
-    write_page(
-        folder / "index.html",
-        "Nearly the same person",
-        REVIEW_TEMPLATE,
-        pairs=shown,
-        corpus=corpus.root,
-        answers=path,
-    )
+    parts = []
+    for pair in pairs:
+        cards = [
+            Card(own.id, faceset_picture(corpus, own, face), lines=(own.name,))
+            for own in (pair.a, pair.b)
+            for face in own.faces[:REVIEW_FACES]
+        ]
+        parts.append((f"{pair.cosine:.3f} {pair.a.id} and {pair.b.id}: {pair.why}", "", cards))
+    with page_folder(folder, corpus.root, [str(corpus.root.resolve())]) as pages:
+        pictures = [card.picture for _, _, cards in parts for card in cards]
+        pages.start(["index.html", path.name], pictures, threads)
+        write_file(path, PairsFile(pairs=[*new, *old]))
+        about = {"parts": parts, "corpus": corpus.root, "answers": path}
+        pages.write("index.html", "review.html", "Nearly the same person", **about)
 
 
 # ============================================================================
@@ -10006,16 +10050,15 @@ def cmd_restore(args: argparse.Namespace) -> Outcome:
 # Command: report
 # ============================================================================
 
-REPORT_SUFFIX = "-report"  # beside what it is about
-REPORT_THUMBS = "thumbs"
-REPORT_PAD = 0.25  # of the face box, around a face cut from its photo; chosen: hair and chin show
-REPORT_LOOK = f"{PAGE_THUMBNAIL} {REPORT_PAD}"  # thumbnails made otherwise are made again
 REPORT_FACES = 5000  # on one page; it opens in well under 2 seconds (tests/bench/bench_report.py)
 REPORT_FRONTAL = 0.5  # frontality of a face turned by 45 degrees
 REPORT_SHARE = 0.5  # of a group's faces that makes a flag one of the group
 REPORT_GRAVE = ("missing", "far")  # flags of a group that has them on one face
+REPORT_FACTS = (  # of a face, in the order the mouse shows them
+    *("quality", "distance", "value", "pad", *QUALITY_TERMS, "pixels", "taken"),
+    *("kept_because", "reason", "run", "file", "source", "face"),
+)
 REASON_DETAIL = re.compile(r" \(|: | \d+\.\d")  # what follows differs from face to face
-REPORT_NAME = re.compile(rf"(?:{REPORT_THUMBS}/[^/\\]+\.jpg|[^/\\]+\.html)")  # files of a report
 REPORT_PARTS = {  # lists of a swap-ready manifest, and the heading each gets
     "facesets": "",
     "masked": "Set aside: masked",
@@ -10023,73 +10066,17 @@ REPORT_PARTS = {  # lists of a swap-ready manifest, and the heading each gets
     "merged": "Merged into other sets",
 }
 
-REPORT_INDEX = """
-<p class="dim">{{ about|join(" · ") }}</p>
-{{ show_filters(cards) }}
-{% for part, some in parts %}
-{% if part %}<h2>{{ part }} <small>{{ some|length }}</small></h2>{% endif %}
-{{ show_cards(some) }}
-{% else %}<p>Nobody is in here.</p>
-{% endfor %}
-{% if left_out %}
-<h2>Left out, and why</h2>
-<table><tr><th class="n">faces</th><th>reason</th></tr>
-{% for reason, times in left_out %}
-<tr><td class="n">{{ times }}</td><td>{{ reason }}</td></tr>
-{% endfor %}
-</table>
-{% endif %}
-{% if unreadable %}
-<h2>Photos that cannot be read <small>{{ unreadable|length }}</small></h2>
-<table>
-{% for photo, error in unreadable %}<tr><td>{{ photo }}</td><td>{{ error }}</td></tr>
-{% endfor %}
-</table>
-{% endif %}
-"""
-REPORT_PAGE = """
-<p class="dim">{{ about|join(" · ") }}</p>
-<nav><a href="index.html">all</a>
-{% if before %}<a href="{{ before|urlencode }}">previous</a>{% endif %}
-{% if after %}<a href="{{ after|urlencode }}">next</a>{% endif %}
-</nav>
-{{ show_filters(cards + left_out) }}
-{{ show_cards(cards) }}
-{% if left_out %}
-<h2>Left out <small>{{ left_out|length }}</small></h2>
-{{ show_cards(left_out) }}
-{% endif %}
-"""
-
-
-class ReportManifest(OwnFile, tag="report", kw_only=True):
-    """manifest.json of a folder of pages."""
-
-    files: list[str]
-
 
 @dataclass(frozen=True)
 class ShownFace:
     """One face of a report."""
 
-    entry: dict[str, Any]  # as face_entry writes it; what is not known is not there
-    source: Path | int | None  # where its picture comes from: a PNG, a row of the cache, nowhere
-    thumb: str  # file name of its thumbnail, "" without a source
+    facts: dict[str, Any]  # face_entry with its quality terms; what is not known is not there
+    picture: Picture  # of its PNG, or of what the cache's photo shows of it
     missing: bool  # the file it should be is not there
 
-    @property
-    def terms(self) -> dict[str, Any]:
-        terms = self.entry.get("terms")
-        return terms if isinstance(terms, dict) else {}
-
-    @property
-    def short(self) -> float:
-        """Short edge of the face box in pixels, NaN if unknown."""
-        box = self.entry.get("bbox")
-        corners = [number_of(value) for value in box] if isinstance(box, list) else []
-        if len(corners) != 4:
-            return math.nan
-        return min(corners[2] - corners[0], corners[3] - corners[1])
+    def number(self, key: str) -> float:
+        return number_of(self.facts.get(key))
 
 
 @dataclass(frozen=True)
@@ -10098,7 +10085,7 @@ class ShownGroup:
 
     id: str
     name: str  # the operator's, or UNNAMED
-    part: str  # heading it stands under
+    part: str  # heading it stands under; "" for the persons
     note: str  # why it was set aside, or what is wrong with it
     faces: list[ShownFace]  # in rank order
     dropped: list[ShownFace]
@@ -10107,63 +10094,68 @@ class ShownGroup:
     def title(self) -> str:
         return self.id if self.name == UNNAMED else self.name
 
+    @property
+    def facts(self) -> list[str]:
+        """Id, size, spread and note, in words."""
+        distance = np.array([face.number("distance") for face in self.faces])
+        distance = distance[np.isfinite(distance)]
+        facts = [self.id] * (self.title != self.id)
+        facts.append(f"{len(self.faces)} face{'s' * (len(self.faces) != 1)}")
+        if len(distance):
+            facts.append(f"spread {distance.mean():.2f} · max {distance.max():.2f}")
+        return facts + [self.note] * bool(self.note)
 
+
+@dataclass(frozen=True)
 class ReportRun:
-    """One report: what it is about, and what decides how faces are flagged."""
+    """One report: what it is about, and where it goes."""
 
-    def __init__(
-        self, path: Path, out: Path, manifest: dict[str, Any], library: Library | None
-    ) -> None:
-        self.path, self.out = path.resolve(), out.resolve()
-        self.manifest, self.library = manifest, library
-        self.limits = thresholds_for(str(manifest.get("model")))
-        self.swap = manifest["kind"] == "swap"
-        self.min_short = ExportParams.min_face_short if self.swap else RefineParams.min_short
-        self.have: set[str] = set()  # thumbnails that could be made
+    path: Path
+    manifest: dict[str, Any]
+    library: Library | None
+    pages: PageFolder
 
-    @functools.cached_property
-    def terms(self) -> np.ndarray:
-        return cached_quality_terms(self.library.cache)
+    @property
+    def swap(self) -> bool:
+        return self.manifest["kind"] == "swap"
 
     def face(self, entry: dict[str, Any], folder: Path | None = None) -> ShownFace:
         """Find the picture of a face: its PNG in a face set, else the photo the cache knows."""
         name, file = str(entry.get("face") or entry.get("file")), entry.get("file")
         png = below(folder, file) if folder is not None and isinstance(file, str) else None
-        missing = file is not None and (png is None or not png.is_file())
-        source, mark = None, ""
-        if png is not None and not missing:
-            facts = png.stat()
-            source, mark = png, f"{facts.st_size} {facts.st_mtime_ns}"
-        elif self.library is not None and name in self.library.cache.row_of_face:
+        picture = png_picture(name, png) if png is not None else Picture()
+        missing = file is not None and not picture.thumb
+        if not picture.thumb and self.library and name in self.library.cache.row_of_face:
             cache = self.library.cache
-            source = cache.row_of_face[name]
-            mark = str(cache.bbox[source].tolist())
-            missing |= not self.swap and not self.library.live_path(int(cache.face_file[source]))
-        thumb = f"{safe_dst_name(name)}-{path_mark(f'{REPORT_LOOK} {mark}')}.jpg"
-        return ShownFace(entry, source, thumb if mark else "", missing)
+            row = cache.row_of_face[name]
+            photo, box = int(cache.face_file[row]), cache.bbox[row]
+            path = self.library.live_path(photo)
+            source = (path, str(cache.file_sha256[photo])) if path else None
+            picture = Picture(thumb_name(name, str(box.tolist())), source, box)
+            missing |= not self.swap and not path
+        terms = entry["terms"] if isinstance(entry.get("terms"), dict) else {}
+        facts = {**terms, **entry, "pixels": short_edge(entry.get("bbox"))}
+        return ShownFace(facts, picture, missing)
+
+    def is_missing(self, face: ShownFace) -> bool:
+        """Whether a face's file is gone or cannot be read."""
+        unreadable = "reason" not in face.facts and face.picture.thumb not in self.pages.have
+        return face.missing or unreadable
 
 
 def add_report_options(p: argparse.ArgumentParser) -> None:
     """What to show, where to, and from which cache."""
     p.add_argument("path", type=Path, metavar="PATH", help="a raw, refined or swap-ready output")
-    p.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help=f"folder of the pages (default: PATH{REPORT_SUFFIX})",
-    )
-    p.add_argument(
-        "--cache",
-        type=Path,
-        metavar="FILE",
-        help="the cache the faces come from (default: the one its manifest names)",
-    )
+    text = "folder of the pages (default: PATH-report)"
+    p.add_argument("--out", type=Path, metavar="DIR", help=text)
+    text = "the cache the faces come from (default: the one its manifest names)"
+    p.add_argument("--cache", type=Path, metavar="FILE", help=text)
     add_threads(p)
 
 
 def cmd_report(args: argparse.Namespace) -> Outcome:
     """show an output as HTML pages: every person, every face, what was left out and why"""
-    out = args.out or beside(args.path, REPORT_SUFFIX)
+    out = args.out or beside(args.path, "-report")
     return Outcome(report_tree(args.path, out, args.cache, args.threads))
 
 
@@ -10172,42 +10164,50 @@ def report_tree(path: Path, out: Path, cache: Path | None, threads: int) -> dict
     manifest = read_tree(path)
     library = report_library(path, manifest, cache)
     roots = library.cache.meta["roots"] if library is not None else []
-    check_output(out, [str(path.resolve()), *roots], ReportManifest)
-    run = ReportRun(path, out, manifest, library)
-    groups = swap_groups(run) if run.swap else cached_groups(run)
-    make_folder(out)
-    with locked(out / LOCK_NAME, str(out)):
-        return write_report(run, groups, threads)
+    with page_folder(out, path, [str(path.resolve()), *roots]) as pages:
+        run = ReportRun(path.resolve(), manifest, library, pages)
+        return write_report(run, swap_groups(run) if run.swap else cached_groups(run), threads)
 
 
 def read_tree(path: Path) -> dict[str, Any]:
     """The manifest of an output tree, whatever its kind."""
-    for kind in ("refined", "swap", "raw"):
+    for kind, groups in (("refined", "facesets"), ("swap", "facesets"), ("raw", "persons")):
         file = path / MANIFEST_NAMES[kind]
         if file.is_file() and re.search(f'"kind":\\s*"{kind}"'.encode(), file.read_bytes()):
-            return read_json(file, kind)
+            manifest = read_loosely(file, kind, groups)
+            if manifest:
+                return manifest
+            raise SortFacesError(f"{file}: is damaged; run the step that writes it again")
     trees = [name for name in RUN_TREES.values() if (path / name).is_dir()]
     hint = f"one of its folders {', '.join(trees)}" if trees else "a folder with a manifest"
     raise SortFacesError(f"{path}: no raw, refined or swap-ready output of {TOOL}; name {hint}")
 
 
+def read_loosely(path: Path, kind: str, groups: str) -> dict[str, Any]:
+    """A manifest with a list of `groups`, whatever a person made of the rest; {} without one."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        ours = isinstance(value, dict) and (value.get("tool"), value.get("kind")) == (TOOL, kind)
+        return value if ours and isinstance(value.get(groups), list) else {}
+    return {}
+
+
 def report_library(path: Path, manifest: dict[str, Any], cache: Path | None) -> Library | None:
     """The cache an output was made from; a swap-ready one can be shown without."""
-    given = cache or Path(str(manifest.get("cache")))
+    kind, given = manifest["kind"], cache or Path(str(manifest.get("cache")))
     try:
         if cache is None and not manifest.get("cache"):
             raise SortFacesError(f"{path}: its manifest names no cache; name it with --cache")
         library = Library(load_cache(given), given)
-        if manifest["kind"] != "swap":
-            kind = RawManifest if manifest["kind"] == "raw" else RefinedManifest
-            load_manifest(path / MANIFEST_NAMES[manifest["kind"]], kind, library.cache)
-            return library
         facts = [library.cache.meta.get(key) or 0 for key in ("recognizer", "rescans")]
-        if facts == [manifest.get(key) or 0 for key in ("recognizer", "rescans")]:
-            return library
-        raise SortFacesError(f"{given}: is not the cache as it was at the export; export again")
+        if kind != "swap":
+            tree = RawManifest if kind == "raw" else RefinedManifest
+            load_manifest(path / MANIFEST_NAMES[kind], tree, library.cache)
+        elif facts != [manifest.get(key) or 0 for key in ("recognizer", "rescans")]:
+            raise SortFacesError(f"{given}: is not the cache as it was at the export; export again")
+        return library
     except SortFacesError as error:
-        if cache is not None or manifest["kind"] != "swap":
+        if cache is not None or kind != "swap":
             raise
         log.warning("faces left out are shown without a picture: %s", error)
         return None
@@ -10224,46 +10224,53 @@ def number_of(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan
 
 
+def short_edge(box: Any) -> float:
+    """Short edge in pixels of the face box in a manifest, NaN where there is none."""
+    corners = [number_of(value) for value in box] if isinstance(box, list) else []
+    return min(corners[2] - corners[0], corners[3] - corners[1]) if len(corners) == 4 else math.nan
+
+
 def cached_groups(run: ReportRun) -> list[ShownGroup]:
     """The persons of a raw or the face sets of a refined tree, best faces first."""
-    manifest, groups = run.manifest, []
-    for entry in manifest.get("persons", manifest.get("facesets", [])):
-        rows = rows_of_faces(run.library.cache, entry["faces"])
-        groups.append(cached_group(run, entry["id"], "", rows))
-    singles = rows_of_faces(run.library.cache, manifest.get("singletons", []))
-    if len(singles):
-        groups.append(cached_group(run, "_singletons", "Faces that are alone", singles))
+    manifest, terms = run.manifest, cached_quality_terms(run.library.cache)
+    groups = [
+        cached_group(run, entry["id"], "", entry["faces"], terms)
+        for entry in manifest.get("persons", manifest.get("facesets", []))
+    ]
+    if singles := manifest.get("singletons"):
+        groups.append(cached_group(run, "_singletons", "Faces that are alone", singles, terms))
     return groups
 
 
-def cached_group(run: ReportRun, name: str, part: str, rows: np.ndarray) -> ShownGroup:
-    """A group of cached faces by rank; with a heading of its own it is no person."""
-    unit = run.library.cache.unit[rows]
+def cached_group(
+    run: ReportRun, name: str, part: str, ids: list[str], terms: np.ndarray
+) -> ShownGroup:
+    """A group of cached faces by rank; with a heading of its own it is no person.
+
+    terms: quality terms (n, 5) of every face of the cache.
+    """
+    cache = run.library.cache
+    rows = rows_of_faces(cache, ids)
+    unit = cache.unit[rows]
     distance = np.full(len(rows), np.nan) if part else 1.0 - unit @ centroid(unit)
-    quality = composite_quality(run.terms[rows], QualityWeights())
-    faces = [
-        run.face(cached_entry(run, int(rows[at]), float(quality[at]), float(distance[at])))
-        for at in np.argsort(-quality, kind="stable")
-    ]
+    quality = composite_quality(terms[rows], QualityWeights())
+    faces = []
+    for at in np.argsort(-quality, kind="stable"):
+        row, file = rows[at], cache.face_file[rows[at]]
+        entry = {  # a face_entry from the cache alone
+            **dict(zip(QUALITY_TERMS, terms[row].tolist(), strict=True)),
+            "face": cache.face_ids[row],
+            "source": str(cache.file_path[file]),
+            "bbox": cache.bbox[row].tolist(),
+            "taken": float(cache.file_taken[file]),
+            "quality": float(quality[at]),
+            "distance": float(distance[at]),
+        }
+        faces.append(run.face(entry))
     folder = below(run.path, name)
     there = folder is not None and folder.is_dir()
     note = "" if there or part else "its folder is missing"
     return ShownGroup(name, read_name(folder) if there else UNNAMED, part, note, faces, [])
-
-
-def cached_entry(run: ReportRun, row: int, quality: float, distance: float) -> dict[str, Any]:
-    """A face_entry from the cache alone."""
-    cache = run.library.cache
-    file = int(cache.face_file[row])
-    return {
-        "face": cache.face_ids[row],
-        "source": str(cache.file_path[file]),
-        "bbox": cache.bbox[row].tolist(),
-        "taken": float(cache.file_taken[file]),
-        "quality": quality,
-        "terms": dict(zip(QUALITY_TERMS, run.terms[row].tolist(), strict=True)),
-        "distance": distance,
-    }
 
 
 def swap_groups(run: ReportRun) -> list[ShownGroup]:
@@ -10275,7 +10282,8 @@ def swap_groups(run: ReportRun) -> list[ShownGroup]:
     ]
     candidates: dict[str, list[ShownFace]] = defaultdict(list)
     folder = run.path / "_candidates"
-    for entry in entries_of(read_own(folder / "manifest.json", "candidates").get("faces")):
+    manifest = read_loosely(folder / "manifest.json", "candidates", "faces")
+    for entry in entries_of(manifest.get("faces")):
         at = PurePosixPath(str(entry.get("file"))).parent
         candidates[f"_candidates/{at}"].append(run.face(entry, folder))
     for name, faces in candidates.items():
@@ -10287,7 +10295,7 @@ def swap_group(run: ReportRun, entry: dict[str, Any], part: str) -> ShownGroup:
     """A face set as its own manifest and folder have it."""
     name = str(entry.get("folder") or entry.get("id") or "?")
     folder, note = below(run.path, name), str(entry.get("reason") or "")
-    manifest = read_own(folder / "manifest.json", "faceset") if folder is not None else {}
+    manifest = read_loosely(folder / "manifest.json", "faceset", "faces") if folder else {}
     faces, dropped = entries_of(manifest.get("faces")), entries_of(manifest.get("dropped"))
     if folder is None or not folder.is_dir():
         folder, note = run.path, "its folder is missing"
@@ -10296,62 +10304,38 @@ def swap_group(run: ReportRun, entry: dict[str, Any], part: str) -> ShownGroup:
     if not manifest:  # each face's own file is then unknown, and so missing
         ids = entry.get("faces")
         faces = [{"face": face, "file": ""} for face in ids] if isinstance(ids, list) else []
-    known = {item.get("file") for item in [*faces, *dropped]}
-    found = [f"faces/{png.name}" for png in sorted(folder.glob("faces/*.png"))]
-    found += [f"faces/_dropped/{png.name}" for png in sorted(folder.glob("faces/_dropped/*.png"))]
+    known = {str(item.get("file")) for item in [*faces, *dropped]}
+    pngs = [*sorted(folder.glob("faces/*.png")), *sorted(folder.glob(f"{DROPPED}/*.png"))]
+    found = [png.relative_to(folder).as_posix() for png in pngs]
     dropped += [{"file": file, "reason": "in no manifest"} for file in found if file not in known]
-    return ShownGroup(
-        name,
-        read_name(folder),
-        part,
-        note,
-        [run.face(item, folder) for item in faces],
-        [run.face(item, folder) for item in dropped],
-    )
+    shown, left_out = ([run.face(item, folder) for item in items] for items in (faces, dropped))
+    return ShownGroup(name, read_name(folder), part, note, shown, left_out)
 
 
 def write_report(run: ReportRun, groups: Sequence[ShownGroup], threads: int) -> dict[str, Any]:
-    """Bring the report folder to what the groups say; returns the counts.
-
-    Thumbnails are named by what they show, so a killed run goes on where it was, and the old
-    pages work until the new ones are there.
-    """
-    remove_unfinished(run.out)
+    """Bring the pages to what the groups say; returns the counts."""
     persons = [group for group in groups if not group.part]
     faces = [face for group in groups for face in group.faces]
     shown = [*faces, *(face for group in groups for face in group.dropped)]
     pages = plan_pages(groups)
-    thumbs = {face.thumb for face in shown if face.thumb}
-    files = ["index.html", *pages, *sorted(f"{REPORT_THUMBS}/{name}" for name in thumbs)]
-    head = {"tool": TOOL, "kind": "report", "version": VERSION, "of": str(run.path)}
-    before = read_own(run.out / "manifest.json", "report").get("files", [])
-    write_json(run.out / "manifest.json", {**head, "files": sorted({*map(str, before), *files})})
-    made = make_thumbnails(run, shown, threads)
-    order = ["", *pages, ""]
-    for at, (file, (group, start)) in enumerate(pages.items(), 1):
-        write_group(run, run.out / file, group, start, order[at - 1], order[at + 1])
+    files = ["index.html", *pages]
+    made = run.pages.start(files, [face.picture for face in shown], threads)
+    for before, file, after in zip(["", *pages], pages, [*pages, ""][1:], strict=False):
+        links = [("all", "index.html"), ("previous", before), ("next", after)]
+        write_group(run, file, *pages[file], [link for link in links if link[1]])
     write_index(run, groups, {id(group): file for file, (group, at) in pages.items() if not at})
-    for file in set(map(str, before)) - set(files):
-        if REPORT_NAME.fullmatch(file):
-            (run.out / file).unlink(missing_ok=True)
-    write_json(run.out / "manifest.json", {**head, "created": now_text(), "files": files})
     return {
-        "out": str(run.out),
-        "pages": 1 + len(pages),
+        "out": str(run.pages.path),
+        "pages": len(files),
         "identities": len(persons),
         "faces": sum(len(group.faces) for group in persons),
         "faces_elsewhere": sum(len(group.faces) for group in groups if group.part),
         "left_out": len(shown) - len(faces),
-        "thumbnails": len(run.have),
+        "thumbnails": len(run.pages.have),
         "thumbnails_made": made,
-        "missing": sum(is_missing(run, face) for face in shown),
-        "look_at": str(run.out / "index.html"),
+        "missing": sum(run.is_missing(face) for face in shown),
+        "look_at": str(run.pages.path / "index.html"),
     }
-
-
-def is_missing(run: ReportRun, face: ShownFace) -> bool:
-    """Whether a face's file is gone or cannot be read."""
-    return face.missing or ("reason" not in face.entry and face.thumb not in run.have)
 
 
 def plan_pages(groups: Sequence[ShownGroup]) -> dict[str, tuple[ShownGroup, int]]:
@@ -10368,67 +10352,26 @@ def plan_pages(groups: Sequence[ShownGroup]) -> dict[str, tuple[ShownGroup, int]
     return pages
 
 
-def make_thumbnails(run: ReportRun, faces: Iterable[ShownFace], threads: int) -> int:
-    """Make the thumbnails that are not there yet, reading each picture once; returns how many."""
-    jobs: dict[Path | int, dict[str, ShownFace]] = defaultdict(dict)
-    for face in faces:
-        file = run.out / REPORT_THUMBS / face.thumb
-        if face.thumb and file.is_file() and file.stat().st_size:
-            run.have.add(face.thumb)
-        elif isinstance(face.source, Path):
-            jobs[face.source][face.thumb] = face
-        elif face.source is not None:
-            jobs[int(run.library.cache.face_file[face.source])][face.thumb] = face
-    before = len(run.have)
-    done = ordered_map(functools.partial(cut_thumbnails, run), jobs.items(), threads)
-    for names in progress(done, len(jobs), "report"):
-        run.have.update(names)
-    return len(run.have) - before
-
-
-def cut_thumbnails(run: ReportRun, job: tuple[Path | int, dict[str, ShownFace]]) -> list[str]:
-    """Write the thumbnails of the faces of one picture; without it none are written."""
-    source, faces = job
-    if isinstance(source, Path):
-        path, sha = str(source), None
-    else:
-        path = run.library.live_path(source)
-        sha = str(run.library.cache.file_sha256[source])
-    if not path:
-        return []
-    try:
-        photo = read_photo(path, sha)
-    except PhotoError as error:
-        log.warning("%s: %s", path, error)
-        return []
-    for name, face in faces.items():
-        image = photo.image
-        if isinstance(face.source, int):
-            window = crop_square(run.library.cache.bbox[face.source], photo.wh, REPORT_PAD)
-            image = cut_window(image, window, PAGE_THUMBNAIL)
-        write_thumbnail(run.out / REPORT_THUMBS / name, image)
-    return list(faces)
-
-
 def face_flags(run: ReportRun, face: ShownFace) -> list[str]:
     """What a person should look at twice; of a face left out, why it was."""
-    entry = face.entry
-    if "reason" in entry:
-        words = REASON_DETAIL.split(str(entry["reason"]))[0].replace("|", "/")
-        return [words, "missing"] if face.missing else [words]
+    if "reason" in face.facts:
+        words = REASON_DETAIL.split(str(face.facts["reason"]))[0].replace("|", "/")
+        return [words] + ["missing"] * face.missing
     params = run.manifest.get("params")
     pad = number_of(params.get("pad_ratio")) if isinstance(params, dict) else math.nan
+    sharp = RefineParams.min_blur / (RefineParams.min_blur + HALF_SHARP_BLUR)
+    small = ExportParams.min_face_short if run.swap else RefineParams.min_short
+    far = thresholds_for(str(run.manifest.get("model"))).merge
     tests = {  # every comparison with NaN is false
-        "missing": is_missing(run, face),
-        "far": number_of(entry.get("distance")) > run.limits.merge,
-        "small": face.short < run.min_short,
-        "blurred": number_of(face.terms.get("sharpness"))
-        < RefineParams.min_blur / (RefineParams.min_blur + HALF_SHARP_BLUR),
-        "low score": number_of(face.terms.get("det_score")) < RefineParams.min_det_score,
-        "turned": number_of(face.terms.get("frontality")) < REPORT_FRONTAL,
-        "cut tight": number_of(entry.get("pad")) < pad,
-        "neighbours painted": entry.get("neighbours_painted") is True,
-        "undated": "taken" in entry and not date_text(entry["taken"]),
+        "missing": run.is_missing(face),
+        "far": face.number("distance") > far,
+        "small": face.number("pixels") < small,
+        "blurred": face.number("sharpness") < sharp,
+        "low score": face.number("det_score") < RefineParams.min_det_score,
+        "turned": face.number("frontality") < REPORT_FRONTAL,
+        "cut tight": face.number("pad") < pad,
+        "neighbours painted": face.facts.get("neighbours_painted") is True,
+        "undated": "taken" in face.facts and not date_text(face.facts["taken"]),
     }
     return [flag for flag, is_so in tests.items() if is_so]
 
@@ -10442,77 +10385,44 @@ def date_text(taken: Any) -> str:
 
 def face_card(run: ReportRun, face: ShownFace, title: str) -> Card:
     """A face on the page of its group."""
-    entry, link = face.entry, ""
-    if isinstance(face.source, Path):
-        link = page_link(face.source, run.out)
-    elif face.source is not None:
-        path = run.library.live_path(int(run.library.cache.face_file[face.source]))
-        link = page_link(path, run.out) if path else ""
-    facts = {
-        **{key: entry.get(key) for key in ("quality", "distance", "value", "pad")},
-        **face.terms,
-        "pixels": round(face.short) if face.short == face.short else None,
-        "taken": date_text(entry.get("taken")),
-        **{key: entry.get(key) for key in ("kept_because", "reason", "run", "file", "source")},
-        "face": entry.get("face"),
-    }
-    numbers = [number_of(entry.get(key)) for key in ("quality", "value")]
+    source, day = face.picture.source, date_text(face.facts.get("taken"))
+    facts = {**face.facts, "pixels": np.round(face.number("pixels")), "taken": day}
+    shown = [(key.replace("_", " "), facts.get(key)) for key in REPORT_FACTS]
+    known = [(key, value) for key, value in shown if value not in (None, "") and value == value]
+    numbers = [face.number(key) for key in ("quality", "value")]
     line = [f"{value:.2f}" for value in numbers if not math.isnan(value)]
-    line.append(date_text(entry.get("taken"))[:4])
     return Card(
         title=title,
-        picture=f"{REPORT_THUMBS}/{quote(face.thumb)}" if face.thumb in run.have else "",
-        link=link,
-        lines=[" · ".join(filter(None, line))],
-        hover="\n".join(
-            f"{key.replace('_', ' ')}  {plain(value)}"
-            for key, value in facts.items()
-            if value not in (None, "") and value == value
-        ),
+        picture=face.picture,
+        link=run.pages.link(source[0]) if source else "",
+        lines=[" · ".join(filter(None, [*line, day[:4]]))],
+        hover="\n".join(f"{key}  {plain(value)}" for key, value in known),
         flags=face_flags(run, face),
     )
 
 
-def group_facts(group: ShownGroup) -> list[str]:
-    """Size, spread and note of a group, in words."""
-    distance = np.array([number_of(face.entry.get("distance")) for face in group.faces])
-    distance = distance[np.isfinite(distance)]
-    facts = [f"{len(group.faces)} face{'s' * (len(group.faces) != 1)}"]
-    if len(distance):
-        facts.append(f"spread {distance.mean():.2f} · max {distance.max():.2f}")
-    return [*facts, *filter(None, [group.note])]
-
-
 def write_group(
-    run: ReportRun, path: Path, group: ShownGroup, start: int, before: str, after: str
+    run: ReportRun, file: str, group: ShownGroup, start: int, links: Sequence[tuple[str, str]]
 ) -> None:
     """The page of one group, or of REPORT_FACES of its faces from `start`."""
     some = group.faces[start : start + REPORT_FACES]
-    cards = [face_card(run, face, str(rank)) for rank, face in enumerate(some, start)]
-    last = start + REPORT_FACES >= len(group.faces)
-    about = [*[group.id] * (group.title != group.id), *group_facts(group)]
+    about, last = group.facts, start + REPORT_FACES >= len(group.faces)
+    parts = [("", "", [face_card(run, face, str(rank)) for rank, face in enumerate(some, start)])]
     if start or not last:
         about.append(f"ranks {start} to {start + len(some) - 1} on this page")
-    write_page(
-        path,
-        group.title,
-        REPORT_PAGE,
-        about=about,
-        before=before,
-        after=after,
-        cards=cards,
-        left_out=[face_card(run, face, "") for face in group.dropped] if last else [],
-    )
+    if last and group.dropped:
+        left_out = [face_card(run, face, "") for face in group.dropped]
+        parts.append(("Left out", len(left_out), left_out))
+    run.pages.write(file, "cards.html", group.title, about=about, links=links, parts=parts)
 
 
-def write_index(run: ReportRun, groups: Sequence[ShownGroup], pages: dict[int, str]) -> None:
+def write_index(run: ReportRun, groups: Sequence[ShownGroup], files: dict[int, str]) -> None:
     """The first page: a card per group, and what was left out in sum."""
-    parts: dict[str, list[Card]] = defaultdict(list)
-    reasons: Counter[str] = Counter()
-    for group in groups:
-        parts[group.part].append(group_card(run, group, quote(pages[id(group)])))
-        reasons.update(face_flags(run, face)[0] for face in group.dropped)
     manifest, unreadable = run.manifest, []
+    parts: dict[str, list[Card]] = defaultdict(list)
+    for group in groups:
+        parts[group.part].append(group_card(run, group, quote(files[id(group)])))
+    reasons = Counter(face_flags(run, face)[0] for group in groups for face in group.dropped)
     counts = manifest["counts"] if isinstance(manifest.get("counts"), dict) else {}
     if isinstance(counts.get("dropped"), dict):
         reasons.update({key.replace("_", " "): times for key, times in counts["dropped"].items()})
@@ -10520,38 +10430,29 @@ def write_index(run: ReportRun, groups: Sequence[ShownGroup], pages: dict[int, s
         cache = run.library.cache
         bad = np.flatnonzero(cache.file_status == STATUS_UNREADABLE)
         unreadable = list(zip(cache.file_path[bad], cache.file_error[bad], strict=True))
-    persons = [group for group in groups if not group.part]
     totals = {
-        "persons" if manifest["kind"] == "raw" else "face sets": len(persons),
-        "faces": sum(len(group.faces) for group in persons),
+        "persons" if manifest["kind"] == "raw" else "face sets": len(parts.get("", ())),
+        "faces": sum(len(group.faces) for group in groups if not group.part),
         "left out": reasons.total(),
         "photos without a face": counts.get("without_face"),
     }
-    write_page(
-        run.out / "index.html",
-        run.path.name,
-        REPORT_INDEX,
-        about=[
-            str(run.path),
-            *(f"{value} {key}" for key, value in totals.items() if value),
-            f"made with {manifest.get('model')}, {str(manifest.get('created'))[:10]}",
-        ],
-        cards=[card for some in parts.values() for card in some],
-        parts=list(parts.items()),
-        left_out=[(reason, times) for reason, times in reasons.most_common() if times],
-        unreadable=unreadable,
-    )
+    about = [str(run.path), *(f"{value} {key}" for key, value in totals.items() if value)]
+    about.append(f"made with {manifest.get('model')}, {str(manifest.get('created'))[:10]}")
+    shown = [(part, len(cards), cards) for part, cards in parts.items()]
+    left_out = [(reason, times) for reason, times in reasons.most_common() if times]
+    values = {"about": about, "parts": shown, "left_out": left_out, "unreadable": unreadable}
+    run.pages.write("index.html", "report.html", run.path.name, **values)
 
 
 def group_card(run: ReportRun, group: ShownGroup, link: str) -> Card:
     """A group on the first page, with its best face and the flags its faces have."""
     flags = Counter(flag for face in group.faces for flag in face_flags(run, face))
-    best = next((face.thumb for face in group.faces if face.thumb in run.have), "")
+    pictures = (face.picture for face in group.faces)
     return Card(
         title=group.title,
-        picture=f"{REPORT_THUMBS}/{quote(best)}" if best else "",
+        picture=next(filter(run.pages.shown, pictures), Picture()),
         link=link,
-        lines=[group.id] * (group.title != group.id) + group_facts(group),
+        lines=group.facts,
         hover="\n".join(f"{times} {flag}" for flag, times in flags.most_common()),
         flags=[
             flag
@@ -11741,118 +11642,46 @@ def show_videos(work: VideoWork) -> Outcome:
     return Outcome(report_videos(work))
 
 
-VIDEO_PAGE = """
-<p>{{ segments }} segments, {{ minutes }} minutes; {{ rejected }} left out.</p>
-<style>
-.strip img { height: 5.5rem; margin-right: 2px; background: #8883 }
-.strip { white-space: nowrap }
-section { margin: 1.5rem 0; content-visibility: auto; contain-intrinsic-size: 60rem 30rem }
-td { vertical-align: top }
-</style>
-{% for video in videos %}
-<section>
-<h2>{{ video.name }}</h2>
-<p class="dim">{{ video.path }}</p>
-<table>
-{% for row in video.rows %}
-<tr class="{{ 'segment' if row.kept else 'rejected' }}">
-<td class="strip">{% for thumb in row.thumbs %}<img src="{{ thumb | urlencode }}" loading="lazy" \
-alt="">{% endfor %}</td>
-<td>{{ row.times }}{% if row.clip %}<br><a href="{{ row.clip }}">{{ row.clip_name }}</a>{% endif %}
-<br><span class="dim">{{ row.name }}</span></td>
-<td>{% if row.kept %}
-{% for key, value in row.quality.items() %}{{ key }} {{ value }}<br>{% endfor %}
-{% for person in row.identity %}<b>{{ person }}</b><br>{% endfor %}
-{% else %}<span class="flag">{{ row.reason }}</span>{% endif %}</td>
-<td>{{ row.checked }}</td>
-</tr>
-{% endfor %}
-</table>
-</section>
-{% endfor %}
-"""
-
-
 def report_videos(work: VideoWork) -> dict[str, Any]:
     """Write the page and its thumbnails; those that are there already stay."""
     plan, videos = as_json(work.read(ClipPlan)), work.list_videos()
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for segment in plan["segments"]:
-        rows[segment["video"]].append({**segment, "kept": True, "name": segment["uuid"]})
-    for entry in plan["rejected"]:
-        rows[entry["video"]].append({**entry, "kept": False})
-    folder = work.report
-    total = sum(map(len, rows.values()))
-
-    def draw() -> Iterator[None]:
-        for video in videos:
-            rows[video.id].sort(key=lambda row: (not row["kept"], row["start"]))
-            for number, row in enumerate(rows[video.id]):
-                few = row["strip"] if row["kept"] or number < REPORT_REJECTED else []
-                row["thumbs"] = draw_strip(folder, video, few)
-                yield None
-
-    for _ in progress(draw(), total, "report"):
-        pass
-    page = [
-        {
-            "name": Path(video.path).name,
-            "path": video.path,
-            "rows": [page_row(row, plan) for row in rows[video.id]],
-        }
-        for video in videos
-    ]
-    write_page(
-        folder / "index.html",
-        "Segments with a usable face",
-        VIDEO_PAGE,
-        videos=page,
-        segments=len(plan["segments"]),
-        rejected=len(plan["rejected"]),
-        minutes=round(sum(s["end"] - s["start"] for s in plan["segments"]) / 60, 1),
-    )
-    return {
-        "page": str(folder / "index.html"),
-        "segments": len(plan["segments"]),
-        "rejected": len(plan["rejected"]),
-    }
+    shown = [(Path(video.path), video_rows(plan, video)) for video in videos]
+    pictures = [picture for _, rows in shown for row in rows for picture in row["strip"]]
+    seconds = sum(entry["end"] - entry["start"] for entry in plan["segments"])
+    counts = {"segments": len(plan["segments"]), "rejected": len(plan["rejected"])}
+    with page_folder(work.report, work.folder) as pages:
+        pages.start(["index.html"], pictures, draw=frame_parts)
+        about = {**counts, "minutes": round(seconds / 60, 1), "out": plan.get("out")}
+        title = "Segments with a usable face"
+        pages.write("index.html", "video.html", title, videos=shown, **about)
+    return {"page": str(work.report / "index.html"), **counts}
 
 
-def draw_strip(folder: Path, video: Video, times: Sequence[float]) -> list[str]:
-    """Thumbnails of a video at some times, as paths below the report; existing ones are kept."""
-    wanted = {video.start + round(time / video.tick): time for time in sorted(times)}
-    names = {pts: f"thumbs/{video.id}/{pts}.jpg" for pts in wanted}
-    missing = [pts for pts in names if not (folder / names[pts]).exists()]
+def video_rows(plan: dict[str, Any], video: Video) -> list[dict[str, Any]]:
+    """What the page shows of a video: its segments, then what was left out, each by time."""
+    rows = []
+    for kept, key in ((True, "segments"), (False, "rejected")):
+        entries = [entry for entry in plan[key] if entry["video"] == video.id]
+        entries.sort(key=lambda entry: (entry["start"], entry["end"]))
+        for at, entry in enumerate(entries):
+            times = entry["strip"] if kept or at < REPORT_REJECTED else []
+            wanted = [video.start + round(time / video.tick) for time in sorted(times)]
+            source = (video, len(rows))  # a row's thumbnails are read together
+            strip = [Picture(f"{THUMBS}/{video.id}/{pts}.jpg", source, pts) for pts in wanted]
+            rows.append({"entry": entry, "kept": kept, "strip": strip})
+    return rows
+
+
+def frame_parts(
+    source: tuple[Video, int], parts: dict[str, int]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(thumbnail, frame at its pts) of one row of the page, as far as the video can be read."""
+    video, names = source[0], {pts: name for name, pts in parts.items()}
     try:
-        for pts, image in frames_at(checked_source(video).path, missing, video.sar):
-            write_thumbnail(folder / names[pts], image)
+        for pts, image in frames_at(checked_source(video).path, sorted(names), video.sar):
+            yield names[pts], image
     except VideoError as error:
         log.warning("%s: %s", video.path, error)
-    return [name for name in names.values() if (folder / name).exists()]
-
-
-def page_row(row: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows of one segment or rejected track."""
-    checked = row.get("checked") or {}
-    told = (
-        [f"{row['mode']}: {checked['frames']} frames, {checked['duration']} s"] if checked else []
-    )
-    told += [text for text in (row.get("fallback"), row.get("failed")) if text]
-    clip = Path(plan["out"]) / row["clip"] if row.get("clip") else None
-    return {
-        **row,
-        "quality": dict(row["quality"]) if row["kept"] else {},
-        "times": f"{clock(row['start'])} to {clock(row['end'])}",
-        "clip": clip.as_uri() if clip else "",
-        "clip_name": row.get("clip") or "",
-        "checked": "; ".join(told),
-    }
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03.4`"""
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    return f"{minutes // 60}:{minutes % 60:02d}:{tenths / 10:04.1f}"
 
 
 PLACES = {

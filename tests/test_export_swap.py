@@ -252,6 +252,23 @@ def test_a_rerun_changes_nothing_and_cuts_nothing(run, corpus, out):
     assert tree(out) == before
 
 
+def test_a_grown_library_cuts_only_the_new_faces(run, corpus, exported, tmp_path):
+    """And ends with the very PNGs of an export of everything at once."""
+    sets = list(corpus.facesets().values())
+    out, engine = tmp_path / "out", corpus.engine
+    first = export(run, corpus, out, manifest=corpus.with_sets(tmp_path, [s[:4] for s in sets]))
+    asked = engine.asked
+    second = export(run, corpus, out)
+    assert first["cut"] and second["cut"] == sum(map(len, sets)) - first["cut"] - sum(
+        entry["left_out"] for entry in second["facesets"]
+    ) + sum(entry["left_out"] for entry in first["facesets"])
+    assert engine.asked - asked <= second["cut"] * len(sf.CROP_VARIANTS) * 3
+    pngs = {name: sha for name, sha in tree(exported).items() if name.endswith(".png")}
+    assert {name: sha for name, sha in tree(out).items() if name in pngs} == pngs
+    for folder in folders(out):
+        assert_complete(folder)
+
+
 def test_the_refined_folder_and_the_photos_stay_untouched(run, corpus, tmp_path):
     watched = (corpus.src, corpus.refined, corpus.raw)
     before = [(tree(path), stamps(path)) for path in watched]

@@ -63,6 +63,10 @@ def made(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SORT_FACES_LOGS", str(tmp_path_factory.mktemp("logs")))
         patch.setattr(sf, "judge_crop", lambda *_: ("", np.zeros((0, 4))))
+        seen = {"error": "", "counts": [1, 1], "kps": [], "embedding": "", "boxes": [[], []]}
+        patch.setitem(sf.TASKS, "audit", lambda _, items: [seen for _ in items])
+        patch.setattr(sf, "load_engine", lambda *_: None)
+        patch.setattr(sf, "check_recognizer", lambda *_: None)
         for argv in (
             ("cluster", folder / "lib.npz", folder / "raw"),
             ("refine", folder / "lib.npz", folder / "refined", "--min-faces", 4),
@@ -189,8 +193,8 @@ def test_flags_follow_the_thresholds(run, made, tmp_path, kind):
 ])  # fmt: skip
 def test_each_flag_on_both_sides_of_its_threshold(tmp_path, flag, entry):
     manifest = {"kind": "swap", "model": "buffalo_l", "params": {"pad_ratio": 0.5}}
-    shown = sf.ReportRun(tmp_path, tmp_path, manifest, None)
-    shown.have.add("")  # of a face without a file
+    shown = sf.ReportRun(tmp_path, manifest, None, sf.PageFolder(tmp_path, tmp_path))
+    shown.pages.have.add("")  # of a face without a file
     assert sf.face_flags(shown, shown.face({"face": "a:0", **entry})) == [flag] * bool(flag)
 
 
@@ -254,8 +258,8 @@ def test_what_maintenance_set_aside_is_shown_with_its_reason(run, own, tmp_path)
 
 def test_a_threshold_is_drawn_between_cards(tmp_path):
     cards = [sf.Card("a", hover="0.9", flags=["mask"]), sf.Card("b", rule="below 0.7 <kept>")]
-    body = "{{ show_filters(cards) }}{{ show_cards(cards) }}"
-    sf.write_page(tmp_path / "page.html", "scores", body, cards=cards)
+    pages = sf.PageFolder(tmp_path, tmp_path)
+    pages.write("page.html", "cards.html", "scores", parts=[("", "", cards)])
     text = (tmp_path / "page.html").read_text()
     assert text.index("<b>a</b>") < text.index("below 0.7 &lt;kept&gt;") < text.index("<b>b</b>")
     assert sf.flag_counts(cards) == [("mask", 1), ("", 1)]
@@ -300,6 +304,8 @@ def test_photos_that_are_gone_are_no_failure(run, made, tmp_path):
     result = make(run, moved / "raw", tmp_path / "out", "--cache", moved / "lib.npz")
     assert (result["missing"], result["thumbnails"]) == (PEOPLE * PHOTOS, 0)
     assert len(Page(tmp_path / "out/person_001.html").with_flag("missing")) == PHOTOS
+    ready = make(run, moved / "ready", tmp_path / "ready", "--cache", moved / "lib.npz")
+    assert (ready["missing"], ready["left_out"]) == (0, 1)
 
 
 @pytest.mark.parametrize("text", ["", "{", '"kind": "raw"', '{"kind": "swap"}', "[]", None])
@@ -382,6 +388,9 @@ def test_large_groups_get_several_pages(run, made, tmp_path, monkeypatch):
     assert result["pages"] == 1 + 2 * PEOPLE
     assert [len(Page(tmp_path / "out" / name).cards) for name in
             ("person_001.html", "person_001-2.html")] == [5, 3]  # fmt: skip
+    told = make(run, made / "ready", tmp_path / "ready")
+    groups = [page for page in pages(tmp_path / "ready") if page.path.stem != "index"]
+    assert sum(len(page.cards) for page in groups) == told["faces"] + told["left_out"]
 
 
 # --- in a browser -----------------------------------------------------------

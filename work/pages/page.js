@@ -1,0 +1,9 @@
+const pressed = new Set(), cards = document.querySelectorAll(".card")
+for (const button of document.querySelectorAll("button[data-flag]"))
+  button.onclick = () => {
+    const flag = button.dataset.flag
+    pressed.delete(flag) || pressed.add(flag)
+    button.setAttribute("aria-pressed", pressed.has(flag))
+    for (const card of cards)
+      card.hidden = pressed.size && !card.dataset.flags.split("|").some(f => pressed.has(f))
+  }
