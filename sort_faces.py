@@ -117,7 +117,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import quote
 
 
@@ -137,6 +137,13 @@ try:
 except ImportError as error:
     sys.stderr.write(f"sort_faces: {package_hint(error)}\n")
     raise SystemExit(2) from None
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from av import AudioStream, Packet, VideoCodecContext, VideoFrame, VideoStream
+    from av.container import InputContainer, OutputContainer
+    from av.video.plane import VideoPlane
 
 # ============================================================================
 # Constants
@@ -1276,6 +1283,9 @@ def tile_windows(width: int, height: int, side: int) -> list[tuple[int, int, int
 # is a stretch of a scene in which a face is usable, and becomes one clip. Times are seconds since
 # the first frame of the video.
 
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite, as read from a file
+PositiveAmount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+
 
 @dataclass(frozen=True)
 class Gates:
@@ -1324,13 +1334,21 @@ class Track:
 
     name: str
     video: str
-    scene: tuple[float, float]  # s
-    sampled: tuple[float, float]  # s; first and last frame of the scene that was looked at
+    scene: tuple[Amount, Amount]  # s
+    sampled: tuple[Amount, Amount]  # s; first and last frame of the scene that was looked at
     time: np.ndarray  # (n,) float64 s, rising
     bbox: np.ndarray  # (n, 4) float32 upright pixels
     det: np.ndarray  # (n,) float32 in [0, 1]
     pose: np.ndarray  # (n, 3) float32 degrees pitch yaw roll; NaN unknown
     centre: np.ndarray  # (d,) float32 of length 1; mean direction of the embeddings
+
+    def __post_init__(self) -> None:
+        arrays = self.time, self.bbox, self.det, self.pose
+        n = len(self.time)
+        if not n or [array.shape for array in arrays] != [(n,), (n, 4), (n,), (n, 3)]:
+            raise ValueError("its arrays do not fit together")
+        if not all(np.isfinite(array).all() for array in arrays[:3]):
+            raise ValueError("its times, boxes and scores are no numbers")
 
     @property
     def short(self) -> np.ndarray:
@@ -1793,7 +1811,16 @@ R = TypeVar("R", bound=Record)
 
 def as_record(kind: type[R], value: Any) -> R:
     """A JSON value as a record. Raises msgspec.ValidationError, which names the place."""
-    return msgspec.convert(value, kind)
+    return msgspec.convert(value, kind, dec_hook=array_of_json)
+
+
+def array_of_json(kind: type, value: Any) -> np.ndarray:
+    """Let a record hold an array: of lists of numbers, null for NaN, or of packed float32."""
+    if kind is not np.ndarray:
+        raise NotImplementedError(kind)
+    if isinstance(value, str):
+        return np.frombuffer(base64.b64decode(value, validate=True), "<f4")
+    return np.array(value, np.float64)
 
 
 def as_json(record: Any) -> Any:
@@ -1837,7 +1864,7 @@ def read_if_sound(path: Path, kind: type[R]) -> R | None:
 
 
 def write_file(path: Path, record: OwnFile) -> None:
-    write_json(path, as_json(record))
+    write_json(path, {"tool": TOOL, **as_json(record)})
 
 
 def read_json(path: Path, kind: str) -> dict[str, Any]:
@@ -1874,12 +1901,6 @@ JSON_SHAPE: dict[str, dict[str, type]] = {  # what each kind of file must at lea
     "plan": {"command": str, "corpus": str, "state": str, "params": dict, "moves": list},
     "journal": {"run": str, "state": str, "steps": list, "names": dict},
     "pairs": {"pairs": list},
-    "videos": {"videos": list, "input": str},
-    "scenes": {"scenes": list, "steps": list, "first": int},
-    "staged": {"items": list, "rate": float},
-    "tracks": {"videos": dict, "tracks": list, "meta": dict, "period": float},
-    "segments": {"segments": list, "rejected": list},
-    "identities": {"faces": dict, "recognizer": str},
 }
 
 
@@ -2427,26 +2448,29 @@ PROBED_PACKETS = 400  # looked at for a varying frame rate
 ID_BLOCKS, ID_BLOCK = 64, 65536  # parts of a video, and bytes each, that make its content id
 
 
-@dataclass(frozen=True)
-class Video:
+PositiveInt = Annotated[int, msgspec.Meta(gt=0, le=2**62)]
+Pts = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]  # arrays of pts are int64
+
+
+class Video(Record):
     """What `scan` knows of one usable video."""
 
     id: str  # of its content, 16 hex digits
     path: str
     size: int  # bytes
     mtime_ns: int
-    duration: float  # s, as the file says
-    fps: float  # average
+    duration: Amount  # s, as the file says
+    fps: Amount  # average
     vfr: bool  # frames are not evenly spaced
     rotation: int  # degrees the player turns the picture by, counter-clockwise
-    sar: float  # width of a pixel / its height
+    sar: PositiveAmount  # width of a pixel / its height
     width: int  # px as coded
     height: int
     codec: str
     pix_fmt: str
     audio: tuple[str, ...]  # codec of each audio stream
-    time_base: tuple[int, int]  # s per pts, as a fraction
-    start: int  # pts of the first frame
+    time_base: tuple[PositiveInt, PositiveInt]  # s per pts, as a fraction
+    start: Pts  # of the first frame
 
     @property
     def tick(self) -> float:
@@ -2458,7 +2482,7 @@ class Video:
 
 
 @contextlib.contextmanager
-def open_video(path: str) -> Iterator[tuple[Any, Any]]:
+def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """(container, its main video stream, decoded in several threads) of a video file.
 
     Raises VideoError for what cannot be opened or read further on.
@@ -2484,7 +2508,9 @@ def open_video(path: str) -> Iterator[tuple[Any, Any]]:
         raise VideoError(error.strerror or str(error)) from None
 
 
-def decoded(container: Any, stream: Any, lost: Counter | None = None) -> Iterator[Any]:
+def decoded(
+    container: InputContainer, stream: VideoStream, lost: Counter | None = None
+) -> Iterator[VideoFrame]:
     """The frames of an open video from where it stands, in display order, each with a pts.
 
     Packets that cannot be decoded are passed over; too many in a row raise VideoError. Frames
@@ -2512,13 +2538,15 @@ def decoded(container: Any, stream: Any, lost: Counter | None = None) -> Iterato
                 lost["frames"] += 1
 
 
-def frames_from(path: str, start: int) -> Iterator[Any]:
+def frames_from(path: str, start: int) -> Iterator[VideoFrame]:
     """Frames of a video from `start` (pts) on, in display order."""
     with open_video(path) as opened:
         yield from sought_frames(*opened, start)
 
 
-def sought_frames(container: Any, stream: Any, start: int) -> Iterator[Any]:
+def sought_frames(
+    container: InputContainer, stream: VideoStream, start: int
+) -> Iterator[VideoFrame]:
     """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
     back = 0.0
     lowest = (stream.start_time or 0) - round(SEEK_BACK / stream.time_base)
@@ -2553,7 +2581,7 @@ def frames_at(path: str, wanted: Sequence[int], aspect: float) -> Iterator[tuple
                     break
 
 
-def upright_frame(frame: Any, aspect: float) -> np.ndarray:
+def upright_frame(frame: VideoFrame, aspect: float) -> np.ndarray:
     """A decoded frame as (h, w, 3) uint8 BGR: square pixels, turned as a player shows it.
 
     aspect: width of a pixel / its height.
@@ -2567,7 +2595,7 @@ def upright_frame(frame: Any, aspect: float) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
 
 
-def small_picture(frame: Any, width: int = SCENE_WIDTH) -> np.ndarray:
+def small_picture(frame: VideoFrame, width: int = SCENE_WIDTH) -> np.ndarray:
     """A frame as a small (h, w, 3) uint8 BGR picture, for comparing it with its neighbours.
 
     8-bit planar YUV, nearly every video, is sampled in place: scaling the whole picture first
@@ -2601,7 +2629,7 @@ def studio_levels() -> np.ndarray:
     return np.rint(np.dstack([luma, chroma, chroma]).clip(0, 255)).astype(np.uint8)
 
 
-def plane_pixels(plane: Any) -> np.ndarray:
+def plane_pixels(plane: VideoPlane) -> np.ndarray:
     """(h, w) uint8 view of an 8-bit plane of a frame."""
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[
         : plane.height, : plane.width
@@ -2625,7 +2653,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
             path=path,
             size=size,
             mtime_ns=mtime_ns,
-            duration=round(float(length or whole), 3),
+            duration=round(max(0.0, float(length or whole)), 3),
             fps=round(float(fps), 3),
             vfr=has_varying_rate(container, stream),
             rotation=round(first.rotation),
@@ -2640,7 +2668,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
         )
 
 
-def has_varying_rate(container: Any, stream: Any) -> bool:
+def has_varying_rate(container: InputContainer, stream: VideoStream) -> bool:
     """Whether frames are spaced unevenly, beyond the rounding of the time base."""
     container.seek(0, backward=True)
     packets = itertools.islice(container.demux(stream), PROBED_PACKETS)
@@ -2678,7 +2706,7 @@ class SceneFinder:
         self.cuts: list[int] = []  # pts of the first frame of each scene but the first
         self.jumps: list[int] = []  # pts of frames unlike the one before, cut or not
 
-    def feed(self, frame: Any) -> None:
+    def feed(self, frame: VideoFrame) -> None:
         """Take the next frame in display order."""
         import cv2
 
@@ -2704,6 +2732,26 @@ def scenes_between(
     starts = [first, *(max(some) for some in together)]
     ends = [*(min(some) for some in together), end]
     return [[low, high] for low, high in zip(starts, ends, strict=True) if low < high]
+
+
+class Scenes(OwnFile, tag="scenes", kw_only=True):
+    """WORK/scenes/<id>.json: the scenes of a video and the time stamps of all its frames."""
+
+    video: str  # id
+    scenes: list[tuple[Pts, Pts]]  # of the first frame, and of the first that is beyond
+    frames: int
+    first: Pts
+    steps: list[tuple[PositiveInt, PositiveInt]]  # pack_steps
+    error: str = ""  # why the video ends early, "" if it does not
+
+    def __post_init__(self) -> None:
+        if self.frames != 1 + sum(times for _, times in self.steps):
+            raise ValueError("the steps are not those between the frames")
+
+    @property
+    def pts(self) -> np.ndarray:
+        """(frames,) int64 time stamps, rising."""
+        return unpack_steps(self.first, self.steps)
 
 
 class VideoPass:
@@ -2739,21 +2787,19 @@ class VideoPass:
         if lost["frames"] > video.fps:  # of films joined without new time stamps
             self.error = self.error or f"time stamps jump back; {lost['frames']} frames not used"
 
-    def result(self) -> dict[str, Any]:
-        """What WORK/scenes/<id>.json holds."""
+    def result(self) -> Scenes:
+        """What is known once all samples are taken."""
         length = self.last_length or (self.pts[-1] - self.pts[0]) // max(1, len(self.pts) - 1) or 1
         near = SCENE_LENGTH / self.video.tick
         ends = self.pts[0], self.pts[-1] + length
-        return {
-            "tool": TOOL,
-            "kind": "scenes",
-            "video": self.video.id,
-            "scenes": scenes_between(*ends, self.finder.cuts, self.finder.jumps, near),
-            "frames": len(self.pts),
-            "first": self.pts[0],
-            "steps": pack_steps(self.pts),
-            "error": self.error,
-        }
+        return Scenes(
+            video=self.video.id,
+            scenes=scenes_between(*ends, self.finder.cuts, self.finder.jumps, near),
+            frames=len(self.pts),
+            first=self.pts[0],
+            steps=pack_steps(self.pts),
+            error=self.error,
+        )
 
 
 def pack_steps(pts: Sequence[int]) -> list[list[int]]:
@@ -2808,40 +2854,46 @@ class ClipWriter:
 
     def write(self, part: Path) -> None:
         """Write the clip to `part`. Raises VideoError where the mode does not work."""
-        cut = self.cut
-        with open_video(cut.video.path) as (container, stream):
-            import av
+        import av
 
+        with open_video(self.cut.video.path) as (container, stream):
             packets, sound = self.read_packets(container, stream)
             with av.open(str(part), "w", format="mp4") as out:
-                if self.same_codec or self.mode == "copy":
-                    target = same_stream(out, stream)
-                    video = self.joined(stream, packets)
-                    if self.mode != "copy" and video:
-                        head = parameter_sets(bytes(video[0]), self.codec)
-                        target.codec_context.extradata = head
-                else:
-                    target = out.add_stream(CLIP_ENCODERS[self.codec])
-                    video = [*self.encoded(stream, cut.start, cut.end, target.codec_context)]
-                if not video:
-                    raise VideoError("no frame of the clip can be read")
-                shown = restamp(video, cut, stream.time_base)
-                speech = [
-                    (out_stream_for(out, track), heard)
-                    for track, some in sound
-                    for heard in [[packet for packet in some if packet_end(packet) > shown]]
-                    if heard
-                ]
-                for packet in video:
-                    packet.stream = target
+                track, pictures = self.picture_track(out, stream, packets)
+                shift = restamp(pictures, self.cut, stream.time_base)
+                heard = {
+                    source: [packet for packet in some if packet_end(packet) > shift]
+                    for source, some in sound.items()
+                }
+                voices = [sound_track(out, *pair) for pair in heard.items() if pair[1]]
+                for packet in pictures:
+                    packet.stream = track
                     out.mux(packet)
-                for (track, prepare), some in speech:
-                    for packet in prepare(some):
-                        move_packet(packet, track, shown)
+                for voice, some in voices:
+                    for packet in some:
+                        packet.pts -= round(shift / packet.time_base)
+                        packet.dts = packet.pts
+                        packet.stream = voice
                         out.mux(packet)
 
-    def joined(self, stream: Any, packets: list[Any]) -> list[Any]:
-        """The clip's video packets in decode order, copied where the mode and the source allow."""
+    def picture_track(
+        self, out: OutputContainer, stream: VideoStream, packets: list[Packet]
+    ) -> tuple[VideoStream, list[Packet]]:
+        """(a track of the clip, its packets in decode order, stamped as in the source)."""
+        if self.same_codec or self.mode == "copy":
+            track, pictures = same_stream(out, stream), self.joined(stream, packets)
+            if self.mode != "copy" and pictures:
+                head = parameter_sets(bytes(pictures[0]), self.codec)
+                track.codec_context.extradata = head
+        else:
+            track = out.add_stream(CLIP_ENCODERS[self.codec])
+            pictures = self.encoded(stream, self.cut.start, self.cut.end, track.codec_context)
+        if not pictures:
+            raise VideoError("no frame of the clip can be read")
+        return track, pictures
+
+    def joined(self, stream: VideoStream, packets: list[Packet]) -> list[Packet]:
+        """The clip's packets in decode order, copied where the mode and the source allow."""
         cut, copy = self.cut, self.mode == "copy"
         parts = ClipParts([], cut.start, cut.end, cut.end)
         if self.mode != "encode":
@@ -2854,34 +2906,34 @@ class ClipWriter:
                 raise VideoError("no key frame begins anything that could be copied")
             return copied
         if not copied:
-            return [*self.encoded(stream, cut.start, cut.end)]
+            return self.encoded(stream, cut.start, cut.end)
         self.joins = [pts for pts in (parts.key, parts.tail) if cut.start < pts < cut.end]
-        head = self.encoded(stream, cut.start, parts.key, joined=True)
-        tail = self.encoded(stream, parts.tail, cut.end, joined=True)
+        head = self.encoded(stream, cut.start, parts.key)
+        tail = self.encoded(stream, parts.tail, cut.end)
         return [*head, *with_start_codes(stream, copied, self.codec), *tail]
 
     def read_packets(
-        self, container: Any, stream: Any
-    ) -> tuple[list[Any], list[tuple[Any, list[Any]]]]:
-        """The packets of the clip: of the video from a key frame before it, and of the audio."""
+        self, container: InputContainer, stream: VideoStream
+    ) -> tuple[list[Packet], dict[AudioStream, list[Packet]]]:
+        """The packets of the clip: of the video from a key frame before it, and of each sound."""
         high = self.cut.end * stream.time_base
-        audio = {track: [] for track in container.streams.audio if track.codec_context}
-        packets: list[Any] = []
+        sound = {track: [] for track in container.streams.audio if track.codec_context}
+        packets: list[Packet] = []
         container.seek(self.seek_point(container, stream), stream=stream)
-        for packet in container.demux(stream, *audio):
+        for packet in container.demux(stream, *sound):
             if packet.pts is None:
                 continue
             time = packet.pts * packet.time_base
             if packet.stream is not stream:
                 if time < high:
-                    audio[packet.stream].append(packet)
+                    sound[packet.stream].append(packet)
             elif (packet.pts if packet.dts is None else packet.dts) < self.cut.end:
                 packets.append(packet)
             if time > high + CLIP_INTERLEAVE:
                 break
-        return packets, list(audio.items())
+        return packets, sound
 
-    def seek_point(self, container: Any, stream: Any) -> int:
+    def seek_point(self, container: InputContainer, stream: VideoStream) -> int:
         """A pts to seek to that lands on a key frame at or before the clip."""
         at, back = self.cut.start, SEEK_BACK
         while at > self.cut.video.start:
@@ -2894,9 +2946,14 @@ class ClipWriter:
         return self.cut.video.start - round(2 * SEEK_BACK / stream.time_base)
 
     def encoded(
-        self, stream: Any, start: int, end: int, encoder: Any = None, joined: bool = False
-    ) -> Iterator[Any]:
-        """Packets of the frames [start, end), encoded anew."""
+        self,
+        stream: VideoStream,
+        start: int,
+        end: int,
+        encoder: VideoCodecContext | None = None,
+    ) -> list[Packet]:
+        """Packets of the frames [start, end), encoded anew; by default as the source's codec."""
+        packets: list[Packet] = []
         aspect = stream.sample_aspect_ratio
         ready = False
         for frame in frames_from(self.cut.video.path, start) if start < end else ():
@@ -2905,17 +2962,16 @@ class ClipWriter:
             if frame.rotation and not self.same_codec:  # nothing else says that it is turned
                 frame, aspect = self.turned(frame), None
             if not ready:
-                encoder = self.prepare(encoder, frame, stream, joined)
+                encoder = self.prepare(encoder, frame, stream)
                 encoder.sample_aspect_ratio = aspect or 1
                 ready = True
             if frame.format.name != encoder.pix_fmt:
                 frame = frame.reformat(format=encoder.pix_fmt)
             frame.pict_type = 0  # whatever it was in the source
-            yield from encoder.encode(frame)
-        if ready:
-            yield from encoder.encode(None)
+            packets += encoder.encode(frame)
+        return [*packets, *encoder.encode(None)] if ready else []
 
-    def turned(self, frame: Any) -> Any:
+    def turned(self, frame: VideoFrame) -> VideoFrame:
         """A frame with its picture upright."""
         import av
 
@@ -2923,7 +2979,9 @@ class ClipWriter:
         result.pts, result.time_base = frame.pts, frame.time_base
         return result.reformat(format="yuv420p")
 
-    def prepare(self, encoder: Any, frame: Any, stream: Any, joined: bool) -> Any:
+    def prepare(
+        self, encoder: VideoCodecContext | None, frame: VideoFrame, stream: VideoStream
+    ) -> VideoCodecContext:
         """An encoder that gives what the source has: size, pixel format, colours, time base."""
         import av
 
@@ -2937,14 +2995,17 @@ class ClipWriter:
         for key in ("color_range", "color_primaries", "color_trc", "colorspace"):
             setattr(encoder, key, getattr(frame, key))
         encoder.options = {"crf": CLIP_CRF[name], "preset": "medium"}
-        if joined:  # frames come as they are shown: none waits across a join
+        if self.joins:  # frames come as they are shown: none waits across a join
             encoder.options |= {"bf": "0"}
         if name == "libx265":
-            encoder.options |= {"x265-params": "log-level=none" + ":bframes=0" * joined}
+            quiet = "log-level=none" + ":bframes=0" * bool(self.joins)
+            encoder.options |= {"x265-params": quiet}
         return encoder
 
 
-def with_start_codes(stream: Any, packets: Sequence[Any], codec: str) -> Iterator[Any]:
+def with_start_codes(
+    stream: VideoStream, packets: Sequence[Packet], codec: str
+) -> Iterator[Packet]:
     """Copied packets in the form encoders give: start codes, parameter sets before key frames."""
     import av
 
@@ -2969,28 +3030,30 @@ def parameter_sets(data: bytes, codec: str) -> bytes:
     return b"".join(found)
 
 
-def restamp(packets: list[Any], cut: Cut, base: Any) -> Any:
-    """Move video packets to time 0 with decode times that rise; returns how far, in seconds.
+def restamp(packets: list[Packet], cut: Cut, base: Fraction) -> Fraction:
+    """Make the clip begin at 0; returns how much earlier its packets now are, in seconds.
 
-    In decode order the n-th packet is decoded at the n-th smallest display time, all as much
-    earlier as the most delayed one needs.
+    packets: in decode order, with the pts of the source, in units of `base` seconds. Each gets the
+    time to the next shown frame as its duration. A file must be decoded in rising order and no
+    frame later than it is shown, so the n-th packet takes the n-th smallest pts as its dts, less
+    what the packet that would come latest after its own pts needs.
     """
     shown = sorted(packet.pts for packet in packets)
     late = max(pts - packet.pts for pts, packet in zip(shown, packets, strict=True))
     length = {int(a): int(b - a) for a, b in itertools.pairwise([*shown, cut.end])}
-    for pts, packet in zip(list(shown), packets, strict=True):
+    for pts, packet in zip(shown, packets, strict=True):
         packet.duration = max(1, length[packet.pts])
         packet.time_base = base
         packet.pts, packet.dts = packet.pts - shown[0], pts - late - shown[0]
     return shown[0] * base
 
 
-def packet_end(packet: Any) -> Any:
+def packet_end(packet: Packet) -> Fraction:
     """When what a packet holds is over, s."""
     return (packet.pts + (packet.duration or 0)) * packet.time_base
 
 
-def same_stream(out: Any, stream: Any) -> Any:
+def same_stream(out: OutputContainer, stream: Any) -> Any:
     """A track of the clip for packets of a stream as they are. Raises VideoError."""
     try:
         return out.add_stream_from_template(stream)
@@ -2998,81 +3061,87 @@ def same_stream(out: Any, stream: Any) -> Any:
         raise VideoError(one_line(error)) from None
 
 
-def move_packet(packet: Any, track: Any, by: Any) -> None:
-    """Give an audio packet to a track of the clip, `by` seconds earlier."""
-    packet.pts -= round(by / packet.time_base)
-    packet.dts = packet.pts
-    packet.stream = track
+def sound_track(
+    out: OutputContainer, source: AudioStream, packets: list[Packet]
+) -> tuple[AudioStream, Iterable[Packet]]:
+    """(a track of the clip, its packets): those of the source where mp4 takes them, or AAC."""
+    if source.codec_context.name in CLIP_AUDIO:
+        return same_stream(out, source), packets
+    track = out.add_stream("aac", rate=source.rate if source.rate in AAC_RATES else AAC_RATES[0])
+    track.layout = "mono" if source.channels == 1 else "stereo"
+    return track, as_aac(track, packets)
 
 
-def out_stream_for(out: Any, track: Any) -> tuple[Any, Callable[[list[Any]], Iterable[Any]]]:
-    """(a track of the clip, what makes its packets of the source's): copied, or AAC."""
-    if track.codec_context.name in CLIP_AUDIO:
-        return same_stream(out, track), lambda packets: packets
-    target = out.add_stream("aac", rate=track.rate if track.rate in AAC_RATES else AAC_RATES[0])
-    target.layout = "mono" if track.channels == 1 else "stereo"
-    return target, functools.partial(as_aac, target)
-
-
-def as_aac(target: Any, packets: list[Any]) -> Iterator[Any]:
+def as_aac(track: AudioStream, packets: list[Packet]) -> Iterator[Packet]:
     """Decode audio packets and encode them as AAC."""
     import av
 
-    resampler = av.AudioResampler(target.format.name, target.layout, target.rate)
+    resampler = av.AudioResampler(track.format.name, track.layout, track.rate)
     for packet in [*packets, None]:
         frames = packet.decode() if packet is not None else packets[-1].stream.decode(None)
         for frame in [*frames, *([None] if packet is None else [])]:
             for part in resampler.resample(frame):
-                yield from target.encode(part)
-    yield from target.encode(None)
+                yield from track.encode(part)
+    yield from track.encode(None)
 
 
-def check_clip(path: Path, writer: ClipWriter) -> dict[str, Any]:
+class Checked(Record):
+    """What decoding a written clip has shown."""
+
+    first_frame: int  # number of its first frame in the source
+    start: float  # s; of that frame
+    frames: int
+    last_time: float  # s; of the last frame, in the source
+    duration: float  # s
+    difference: float  # mean grey levels between its frames and the source's, at most
+    fault: str = ""  # a clip with one is not kept
+
+
+def check_clip(path: Path, writer: ClipWriter) -> Checked:
     """Decode a clip and compare it with the source: number, times and look of its frames.
 
-    Looked at are the first and the last frame and those beside a join.
+    Looked at are the first and the last frame and those beside a join. Raises VideoError where
+    they are not as planned; a copy may end before the last planned frame.
     """
-    cut = writer.cut
-    low = np.searchsorted(cut.frames, writer.first)
-    expected = cut.frames[low : np.searchsorted(cut.frames, cut.end)]
-    facts = {"first_frame": int(low), "start": round(cut.video.seconds(writer.first), 3)}
-    times, pictures = [], []
+    cut, copy, times, looks = writer.cut, writer.mode == "copy", [], {}
+    low, high = np.searchsorted(cut.frames, [writer.first, cut.end])
+    expected = cut.frames[low:high]
     joins = set(np.searchsorted(expected, writer.joins).tolist())
     beside = {0} | joins | {at - 1 for at in joins}
     with open_video(str(path)) as (container, stream):
         for number, frame in enumerate(decoded(container, stream)):
             times.append(float(frame.pts * stream.time_base))
-            last = (number, look_of(upright_frame(frame, 1.0)))
             if number in beside:
-                pictures.append(last)
-    if not times:
-        return {**facts, "fault": "no frame can be decoded"}
+                looks[number] = look_of(upright_frame(frame, 1.0))
+        if not times:
+            raise VideoError("no frame can be decoded")
+        looks[number] = look_of(upright_frame(frame, 1.0))
     shown = expected[: len(times)]
-    pictures += [last] if last[0] not in beside else []
-    difference = max(frame_differences(cut.video, shown, pictures), default=255.0)
+    looks = {int(shown[number]): look for number, look in looks.items() if number < len(shown)}
+    difference = max(frame_differences(cut.video, looks), default=255.0)
     drift = np.abs(cut.video.tick * (shown - shown[0]) - times[: len(shown)]).max()
-    fault = ""
-    if writer.mode == "copy" and writer.first > cut.start:
-        fault = "no key frame lies before it"
-    elif len(times) != len(expected) and not (writer.mode == "copy" and len(times) < len(expected)):
-        fault = f"{len(times)} frames, {len(expected)} expected"
-    elif drift > CLIP_TIME_SLACK:
-        fault = f"frames up to {drift:.3f} s off"
-    elif difference > CLIP_DIFFERENCE:
-        fault = f"frames differ from the source by {difference:.0f} grey levels"
-    facts |= {"frames": len(times), "last_time": round(cut.video.seconds(int(shown[-1])), 3)}
-    duration = times[-1] - times[0] + (times[-1] - times[-2] if len(times) > 1 else 0.0)
-    facts |= {"duration": round(duration, 3), "difference": round(difference, 2)}
-    return {**facts, "fault": fault}
+    if copy and writer.first > cut.start:
+        raise VideoError("no key frame lies before it")
+    if len(times) > len(expected) or (len(times) < len(expected) and not copy):
+        raise VideoError(f"{len(times)} frames, {len(expected)} expected")
+    if drift > CLIP_TIME_SLACK:
+        raise VideoError(f"frames up to {drift:.3f} s off")
+    if difference > CLIP_DIFFERENCE:
+        raise VideoError(f"frames differ from the source by {difference:.0f} grey levels")
+    return Checked(
+        first_frame=int(low),
+        start=round(cut.video.seconds(writer.first), 3),
+        frames=len(times),
+        last_time=round(cut.video.seconds(int(shown[-1])), 3),
+        duration=round(times[-1] - times[0] + (times[-1] - times[-2] if times[1:] else 0.0), 3),
+        difference=round(difference, 2),
+    )
 
 
-def frame_differences(
-    video: Video, shown: np.ndarray, pictures: Sequence[tuple[int, np.ndarray]]
-) -> Iterator[float]:
-    """Mean grey levels between frames of a clip (number, look) and the source's at those pts."""
-    wanted = {int(shown[number]): look for number, look in pictures if number < len(shown)}
-    for pts, image in frames_at(video.path, sorted(wanted), 1.0):
-        yield float(np.abs(look_of(image) - wanted[pts]).mean())
+def frame_differences(video: Video, looks: dict[int, np.ndarray]) -> Iterator[float]:
+    """Mean grey levels between looks {pts: of the clip's frame} and the source's frames there."""
+    for pts, image in frames_at(video.path, sorted(looks), 1.0):
+        yield float(np.abs(look_of(image) - looks[pts]).mean())
 
 
 def look_of(image: np.ndarray) -> np.ndarray:
@@ -3083,7 +3152,15 @@ def look_of(image: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (64, 36), interpolation=cv2.INTER_AREA).astype(np.int16)
 
 
-def cut_clip(cut: Cut, mode: str) -> dict[str, Any]:
+class MadeClip(Record):
+    """How a clip was made."""
+
+    mode: str
+    fallback: str  # why not in the mode that was asked for, "" if it was
+    checked: Checked
+
+
+def cut_clip(cut: Cut, mode: str) -> MadeClip:
     """Write one clip and check it; a join that does not hold is encoded instead, and says so."""
     note = ""
     for way in dict.fromkeys((mode, "encode")):
@@ -3092,9 +3169,7 @@ def cut_clip(cut: Cut, mode: str) -> dict[str, Any]:
             with writing(cut.path) as part:
                 writer.write(part)
                 checked = check_clip(part, writer)
-                if checked["fault"]:
-                    raise VideoError(checked["fault"])
-            return {"mode": way, "fallback": note, "checked": checked}
+            return MadeClip(way, note, checked)
         except VideoError as error:
             note = f"{way}: {error}"
     raise VideoError(note)
@@ -10005,9 +10080,7 @@ class VideoChoice:
 
     filter_from: str = option(str, "only files whose name is NAME or later", "", unit="NAME")
     skip_pattern: re.Pattern[str] | None = option(
-        pattern,
-        "no files whose name this regular expression finds",
-        unit="REGEX",
+        pattern, "no files whose name this regular expression finds", unit="REGEX"
     )
 
 
@@ -10018,23 +10091,20 @@ class Sampling:
     sample_rate: float = option(PER_SECOND, "frames per second looked at", 2.0)
 
 
+faceset_option = functools.partial(option, Path, default=(), unit="FACESET")
+
+
 @dataclass(frozen=True)
 class IdentityChoice:
     """Whose segments are kept."""
 
     GROUP: ClassVar[str] = "identity"
 
-    identity: tuple[Path, ...] = option(
-        Path,
-        "keep only segments with this person: a .fsz or a folder of crops; repeatable",
-        (),
-        unit="FACESET",
+    identity: tuple[Path, ...] = faceset_option(
+        "keep only segments with this person: a .fsz or a folder of crops; repeatable"
     )
-    exclude_identity: tuple[Path, ...] = option(
-        Path,
-        "drop segments in which this person is seen; repeatable",
-        (),
-        unit="FACESET",
+    exclude_identity: tuple[Path, ...] = faceset_option(
+        "drop segments in which this person is seen; repeatable"
     )
     identity_distance: float = model_distance("candidate", "farthest a track may be")
 
@@ -10052,198 +10122,294 @@ class ClipOptions:
         "smart",
     )
     write_sidecar: bool = option(bool, "write what plan.json says of a clip beside it, too", False)
+    dry_run: bool = option(bool, "say what would be done and stop", False)
 
 
-@dataclass(frozen=True)
+class WorkHead(OwnFile, tag="videos", kw_only=True):
+    """Of videos.json what tells whose work folder it is."""
+
+    input: str  # folder of videos, or one video
+
+
+class Scanned(Record):
+    """What `scan` found in one file: a usable video, or why it is none."""
+
+    path: str
+    facts: Video | None = None
+    error: str = ""
+
+
+class VideoList(WorkHead, tag="videos", kw_only=True):
+    """The videos of a folder, usable or not, in the order of their paths."""
+
+    videos: list[Scanned]
+
+
+class Stretch(Record):
+    """Frames of a video to look at, near each other: an item of the queue."""
+
+    video: str  # id
+    path: str
+    pts: Annotated[list[Pts], msgspec.Meta(min_length=1)]  # rising
+    sar: PositiveAmount
+
+
+class Staged(OwnFile, tag="staged", kw_only=True):
+    """The frames to look at."""
+
+    rate: PositiveAmount  # frames per second looked at
+    items: list[Stretch]
+
+
+class FrameMeta(Record, kw_only=True):
+    """Which models looked at frames, and how."""
+
+    rate: float = 0.0  # frames per second looked at; 0 while they are not gathered
+    schema: int = RECORD_SCHEMA
+    tool: str = TOOL
+    version: str = VERSION
+    model: str
+    model_source: str = ""  # what --model has to say to name it
+    recognizer: str
+    dim: PositiveInt  # of an embedding
+    det_size: int  # px
+    det_threshold: float
+    roots: list[str] = []
+
+
+class SeenFace(Record):
+    """A face of a frame, in upright pixels."""
+
+    bbox: tuple[float, float, float, float]
+    det_score: float
+    pose: Annotated[bytes, msgspec.Meta(min_length=12, max_length=12)]  # float32 degrees
+    embedding: bytes  # float32
+
+    def packed(self) -> bytes:
+        """8 + dim float32: box, score, pose, embedding."""
+        numbers = np.array([*self.bbox, self.det_score], "<f4")
+        return numbers.tobytes() + self.pose + self.embedding
+
+
+class FrameLine(Record):
+    """A line of results.jsonl: what was found in one frame. The first tells of the models."""
+
+    id: str  # frame_name
+    meta: FrameMeta | None = None
+    failed: str | None = None
+    faces: list[SeenFace] = []
+
+
+class TrackedVideo(Record):
+    """Of a video what `score` needs."""
+
+    path: str
+    fps: Amount
+    start: Pts
+    tick: PositiveAmount  # s per pts
+    scenes: int
+
+
+class Tracks(OwnFile, tag="tracks", kw_only=True):
+    """All that `score` needs."""
+
+    period: PositiveAmount  # s between the frames looked at
+    meta: FrameMeta
+    reach: Reach | None = None
+    videos: dict[str, TrackedVideo]
+    tracks: list[Track]
+
+    def __post_init__(self) -> None:
+        dim = self.meta.dim
+        if any(t.video not in self.videos or t.centre.shape != (dim,) for t in self.tracks):
+            raise ValueError("a track is of an unlisted video or another model")
+
+
+class PlannedClip(Record):
+    """A segment of the plan; what became of it is there once it was cut."""
+
+    uuid: str
+    video: str
+    source: str
+    start: Amount  # s
+    end: Amount  # s
+    pts: tuple[Pts, Pts]  # of the first frame, and from where on frames are beyond
+    frames: tuple[int, int]  # numbers at the average rate
+    tracks: list[str]
+    identity: list[str]
+    quality: dict[str, int | float]  # medians, and the mean score
+    strip: list[Amount]  # s; of its thumbnails
+    clip: str | msgspec.UnsetType | None = msgspec.UNSET  # its file below OUT; None: failed
+    mode: str | msgspec.UnsetType = msgspec.UNSET
+    fallback: str | msgspec.UnsetType = msgspec.UNSET
+    checked: Checked | msgspec.UnsetType = msgspec.UNSET
+    failed: str | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        if self.clip and msgspec.UNSET in (self.mode, self.fallback, self.checked):
+            raise ValueError("a clip, but not how it was made")
+
+    def cut(self, **facts: Any) -> PlannedClip:
+        """The segment with what became of it now; of an earlier try nothing is left."""
+        late = ("clip", "mode", "fallback", "checked", "failed")
+        return msgspec.structs.replace(self, **{**dict.fromkeys(late, msgspec.UNSET), **facts})
+
+
+class LeftOut(Record):
+    """A track, or a segment, that becomes no clip."""
+
+    name: str
+    video: str
+    start: Amount  # s
+    end: Amount  # s
+    reason: str
+    strip: list[Amount]
+
+
+class ClipPlan(OwnFile, tag="segments", kw_only=True):
+    """The segments that become clips, and what is left out."""
+
+    gates: Gates
+    identities: dict[str, dict[str, str | float]]  # whom it was made for: file, distance
+    segments: list[PlannedClip]
+    rejected: list[LeftOut]
+    out: str | msgspec.UnsetType = msgspec.UNSET  # where it was last cut to
+
+    def __post_init__(self) -> None:
+        if not self.out and any(segment.clip for segment in self.segments):
+            raise ValueError("clips, but not where they are")
+
+
+class Identities(OwnFile, tag="identities", kw_only=True):
+    """Embeddings of the pictures that identities were given by."""
+
+    recognizer: str
+    faces: dict[str, bytes]  # sha256 of a picture: float32 embedding of its face, "" if none
+
+
+WORK_FILES: dict[type[OwnFile], tuple[str, str]] = {  # (name, the step that writes it)
+    VideoList: ("videos.json", "scan"),
+    Staged: ("queue.json", "stage"),
+    Tracks: ("tracks.json", "track"),
+    ClipPlan: ("plan.json", "score"),
+    Identities: ("identities.json", "score"),
+}
+
+
 class VideoWork:
     """The work folder of one input folder."""
 
-    folder: Path
-
-    def __getattr__(self, name: str) -> Path:
-        if name not in VIDEO_FILES:
-            raise AttributeError(name)
-        return self.folder / VIDEO_FILES[name]
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results = folder / "results.jsonl"  # what FrameLog writes
+        self.frames = folder / "frames.npz"
+        self.clips = folder / "clips.jsonl"  # WrittenClip a line
+        self.report = folder / "report"
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        make_folder(self.folder)
+        """Hold the folder; one that is not there is not made, its steps say what is missing."""
+        if not self.folder.is_dir():
+            return contextlib.nullcontext()
         return locked(self.folder / LOCK_NAME, f"work folder {self.folder}")
 
-    def read(self, kind: str) -> dict[str, Any]:
+    def path(self, kind: type[OwnFile]) -> Path:
+        return self.folder / WORK_FILES[kind][0]
+
+    def read(self, kind: type[R]) -> R:
         """One of the JSON files of this folder."""
-        path = getattr(self, kind)
+        path = self.path(kind)
         if not path.exists():
-            step = VIDEO_STEP_OF[kind]
-            raise SortFacesError(f"{path}: not found; run `video {step}` first")
-        return read_json(path, kind)
+            raise SortFacesError(f"{path}: not found; run `video {WORK_FILES[kind][1]}` first")
+        return read_file(path, kind)
+
+    def write(self, record: OwnFile) -> None:
+        write_file(self.path(type(record)), record)
 
     def list_videos(self) -> list[Video]:
         """The usable videos, in the order of their paths."""
-        entries = self.read("videos")["videos"]
-        with believed(self.videos, "scan"):
-            return [video_from_json(entry["facts"]) for entry in entries if entry["facts"]]
+        return [entry.facts for entry in self.read(VideoList).videos if entry.facts]
 
     def scene_file(self, video: Video) -> Path:
         return self.folder / "scenes" / f"{video.id}.json"
 
-    def scenes_of(self, video: Video) -> dict[str, Any]:
-        """Scenes and frame times of a video; {} while they are not known, or damaged."""
-        known = read_own(self.scene_file(video), "scenes")
-        try:
-            frames = unpack_steps(known["first"], known["steps"])
-            return known if (np.diff(frames) > 0).all() else {}
-        except (KeyError, TypeError, ValueError):
-            return {}
+    def scenes_of(self, video: Video) -> Scenes | None:
+        """Scenes and frame times of a video; None while they are not known, or damaged."""
+        return read_if_sound(self.scene_file(video), Scenes)
 
-    def known_frames(self, meta: dict[str, Any] | None) -> set[str]:
-        """Names of the frames in results.jsonl; refuses those of another model."""
-        done: set[str] = set()
-        for result in ResultTail(self.results).read():
-            if result["id"] == "meta":
-                with believed(self.results, "detect"):
-                    check_frame_model(self.results, result, meta)
-            elif "failed" not in result:
-                done.add(result["id"])
-        return done
+    @contextlib.contextmanager
+    def draft(self) -> Iterator[VideoWork]:
+        """A copy in a temporary folder, to find out what steps would do.
 
-
-@contextlib.contextmanager
-def believed(path: Path, step: str) -> Iterator[None]:
-    """Turn what a damaged file of the work folder makes us stumble over into one line."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise SortFacesError(
-            f"{path}: parts of it are missing ({type(error).__name__} {one_line(error)}); "
-            f"run `video {step}` again"
-        ) from None
+        What is large and only read stays where it is.
+        """
+        with tempfile.TemporaryDirectory(prefix="sort_faces-") as folder:
+            draft = VideoWork(Path(folder) / "work")
+            left = shutil.ignore_patterns("results.jsonl", "frames.npz", "report", "workers")
+            if self.folder.is_dir():
+                shutil.copytree(self.folder, draft.folder, ignore=left)
+            draft.results = self.results
+            try:
+                yield draft
+            except SortFacesError as error:
+                told = str(error).replace(str(draft.folder), str(self.folder))
+                raise SortFacesError(told) from None
 
 
-def video_from_json(facts: dict[str, Any]) -> Video:
-    pairs = {key: tuple(facts[key]) for key in ("audio", "time_base")}
-    numerator, denominator = pairs["time_base"]
-    if not numerator / denominator > 0:
-        raise ValueError("time_base")
-    return Video(**{**facts, **pairs})
-
-
-def reads(kind: str) -> Callable[[Callable], Callable]:
-    """For a step: what its input file makes it stumble over becomes one line that names it."""
-
-    def wrap(step: Callable) -> Callable:
-        @functools.wraps(step)
-        def guarded(work: VideoWork, *args: Any) -> Any:
-            with believed(getattr(work, kind), VIDEO_STEP_OF[kind]):
-                return step(work, *args)
-
-        return guarded
-
-    return wrap
-
-
-VIDEO_FILES = {
-    "videos": "videos.json",
-    "staged": "queue.json",
-    "results": "results.jsonl",
-    "frames": "frames.npz",
-    "tracks": "tracks.json",
-    "segments": "plan.json",
-    "clips": "clips.jsonl",
-    "identities": "identities.json",
-    "report": "report",
-}
-VIDEO_STEP_OF = {
-    "videos": "scan",
-    "staged": "stage",
-    "frames": "merge",
-    "tracks": "track",
-    "segments": "score",
-}
-
-
-def check_frame_model(path: Path, made: dict[str, Any], meta: dict[str, Any] | None) -> None:
-    """Refuse to mix frames looked at with different models or detector settings."""
-    for key in ("recognizer", "det_size", "det_threshold"):
-        if meta is not None and made["meta"][key] != meta[key]:
-            raise SortFacesError(
-                f"{path}: made with {made['meta']['model']}, {key} {made['meta'][key]}, not "
-                f"{meta[key]}; use another work folder, or remove that file to begin again"
-            )
-
-
-def add_video_options(p: argparse.ArgumentParser) -> None:
-    add_steps(p, VIDEO_STEPS)
-
-
-def cmd_video(args: argparse.Namespace) -> Outcome:
-    """cut the parts of videos in which a face is usable into clips"""
-    return args.step_handler(args)
-
-
-def add_work_folder(p: argparse.ArgumentParser) -> None:
-    p.add_argument("work", type=Path, metavar="WORK", help="folder for what the steps leave")
-
-
-def add_video_scan_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("input", type=Path, metavar="INPUT", help="folder of videos, or one video")
-    add_work_folder(p)
-    add_fields(p, VideoChoice)
-
-
-def cmd_video_scan(args: argparse.Namespace) -> Outcome:
+def scan_videos(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
     """list the videos of a folder and what they are"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = scan_videos(work, args.input, of_args(VideoChoice, args))
-    return Outcome(result, bool(result["videos"]))
-
-
-@reads("videos")
-def scan_videos(work: VideoWork, source: Path, choice: VideoChoice) -> dict[str, Any]:
-    """Write videos.json; files known from an earlier scan are not opened again."""
     if not source.exists():
         raise SortFacesError(f"{source}: no such file or folder; name a folder of videos")
     root = source.resolve()
-    if not work.videos.exists():
-        strange = [name for name in VIDEO_FILES.values() if (work.folder / name).exists()]
-        if strange:
-            raise SortFacesError(
-                f"{work.folder}: holds {strange[0]} of something else; use another work folder"
-            )
-    old = read_own(work.videos, "videos")
-    if work.videos.exists() and not old:
-        raise SortFacesError(
-            f"{work.videos}: is damaged; use another work folder, or remove this one"
-        )
-    if old.get("input", str(root)) != str(root):
-        raise SortFacesError(
-            f"{work.folder}: belongs to the videos in {old['input']}; use another work folder"
-        )
-    entries = entries_of(old.get("videos"))
-    known = {str(entry.get("path")): entry for entry in entries if entry.get("error") == ""}
-    found = [path for path in find_videos(root) if path.name >= choice.filter_from]
+    known = known_entries(work, str(root))
     skip = choice.skip_pattern
-    found = [path for path in found if skip is None or not skip.search(path.name)]
+    found = [
+        path
+        for path in find_videos(root)
+        if path.name >= choice.filter_from and not (skip and skip.search(path.name))
+    ]
     if not found:
         raise SortFacesError(f"{source}: no videos found there; name a folder that holds some")
-    entries, ids = [], {}
-    for path in progress(found, len(found), "scan"):
-        entry = scan_video(str(path), known.get(str(path), {}))
-        same = ids.setdefault(entry["facts"]["id"], str(path)) if entry["facts"] else str(path)
-        if same != str(path):
-            entry |= {"facts": None, "error": f"the same video as {same}"}
-        if entry["error"]:
-            log.warning("%s: %s", path, entry["error"])
+    entries: list[Scanned] = []
+    ids: dict[str, str] = {}
+    for path in map(str, progress(found, len(found), "scan")):
+        entry = scan_video(path, known.get(path))
+        same = ids.setdefault(entry.facts.id, path) if entry.facts else path
+        if same != path:
+            entry = Scanned(path, error=f"the same video as {same}")
+        if entry.error:
+            log.warning("%s: %s", path, entry.error)
         entries.append(entry)
-    head = {"tool": TOOL, "kind": "videos", "version": VERSION, "input": str(root)}
-    write_json(work.videos, {**head, "videos": entries})
-    usable = [entry["facts"] for entry in entries if entry["facts"]]
-    return {
+    work.write(VideoList(input=str(root), videos=entries))
+    usable = [entry.facts for entry in entries if entry.facts]
+    result = {
         "work": str(work.folder),
         "videos": len(usable),
-        "hours": round(sum(facts["duration"] for facts in usable) / 3600, 2),
-        "left_out": [f"{e['path']}: {e['error']}" for e in entries if e["error"]],
+        "hours": round(sum(video.duration for video in usable) / 3600, 2),
+        "left_out": [f"{entry.path}: {entry.error}" for entry in entries if entry.error],
     }
+    return Outcome(result, bool(usable))
+
+
+def known_entries(work: VideoWork, root: str) -> dict[str, Video]:
+    """{path: facts} of an earlier scan. Raises SortFacesError if the folder is not for `root`."""
+    path = work.path(VideoList)
+    if not path.exists():
+        files = [work.results, work.frames, work.clips, work.report, *map(work.path, WORK_FILES)]
+        for file in files:
+            if file.exists():
+                raise SortFacesError(
+                    f"{work.folder}: holds {file.name} of something else; use another work folder"
+                )
+        return {}
+    head = read_if_sound(path, WorkHead)
+    if head is None:
+        raise SortFacesError(f"{path}: is damaged; use another work folder, or remove this one")
+    if head.input != root:
+        raise SortFacesError(
+            f"{work.folder}: belongs to the videos in {head.input}; use another work folder"
+        )
+    old = read_if_sound(path, VideoList)  # of a damaged one all is looked at anew
+    return {entry.path: entry.facts for entry in old.videos if entry.facts} if old else {}
 
 
 def find_videos(root: Path) -> list[Path]:
@@ -10256,44 +10422,148 @@ def find_videos(root: Path) -> list[Path]:
     return [root] if root.is_file() else sorted(found)
 
 
-def scan_video(path: str, known: dict[str, Any]) -> dict[str, Any]:
-    """{path, facts or None, error} of one file."""
-    entry = {"path": path, "facts": None, "error": ""}
+def scan_video(path: str, known: Video | None) -> Scanned:
+    """What is in one file; it is opened only where it is not the `known` one."""
     try:
         now = os.stat(path)
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # edited
-            video = video_from_json(known["facts"])
-            if (video.size, video.mtime_ns) == (now.st_size, now.st_mtime_ns):
-                return known
-        return {**entry, "facts": asdict(video_facts(path, now.st_size, now.st_mtime_ns))}
+        if known is None or (known.size, known.mtime_ns) != (now.st_size, now.st_mtime_ns):
+            known = video_facts(path, now.st_size, now.st_mtime_ns)
+        return Scanned(path, known)
     except VideoError as error:
-        return {**entry, "error": str(error)}
+        return Scanned(path, error=str(error))
     except OSError as error:
-        return {**entry, "error": error.strerror or str(error)}
+        return Scanned(path, error=error.strerror or str(error))
 
 
-def add_video_scenes_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-
-
-def cmd_video_scenes(args: argparse.Namespace) -> Outcome:
+def find_scenes(work: VideoWork) -> Outcome:
     """find the cuts of every video; cached in WORK/scenes"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = pass_over_videos(work, Sampling.sample_rate, None)
-    return Outcome(result, bool(result["videos"]))
+    return pass_over_videos(work, Sampling.sample_rate, None)
+
+
+def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> Outcome:
+    """Decode every video once whose scenes are not known; with `frames` look for faces, too."""
+    videos = work.list_videos()
+    todo = [video for video in videos if not work.scenes_of(video)]
+    failed: list[str] = []
+
+    def decode() -> Iterator[tuple[Video, int, np.ndarray | None]]:
+        for video in todo:
+            skip = None if frames is None else functools.partial(frames.has, video)
+            try:
+                once = VideoPass(checked_source(video), rate, skip)
+                for pts, image in once.samples():
+                    yield video, pts, image
+                scenes = once.result()
+            except VideoError as error:
+                log.warning("%s: %s", video.path, error)
+                failed.append(f"{video.path}: {error}")
+                continue
+            if scenes.error:
+                log.warning("%s: %s; using what came before", video.path, scenes.error)
+            write_file(work.scene_file(video), scenes)
+
+    total = round(sum(video.duration for video in todo) * rate)
+    label = "scenes" if frames is None else "decode and detect"
+    for _ in progress(decode() if frames is None else frames.look(decode()), total, label):
+        pass
+    known = [scenes for scenes in map(work.scenes_of, videos) if scenes]
+    result = {
+        "videos": len(known),
+        "decoded": len(todo) - len(failed),
+        "scenes": sum(len(scenes.scenes) for scenes in known),
+        "failed": failed,
+        **({} if frames is None else {"frames": frames.counts["frames"]}),
+    }
+    return Outcome(result, bool(known))
+
+
+def checked_source(video: Video) -> Video:
+    """The video, if its file is still the one that was scanned. Raises VideoError otherwise."""
+    try:
+        now = os.stat(video.path)
+    except OSError as error:
+        raise VideoError(error.strerror or str(error)) from None
+    if (now.st_size, now.st_mtime_ns) != (video.size, video.mtime_ns):
+        raise VideoError("changed since the scan; run `video scan` again")
+    return video
+
+
+def stage_frames(work: VideoWork, sampling: Sampling) -> Outcome:
+    """choose the frames to look at and write them to WORK/queue.json"""
+    items, unknown, rate = [], 0, sampling.sample_rate
+    for video in work.list_videos():
+        scenes = work.scenes_of(video)  # has the frame times: nothing is decoded
+        if scenes is None:
+            unknown += 1
+            continue
+        chosen = sampled_pts(video, scenes, rate).tolist()
+        items += [
+            Stretch(video.id, video.path, some, video.sar)
+            for some in batched(chosen, CHUNK_SAMPLES)
+        ]
+    if not items:
+        raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
+    work.write(Staged(rate=rate, items=items))
+    frames = sum(len(item.pts) for item in items)
+    result = {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
+    return Outcome(result, bool(frames))
+
+
+def sampled_pts(video: Video, scenes: Scenes, rate: float) -> np.ndarray:
+    """(n,) pts of the frames to look at, `rate` a second."""
+    return sample_times(scenes.pts, 1.0 / (rate * video.tick))
+
+
+def frame_name(video: str, pts: int) -> str:
+    return f"{video}:{pts}"
+
+
+def frame_lines(path: Path) -> Iterator[FrameLine]:
+    """The lines of results.jsonl; the first has `meta`, the others have not."""
+    dim = 0
+    for number, line in enumerate(ResultTail(path).read(), 1):
+        try:
+            found = as_record(FrameLine, line)
+            dim = found.meta.dim if found.meta else dim
+            if (found.meta is None) == (number == 1):
+                raise msgspec.ValidationError("the first line, and no other, tells of the models")
+            if any(len(face.embedding) != 4 * dim for face in found.faces):
+                raise msgspec.ValidationError("an embedding has the wrong length")
+        except msgspec.ValidationError as error:
+            raise SortFacesError(
+                f"{path}: line {number}: {error}; remove that line to look at the frame again, "
+                "or the file to look at all of them"
+            ) from None
+        yield found
 
 
 class FrameLog:
     """results.jsonl: what was found in each frame, appended as it comes."""
 
-    def __init__(self, work: VideoWork, crew: Crew) -> None:
-        meta = crew.facts["meta"]
-        self.done = work.known_frames(meta)
-        self.lines = AppendOnly(work.results)
+    def __init__(self, path: Path) -> None:
+        self.path, self.lines = path, AppendOnly(path)
+        self.meta: FrameMeta | None = None
+        self.done: set[str] = set()  # frames that need not be looked at again
+        self.counts: Counter[str] = Counter()
+        for line in frame_lines(path):
+            self.meta = line.meta or self.meta
+            if line.meta is None and line.failed is None:
+                self.done.add(line.id)
+
+    def begin(self, crew: Crew) -> None:
+        """Take results of a crew from now on; of other models than so far they are refused."""
+        self.crew, meta = crew, crew.facts["meta"]
+        for key in ("recognizer", "det_size", "det_threshold"):
+            if self.meta is not None and getattr(self.meta, key) != meta[key]:
+                raise SortFacesError(
+                    f"{self.path}: made with {self.meta.model}, {key} {getattr(self.meta, key)}, "
+                    f"not {meta[key]}; use another work folder, or remove that file to begin again"
+                )
         if self.lines.is_new():
             self.lines.append({"schema": RECORD_SCHEMA, "id": "meta", "meta": meta})
-        self.crew, self.counts = crew, Counter()
+
+    def close(self) -> None:
+        self.lines.close()
 
     def has(self, video: Video, pts: int) -> bool:
         return frame_name(video.id, pts) in self.done
@@ -10321,261 +10591,119 @@ class FrameLog:
                 self.store(video.id, pts, result)
             yield None
 
-
-def frame_name(video: str, pts: int) -> str:
-    return f"{video}:{pts}"
-
-
-def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> dict[str, Any]:
-    """Decode every video once whose scenes are not known; with `frames` look for faces, too."""
-    videos = work.list_videos()
-    todo = [video for video in videos if not work.scenes_of(video)]
-    failed: list[str] = []
-
-    def decode() -> Iterator[tuple[Video, int, np.ndarray | None]]:
-        for video in todo:
-            skip = None if frames is None else functools.partial(frames.has, video)
-            try:
-                once = VideoPass(checked_source(video), rate, skip)
-                for pts, image in once.samples():
-                    yield video, pts, image
-                result = once.result()
-            except VideoError as error:
-                log.warning("%s: %s", video.path, error)
-                failed.append(f"{video.path}: {error}")
-                continue
-            if result["error"]:
-                log.warning("%s: %s; using what came before", video.path, result["error"])
-            write_json(work.scene_file(video), result)
-
-    total = round(sum(video.duration for video in todo) * rate)
-    label = "scenes" if frames is None else "decode and detect"
-    stream = decode() if frames is None else frames.look(decode())
-    for _ in progress(stream, total, label):
-        pass
-    known = [work.scenes_of(video) for video in videos]
-    return {
-        "videos": sum(map(bool, known)),
-        "decoded": len(todo) - len(failed),
-        "scenes": sum(len(scenes["scenes"]) for scenes in known if scenes),
-        "failed": failed,
-        **({} if frames is None else {"frames": frames.counts["frames"]}),
-    }
+    def look_elsewhere(self, items: Sequence[Item], folder: Path) -> Iterator[None]:
+        """Send stretches to a worker or a cluster, which decode them there; yields once a frame."""
+        for item, result in self.crew.run("frames", items, folder):
+            given_up = [{"pts": pts, "failed": result.get("failed")} for pts in item["pts"]]
+            for found in result.get("frames", given_up):
+                self.store(item["video"], found.pop("pts"), found)
+                yield None
 
 
-def checked_source(video: Video) -> Video:
-    """The video, if its file is still the one that was scanned. Raises VideoError otherwise."""
-    try:
-        now = os.stat(video.path)
-    except OSError as error:
-        raise VideoError(error.strerror or str(error)) from None
-    if (now.st_size, now.st_mtime_ns) != (video.size, video.mtime_ns):
-        raise VideoError("changed since the scan; run `video scan` again")
-    return video
-
-
-def add_video_stage_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-    add_fields(p, Sampling)
-
-
-def cmd_video_stage(args: argparse.Namespace) -> Outcome:
-    """choose the frames to look at and write them to WORK/queue.json"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = stage_frames(work, args.sample_rate)
-    return Outcome(result, bool(result["frames"]))
-
-
-def stage_frames(work: VideoWork, rate: float) -> dict[str, Any]:
-    """Write queue.json from the frame times the scene step has noted; nothing is decoded."""
-    items, unknown = [], 0
-    for video in work.list_videos():
-        scenes = work.scenes_of(video)
-        if not scenes:
-            unknown += 1
-            continue
-        chosen = sampled_pts(video, scenes, rate).tolist()
-        items += [
-            {"video": video.id, "path": video.path, "pts": some, "sar": video.sar}
-            for some in batched(chosen, CHUNK_SAMPLES)
-        ]
-    if not items:
-        raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
-    head = {"tool": TOOL, "kind": "staged", "version": VERSION, "rate": rate}
-    write_json(work.staged, {**head, "items": items})
-    frames = sum(len(item["pts"]) for item in items)
-    return {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
-
-
-def sampled_pts(video: Video, scenes: dict[str, Any], rate: float) -> np.ndarray:
-    """(n,) pts of the frames to look at, from what the scene step knows of a video."""
-    frames = unpack_steps(scenes["first"], scenes["steps"])
-    return sample_times(frames, 1.0 / (rate * video.tick))
-
-
-def add_video_detect_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-    add_engine_and_work(p)
-
-
-def cmd_video_detect(args: argparse.Namespace) -> Outcome:
+def detect_frames(work: VideoWork, crew: Crew) -> Outcome:
     """find and embed the faces of the chosen frames; here, on a worker or on a cluster"""
-    work, crew = VideoWork(args.work), crew_of(args, True)
-    with work.lock():
-        result = detect_frames(work, crew)
-    return Outcome(result, not (result["wanted"] and not result["usable"]))
-
-
-@reads("staged")
-def detect_frames(work: VideoWork, crew: Crew) -> dict[str, Any]:
-    """Append to results.jsonl what is missing of queue.json."""
     videos = {video.id: video for video in work.list_videos()}
-    items, staged = [], work.read("staged")
-    done = work.known_frames(None)
-    check_asked_model(work, crew.spec)
-    for item in staged["items"]:
-        if item["video"] in videos:
-            pts = [pts for pts in item["pts"] if frame_name(item["video"], pts) not in done]
-            path = videos[item["video"]].path
-            items += [{**item, "path": path, "pts": pts, "landmarks": True}] if pts else []
-    total = sum(len(item["pts"]) for item in items)
-    counts: Counter = Counter()
-    if total:
-        frames = FrameLog(work, crew)
-        try:
-            run = detect_elsewhere if crew.elsewhere else detect_here
-            for _ in progress(run(frames, videos, items, work.folder), total, "detect"):
+    staged = work.read(Staged).items
+    with contextlib.closing(FrameLog(work.results)) as frames:
+        asked, own = model_label(crew.spec.model), frames.meta
+        if own is not None and own.model != asked:  # without loading either
+            raise SortFacesError(
+                f"{work.results}: made with {own.model}, not {asked}; use another work folder"
+            )
+        items = []
+        for stretch in staged:
+            video = videos.get(stretch.video)
+            pts = [at for at in stretch.pts if video is not None and not frames.has(video, at)]
+            if pts:
+                item = {"video": video.id, "path": video.path, "pts": pts, "sar": stretch.sar}
+                items.append({**item, "landmarks": True})
+        missing = sum(len(item["pts"]) for item in items)
+        if items:
+            frames.begin(crew)
+            if crew.elsewhere:
+                looked = frames.look_elsewhere(items, work.folder / "workers")
+            else:
+                looked = frames.look(decode_stretches(videos, items))
+            for _ in progress(looked, missing, "detect"):
                 pass
-        finally:
-            frames.lines.close()
-        counts = frames.counts
-    known = sum(len(item["pts"]) for item in staged["items"]) - total
-    return {
-        "wanted": total + known,
+    counts, known = frames.counts, sum(len(stretch.pts) for stretch in staged) - missing
+    usable = counts["frames"] - counts["failed"] + known
+    result = {
+        "wanted": missing + known,
         "frames": counts["frames"],
         "already_known": known,
         "faces": counts["faces"],
         "failed": counts["failed"],
-        "usable": counts["frames"] - counts["failed"] + known,
+        "usable": usable,
     }
+    return Outcome(result, bool(usable or not result["wanted"]))
 
 
-def check_asked_model(work: VideoWork, spec: EngineSpec) -> None:
-    """Refuse another model than the known frames', without loading either."""
-    for result in itertools.islice(ResultTail(work.results).read(), 1):
-        asked = model_label(spec.model)
-        with believed(work.results, "detect"):
-            own = result["meta"]["model"]
-        if own != asked:
-            raise SortFacesError(
-                f"{work.results}: made with {own}, not {asked}; use another work folder"
-            )
+def decode_stretches(
+    videos: dict[str, Video], items: Sequence[Item]
+) -> Iterator[tuple[Video, int, np.ndarray]]:
+    """(video, pts, upright picture) of the frames of some items, in their order."""
+    for name, some in itertools.groupby(items, key=lambda item: item["video"]):
+        video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
+        try:
+            for pts, image in frames_at(checked_source(video).path, wanted, video.sar):
+                yield video, pts, image
+        except VideoError as error:
+            log.warning("%s: %s", video.path, error)
 
 
-def detect_here(
-    frames: FrameLog, videos: dict[str, Video], items: Sequence[Item], folder: Path
-) -> Iterator[None]:
-    """Look at frames while they are decoded: a kill loses only those in flight."""
-
-    def decode() -> Iterator[tuple[Video, int, np.ndarray]]:
-        for name, some in itertools.groupby(items, key=lambda item: item["video"]):
-            video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
-            try:
-                for pts, image in frames_at(checked_source(video).path, wanted, video.sar):
-                    yield video, pts, image
-            except VideoError as error:
-                log.warning("%s: %s", video.path, error)
-
-    return frames.look(decode())
-
-
-def detect_elsewhere(
-    frames: FrameLog, videos: dict[str, Video], items: Sequence[Item], folder: Path
-) -> Iterator[None]:
-    """Send stretches of videos to a worker or a cluster, which decode them there."""
-    for item, result in frames.crew.run("frames", items, folder / "workers"):
-        given_up = [{"pts": pts, "failed": result.get("failed")} for pts in item["pts"]]
-        for found in result.get("frames", given_up):
-            frames.store(item["video"], found.pop("pts"), found)
-            yield None
-
-
-def add_video_merge_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-
-
-def cmd_video_merge(args: argparse.Namespace) -> Outcome:
+def merge_frames(work: VideoWork) -> Outcome:
     """gather the results of all frames into WORK/frames.npz"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = merge_frames(work)
-    return Outcome(result, bool(result["frames"]))
-
-
-@reads("staged")
-def merge_frames(work: VideoWork) -> dict[str, Any]:
-    """Write frames.npz: the faces of every frame of queue.json, by video and time."""
-    staged = work.read("staged")
-    order = [(item["video"], pts) for item in staged["items"] for pts in item["pts"]]
+    staged = work.read(Staged)
     if not work.results.exists():
         raise SortFacesError(f"{work.results}: not found; run `video detect` first")
-    found: dict[str, Result] = {}
-    for result in ResultTail(work.results).read():
-        found[result["id"]] = result
-    with believed(work.results, "detect"):
-        meta = found.pop("meta")["meta"]
-    seen, missing, failed = [], 0, 0
-    for video, pts in order:
-        result = found.get(frame_name(video, pts))
-        missing += result is None
-        failed += result is not None and "failed" in result
-        seen += [(video, pts, face) for face in (result or {}).get("faces", [])]
-    dim = meta["dim"]
+    meta: FrameMeta | None = None
+    data = bytearray()  # faces as they come
+    rows_of: dict[str, range] = {}  # of each frame, in data
+    failed: set[str] = set()
+    for line in frame_lines(work.results):
+        if line.meta is not None:
+            meta, size = line.meta, 4 * (8 + line.meta.dim)
+            continue
+        data += b"".join(face.packed() for face in line.faces)
+        rows_of[line.id] = range(len(data) // size - len(line.faces), len(data) // size)
+        (failed.discard if line.failed is None else failed.add)(line.id)
+    if meta is None:
+        raise SortFacesError(f"{work.results}: is empty; run `video detect` again")
+    order = [(item.video, pts) for item in staged.items for pts in item.pts]
+    names = [frame_name(*frame) for frame in order]
+    rows = [rows_of.get(name, range(0)) for name in names]
+    faces = np.frombuffer(data, "<f4").reshape(-1, size // 4)
+    chosen = np.array([*itertools.chain(*rows)], np.int64)
+    if not np.array_equal(chosen, np.arange(len(faces))):  # else they need no second copy
+        faces = faces[chosen]
+    frame = np.repeat(np.arange(len(order)), [*map(len, rows)])
+    meta = msgspec.structs.replace(meta, rate=staged.rate)
     with writing(work.frames) as part, open(part, "wb") as stream:
         np.savez(
             stream,
-            meta=np.array(json.dumps({"rate": staged["rate"], **meta})),
-            video=np.array([video for video, _, _ in seen], dtype="U16"),
-            pts=np.array([pts for _, pts, _ in seen], np.int64),
-            bbox=np.array([face["bbox"] for *_, face in seen], np.float32).reshape(-1, 4),
-            det=np.array([face["det_score"] for *_, face in seen], np.float32),
-            pose=stack_floats([face["pose"] for *_, face in seen], 3),
-            embedding=stack_floats([face["embedding"] for *_, face in seen], dim),
+            meta=np.array(json.dumps(as_json(meta))),
+            video=np.array([video for video, _ in order], "U16")[frame],
+            pts=np.array([pts for _, pts in order], np.int64)[frame],
+            bbox=faces[:, :4],
+            det=faces[:, 4],
+            pose=faces[:, 5:8],
+            embedding=faces[:, 8:],
         )
-    return {
-        "frames": len(order) - missing,
-        "faces": len(seen),
-        "failed": failed,
-        "missing": missing,
+    known = sum(name in rows_of for name in names)
+    result = {
+        "frames": known,
+        "faces": len(faces),
+        "failed": sum(name in failed for name in names),
+        "missing": len(names) - known,
     }
+    return Outcome(result, bool(known))
 
 
-def stack_floats(texts: Sequence[str], width: int) -> np.ndarray:
-    """(n, width) float32 of packed rows."""
-    rows = [unpack_floats(text, (width,)) for text in texts]
-    return np.array(rows, np.float32).reshape(-1, width)
-
-
-def add_video_track_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-    add_fields(p, Reach)
-
-
-def cmd_video_track(args: argparse.Namespace) -> Outcome:
+def track_faces(work: VideoWork, reach: Reach) -> Outcome:
     """stitch the faces of each scene into tracks: WORK/tracks.json"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = track_faces(work, of_args(Reach, args))
-    return Outcome(result)
-
-
-@reads("frames")
-def track_faces(work: VideoWork, reach: Reach) -> dict[str, Any]:
-    """Write tracks.json: all that `score` needs."""
-    faces = read_frames(work)
-    meta = json.loads(str(faces.pop("meta")))
-    reach = for_model(reach, meta["model"])
+    meta, faces = read_frames(work)
+    reach = for_model(reach, meta.model)
     order = np.lexsort((faces["pts"], faces["video"]))
     faces = {key: values[order] for key, values in faces.items()}
     tracks: list[Track] = []
@@ -10585,42 +10713,50 @@ def track_faces(work: VideoWork, reach: Reach) -> dict[str, Any]:
         rows = slice(*np.searchsorted(faces["video"], [video.id, video.id + "~"]))
         own = {key: values[rows] for key, values in faces.items()}
         known = work.scenes_of(video)
-        scenes = known.get("scenes", [])
-        samples = sampled_pts(video, known, meta["rate"]) if known else np.zeros(0, np.int64)
-        listed[video.id] = {
-            "path": video.path,
-            "fps": video.fps,
-            "start": video.start,
-            "tick": video.tick,
-            "scenes": len(scenes),
-        }
+        scenes = known.scenes if known else []
+        samples = sampled_pts(video, known, meta.rate) if known else np.zeros(0, np.int64)
+        listed[video.id] = TrackedVideo(video.path, video.fps, video.start, video.tick, len(scenes))
         tracks += video_tracks(video, scenes, samples, own, reach)
-    head = {"tool": TOOL, "kind": "tracks", "version": VERSION, "period": 1.0 / meta["rate"]}
-    lines = [track_json(track) for track in tracks]
-    write_bytes(
-        work.tracks,
-        json.dumps(
-            {**head, "meta": meta, "reach": asdict(reach), "videos": listed, "tracks": lines},
-            default=json_default,
-        ).encode(),
-    )
-    return {"faces": len(order), "tracks": len(tracks)}
+    head = Tracks(period=1.0 / meta.rate, meta=meta, reach=reach, videos=listed, tracks=[])
+    data = {"tool": TOOL, **as_json(head), "tracks": [track_json(track) for track in tracks]}
+    write_bytes(work.path(Tracks), json.dumps(data).encode())  # all on one line
+    return Outcome({"faces": len(order), "tracks": len(tracks)})
 
 
-def read_frames(work: VideoWork) -> dict[str, np.ndarray]:
-    """The arrays of frames.npz."""
+TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
+
+
+def track_json(track: Track) -> dict[str, Any]:
+    """A track as tracks.json holds it; an unknown pose is null."""
+    rounded = {
+        key: np.round(np.asarray(getattr(track, key), np.float64), digits).tolist()
+        for key, digits in TRACK_DIGITS.items()
+    }
+    rounded["pose"] = [[v if math.isfinite(v) else None for v in row] for row in rounded["pose"]]
+    sampled = np.round(track.sampled, TRACK_DIGITS["time"]).tolist()
+    return {**as_json(track), "sampled": sampled, **rounded, "centre": pack_floats(track.centre)}
+
+
+FRAME_ARRAYS = ("video", "pts", "bbox", "det", "pose", "embedding")
+
+
+def read_frames(work: VideoWork) -> tuple[FrameMeta, dict[str, np.ndarray]]:
+    """The meta and the arrays of frames.npz, row i of each one face."""
     if not work.frames.exists():
         raise SortFacesError(f"{work.frames}: not found; run `video merge` first")
     try:
         with np.load(work.frames, allow_pickle=False) as archive:
-            return {name: archive[name] for name in FRAME_ARRAYS}
-    except NPZ_ERRORS as error:
+            meta = as_record(FrameMeta, json.loads(str(archive["meta"])))
+            faces = {name: archive[name] for name in FRAME_ARRAYS}
+        n = len(faces["video"])
+        shapes = ((n,), (n,), (n, 4), (n,), (n, 3), (n, meta.dim))
+        if tuple(values.shape for values in faces.values()) != shapes or not meta.rate > 0:
+            raise ValueError("its arrays do not fit together")
+    except (*NPZ_ERRORS, msgspec.ValidationError) as error:
         raise SortFacesError(
             f"{work.frames}: cannot be read ({one_line(error)}); run `video merge` again"
         ) from None
-
-
-FRAME_ARRAYS = ("meta", "video", "pts", "bbox", "det", "pose", "embedding")
+    return meta, faces
 
 
 def video_tracks(
@@ -10651,85 +10787,46 @@ def video_tracks(
     return tracks
 
 
-TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
-
-
-def track_json(track: Track) -> dict[str, Any]:
-    """A track as tracks.json holds it; an unknown pose is null."""
-    rounded = {
-        key: np.round(np.asarray(getattr(track, key), np.float64), digits).tolist()
-        for key, digits in TRACK_DIGITS.items()
-    }
-    rounded["pose"] = [[v if math.isfinite(v) else None for v in row] for row in rounded["pose"]]
-    head = {"name": track.name, "video": track.video}
-    spans = {"scene": list(track.scene), "sampled": np.round(track.sampled, TRACK_DIGITS["time"])}
-    return {**head, **spans, **rounded, "centre": pack_floats(track.centre)}
-
-
-def track_from_json(entry: dict[str, Any]) -> Track:
-    """The inverse of track_json."""
-    arrays = {key: np.array(entry[key], np.float64) for key in TRACK_DIGITS}
-    spans = {key: (entry[key][0], entry[key][1]) for key in ("scene", "sampled")}
-    centre = unpack_floats(entry["centre"], (-1,))
-    return Track(entry["name"], entry["video"], **spans, **arrays, centre=centre)
-
-
-def add_video_score_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-    add_fields(p, Gates)
-    add_fields(p, IdentityChoice)
-    add_engine_and_work(p, detector=False)
-
-
-def cmd_video_score(args: argparse.Namespace) -> Outcome:
+def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Crew) -> Outcome:
     """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
-    work, gates = VideoWork(args.work), of_args(Gates, args)
-    with work.lock():
-        result = score_tracks(work, gates, args)
-    return Outcome(result, bool(result["segments"]))
-
-
-@reads("tracks")
-def score_tracks(work: VideoWork, gates: Gates, args: argparse.Namespace) -> dict[str, Any]:
-    """Write plan.json; returns the counts."""
-    data = work.read("tracks")
-    with believed(work.tracks, "track"):
-        tracks = [track_from_json(entry) for entry in data["tracks"]]
-    people = identities_for(work, data["meta"], args)
-    reasons = {track.name: track_fault(track, gates) for track in tracks}
-    choice = for_model(of_args(IdentityChoice, args), data["meta"]["model"])
+    data = work.read(Tracks)
+    tracks = data.tracks
+    choice = for_model(choice, data.meta.model)
+    people = find_identities(work, data.meta, choice, crew)
     who = identify_tracks(tracks, people, choice.identity_distance)
-    if choice.identity:
-        wanted = {path.stem for path in choice.identity}
-        for name in reasons:
-            if not reasons[name] and who.get(name, ("", 0.0))[0] not in wanted:
-                reasons[name] = "another person"
-    merged: list[Segment] = []
-    passed = [track for track in tracks if not reasons[track.name]]
-    for _, some in itertools.groupby(passed, key=lambda track: (track.video, track.scene)):
-        parts = [s for track in some for s in track_segments(track, gates, data["period"])]
-        merged += merge_segments(parts, gates)
+    wanted = {path.stem for path in choice.identity}
     unwanted = {path.stem for path in choice.exclude_identity}
-    banned = [track for track in tracks if who.get(track.name, ("", 0.0))[0] in unwanted]
-    merged = [drop_banned(segment, banned, data["period"]) for segment in merged]
-    head = {"tool": TOOL, "kind": "segments", "version": VERSION, "gates": asdict(gates)}
-    plan = {
-        **head,
-        "identities": {
-            name: {"file": str(path), "distance": choice.identity_distance}
-            for name, (path, _) in people.items()
-        },
-        "segments": [plan_entry(s, data["videos"][s.video], who) for s in merged if not s.reason],
-        "rejected": rejected_entries(tracks, reasons, [s for s in merged if s.reason]),
-    }
-    write_json(work.segments, plan)
-    return {
+    reasons = {track.name: track_fault(track, gates) for track in tracks}
+    for name in reasons:
+        if not reasons[name] and wanted and who.get(name) not in wanted:
+            reasons[name] = "another person"
+    passed = [track for track in tracks if not reasons[track.name]]
+    banned = [track for track in tracks if who.get(track.name) in unwanted]
+    merged: list[Segment] = []
+    for _, some in itertools.groupby(passed, key=lambda track: (track.video, track.scene)):
+        parts = [s for track in some for s in track_segments(track, gates, data.period)]
+        merged += merge_segments(parts, gates)
+    merged = [drop_banned(segment, banned, data.period) for segment in merged]
+    segments = [planned_clip(s, data.videos[s.video], who) for s in merged if not s.reason]
+    work.write(
+        ClipPlan(
+            gates=gates,
+            identities={
+                path.stem: {"file": str(path), "distance": choice.identity_distance}
+                for path in (*choice.identity, *choice.exclude_identity)
+            },
+            segments=segments,
+            rejected=rejected_rows(tracks, reasons, [s for s in merged if s.reason]),
+        )
+    )
+    result = {
         "frames": sum(len(track.time) for track in tracks),
         "tracks": len(tracks),
         "accepted_tracks": len(passed),
-        "segments": len(plan["segments"]),
-        "seconds": round(sum(entry["end"] - entry["start"] for entry in plan["segments"]), 1),
+        "segments": len(segments),
+        "seconds": round(sum(segment.end - segment.start for segment in segments), 1),
     }
+    return Outcome(result, bool(segments))
 
 
 def drop_banned(segment: Segment, banned: Sequence[Track], period: float) -> Segment:
@@ -10741,37 +10838,36 @@ def drop_banned(segment: Segment, banned: Sequence[Track], period: float) -> Seg
     return segment
 
 
-def plan_entry(
-    segment: Segment, video: dict[str, Any], who: dict[str, tuple[str, float]]
-) -> dict[str, Any]:
+def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> PlannedClip:
     """One segment of the plan with where it comes from and how good it is."""
-    low, high = (
-        video["start"] + round(time / video["tick"]) for time in (segment.start, segment.end)
-    )
-    inside = [
-        (track.time >= segment.start) & (track.time < segment.end) for track in segment.tracks
-    ]
-    pairs = list(zip(segment.tracks, inside, strict=True))
-    pose = np.concatenate([np.abs(track.pose[rows]) for track, rows in pairs])
-    return {
-        "uuid": str(uuid.uuid5(CLIP_SPACE, f"{segment.video}:{low}:{high}")),
-        "video": segment.video,
-        "source": video["path"],
-        "start": round(segment.start, 4),
-        "end": round(segment.end, 4),
-        "pts": [low, high],
-        "frames": [round(segment.start * video["fps"]), round(segment.end * video["fps"])],
-        "tracks": [track.name for track in segment.tracks],
-        "identity": sorted({who[t.name][0] for t in segment.tracks if t.name in who}),
-        "quality": {
-            "samples": int(sum(rows.sum() for rows in inside)),
-            "yaw": round(float(np.nanmedian(pose[:, 1])), 1),
-            "pitch": round(float(np.nanmedian(pose[:, 0])), 1),
-            "short": round(float(np.median(np.concatenate([t.short[r] for t, r in pairs])))),
-            "det": round(float(np.mean(np.concatenate([t.det[r] for t, r in pairs]))), 3),
+    span = segment.start, segment.end
+    low, high = (video.start + round(time / video.tick) for time in span)
+    inside = [(track.time >= span[0]) & (track.time < span[1]) for track in segment.tracks]
+
+    def seen(name: str) -> np.ndarray:
+        pairs = zip(segment.tracks, inside, strict=True)
+        return np.concatenate([getattr(track, name)[rows] for track, rows in pairs])
+
+    pitch, yaw = np.nanmedian(np.abs(seen("pose")[:, :2]), axis=0).tolist()
+    return PlannedClip(
+        uuid=str(uuid.uuid5(CLIP_SPACE, f"{segment.video}:{low}:{high}")),
+        video=segment.video,
+        source=video.path,
+        start=round(segment.start, 4),
+        end=round(segment.end, 4),
+        pts=(low, high),
+        frames=(round(segment.start * video.fps), round(segment.end * video.fps)),
+        tracks=[track.name for track in segment.tracks],
+        identity=sorted({who[t.name] for t in segment.tracks if t.name in who}),
+        quality={
+            "samples": len(seen("time")),
+            "yaw": round(yaw, 1),
+            "pitch": round(pitch, 1),
+            "short": round(float(np.median(seen("short")))),
+            "det": round(float(np.mean(seen("det"))), 3),
         },
-        "strip": strip_times(np.concatenate([track.time[rows] for track, rows in pairs])),
-    }
+        strip=strip_times(seen("time")),
+    )
 
 
 def strip_times(times: np.ndarray) -> list[float]:
@@ -10781,111 +10877,121 @@ def strip_times(times: np.ndarray) -> list[float]:
     return times[np.round(spread).astype(int)].tolist()
 
 
-def rejected_entries(
+def rejected_rows(
     tracks: Sequence[Track], reasons: dict[str, str], segments: Sequence[Segment]
-) -> list[dict[str, Any]]:
-    """What is left out and why: tracks that fail, segments of the wrong length."""
-
-    def entry(name: str, video: str, start: float, end: float, why: str, times: np.ndarray) -> dict:
-        return {
-            "name": name,
-            "video": video,
-            "start": round(start, 4),
-            "end": round(end, 4),
-            "reason": why,
-            "strip": strip_times(times),
-        }
-
-    failed = [track for track in tracks if reasons[track.name]]
-    rows = [
-        entry(t.name, t.video, float(t.time[0]), float(t.time[-1]), reasons[t.name], t.time)
-        for t in failed
-    ]
+) -> list[LeftOut]:
+    """What becomes no clip and why: tracks that fail, segments of the wrong length."""
+    rows = []
+    for track in tracks:
+        if reasons[track.name]:
+            span = round(float(track.time[0]), 4), round(float(track.time[-1]), 4)
+            strip = strip_times(track.time)
+            rows.append(LeftOut(track.name, track.video, *span, reasons[track.name], strip))
     for segment in segments:
         times = np.concatenate([track.time for track in segment.tracks])
-        times = times[(times >= segment.start) & (times < segment.end)]
+        strip = strip_times(times[(times >= segment.start) & (times < segment.end)])
         name = "+".join(track.name for track in segment.tracks)
-        rows.append(entry(name, segment.video, segment.start, segment.end, segment.reason, times))
-    return sorted(rows, key=lambda row: (row["video"], row["start"], row["name"]))
+        span = round(segment.start, 4), round(segment.end, 4)
+        rows.append(LeftOut(name, segment.video, *span, segment.reason, strip))
+    return sorted(rows, key=lambda row: (row.video, row.start, row.name))
 
 
 def identify_tracks(
-    tracks: Sequence[Track], people: dict[str, tuple[Path, np.ndarray]], distance: float
-) -> dict[str, tuple[str, float]]:
-    """{track: (person, cosine distance)} of tracks near enough to one of the people."""
+    tracks: Sequence[Track], people: dict[str, np.ndarray], distance: float
+) -> dict[str, str]:
+    """{track: person} of tracks within a cosine distance of people {name: (d,) direction}."""
     if not people or not tracks:
         return {}
-    index, far = nearest(
-        np.stack([track.centre for track in tracks]),
-        np.stack([centre for _, centre in people.values()]),
-    )
+    index, far = nearest(np.stack([track.centre for track in tracks]), np.stack([*people.values()]))
     names = list(people)
-    return {
-        track.name: (names[at], float(gap))
-        for track, at, gap in zip(tracks, index, far, strict=True)
-        if gap <= distance
-    }
+    found = zip(tracks, index, far, strict=True)
+    return {track.name: names[at] for track, at, gap in found if gap <= distance}
 
 
-def identities_for(
-    work: VideoWork, meta: dict[str, Any], args: argparse.Namespace
-) -> dict[str, tuple[Path, np.ndarray]]:
-    """{name: (file, mean direction of its faces)} of the identities the options name.
+def find_identities(
+    work: VideoWork, meta: FrameMeta, choice: IdentityChoice, crew: Crew
+) -> dict[str, np.ndarray]:
+    """{name: mean direction of its faces} of the identities the options name.
 
     Pictures are embedded with the model of the work folder, once: identities.json keeps them.
     """
-    paths = [*args.identity, *args.exclude_identity]
+    paths = [*choice.identity, *choice.exclude_identity]
     if not paths:
         return {}
     if len({path.stem for path in paths}) < len(paths):
         raise SortFacesError("--identity: two of them have the same name; rename one")
-    spec = engine_spec(args, False)
-    asked = spec.model
-    spec = replace(spec, det_size=meta["det_size"], det_threshold=meta["det_threshold"])
-    if not asked:
-        spec = replace(spec, model=meta["model_source"])
-    elif model_label(asked) != meta["model"]:
+    asked = crew.spec.model
+    if asked and model_label(asked) != meta.model:
         raise SortFacesError(
-            f"--model {asked}: the frames of {work.folder} were embedded with {meta['model']}, "
+            f"--model {asked}: the frames of {work.folder} were embedded with {meta.model}, "
             "and faces of two models cannot be compared; use that one, or another work folder"
         )
-    crew = Crew(spec, WorkOptions(args.threads))
-    known = read_own(work.identities, "identities")
-    faces = known.get("faces", {}) if known.get("recognizer") == meta["recognizer"] else {}
-    people = {path.stem: (path, identity_centre(path, faces, crew, meta)) for path in paths}
-    head = {"tool": TOOL, "kind": "identities", "recognizer": meta["recognizer"]}
-    if crew.loaded:
-        write_json(work.identities, {**head, "faces": faces})
+    known = known_identities(work, meta)
+    shown: dict[Path, list[str]] = {path: [] for path in paths}
+    remove_unfinished(work.folder)  # pictures of a killed run
+    with tempfile.TemporaryDirectory(dir=work.folder, prefix=PART_PREFIX) as folder:
+        new: dict[str, Path] = {}  # pictures where a worker finds them, too
+        for path in paths:
+            for name, data in identity_pictures(path):
+                sha = hashlib.sha256(data).hexdigest()
+                shown[path].append(sha)
+                if sha not in known and sha not in new:
+                    new[sha] = Path(folder) / f"{sha}{PurePosixPath(name).suffix}"
+                    new[sha].write_bytes(data)
+        if new:
+            known |= embed_identities(work, meta, new, crew)
+            work.write(Identities(recognizer=meta.recognizer, faces=known))
+    people = {}
+    for path, shas in shown.items():
+        unreadable = sum(sha not in known for sha in shas)
+        if unreadable:
+            log.warning("%s: %d pictures cannot be read", path, unreadable)
+        vectors = [np.frombuffer(known[sha], "<f4") for sha in shas if known.get(sha)]
+        if not vectors:
+            raise SortFacesError(
+                f"--identity {path}: no face found in it; name a .fsz or its folder"
+            )
+        people[path.stem] = centroid(unit_rows(np.stack(vectors)))
     return people
 
 
-def identity_centre(
-    path: Path, faces: dict[str, str], crew: Crew, meta: dict[str, Any]
-) -> np.ndarray:
-    """Mean direction of the faces of a bundle or folder; adds what it embeds to `faces`."""
-    vectors = []
-    for name, data in identity_pictures(path):
-        sha = hashlib.sha256(data).hexdigest()
-        if sha not in faces:
-            engine = crew.engine()
-            if engine.recognizer != meta["recognizer"]:
-                raise SortFacesError(
-                    f"--identity {path}: {engine.model} here is another recogniser "
-                    f"({engine.recognizer}) than the frames were embedded with; use that model"
-                )
-            try:
-                image = decode_photo(data, name).image
-            except PhotoError as error:
-                log.warning("%s: %s: %s", path, name, error)
-                continue
-            found = face_records(engine, [image], Passes(pad_retry=True), False)[0]
-            largest = max(found, key=lambda face: face.face_short, default=None)
-            faces[sha] = as_json(largest)["embedding"] if largest else ""
-        if faces[sha]:
-            vectors.append(unpack_floats(faces[sha], (-1,)))
-    if not vectors:
-        raise SortFacesError(f"--identity {path}: no face found in it; name a .fsz or its folder")
-    return centroid(unit_rows(np.stack(vectors)))
+def known_identities(work: VideoWork, meta: FrameMeta) -> dict[str, bytes]:
+    """{sha256: embedding, or nothing} of pictures embedded earlier with the model of the frames."""
+    path = work.path(Identities)
+    known = read_if_sound(path, Identities)
+    if known is None or {*map(len, known.faces.values())} - {0, 4 * meta.dim}:
+        if path.exists():
+            log.warning("%s: is damaged; looking at the pictures of the identities again", path)
+        return {}
+    return known.faces if known.recognizer == meta.recognizer else {}
+
+
+def embed_identities(
+    work: VideoWork, meta: FrameMeta, pictures: dict[str, Path], crew: Crew
+) -> dict[str, bytes]:
+    """{sha256: embedding of the largest face, or nothing} of those pictures that can be read."""
+    spec = replace(
+        crew.spec,
+        model=crew.spec.model or meta.model_source or meta.model,
+        det_size=meta.det_size,
+        det_threshold=meta.det_threshold,
+        landmarks=False,
+    )
+    crew = crew.with_spec(spec)
+    own = crew.facts["meta"]
+    if own["recognizer"] != meta.recognizer:
+        raise SortFacesError(
+            f"--identity: {own['model']} here is another recogniser ({own['recognizer']}) than "
+            "the frames were embedded with; use that model"
+        )
+    how = {"passes": asdict(Passes(pad_retry=True)), "landmarks": False}
+    items = [{"sha256": sha, "path": str(path), **how} for sha, path in pictures.items()]
+    found = {}
+    for item, result in crew.run("embed", items, work.folder / "workers"):
+        if not (result.get("failed") or result.get("error")):
+            largest = max(result["faces"], key=lambda face: face["face_short"], default=None)
+            found[item["sha256"]] = base64.b64decode(largest["embedding"]) if largest else b""
+    return found
 
 
 def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -10907,171 +11013,191 @@ def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
         ) from None
 
 
-def add_video_cut_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-    p.add_argument("out", type=Path, metavar="OUT", help="folder for the clips")
-    add_fields(p, ClipOptions)
+class WrittenClip(MadeClip, kw_only=True):
+    """A line of clips.jsonl: a clip that was written, checked and put in its place."""
+
+    uuid: str
+    out: str
+    video: str = ""
+    file: Annotated[str, msgspec.Meta(pattern="^[^/]+/[^/]+$")]  # below out
+    asked: str = ""  # the mode it was to be made in
+    size: int  # bytes
 
 
-def cmd_video_cut(args: argparse.Namespace) -> Outcome:
+class ClipFolder:
+    """OUT: the clips of one work folder, and what clips.jsonl says of them."""
+
+    def __init__(self, out: Path, work: VideoWork) -> None:
+        self.out, self.work = out, work
+        self.videos = {video.id: video for video in work.list_videos()}
+        self.done = {line.uuid: line for line in read_ledger(work.clips, out)}
+        self.folders = clip_folders([*self.videos.values()], self.done.values())
+
+    def file_of(self, segment: PlannedClip) -> str:
+        """Where its clip goes, below OUT."""
+        return f"{self.folders.get(segment.video, REMOVED_FOLDER)}/{segment.uuid}.mp4"
+
+    def holds(self, line: WrittenClip | None, file: str) -> bool:
+        """Whether a clip lies there as it was written."""
+        path, written = self.out / file, line is not None and line.file == file
+        return written and path.is_file() and path.stat().st_size == line.size
+
+    def is_cut(self, segment: PlannedClip, mode: str) -> bool:
+        """Whether its clip lies there as it was written, in the same way."""
+        line = self.done.get(segment.uuid)
+        return self.holds(line, self.file_of(segment)) and line.asked == mode
+
+    def cut_of(self, segment: PlannedClip) -> Cut:
+        """What is to be cut for it. Raises VideoError where its source is gone."""
+        video = self.videos.get(segment.video)
+        if video is None:
+            raise VideoError("its video is no longer listed; run `video scan` again")
+        scenes = self.work.scenes_of(video)
+        if scenes is None:
+            raise VideoError("its scenes are gone; run `video scenes` again")
+        frames = scenes.pts
+        start = int(frames[min(np.searchsorted(frames, segment.pts[0]), len(frames) - 1)])
+        path = self.out / self.file_of(segment)
+        return Cut(checked_source(video), start, segment.pts[1], path, frames)
+
+    def make(self, segment: PlannedClip, mode: str) -> WrittenClip:
+        """Cut and check one clip; one that was edited since goes to _removed first.
+
+        Raises VideoError when its source is gone or cannot be cut.
+        """
+        cut, file = self.cut_of(segment), self.file_of(segment)
+        if cut.path.is_file() and not self.holds(self.done.get(segment.uuid), file):
+            set_aside(self.out, file)
+        made = cut_clip(cut, mode)
+        return WrittenClip(
+            **msgspec.structs.asdict(made),
+            uuid=segment.uuid,
+            out=str(self.out.resolve()),
+            video=segment.video,
+            file=file,
+            asked=mode,
+            size=cut.path.stat().st_size,
+        )
+
+    def stale(self, segments: Sequence[PlannedClip]) -> list[str]:
+        """Clips that the plan no longer has.
+
+        Those of videos that are not known now are not among them, nor the earlier ones of segments
+        that failed this time.
+        """
+        known = {name for name, video in self.videos.items() if self.work.scenes_of(video)}
+        files = {self.file_of(segment) for segment in segments}
+        failed = {segment.uuid for segment in segments if segment.clip is None}
+        stale = (
+            line.file
+            for line in self.done.values()
+            if line.video in known and line.file not in files and line.uuid not in failed
+        )
+        return [*dict.fromkeys(stale)]
+
+    def clear(self, files: Sequence[str]) -> int:
+        """Move clips and what is told beside them to OUT/_removed; returns how many there were."""
+        there = sum((self.out / file).exists() for file in files)
+        for file in files:
+            for path in (file, str(PurePosixPath(file).with_suffix(".json"))):
+                if (self.out / path).exists():
+                    set_aside(self.out, path)
+            with contextlib.suppress(OSError):
+                (self.out / file).parent.rmdir()  # unless it holds other clips
+        return there
+
+
+def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> Outcome:
     """write the segments of the plan as clips and check each against its source"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = cut_clips(work, args.out, of_args(ClipOptions, args))
-    return Outcome(result, not (result["segments"] and not result["clips"]))
-
-
-@reads("segments")
-def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> dict[str, Any]:
-    """Write what is missing of the clips, set aside those no longer planned, complete plan.json."""
-    plan = work.read("segments")
-    check_clip_folder(out, work)
+    plan = work.read(ClipPlan)
+    check_clip_folder(out, work.folder, Path(work.read(VideoList).input))
+    if options.dry_run:
+        return foresee_clips(ClipFolder(out, work), plan, options.cut)
     make_folder(out)
-    videos = {video.id: video for video in work.list_videos()}
-    failed, counts = [], Counter()
     with locked(out / LOCK_NAME, f"clip folder {out}"):
         remove_unfinished(out)
-        ledger = AppendOnly(work.clips)
-        done = {entry["uuid"]: entry for entry in read_ledger(work.clips, out)}
-        folders = clip_folders(list(videos.values()), done.values())
-        try:
-            for segment in progress(plan["segments"], len(plan["segments"]), "cut"):
-                file = f"{folders.get(segment['video'], REMOVED_FOLDER)}/{segment['uuid']}.mp4"
-                entry = done.get(segment["uuid"], {})
-                if not is_cut(out, entry, file, options.cut):
-                    edited = is_edited(out, entry, file)
-                    about = {"uuid": segment["uuid"], "out": str(out.resolve())}
-                    entry = {**about, "video": segment["video"], "file": file}
-                    try:
-                        made = make_clip(
-                            work,
-                            videos.get(segment["video"]),
-                            segment,
-                            out / file,
-                            options.cut,
-                            edited,
-                        )
-                        entry |= made
-                        ledger.append(entry)
-                        counts["written"] += 1
-                    except VideoError as error:
-                        log.warning("%s at %.1f s: %s", segment["source"], segment["start"], error)
-                        failed.append(f"{segment['source']} at {segment['start']:.1f} s: {error}")
-                        segment |= {"clip": None, "failed": str(error)}
-                        continue
-                kept = ("mode", "fallback", "checked")
-                segment |= {"clip": file, **{key: entry[key] for key in kept}}
-                if options.write_sidecar:
-                    write_json((out / file).with_suffix(".json"), segment)
-        finally:
-            ledger.close()
-        stale = set_aside_clips(out, plan, [*done.values()], videos)
-        write_json(work.segments, {**plan, "out": str(out.resolve())})
-    return {
+        folder = ClipFolder(out, work)
+        missing = sum(not folder.is_cut(segment, options.cut) for segment in plan.segments)
+        with contextlib.closing(AppendOnly(work.clips)) as ledger:
+            segments = progress(plan.segments, len(plan.segments), "cut")
+            done = [cut_segment(folder, segment, options, ledger) for segment in segments]
+        moved = folder.clear(folder.stale(done))
+        work.write(msgspec.structs.replace(plan, segments=done, out=str(out.resolve())))
+    failed = [f"{s.source} at {s.start:.1f} s: {s.failed}" for s in done if s.clip is None]
+    result = {
         "out": str(out),
-        "segments": len(plan["segments"]),
-        "clips": len(plan["segments"]) - len(failed),
-        "written": counts["written"],
-        "encoded_instead": sum(bool(s.get("fallback")) for s in plan["segments"]) or None,
-        "set_aside": stale or None,
+        "segments": len(done),
+        "clips": len(done) - len(failed),
+        "written": missing - len(failed),
+        "encoded_instead": sum(bool(s.fallback) for s in done) or None,
+        "set_aside": moved or None,
         "failed": failed,
     }
+    return Outcome(result, bool(result["clips"]))
 
 
-def make_clip(
-    work: VideoWork,
-    video: Video | None,
-    segment: dict[str, Any],
-    path: Path,
-    mode: str,
-    edited: bool,
-) -> dict[str, Any]:
-    """Cut and check one clip; one that was edited since goes to _removed first.
-
-    Raises VideoError when its source is gone or cannot be cut.
-    """
-    if video is None:
-        raise VideoError("its video is no longer listed; run `video scan` again")
-    scenes = work.scenes_of(video)
-    if not scenes:
-        raise VideoError("its scenes are gone; run `video scenes` again")
-    frames = unpack_steps(scenes["first"], scenes["steps"])
-    start = int(frames[min(np.searchsorted(frames, segment["pts"][0]), len(frames) - 1)])
-    cut = Cut(checked_source(video), start, segment["pts"][1], path, frames)
-    if edited:
-        set_aside(path.parents[1], f"{path.parent.name}/{path.name}")
-    made = cut_clip(cut, mode)
-    return {**made, "asked": mode, "size": path.stat().st_size}
+def cut_segment(
+    folder: ClipFolder, segment: PlannedClip, options: ClipOptions, ledger: AppendOnly
+) -> PlannedClip:
+    """Write the clip of a segment unless it is there; returns it with what became of it."""
+    if folder.is_cut(segment, options.cut):
+        line = folder.done[segment.uuid]
+    else:
+        try:
+            line = folder.make(segment, options.cut)
+        except VideoError as error:
+            log.warning("%s at %.1f s: %s", segment.source, segment.start, error)
+            return segment.cut(clip=None, failed=str(error))
+        ledger.append(as_json(line))
+    facts = {"mode": line.mode, "fallback": line.fallback, "checked": line.checked}
+    segment = segment.cut(clip=line.file, **facts)
+    if options.write_sidecar:
+        write_json((folder.out / line.file).with_suffix(".json"), as_json(segment))
+    return segment
 
 
-def is_edited(out: Path, entry: dict[str, Any], file: str) -> bool:
-    """Whether a clip is not (or no longer) as this work folder wrote it."""
-    path = out / entry.get("file", file)
-    return path.is_file() and path.stat().st_size != entry.get("size")
+def foresee_clips(folder: ClipFolder, plan: ClipPlan, mode: str) -> Outcome:
+    """What cutting would do to each clip; nothing is written."""
+    rows = []
+    for segment in plan.segments:
+        do = "keep" if folder.is_cut(segment, mode) else "write"
+        try:
+            folder.cut_of(segment)
+        except VideoError as error:
+            do = do if do == "keep" else f"fail: {error}"
+        span = f"{clock(segment.start)} to {clock(segment.end)}"
+        rows.append({"do": do, "clip": folder.file_of(segment), "of": segment.source, "at": span})
+    for file in folder.stale(plan.segments):
+        if (folder.out / file).exists():
+            rows.append({"do": "set aside", "clip": file, "of": "", "at": ""})
+    times = Counter(row["do"].partition(":")[0] for row in rows)
+    counts = {f"would_{do.replace(' ', '_')}": number for do, number in times.items()}
+    result = {"out": str(folder.out), "segments": len(plan.segments), **counts, "clips": rows}
+    return Outcome(result, bool(times["keep"] + times["write"]))
 
 
-def read_ledger(path: Path, out: Path) -> list[dict[str, Any]]:
+def read_ledger(path: Path, out: Path) -> list[WrittenClip]:
     """What clips.jsonl says was written to a folder; a torn last line does not count."""
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
     try:
-        entries = [json.loads(line) for line in lines]
-        whole = ("uuid", "file", "mode", "fallback", "checked", "size")
-        if any(key not in entry for entry in entries for key in whole):
-            raise KeyError
-        return [entry for entry in entries if entry["out"] == str(out.resolve())]
-    except (ValueError, TypeError, KeyError):
+        lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        written = [as_record(WrittenClip, line) for line in lines]
+    except (ValueError, RecursionError):  # among them msgspec.ValidationError
         raise SortFacesError(
             f"{path}: is no list of clips; move it and the clips away and cut again"
         ) from None
+    return [line for line in written if line.out == str(out.resolve())]
 
 
-def is_cut(out: Path, entry: dict[str, Any], file: str, mode: str) -> bool:
-    """Whether a clip lies there as it was written, in the same way."""
-    if entry.get("file") != file or entry.get("asked") != mode:
-        return False
-    path = out / file
-    return path.exists() and path.stat().st_size == entry["size"]
-
-
-def set_aside_clips(
-    out: Path, plan: dict[str, Any], done: Sequence[dict[str, Any]], videos: Iterable[str]
-) -> int:
-    """Move clips that the plan no longer has to OUT/_removed; returns how many.
-
-    Those of videos that are not listed now, and those that failed this time, stay.
-    """
-    wanted = {segment["clip"] for segment in plan["segments"] if segment.get("clip")}
-    planned = {segment["uuid"] for segment in plan["segments"] if not segment.get("clip")}
-    gone = [
-        entry
-        for entry in done
-        if entry["file"] not in wanted
-        and entry["uuid"] not in planned
-        and entry.get("video") in videos
-    ]
-    moved = 0
-    for file in dict.fromkeys(entry["file"] for entry in gone):
-        moved += (out / file).exists()
-        for path in (file, str(PurePosixPath(file).with_suffix(".json"))):
-            if (out / path).exists():
-                set_aside(out, path)
-        with contextlib.suppress(OSError):
-            (out / file).parent.rmdir()  # unless it holds other clips
-    return moved
-
-
-def clip_folders(videos: Sequence[Video], done: Iterable[dict[str, Any]] = ()) -> dict[str, str]:
+def clip_folders(videos: Sequence[Video], done: Iterable[WrittenClip] = ()) -> dict[str, str]:
     """{video: folder of its clips}: the name of the file, made distinct where two share it.
 
-    A video keeps the folder its earlier clips are in: `done` are entries of the ledger.
+    A video keeps the folder its earlier clips are in: `done` are lines of the ledger.
     """
     stems = {video.id: Path(video.path).stem for video in videos}
     folders = {
-        entry["video"]: PurePosixPath(entry["file"]).parts[0]
-        for entry in done
-        if entry.get("video") in stems
+        line.video: PurePosixPath(line.file).parts[0] for line in done if line.video in stems
     }
     times = Counter(stem.casefold() for stem in stems.values())
     for video in videos:
@@ -11085,14 +11211,14 @@ def clip_folders(videos: Sequence[Video], done: Iterable[dict[str, Any]] = ()) -
     return folders
 
 
-def check_clip_folder(out: Path, work: VideoWork) -> None:
+def check_clip_folder(out: Path, work: Path, source: Path) -> None:
     """Refuse to write clips where the next scan would take them for videos."""
-    source = Path(work.read("videos")["input"])
-    if out.resolve() == source or source in out.resolve().parents:
+    there = out.resolve()
+    if there == source or source in there.parents:
         raise SortFacesError(f"{out}: lies inside the videos {source}; choose a folder outside it")
-    if out.resolve() == work.folder.resolve():
+    if there == work.resolve():
         raise SortFacesError(f"{out}: is the work folder; choose another one for the clips")
-    if out.resolve() in source.parents and source.relative_to(out.resolve()).parts[1:] == ():
+    if source.parent == there:
         raise SortFacesError(
             f"{out}: holds the videos {source}, a clip's folder may be the same; choose another"
         )
@@ -11100,22 +11226,14 @@ def check_clip_folder(out: Path, work: VideoWork) -> None:
         raise SortFacesError(f"{out}: is a file; name a folder")
 
 
-def add_video_report_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-
-
-def cmd_video_report(args: argparse.Namespace) -> Outcome:
+def show_videos(work: VideoWork) -> Outcome:
     """show segments and rejected tracks on an HTML page: WORK/report/index.html"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = report_videos(work)
-    return Outcome(result)
+    return Outcome(report_videos(work))
 
 
-@reads("segments")
 def report_videos(work: VideoWork) -> dict[str, Any]:
     """Write the page and its thumbnails; those that are there already stay."""
-    plan, videos = work.read("segments"), work.list_videos()
+    plan, videos = as_json(work.read(ClipPlan)), work.list_videos()
     shown = [(Path(video.path), video_rows(plan, video)) for video in videos]
     pictures = [picture for _, rows in shown for row in rows for picture in row["strip"]]
     seconds = sum(entry["end"] - entry["start"] for entry in plan["segments"])
@@ -11155,82 +11273,167 @@ def frame_parts(
         log.warning("%s: %s", video.path, error)
 
 
+PLACES = {
+    "input": ("INPUT", "folder of videos, or one video"),
+    "work": ("WORK", "folder for what the steps leave"),
+    "out": ("OUT", "folder for the clips"),
+}
+
+
+def add_places(p: argparse.ArgumentParser, names: str) -> None:
+    for name in names.split():
+        metavar, text = PLACES[name]
+        p.add_argument(name, type=Path, metavar=metavar, help=text)
+
+
+Taken = tuple[Callable[[Any], None], Callable[[argparse.Namespace], Any]]
+
+
+def crew_taken(look: bool) -> Taken:
+    """Who does the work; look: with models of one's own choice, else those of the frames."""
+    add = functools.partial(add_engine_and_work, detector=look)
+    return add, functools.partial(crew_of, landmarks=look)
+
+
+def fields_of(kind: type) -> Taken:
+    """(what adds the options of a dataclass, what makes one of arguments)."""
+    return functools.partial(add_fields, kind=kind), functools.partial(of_args, kind)
+
+
+def video_step(
+    step: Callable[..., Outcome], places: str = "work", *taken: Taken
+) -> tuple[Callable, Callable]:
+    """(what adds its options, its handler) of a step, whose docstring is the help.
+
+    step: called with the work folder, the other places, and what each of `taken` gives.
+    """
+
+    def add_options(p: argparse.ArgumentParser) -> None:
+        add_places(p, places)
+        p.set_defaults(dry_run=False)
+        for add, _ in taken:
+            add(p)
+
+    @functools.wraps(step)
+    def handler(args: argparse.Namespace) -> Outcome:
+        work = VideoWork(args.work)
+        values = [getattr(args, name) for name in places.split() if name != "work"]
+        values += [take(args) for _, take in taken]
+        if "input" in places:  # the others begin no work folder
+            make_folder(work.folder)
+        with contextlib.nullcontext() if args.dry_run else work.lock():
+            return step(work, *values)
+
+    return add_options, handler
+
+
 def add_video_run_options(p: argparse.ArgumentParser) -> None:
     """Those of every step."""
-    p.add_argument("input", type=Path, metavar="INPUT", help="folder of videos, or one video")
-    add_work_folder(p)
-    p.add_argument("out", type=Path, metavar="OUT", help="folder for the clips")
-    add_fields(p, ClipOptions)
-    add_fields(p, VideoChoice)
-    add_fields(p, Sampling)
+    add_places(p, "input work out")
+    for kind in (ClipOptions, VideoChoice, Sampling):
+        add_fields(p, kind)
     add_engine_and_work(p)
-    add_fields(p, Reach)
-    add_fields(p, Gates)
-    add_fields(p, IdentityChoice)
+    for kind in (Reach, Gates, IdentityChoice):
+        add_fields(p, kind)
 
 
 def cmd_video_run(args: argparse.Namespace) -> Outcome:
     """do all of it in one go, with one decode of each video"""
-    gates, crew, work = of_args(Gates, args), crew_of(args, True), VideoWork(args.work)
-    with work.lock():
-        result = run_video_steps(work, gates, crew, args)
-    return Outcome(result, bool(result["clips"]))
+    crew, clips, sampling = crew_of(args, True), of_args(ClipOptions, args), of_args(Sampling, args)
+    gates, own = of_args(Gates, args), VideoWork(args.work)
+    check_clip_folder(args.out, own.folder, args.input.resolve())
+
+    def steps(work: VideoWork) -> dict[str, Callable[[], Outcome]]:
+        return {
+            "scan": lambda: scan_some(work, args.input, of_args(VideoChoice, args)),
+            "scenes": lambda: decode_videos(work, sampling, crew),
+            "stage": lambda: stage_frames(work, sampling),
+            "detect": lambda: detect_frames(work, crew),
+            "merge": lambda: merge_frames(work),
+            "track": lambda: track_faces(work, of_args(Reach, args)),
+            "score": lambda: score_tracks(work, gates, of_args(IdentityChoice, args), crew),
+            "cut": lambda: cut_clips(work, args.out, clips),
+            "report": lambda: show_videos(work),
+        }
+
+    if clips.dry_run:
+        with own.draft() as draft:
+            return foresee_run(draft, steps(draft))
+    make_folder(own.folder)
+    with own.lock():
+        return run_video_steps(args.out, steps(own))
 
 
-def run_video_steps(
-    work: VideoWork, gates: Gates, crew: Crew, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Run every step; local work looks for faces during the decode that finds the scenes."""
+def scan_some(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
+    """The scan of a whole run, which needs a video."""
+    found = scan_videos(work, source, choice)
+    if not found.ok:
+        raise SortFacesError(f"{source}: no usable video; {found.result['left_out'][0]}")
+    return found
 
-    def decode() -> dict[str, Any]:
-        frames = None if crew.elsewhere else FrameLog(work, crew)
-        try:
-            return pass_over_videos(work, args.sample_rate, frames)
-        finally:
-            if frames is not None:
-                frames.lines.close()
 
-    def scan() -> dict[str, Any]:
-        result = scan_videos(work, args.input, of_args(VideoChoice, args))
-        if not result["videos"]:
-            raise SortFacesError(f"{args.input}: no usable video; {result['left_out'][0]}")
-        check_clip_folder(args.out, work)
-        return result
+def decode_videos(work: VideoWork, sampling: Sampling, crew: Crew) -> Outcome:
+    """The decode of a whole run; it finds the faces, too, unless that is done elsewhere."""
+    if crew.elsewhere:
+        return pass_over_videos(work, sampling.sample_rate, None)
+    with contextlib.closing(FrameLog(work.results)) as frames:
+        frames.begin(crew)
+        return pass_over_videos(work, sampling.sample_rate, frames)
 
-    steps: dict[str, Callable[[], dict[str, Any]]] = {
-        "scan": scan,
-        "scenes": decode,
-        "stage": lambda: stage_frames(work, args.sample_rate),
-        "detect": lambda: detect_frames(work, crew),
-        "merge": lambda: merge_frames(work),
-        "track": lambda: track_faces(work, of_args(Reach, args)),
-        "score": lambda: score_tracks(work, gates, args),
-        "cut": lambda: cut_clips(work, args.out, of_args(ClipOptions, args)),
-        "report": lambda: report_videos(work),
-    }
-    table, results = run_steps(steps)
-    return {
-        "out": str(args.out),
+
+def run_video_steps(out: Path, steps: dict[str, Callable[[], Outcome]]) -> Outcome:
+    """Do every step in turn; returns what the closing table shows."""
+    table, results = run_steps({name: lambda s=step: s().result for name, step in steps.items()})
+    result = {
+        "out": str(out),
         "page": results["report"]["page"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
         "clips": results["cut"]["clips"],
         "failed": results["cut"]["failed"],
     }
+    return Outcome(result, bool(result["clips"]))
+
+
+def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Outcome:
+    """What a run would do, from a draft of its work folder: nothing is decoded.
+
+    The clips are those of the videos, and of the frames, that are known so far.
+    """
+    found = steps["scan"]().result
+    todo = [video.path for video in work.list_videos() if not work.scenes_of(video)]
+    result = {"videos": found["videos"], "left_out": found["left_out"], "would_decode": todo}
+    if len(todo) == found["videos"] or not work.results.exists():
+        return Outcome(result)
+    told = {name: steps[name]().result for name in ("stage", "merge", "track", "score")}
+    clips = steps["cut"]()
+    result |= {"would_look_at_frames": told["merge"]["missing"], **clips.result}
+    return Outcome(result, clips.ok or bool(todo))
 
 
 VIDEO_STEPS: Steps = {  # in pipeline order
-    "scan": (add_video_scan_options, cmd_video_scan),
-    "scenes": (add_video_scenes_options, cmd_video_scenes),
-    "stage": (add_video_stage_options, cmd_video_stage),
-    "detect": (add_video_detect_options, cmd_video_detect),
-    "merge": (add_video_merge_options, cmd_video_merge),
-    "track": (add_video_track_options, cmd_video_track),
-    "score": (add_video_score_options, cmd_video_score),
-    "cut": (add_video_cut_options, cmd_video_cut),
-    "report": (add_video_report_options, cmd_video_report),
+    "scan": video_step(scan_videos, "input work", fields_of(VideoChoice)),
+    "scenes": video_step(find_scenes),
+    "stage": video_step(stage_frames, "work", fields_of(Sampling)),
+    "detect": video_step(detect_frames, "work", crew_taken(look=True)),
+    "merge": video_step(merge_frames),
+    "track": video_step(track_faces, "work", fields_of(Reach)),
+    "score": video_step(
+        score_tracks, "work", fields_of(Gates), fields_of(IdentityChoice), crew_taken(look=False)
+    ),
+    "cut": video_step(cut_clips, "work out", fields_of(ClipOptions)),
+    "report": video_step(show_videos),
     "run": (add_video_run_options, cmd_video_run),
 }
+
+
+def add_video_options(p: argparse.ArgumentParser) -> None:
+    add_steps(p, VIDEO_STEPS)
+
+
+def cmd_video(args: argparse.Namespace) -> Outcome:
+    """cut the parts of videos in which a face is usable into clips"""
+    return args.step_handler(args)
 
 
 # ============================================================================
