@@ -96,7 +96,6 @@ import logging
 import lzma
 import math
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -504,10 +503,7 @@ class RefineParams:
     min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
     min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 90.0, unit="PX")
     min_blur: float = gate_option(
-        AT_LEAST_0,
-        "variance of the Laplacian; lower is softer",
-        40.0,
-        unit="VAR",
+        AT_LEAST_0, "variance of the Laplacian; lower is softer", 40.0, unit="VAR"
     )
     min_det_score: float = gate_option(SHARE, "detector score", 0.6, unit="SCORE")
 
@@ -619,9 +615,7 @@ class Passes:
     GROUP: ClassVar[str] = "photos"
 
     tiles: bool = option(
-        bool,
-        "look at large photos in tiles too, for small faces in big groups",
-        False,
+        bool, "look at large photos in tiles too, for small faces in big groups", False
     )
     pad_retry: bool = option(
         bool,
@@ -1836,24 +1830,18 @@ def read_file(path: Path, kind: type[R]) -> R:
     name = kind.__struct_config__.tag
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and value.get("tool") == TOOL and value.get("kind") == name:
+            return as_record(kind, value)
+        why = f"is no {name} file of {TOOL}; name the right file"
     except FileNotFoundError:
-        raise SortFacesError(
-            f"{path}: not found; name the {name} file of an earlier step"
-        ) from None
+        why = f"not found; name the {name} file of an earlier step"
     except IsADirectoryError:
-        raise SortFacesError(f"{path}: is a folder; name the {name} file inside it") from None
-    except (ValueError, RecursionError) as error:
-        raise SortFacesError(
-            f"{path}: is no JSON ({one_line(error)}); run the step that writes it again"
-        ) from None
-    if not isinstance(value, dict) or value.get("tool") != TOOL or value.get("kind") != name:
-        raise SortFacesError(f"{path}: is no {name} file of {TOOL}; name the right file")
-    try:
-        return as_record(kind, value)
+        why = f"is a folder; name the {name} file inside it"
     except msgspec.ValidationError as error:
-        raise SortFacesError(
-            f"{path}: parts of it are missing or wrong ({error}); run the step that writes it again"
-        ) from None
+        why = f"parts of it are missing or wrong ({error}); run the step that writes it again"
+    except (ValueError, RecursionError) as error:
+        why = f"is no JSON ({one_line(error)}); run the step that writes it again"
+    raise SortFacesError(f"{path}: {why}")
 
 
 def read_if_sound(path: Path, kind: type[R]) -> R | None:
@@ -1867,62 +1855,9 @@ def write_file(path: Path, record: OwnFile) -> None:
     write_json(path, {"tool": TOOL, **as_json(record)})
 
 
-def read_json(path: Path, kind: str) -> dict[str, Any]:
-    """Load one of our own JSON files and check that it is what its place says it is."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SortFacesError(
-            f"{path}: not found; name the {kind} file of an earlier step"
-        ) from None
-    except IsADirectoryError:
-        raise SortFacesError(f"{path}: is a folder; name the {kind} file inside it") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SortFacesError(
-            f"{path}: is no JSON ({error}); run the step that writes it again"
-        ) from None
-    if not isinstance(value, dict) or value.get("tool") != TOOL or value.get("kind") != kind:
-        raise SortFacesError(f"{path}: is no {kind} file of {TOOL}; name the right file")
-    groups = [entry for key in ("persons", "facesets") for entry in value.get(key, [])]
-    whole = all(isinstance(value.get(key), type_) for key, type_ in JSON_SHAPE[kind].items())
-    if not whole or not all(is_group(entry) for entry in groups):
-        raise SortFacesError(f"{path}: parts of it are missing; run the step that writes it again")
-    return value
-
-
-JSON_SHAPE: dict[str, dict[str, type]] = {  # what each kind of file must at least hold
-    "raw": {"persons": list, "singletons": list, "params": dict, "placed": dict},
-    "refined": {"facesets": list, "params": dict, "seen": list, "counts": dict, "placed": dict},
-    "swap": {"facesets": list},
-    "faceset": {"faces": list, "dropped": list, "files": list},
-    "candidates": {"faces": list, "files": list},
-    "duplicates": {"byte_groups": list, "visual_groups": list},
-    "names": {"names": list},
-    "plan": {"command": str, "corpus": str, "state": str, "params": dict, "moves": list},
-    "journal": {"run": str, "state": str, "steps": list, "names": dict},
-    "pairs": {"pairs": list},
-}
-
-
-def is_group(entry: Any) -> bool:
-    """Whether a manifest's person or face set has a name and a list of faces."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
-        return False
-    faces = entry.get("faces")
-    return isinstance(faces, list) and all(isinstance(face, str) for face in faces)
-
-
 def entries_of(value: Any) -> list[dict[str, Any]]:
     """The objects in a list of a JSON file, whatever a person has made of it."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def read_own(path: Path, *kinds: str) -> dict[str, Any]:
-    """A JSON file of ours of one of these kinds; {} where there is none."""
-    for kind in kinds:
-        with contextlib.suppress(SortFacesError, OSError):
-            return read_json(path, kind)
-    return {}
 
 
 def checked_line(record: dict[str, Any]) -> bytes:
@@ -2086,21 +2021,24 @@ class FoundFile:
 
 @dataclass
 class ScanReport:
-    """What the scan passed over."""
+    """What a scan found below its roots, and what it passed over."""
 
+    roots: Sequence[Path] = ()
+    files: list[FoundFile] = field(default_factory=list)  # in path order
     other_files: int = 0
     unreadable: list[str] = field(default_factory=list)
     skipped_outputs: list[str] = field(default_factory=list)
 
 
 def scan_photos(
-    roots: Sequence[Path], include: Sequence[str], exclude: Sequence[str], report: ScanReport
-) -> list[FoundFile]:
-    """All photo files below the roots, in path order.
+    roots: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> ScanReport:
+    """All photo files below the roots.
 
     Follows symbolic links once per real folder, so loops end. Skips hidden and system folders
     and this tool's own outputs. Globs match the path relative to its root or the bare name.
     """
+    report = ScanReport(roots)
     found: dict[str, FoundFile] = {}
     seen: set[tuple[int, int]] = set()
     for root in roots:
@@ -2120,7 +2058,8 @@ def scan_photos(
                 report.other_files += 1
                 continue
             found[path] = FoundFile(path, facts.st_size, facts.st_mtime_ns)
-    return [found[path] for path in sorted(found)]
+    report.files = [found[path] for path in sorted(found)]
+    return report
 
 
 def walk_files(
@@ -2175,13 +2114,23 @@ def wanted_path(relative: str, name: str, include: Sequence[str], exclude: Seque
 # ============================================================================
 
 
-class LogLines(io.TextIOBase):
-    """What tqdm writes its bar to where stderr is no terminal: every state is a line of the log."""
+class Lines(io.TextIOBase):
+    """A stream whose lines go to a function."""
+
+    def __init__(self, take: Callable[[str], None]) -> None:
+        self.take = take
 
     def write(self, text: str) -> int:
-        if text.strip():
-            log.info("%s", " ".join(text.split()))
+        for line in filter(str.strip, text.splitlines()):
+            self.take(" ".join(line.split()))
         return len(text)
+
+
+def note(line: str, level: int = logging.INFO) -> None:
+    """Write a line to the log file alone, where there is one."""
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(log.makeRecord(TOOL, level, "", 0, line, (), None))
 
 
 def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Iterable:
@@ -2196,7 +2145,7 @@ def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Ite
     more: dict[str, Any] = {"file": sys.stderr, "dynamic_ncols": True}
     if not sys.stderr.isatty():
         line = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left"
-        more = {"file": LogLines(), "bar_format": line, "miniters": 1}
+        more = {"file": Lines(log.info), "bar_format": line, "miniters": 1}
         more |= dict.fromkeys(("mininterval", "maxinterval", "delay"), LOG_INTERVAL)
     return tqdm(items, total=total, desc=label, unit=unit, **more)
 
@@ -2211,17 +2160,6 @@ class LogHandler(logging.Handler):
             sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr)
-
-
-class LogFile(io.TextIOBase):
-    """A stream whose lines go to the log file alone: what libraries print."""
-
-    def write(self, text: str) -> int:
-        for line in filter(str.strip, text.splitlines()):
-            for handler in log.handlers:
-                if isinstance(handler, logging.FileHandler):
-                    handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, line, (), None))
-        return len(text)
 
 
 # ============================================================================
@@ -2404,27 +2342,6 @@ def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
     """A box (4,) grown on every side by a share of its longer edge."""
     grow = margin * float(np.max(box[2:] - box[:2]))
     return box + np.array([-grow, -grow, grow, grow])
-
-
-# The six people of t1.jpg, the group photo inside the insightface package: x1 y1 x2 y2 pixels.
-DEMO_FACES = {
-    "anna": (59, 263, 169, 396),
-    "bert": (269, 147, 371, 265),
-    "cleo": (465, 265, 573, 416),
-    "dora": (746, 339, 846, 481),
-    "emil": (905, 54, 1013, 204),
-    "finn": (1131, 271, 1226, 399),
-}
-
-
-def demo_photo() -> bytes:
-    """The group photo that ships inside the insightface package."""
-    spec = importlib.util.find_spec("insightface")
-    path = Path(spec.origin).parent / "data" / "images" / "t1.jpg" if spec else None
-    if path is None or not path.exists():
-        error = ModuleNotFoundError("No module named 'insightface'")
-        raise SortFacesError(package_hint(error))
-    return path.read_bytes()
 
 
 # ============================================================================
@@ -3305,16 +3222,7 @@ def queue_folder(path: Path) -> Path:
 
 def cache_exists(path: Path) -> bool:
     """Whether there is a cache, if only the journal of a first run that was killed."""
-    return path.exists() or journal_started(journal_path(path))
-
-
-def journal_started(path: Path) -> bool:
-    """Whether a journal holds its header; a kill at the very first line leaves less."""
-    try:
-        with open(path, "rb") as stream:
-            return stream.readline().endswith(b"\n")
-    except FileNotFoundError:
-        return False
+    return path.exists() or any(True for _ in json_lines(journal_path(path)))
 
 
 def load_cache(path: Path) -> FaceCache:
@@ -3628,33 +3536,10 @@ PACK_URL = "https://github.com/deepinsight/insightface/releases/tag/model-zoo"
 # Head model for solvePnP, arbitrary units, y up, z towards the lens: outer eye corners, nose tip,
 # mouth corners and chin as used in S. Mallick, "Head pose estimation using OpenCV and dlib"
 # (learnopencv.com, 2016); the eye centres lie two thirds of the way to the outer corners.
-HEAD_NOSE, HEAD_CHIN = (0, 0, 0), (0, -330, -65)
-HEAD_EYE_CORNERS = ((-225, 170, -135), (225, 170, -135))
 HEAD_EYES = ((-150, 170, -135), (150, 170, -135))
-HEAD_MOUTH = ((-150, -150, -125), (150, -150, -125))
-HEAD_6 = np.array([HEAD_NOSE, HEAD_CHIN, *HEAD_EYE_CORNERS, *HEAD_MOUTH], np.float64)
-HEAD_5 = np.array([*HEAD_EYES, HEAD_NOSE, *HEAD_MOUTH], np.float64)
+HEAD_NOSE_AND_MOUTH = ((0, 0, 0), (-150, -150, -125), (150, -150, -125))
+HEAD_5 = np.array([*HEAD_EYES, *HEAD_NOSE_AND_MOUTH], np.float64)
 POSE_FOCAL = 10.0  # face sizes
-DLIB_6_OF_68 = (30, 8, 36, 45, 48, 54)  # nose tip, chin, outer eye corners, mouth corners
-
-DLIB_MAX_UPSCALE = 2.0  # small pictures are enlarged at most this much first
-DLIB_CHIP, DLIB_CHIP_PADDING = 150, 0.25  # input of dlib_face_recognition_resnet_model_v1
-
-
-# Mean of the raw embeddings, 128 float16 in base64; measured by tests/bench/measure_dlib.py on
-# half of the people of a labelled library (docs/analysis/dlib.md), the thresholds on the other.
-DLIB_MEAN = (
-    "Bq67LR8sjqp7riuljaS2ruEwiawSMk6pzrOPp5ynOzD3sEqw1K4xrWki+SipJjkmVrDqtICse63LKUWthCJpLNyx"
-    "Cqt/KJYse6o5rH0y1STSseMV9SoJNLYyIR0SJUqsmS9UtMwpszBNL9AsGi3WsBIkWjDIsbEs6yzsruOnk6mGMcct"
-    "Vq56sG4xirALqhAtJa4CsUu05ybhNbQvbLFGItGsaqAVJj4qj6x3qfCtmCNlMuSnv6UCM6INEpptKLgqiq/po4Cv"
-    "DKVtKDeuSBwzLsaxKzGopwOlWqQ/prCsv5qEMeyzkzKoMbOQQDC0KxwrWpruoTGwxq7GJy2npSTsKA=="
-)
-
-
-@functools.cache
-def dlib_mean() -> np.ndarray:
-    """(128,) float32 to subtract from dlib's raw embeddings."""
-    return np.frombuffer(base64.b64decode(DLIB_MEAN), dtype="<f2").astype(np.float32)
 
 
 class Engine:
@@ -3721,10 +3606,9 @@ class InsightFaceEngine(Engine):
         self.provider = choose_provider(spec)
         models = load_pack(spec, self.provider, threads)
         if "detection" not in models or "recognition" not in models:
-            raise SortFacesError(
-                f"--model {spec.model}: needs a detection and a recognition .onnx, has "
-                f"{', '.join(sorted(models)) or 'neither'}; name a complete pack"
-            )
+            has = ", ".join(sorted(models)) or "neither"
+            why = f"needs a detection and a recognition .onnx, has {has}; name a complete pack"
+            raise no_model(spec, why)
         self.detector, self.recogniser = models["detection"], models["recognition"]
         self.pose_models = [models[name] for name in LANDMARK_SHAPES if name in models]
         self.has_landmarks = bool(self.pose_models)
@@ -3779,93 +3663,15 @@ class InsightFaceEngine(Engine):
         return result
 
 
-class DlibEngine(Engine):
-    """dlib's HOG detector, 68 landmarks and 128-d network; all weights install with pip.
-
-    Its raw embeddings share a large mean (strangers have cosine 0.85), so DLIB_MEAN is
-    subtracted, which puts strangers near 0 like an ArcFace model (docs/analysis/dlib.md).
-    """
-
-    def __init__(self, spec: EngineSpec) -> None:
-        import dlib
-
-        if spec.require_gpu or spec.provider not in ("auto", "cpu"):
-            raise SortFacesError("--model dlib: runs on the CPU only; use a model pack on a GPU")
-        weights = dlib_weights()
-        self.dlib = dlib
-        self.model = self.source = DLIB_MODEL
-        self.provider, self.has_landmarks = "cpu", True
-        self.det_size = spec.det_size or DLIB_DET_SIZE
-        self.det_threshold = spec.det_threshold
-        self.dim = 128
-        self.recognizer = "dlib-resnet-v1"
-        self.predictor = dlib.shape_predictor(str(weights["predictor"]))
-        self.network = dlib.face_recognition_model_v1(str(weights["network"]))
-        self.local = threading.local()  # a HOG detector serves one thread at a time
-
-    def detect(self, image: np.ndarray, det_size: int | None = None) -> Detections:
-        import cv2
-
-        if not hasattr(self.local, "detector"):
-            self.local.detector = self.dlib.get_frontal_face_detector()
-        size = det_size or self.det_size
-        scale = min(DLIB_MAX_UPSCALE, size / max(image.shape[:2]))
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
-        margin = math.log(self.det_threshold / (1.0 - self.det_threshold)) / 2.0
-        found, margins, _ = self.local.detector.run(rgb_of(small), 0, margin)
-        if not len(found):
-            return NO_DETECTIONS
-        boxes = np.array([[r.left(), r.top(), r.right(), r.bottom()] for r in found]) / scale
-        boxes = boxes.astype(np.float32)
-        # The HOG margin is 0 on the decision boundary; the logistic makes it a score like others.
-        score = (1.0 / (1.0 + np.exp(-2.0 * np.array(margins)))).astype(np.float32)
-        return Detections(boxes, score, kps_of_68(self.points(image, boxes)))
-
-    def points(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """(n, 68, 2) float32 landmarks of face boxes."""
-        shapes = self.shapes(rgb_of(image), boxes)
-        points = [[(p.x, p.y) for p in shape.parts()] for shape in shapes]
-        return np.array(points, np.float32).reshape(-1, 68, 2)
-
-    def shapes(self, rgb: np.ndarray, boxes: np.ndarray) -> list[Any]:
-        rounded = np.rint(boxes).astype(int).tolist()
-        return [self.predictor(rgb, self.dlib.rectangle(*box)) for box in rounded]
-
-    def align(self, image: np.ndarray, found: Detections) -> list[np.ndarray]:
-        rgb = rgb_of(image)
-        return [
-            self.dlib.get_face_chip(rgb, shape, size=DLIB_CHIP, padding=DLIB_CHIP_PADDING)
-            for shape in self.shapes(rgb, found.bbox)
-        ]
-
-    def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        if not crops:
-            return np.zeros((0, self.dim), np.float32)
-        raw = np.array(self.network.compute_face_descriptor(np.stack(crops)), np.float32)
-        return raw.reshape(-1, self.dim) - dlib_mean()
-
-    def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
-        points = self.points(image, found.bbox)
-        wh = (image.shape[1], image.shape[0])
-        depth = np.zeros((*points.shape[:2], 1), np.float32)  # dlib's landmarks are flat
-        poses = [solve_pose(face[list(DLIB_6_OF_68)], HEAD_6, wh) for face in points]
-        return {
-            "landmark_2d_106": COLUMNS["landmark_2d_106"].filled(len(points), self.dim),
-            "landmark_3d_68": np.concatenate([points, depth], axis=2),
-            "pose": np.array(poses, np.float32).reshape(-1, 3),
-        }
-
-
 def load_engine(spec: EngineSpec, threads: int = 1) -> Engine:
     """Load the face models of a spec. Raises SortFacesError with what to install or put where."""
     try:
         if spec.model == DLIB_MODEL:
-            engine: Engine = DlibEngine(spec)
+            engine: Engine = companion("dlib_engine").DlibEngine(spec)
         else:
             engine = InsightFaceEngine(spec, threads)
     except ImportError as error:
-        raise SortFacesError(f"--model {spec.model}: {package_hint(error)}") from error
+        raise no_model(spec, package_hint(error)) from error
     log.info("engine: %s on %s, det size %d", engine.model, engine.provider, engine.det_size)
     return engine
 
@@ -3888,44 +3694,32 @@ def load_pack(spec: EngineSpec, provider: str, threads: int) -> dict[str, Any]:
     from insightface.app import FaceAnalysis
 
     warnings.filterwarnings("ignore", category=FutureWarning)  # scikit-image inside norm_crop
-    folder = model_folder(spec)
-    if os.sep in spec.model and not folder.is_dir():
-        raise SortFacesError(f"--model {spec.model}: no such folder; name a pack or its folder")
-    if not folder.is_dir():
-        log.warning("%s is not in %s; asking insightface to download it", spec.model, folder)
-    elif not list(folder.glob("*.onnx")):
-        raise SortFacesError(
-            f"--model {spec.model}: no .onnx files in {folder}; {where_to_put(spec)}"
-        )
+    folder, name = model_folder(spec), spec.model
+    if folder.is_dir():
+        name = str(folder)
+        if not list(folder.glob("*.onnx")):
+            raise no_model(spec, f"no .onnx files in {folder}; {where_to_put(spec)}")
+    elif os.sep in name:
+        raise no_model(spec, "no such folder; name a pack or its folder")
+    else:
+        log.warning("%s is not in %s; asking insightface to download it", name, folder)
     tasks = ["detection", "recognition"] + list(LANDMARK_SHAPES)[:2] * spec.landmarks
+    root, settings = Path(spec.model_root).expanduser(), session_settings(provider, threads)
     try:
-        with contextlib.redirect_stdout(LogFile()):  # the library prints what it finds where
-            app = FaceAnalysis(
-                name=str(folder) if folder.is_dir() else spec.model,
-                root=str(Path(spec.model_root).expanduser()),
-                allowed_modules=tasks,
-                providers=provider_list(onnxruntime, provider),
-                sess_options=session_options(onnxruntime, provider, threads),
-            )
+        with contextlib.redirect_stdout(Lines(note)):  # the library prints what it finds where
+            return FaceAnalysis(name, str(root), allowed_modules=tasks, **settings).models
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
-        raise SortFacesError(
-            f"--model {spec.model}: cannot be loaded or downloaded ({one_line(error)}); "
-            f"{where_to_put(spec)}"
-        ) from error
+        why = f"cannot be loaded or downloaded ({one_line(error)}); {where_to_put(spec)}"
     except AssertionError:
-        raise SortFacesError(f"--model {spec.model}: no detection model in {folder}") from None
+        why = f"no detection model in {folder}"
     except model_errors(onnxruntime) as error:
-        raise SortFacesError(
-            f"--model {spec.model}: damaged .onnx file ({one_line(error)}); {where_to_put(spec)}"
-        ) from error
-    return app.models
+        why = f"damaged .onnx file ({one_line(error)}); {where_to_put(spec)}"
+    raise no_model(spec, why)
 
 
-def provider_list(onnxruntime: Any, provider: str) -> list[str]:
-    """The provider as onnxruntime names it, then the CPU for operators it lacks."""
-    offered = onnxruntime.get_available_providers()
-    names = [name for name in PROVIDERS[provider] if name in offered]
-    return names[:1] + ["CPUExecutionProvider"] * (provider != "cpu")
+def no_model(spec: EngineSpec, why: str) -> SortFacesError:
+    """What to raise where the models of a spec cannot be had."""
+    return SortFacesError(f"--model {spec.model}: {why}")
 
 
 def model_errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
@@ -3942,8 +3736,15 @@ def where_to_put(spec: EngineSpec) -> str:
     )
 
 
-def session_options(onnxruntime: Any, provider: str, threads: int) -> Any:
-    """Options that fit how we run: several photos at once on CPUs, one at a time on a GPU."""
+def session_settings(provider: str, threads: int) -> dict[str, Any]:
+    """How onnxruntime is to run a model: several photos at once on CPUs, one at a time on a GPU.
+
+    On the provider as onnxruntime names it, or on the CPU where that lacks an operator.
+    """
+    import onnxruntime
+
+    offered = onnxruntime.get_available_providers()
+    names = [name for name in PROVIDERS[provider] if name in offered][:1]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if provider == "cpu":
@@ -3951,7 +3752,9 @@ def session_options(onnxruntime: Any, provider: str, threads: int) -> Any:
     if provider == "directml":  # required by the DirectML provider
         options.enable_mem_pattern = False
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    return options
+    if provider != "cpu":
+        names.append("CPUExecutionProvider")
+    return {"sess_options": options, "providers": names}
 
 
 def choose_provider(spec: EngineSpec) -> str:
@@ -3985,26 +3788,8 @@ def check_bound_provider(provider: str, sessions: Iterable[Any]) -> None:
             )
 
 
-def dlib_weights() -> dict[str, Path]:
-    """Weight files of the face_recognition_models package, found without importing it."""
-    spec = importlib.util.find_spec("face_recognition_models")
-    if spec is None or spec.origin is None:
-        raise ImportError("face_recognition_models is not installed")
-    folder = Path(spec.origin).parent / "models"
-    return {
-        "predictor": folder / "shape_predictor_68_face_landmarks.dat",
-        "network": folder / "dlib_face_recognition_resnet_model_v1.dat",
-    }
-
-
 def rgb_of(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[:, :, ::-1])
-
-
-def kps_of_68(points: np.ndarray) -> np.ndarray:
-    """Five key points of iBUG-68 landmarks (n, 68, 2): eyes, nose tip, mouth corners."""
-    eyes = [points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)]
-    return np.stack([*eyes, points[:, 30], points[:, 48], points[:, 54]], axis=1)
 
 
 def pose_from_kps(kps: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
@@ -4046,49 +3831,8 @@ def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tup
 # CLIP zero-shot: an image is compared with two ensembles of sentences per attribute. The image
 # tower runs on onnxruntime (any provider) once `occlusion prepare` has exported it, or on torch.
 
+ATTRIBUTES = ("mask", "sunglasses")  # what may hide a face, in the order of their scores
 CLIP_MODEL = "ViT-L-14/dfn2b_s39b"  # open_clip name and weights; the reference's choice
-CLIP_PROMPTS = {  # attribute: (it is there, it is not)
-    "mask": (
-        (
-            "a photo of a face with a surgical mask over mouth and nose",
-            "a person whose nose and mouth are covered by a cloth mask",
-            "a portrait of somebody wearing a medical face mask",
-            "a face half hidden behind an FFP2 respirator",
-            "a close-up of a person with a protective mask on",
-            "a face with a scarf pulled over mouth and nose",
-        ),
-        (
-            "a photo of a face with mouth and nose in plain view",
-            "a person whose whole face can be seen",
-            "a portrait of somebody smiling, the mouth visible",
-            "a bearded face with nothing in front of it",
-            "a face with a mask pulled down under the chin, mouth and nose visible",
-            "a close-up of a bare face",
-        ),
-    ),
-    "sunglasses": (
-        (
-            "a photo of a face with dark sunglasses over the eyes",
-            "a person whose eyes are hidden behind opaque sunglasses",
-            "a portrait of somebody looking through black sunglasses",
-            "a face with mirrored sunglasses covering both eyes",
-            "a close-up of a person wearing tinted shades, eyes not visible",
-        ),
-        (
-            "a photo of a face with both eyes in plain view",
-            "a face with sunglasses pushed up on the forehead, the eyes visible below",
-            "a person with sunglasses resting on top of the head, the eyes uncovered",
-            "a face wearing clear prescription glasses, the eyes visible through them",
-            "a portrait of somebody without glasses",
-            "a close-up of a person with open eyes",
-        ),
-    ),
-}
-
-
-def prompt_ensemble(vectors: np.ndarray) -> np.ndarray:
-    """One direction for several sentences (k, d): the normalised mean of the normalised."""
-    return centroid(unit_rows(vectors))
 
 
 def clip_probabilities(images: np.ndarray, texts: np.ndarray, logit_scale: float) -> np.ndarray:
@@ -4184,10 +3928,9 @@ class OnnxClipScorer(ClipScorer):
         tower = folder / "image.onnx"
         if not tower.is_file():
             raise SortFacesError(f"{tower}: not there; run `occlusion prepare {folder}`")
-        options = session_options(onnxruntime, self.provider, threads)
-        providers = provider_list(onnxruntime, self.provider)
+        settings = session_settings(self.provider, threads)
         try:
-            self.session = onnxruntime.InferenceSession(str(tower), options, providers=providers)
+            self.session = onnxruntime.InferenceSession(str(tower), **settings)
         except model_errors(onnxruntime) as error:
             raise SortFacesError(
                 f"{tower}: damaged ({one_line(error)}); run `occlusion prepare {folder}` again"
@@ -4213,18 +3956,9 @@ def load_scorer(spec: EngineSpec, threads: int) -> ClipScorer:
 # lie in the same regions; measured are colours against the skin beside them, and edges.
 
 LANDMARK_SIDE = 56  # px; half of ArcFace's 112, and about what the smallest usable face has
-LANDMARK_POINTS = (  # px of 56: eyes, nose, mouth corners; insightface face_align.arcface_dst
-    np.array(
-        [
-            [38.2946, 51.6963],
-            [73.5318, 51.5014],
-            [56.0252, 71.7366],
-            [41.5493, 92.3655],
-            [70.7299, 92.2041],
-        ]
-    )
-    / 2
-)
+ARCFACE_X = (38.2946, 73.5318, 56.0252, 41.5493, 70.7299)  # px of 112: eyes, nose, mouth corners;
+ARCFACE_Y = (51.6963, 51.5014, 71.7366, 92.3655, 92.2041)  # insightface face_align.arcface_dst
+LANDMARK_POINTS = np.array([ARCFACE_X, ARCFACE_Y]).T / 2  # (5, 2) px of 56
 REGIONS = {  # name: boxes x1 y1 x2 y2 in px of 56; chosen around LANDMARK_POINTS
     "forehead": ((19, 12, 37, 18),),
     "lids": ((12, 18, 24, 21), (32, 18, 44, 21)),
@@ -4368,26 +4102,12 @@ def add_tiles(engine: Engine, image: np.ndarray, whole: Detections) -> Detection
     parts = [whole]
     for x1, y1, x2, y2 in tile_windows(width, height, side):
         found = engine.detect(np.ascontiguousarray(image[y1:y2, x1:x2]))
-        inner = np.array([x1 > 0, y1 > 0, x2 < width, y2 < height])
-        edge = np.stack(
-            [
-                found.bbox[:, 0] <= 1,
-                found.bbox[:, 1] <= 1,
-                found.bbox[:, 2] >= x2 - x1 - 1,
-                found.bbox[:, 3] >= y2 - y1 - 1,
-            ],
-            axis=1,
-        )
-        found = found.take(np.flatnonzero(~(edge & inner).any(axis=1)))
+        gaps = np.hstack([found.bbox[:, :2], (x2 - x1, y2 - y1) - found.bbox[:, 2:]])  # (n, 4) px
+        inner = (x1 > 0, y1 > 0, x2 < width, y2 < height)
+        found = found.take(np.flatnonzero(~((gaps <= 1) & inner).any(axis=1)))
         parts.append(shifted(found, x1, y1))
-    return distinct_faces(
-        Detections(
-            *(
-                np.concatenate([getattr(part, item.name) for part in parts])
-                for item in fields(Detections)
-            )
-        )
-    )
+    arrays = ([getattr(part, item.name) for part in parts] for item in fields(Detections))
+    return distinct_faces(Detections(*map(np.concatenate, arrays)))
 
 
 def detect_padded(engine: Engine, image: np.ndarray) -> Detections:
@@ -4475,8 +4195,8 @@ class ResultTail:
 
     def read(self) -> Iterator[Result]:
         """The results that came since the last call, each with the id of its item."""
-        for self.offset, result in json_lines(self.path, self.offset):
-            self.lines += 1
+        for offset, result in json_lines(self.path, self.offset):
+            self.offset, self.lines = offset, self.lines + 1
             ours = result is not None and result.get("schema") in (1, RECORD_SCHEMA)
             if not ours or not isinstance(result.get("id"), str):
                 raise SortFacesError(
@@ -4486,9 +4206,9 @@ class ResultTail:
             yield result
 
 
-def describe_items(engine: Models, items: Sequence[Item]) -> list[Result]:
-    """What whoever does the work would do it with; asks for nothing but a working engine."""
-    return [engine.facts() for _ in items]
+def describe_item(models: Models, _: Item) -> Result:
+    """What whoever does the work would do it with; asks for nothing but working models."""
+    return models.facts()
 
 
 def read_item(item: Item, **unread: Any) -> Photo | Result:
@@ -4523,13 +4243,8 @@ def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
     return as_json(PhotoRecord(wh=photo.wh, taken=taken, status=status, error="", faces=faces))
 
 
-def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
-    """Photos -> landmarks and pose of their known faces. item: sha256, path, faces."""
-    return [enrich_photo(engine, item) for item in items]
-
-
-def enrich_photo(engine: Engine, item: Item) -> Result:
-    """Landmarks and pose at the boxes an item names."""
+def enrich_item(engine: Engine, item: Item) -> Result:
+    """A photo -> landmarks and pose of its known faces. item: sha256, path, faces."""
     photo, known = read_item(item, faces=[]), item["faces"]
     if not isinstance(photo, Photo):
         return photo
@@ -4547,20 +4262,16 @@ def score_items(scorer: ClipScorer, items: Sequence[Item]) -> list[Result]:
     """Pictures -> probabilities of each attribute. item: path, sha256."""
     read = [read_item(item, scores=[]) for item in items]
     images = [one.image for one in read if isinstance(one, Photo)]
-    scores = iter(scorer.score(images) if images else ())
-    return [
-        {"error": "", "scores": next(scores).tolist()} if isinstance(one, Photo) else one
-        for one in read
-    ]
+    found = scorer.score(images) if images else ()
+    scores = ({"error": "", "scores": row.tolist()} for row in found)
+    return [next(scores) if isinstance(one, Photo) else one for one in read]
 
 
-def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
-    """Exported PNGs -> what a consumer sees in them. item: path, sha256."""
-    return [audit_png(engine, item) for item in items]
+def audit_item(engine: Engine, item: Item) -> Result:
+    """An exported PNG -> what a consumer sees in it, as in Audit. item: path, sha256.
 
-
-def audit_png(engine: Engine, item: Item) -> Result:
-    """Faces found at each consumer's detector size, and the middle one's embedding; see Audit."""
+    That is the faces found at each consumer's detector size, and the middle one's embedding.
+    """
     nothing = {"counts": [], "kps": [], "embedding": ""}
     photo = read_item(item, **nothing)
     if not isinstance(photo, Photo):
@@ -4579,16 +4290,11 @@ def audit_png(engine: Engine, item: Item) -> Result:
     return result
 
 
-def frame_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
-    """Stretches of videos -> faces per frame. item: video, path, pts (rising), sar, landmarks.
+def frames_item(engine: Engine, item: Item) -> Result:
+    """A stretch of a video -> faces per frame. item: video, path, pts (rising), sar, landmarks.
 
-    Each stretch is decoded in sequence from the key frame before it; never a seek per frame.
+    It is decoded in sequence from the key frame before it; never a seek per frame.
     """
-    return [frames_result(engine, item) for item in items]
-
-
-def frames_result(engine: Engine, item: Item) -> Result:
-    """{"frames": one result per frame of one item}."""
     frames = {pts: {"failed": "not found in the video"} for pts in item["pts"]}
     try:
         for pts, image in frames_at(item["path"], item["pts"], item["sar"]):
@@ -4615,13 +4321,21 @@ def frame_result(engine: Engine, image: np.ndarray, landmarks: bool) -> Result:
 
 Models = Engine | ClipScorer  # what a spec loads
 
-TASKS: dict[str, Callable[[Any, Sequence[Item]], list[Result]]] = {
-    "describe": describe_items,
+Task = Callable[[Any, Sequence[Item]], list[Result]]
+
+
+def one_by_one(work: Callable[[Any, Item], Result]) -> Task:
+    """A task whose items gain nothing from being looked at together."""
+    return lambda models, items: [work(models, item) for item in items]
+
+
+TASKS: dict[str, Task] = {
+    "describe": one_by_one(describe_item),
     "embed": embed_items,
-    "enrich": enrich_items,
+    "enrich": one_by_one(enrich_item),
     "score": score_items,
-    "audit": audit_items,
-    "frames": frame_items,
+    "audit": one_by_one(audit_item),
+    "frames": one_by_one(frames_item),
 }
 
 
@@ -4754,40 +4468,17 @@ class Crew:
 
     @functools.cached_property
     def facts(self) -> Result:
-        """What describe_items says of whoever does the work: meta, landmarks, provider."""
+        """What describe_item says of whoever does the work: meta, landmarks, provider."""
         if not self.elsewhere:
-            return describe_items(self.engine(), [{}])[0]
+            return self.engine().facts()
         with tempfile.TemporaryDirectory(prefix="sort_faces-") as folder:
             result = next(iter(self.run("describe", [{}], Path(folder))))[1]
         if "failed" in result:
-            raise SortFacesError(f"--model {self.spec.model}: {result['failed']}")
+            raise no_model(self.spec, result["failed"])
         log.info("engine there: %s on %s", self.spec.model, result["provider"])
         if "meta" in result:  # the folder as this side opens it
             result["meta"]["model_source"] = model_source(self.spec.model)
         return result
-
-    def spec_there(self) -> EngineSpec:
-        """The spec with the folders it names as whoever does the work opens them."""
-        named = {key: getattr(self.spec, key) for key in ("model", "model_root", "clip")}
-        folders = {
-            key: self.path_there(os.path.abspath(value))
-            for key, value in named.items()
-            if os.sep in value and not value.startswith("~") and os.path.isdir(value)
-        }
-        return replace(self.spec, **folders)
-
-    def item_there(self, item: Item) -> Item:
-        """An item with its path as whoever does the work opens it."""
-        return {**item, "path": self.path_there(item["path"])} if "path" in item else item
-
-    def path_there(self, path: str) -> str:
-        """A path of ours as whoever does the work opens it."""
-        local, remote = self.work.path_map or ("", "")
-        if local and (path + "/").startswith(local.rstrip("/") + "/"):
-            return remote.rstrip("/") + path[len(local.rstrip("/")) :]
-        if self.work.worker.lower().endswith(".exe") and os.name != "nt":
-            return companion("worker_process").path_on_windows(os.path.abspath(path))
-        return path
 
 
 # ============================================================================
@@ -6432,7 +6123,7 @@ class Audit(Record, kw_only=True):
 
 
 class Scores(Record, kw_only=True):
-    """Probabilities of the attributes of CLIP_PROMPTS; none where the PNG could not be read."""
+    """Probabilities of the ATTRIBUTES; none where the PNG could not be read."""
 
     error: str
     scores: list[float]
@@ -6496,7 +6187,7 @@ def read_results(path: Path) -> dict[str, Any]:
 def is_whole(record: Audit | Scores) -> bool:
     """Whether a result holds as many finite numbers as there must be. Raises ValueError."""
     if isinstance(record, Scores):
-        numbers, least = record.scores, len(CLIP_PROMPTS)
+        numbers, least = record.scores, len(ATTRIBUTES)
     else:
         unpack_floats(record.embedding, (-1,))
         numbers, least = record.counts, len(CONSUMER_DET_SIZES)
@@ -6524,7 +6215,7 @@ class Looker:
         return thresholds_for(self.corpus.master.model)
 
     def audits(self, sets: Iterable[FaceSet]) -> dict[str, Audit]:
-        """audit_items of the faces of these sets, by PNG sha256."""
+        """audit_item of the faces of these sets, by PNG sha256."""
         return audited(self.corpus, self.crew, faces_of(sets), "looking at the faces")
 
     def vectors(self, sets: Sequence[FaceSet], by_crop: bool = False) -> dict[str, np.ndarray]:
@@ -6709,9 +6400,7 @@ def complain(program: str, message: str) -> int:
     """Print the one line that explains a failure; returns the exit code for it."""
     line = " ".join(message.split())
     print(f"{program}: {line}", file=sys.stderr)
-    for handler in log.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.emit(log.makeRecord(TOOL, logging.ERROR, "", 0, line, (), None))
+    note(line, logging.ERROR)
     return EXIT_USAGE
 
 
@@ -6734,8 +6423,8 @@ def start_logging(args: argparse.Namespace) -> None:
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
     log.addHandler(handler)
-    said = " ".join(sys.argv) + (f"  {args.config}: {plain(args.settings)}" * bool(args.settings))
-    handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, said, (), None))
+    settings = f"  {args.config}: {plain(args.settings)}" if args.settings else ""
+    note(" ".join(sys.argv) + settings)
 
 
 def show_result(result: dict[str, Any], as_json: bool) -> None:
@@ -7395,11 +7084,10 @@ def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, A
                 raise SortFacesError(text)
             log.info("%s", text)
             items = []
-        journal = Journal(path, cache.meta)
         done = 0
-        try:
+        with contextlib.closing(Journal(path, cache.meta)) as journal:
             results = crew.run("enrich", items, queue_folder(path))
-            for item, result in progress(results, len(items), "enrich"):
+            for item, result in progress(results, len(items), "enrich", "photo"):
                 error = result.get("failed") or result["error"]
                 if error:
                     log.warning("%s: %s", item["path"], error)
@@ -7407,8 +7095,6 @@ def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, A
                 else:
                     journal.append("enrich", sha256=item["sha256"], faces=result["faces"])
                     done += len(result["faces"])
-        finally:
-            journal.close()
         if journal.count:
             save_cache(path, load_cache(path))
     return {"lacking": len(lacking), "enriched": done, "photos_lost": lost}
@@ -7427,16 +7113,11 @@ def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any
             lost += 1
             continue
         faces = [
-            {
-                "index": int(cache.face_index[row]),
-                "bbox": cache.bbox[row].tolist(),
-                "det_score": float(cache.det_score[row]),
-                "kps": cache.kps[row].tolist(),
-            }
+            {"index": int(cache.face_index[row])}
+            | {name: getattr(cache, name)[row].tolist() for name in ("bbox", "det_score", "kps")}
             for row in group
         ]
-        sha = str(cache.file_sha256[file])
-        items.append({"sha256": sha, "path": path, "faces": faces})
+        items.append({"sha256": str(cache.file_sha256[file]), "path": path, "faces": faces})
     return items, lost
 
 
@@ -7499,40 +7180,44 @@ def embed_library(
     sources: Sequence[Path], path: Path, crew: Crew, options: ScanOptions
 ) -> dict[str, Any]:
     """Scan, hash, detect and embed what the cache does not hold yet; returns the counts."""
-    roots = source_roots(sources)
     if path.suffix != ".npz":
         raise SortFacesError(f"{path}: a cache is named *.npz")
-    scan = ScanReport()
-    files = scan_photos(roots, options.include, options.exclude, scan)
-    for line in scan.unreadable:
-        log.warning("%s", line)
-    for folder in scan.skipped_outputs:
-        log.info("%s: skipped, an output of this tool", folder)
-    if not files:
-        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there")
+    scan = scan_sources(sources, options)
     if not cache_exists(path):
         crew = crew.with_spec(replace(crew.spec, model=crew.spec.model or EngineSpec.model))
         _ = crew.facts  # nothing is written before the models are known to work
     make_folder(path.absolute().parent)
     with locked_cache(path):
         remove_unfinished_file(path.absolute())
-        run = EmbedRun(path, crew, options, roots, files)
+        run = EmbedRun(path, crew, options, scan)
         run.execute()
         cache = run.finish()
     return {
         "cache": str(path),
-        "photos": len(files),
-        "unchanged": run.counts["unchanged"],
-        "new": run.counts["new"],
+        "photos": len(scan.files),
+        "unchanged": len(scan.files) - len(run.todo),
+        "new": run.new,
         "copies": len(cache.alias_path),
-        "moved_or_gone": run.counts["gone"],
+        "moved_or_gone": len(run.forgotten),
         "faces": cache.faces,
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
-        "unreadable": len(files) - run.usable(cache),
+        "unreadable": len(scan.files) - run.usable(cache),
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
         "other_files": scan.other_files,
     }
+
+
+def scan_sources(sources: Sequence[Path], options: ScanOptions) -> ScanReport:
+    """The photos to look at. Raises SortFacesError where there is not a single one."""
+    scan = scan_photos(source_roots(sources), options.include, options.exclude)
+    for line in scan.unreadable:
+        log.warning("%s", line)
+    for folder in scan.skipped_outputs:
+        log.info("%s: skipped, an output of this tool", folder)
+    if not scan.files:
+        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there")
+    return scan
 
 
 def source_roots(sources: Sequence[Path]) -> list[Path]:
@@ -7551,15 +7236,9 @@ def source_roots(sources: Sequence[Path]) -> list[Path]:
 class EmbedRun:
     """One pass over a library: which files are new, whose bytes are known, what to compute."""
 
-    def __init__(
-        self,
-        path: Path,
-        crew: Crew,
-        options: ScanOptions,
-        roots: Sequence[Path],
-        files: Sequence[FoundFile],
-    ) -> None:
-        self.path, self.options, self.roots, self.files = path, options, roots, files
+    def __init__(self, path: Path, crew: Crew, options: ScanOptions, scan: ScanReport) -> None:
+        self.path, self.options = path, options
+        self.roots, self.files = scan.roots, scan.files
         if cache_exists(path):
             self.cache = load_cache(path)
         else:
@@ -7567,11 +7246,11 @@ class EmbedRun:
         self.crew = crew.with_spec(with_model_of(crew.spec, self.cache))
         check_model(self.cache, path, self.crew.spec)
         self.passes = passes_label(self.crew.spec, options.passes)
-        direct = {os.path.dirname(file.path) for file in files}
+        direct = {os.path.dirname(file.path) for file in self.files}
         folders = {folder for name in direct for folder in (Path(name), *Path(name).parents)}
-        self.mounted = [root for root in roots if root in folders]
+        self.mounted = [root for root in self.roots if root in folders]
         self.forgotten: set[str] = set()
-        self.counts: Counter[str] = Counter()
+        self.new = 0
         self.failed: list[str] = []
         self.paths = known_paths(self.cache)
         self.paths_of: dict[str, list[str]] = defaultdict(list)
@@ -7579,6 +7258,7 @@ class EmbedRun:
             self.paths_of[sha].append(name)
         shas = self.cache.file_sha256.tolist()
         self.redo = {sha for row, sha in enumerate(shas) if self.wants_redo(row)}
+        self.todo = [file for file in scan.files if not self.is_unchanged(file)]
         self.journal = Journal(path, self.cache.meta)
 
     def wants_redo(self, row: int) -> bool:
@@ -7591,16 +7271,15 @@ class EmbedRun:
 
     def execute(self) -> None:
         """Work through the files; every finished photo is in the journal at once."""
-        todo = [file for file in self.files if not self.is_unchanged(file)]
-        self.counts["unchanged"] = len(self.files) - len(todo)
-        crew, folder = self.crew, queue_folder(self.path)
-        hashed = ordered_map(hash_file, todo, crew.threads)
+        crew, folder, todo = self.crew, queue_folder(self.path), len(self.todo)
+        hashed = ordered_map(hash_file, self.todo, crew.threads)
         try:
             if crew.elsewhere:  # hashed here first; the long wait is for the results
-                items = list(self.new_items(progress(hashed, len(todo), "hash")))
-                results = progress(crew.run("embed", items, folder), len(items), "embed")
+                items = list(self.new_items(progress(hashed, todo, "hash", "photo")))
+                results = crew.run("embed", items, folder)
+                results = progress(results, len(items), "embed", "photo")
             else:
-                items = self.new_items(progress(hashed, len(todo), "embed"))
+                items = self.new_items(progress(hashed, todo, "embed", "photo"))
                 results = crew.run("embed", items, folder)
             for item, result in results:
                 self.store(item, result)
@@ -7627,20 +7306,12 @@ class EmbedRun:
                     self.check_recognizer()  # before anything is computed with the wrong one
                 pending.add(sha)
                 self.redo.discard(sha)
-                yield {
-                    "sha256": sha,
-                    "path": file.path,
-                    "size": file.size,
-                    "mtime_ns": file.mtime_ns,
-                    "passes": asdict(self.options.passes),
-                    "landmarks": self.crew.spec.landmarks,
-                }
+                how = {"passes": asdict(self.options.passes), "landmarks": self.crew.spec.landmarks}
+                yield {"sha256": sha, **vars(file), **how}
 
     def note_path(self, file: FoundFile, sha: str) -> None:
         """Record one more path of known bytes; paths they moved away from are forgotten."""
-        self.journal.append(
-            "path", path=file.path, sha256=sha, size=file.size, mtime_ns=file.mtime_ns
-        )
+        self.journal.append("path", sha256=sha, **vars(file))
         for old in self.paths_of[sha]:
             if old != file.path and self.is_gone(old):
                 self.forget(old)
@@ -7655,7 +7326,7 @@ class EmbedRun:
             self.fail(item["path"], result["error"])
         self.journal.append("photo", **{**item, **result, "passes": self.passes})
         self.paths_of[item["sha256"]].append(item["path"])
-        self.counts["new"] += 1
+        self.new += 1
 
     def fail(self, path: str, reason: str) -> None:
         log.warning("%s: %s", path, reason)
@@ -7689,7 +7360,6 @@ class EmbedRun:
         if path not in self.forgotten:
             self.forgotten.add(path)
             self.journal.append("gone", path=path)
-            self.counts["gone"] += 1
 
     def check_recognizer(self) -> None:
         """The same name may hide other weights: compare them with what the cache was made with."""
@@ -8799,11 +8469,11 @@ def score_by_clip(corpus: Corpus, crew: Crew, clip: str) -> tuple[str, dict[str,
     folder = Path(clip).expanduser()
     if folder.is_dir():
         texts = ClipTexts.load(folder / "prompts.npz")
-        if texts.attributes.tolist() != list(CLIP_PROMPTS):
+        if texts.attributes.tolist() != list(ATTRIBUTES):
             raise SortFacesError(f"{folder}: of another version; run occlusion prepare again")
         model, words = texts.model, texts.texts.tobytes()
     else:
-        model, words = clip, json.dumps(CLIP_PROMPTS).encode()
+        model, words = clip, json.dumps(companion("clip_torch").CLIP_PROMPTS).encode()
     mark = hashlib.sha256(words).hexdigest()[:8]
     name = f"{OCCLUSION_SCORES}{safe_dst_name(model)}-{mark}"
     work = crew_work(corpus, "score", crew)
@@ -8897,7 +8567,7 @@ class OcclusionScores:
 
     def of(self, own: FaceSet) -> np.ndarray:
         """(n, 2) float64 of a set's faces, 0 where a face could not be read."""
-        width = len(CLIP_PROMPTS)
+        width = len(ATTRIBUTES)
         found = (self.results.get(face.sha256) for face in own.faces)
         rows = [(scores.scores if scores else None) or [0.0] * width for scores in found]
         return np.array(rows, np.float64).reshape(len(rows), width)
@@ -8931,7 +8601,7 @@ def occlusion_moves(
     values = scores.of(own)
     flagged = values >= rules.threshold
     verdict, what = occlusion_verdict(flagged, rules.dominance, rules.min_survivors)
-    attributes = list(CLIP_PROMPTS)
+    attributes = list(ATTRIBUTES)
     if verdict == "masked":
         shares = zip(attributes, flagged.mean(axis=0), strict=True)
         words = ", ".join(f"{100 * share:.0f} % {attribute}" for attribute, share in shares)
@@ -8956,13 +8626,13 @@ def occlusion_pages(
         values = scores.of(own)
         flagged = values >= rules.threshold
         verdict, _ = occlusion_verdict(flagged, rules.dominance, rules.min_survivors)
-        counts = dict(zip(CLIP_PROMPTS, flagged.sum(axis=0).tolist(), strict=True))
+        counts = dict(zip(ATTRIBUTES, flagged.sum(axis=0).tolist(), strict=True))
         about = {"id": own.id, "name": own.name, "faces": len(own.faces)}
         rows.append({**about, **counts, "verdict": verdict})
         for face, row in zip(own.faces, values, strict=True):
             lines = (own.id, PurePosixPath(face.file).name)
             faces.append((row, lines, faceset_picture(corpus, own, face)))
-    files = {name: f"{name}.html" for name in CLIP_PROMPTS}
+    files = {name: f"{name}.html" for name in ATTRIBUTES}
     with page_folder(out, corpus.root, [str(corpus.root.resolve())]) as pages:
         pages.start(["index.html", *files.values()], [face[-1] for face in faces], threads)
         for at, (name, file) in enumerate(files.items()):
@@ -11482,13 +11152,13 @@ def run_chain(
     args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
 ) -> dict[str, Any]:
     """Run every photo step over one cache; returns what the closing tables show."""
-    roots = source_roots(sources)
+    roots = [str(root.resolve()) for root in source_roots(sources)]
     for kind, name in RUN_KINDS.items():
-        check_output(out / RUN_TREES[name], [str(root.resolve()) for root in roots], kind)
+        check_output(out / RUN_TREES[name], roots, kind)
     steps = chain_steps(args, sources, out, cache)
     about = {"out": str(out), "cache": str(cache)}
     if args.dry_run:
-        return {**about, **preview_chain(args, roots, cache, steps)}
+        return {**about, **preview_chain(args, sources, cache, steps)}
     table, results = run_steps(steps)
     ready = out / RUN_TREES["swap"]
     return {
@@ -11520,23 +11190,20 @@ def chain_steps(
 
 
 def preview_chain(
-    args: argparse.Namespace, roots: Sequence[Path], cache: Path, steps: ChainSteps
+    args: argparse.Namespace, sources: Sequence[Path], cache: Path, steps: ChainSteps
 ) -> dict[str, Any]:
     """What a chain would do, as far as it can be known without looking at a photo."""
     scan = of_args(ScanOptions, args)
-    files = scan_photos(roots, scan.include, scan.exclude, ScanReport())
-    if not files:
-        raise SortFacesError(f"{', '.join(map(str, roots))}: no photos found there")
-    new = len(files)
+    found = scan_sources(sources, scan)
+    new = len(found.files)
     if cache_exists(cache):
-        known = EmbedRun(cache, crew_of(args, True), scan, roots, files)
-        new = sum(not known.is_unchanged(file) for file in files)
-    result = {"photos": len(files), "photos_to_look_at": new, "run": "none: dry run"}
+        new = len(EmbedRun(cache, crew_of(args, True), scan, found).todo)
+    result = {"photos": len(found.files), "photos_to_look_at": new, "run": "none: dry run"}
     if new:
         return {**result, "trees": "brought up to date with what the new photos show"}
-    table, found = run_steps({name: steps[name] for name in ("cluster", "refine")})
+    table, results = run_steps({name: steps[name] for name in ("cluster", "refine")})
     result["steps"] = table
-    if any(found["refine"][f"files_{done}"] for done in ("placed", "moved", "removed")):
+    if any(results["refine"][f"files_{done}"] for done in ("placed", "moved", "removed")):
         return {**result, "export-swap": "follows the face sets of refine"}
     return {**result, "facesets": steps["export-swap"]()["facesets"]}
 
@@ -11691,12 +11358,6 @@ def tree_status(
 # Command: doctor
 # ============================================================================
 
-DOCTOR_ROUNDS = 3  # timed passes over the sample photo
-DOCTOR_MODULES = (
-    *("numpy", "scipy", "cv2", "PIL", "pillow_heif", "onnxruntime", "insightface", "dlib"),
-    *("filelock", "tqdm", "jinja2", "av", "scenedetect", "msgspec", "argcomplete"),
-)
-
 
 def add_doctor_options(p: argparse.ArgumentParser) -> None:
     add_engine_and_work(p)
@@ -11704,98 +11365,7 @@ def add_doctor_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_doctor(args: argparse.Namespace) -> Outcome:
     """check engines, providers and tools, and say what to do about what is missing"""
-    spec = engine_spec(args, True)
-    offline = replace(spec, model=DLIB_MODEL, provider="auto", require_gpu=False)
-    checks = doctor_packages()
-    for engine in [offline] if spec.model == DLIB_MODEL else [offline, spec]:
-        checks.append(doctor_engine(engine, args.threads))
-    checks += doctor_elsewhere(args)
-    result = {
-        "python": f"{platform.python_version()}, {sys.executable}",
-        "system": platform.platform(),
-        "cores": usable_cores(),
-        "checks": checks,
-    }
-    wanted = ("packages", f"engine {spec.model}", "worker", "cluster")
-    return Outcome(result, all(check["ok"] for check in checks if check["what"] in wanted))
-
-
-def doctor_packages() -> list[dict[str, Any]]:
-    """Whether the packages are there, and only one onnxruntime among them."""
-    from importlib.metadata import packages_distributions
-
-    log.info("looking for the packages")
-    providers = packages_distributions().get("onnxruntime", [])
-    owners = sorted({name for name in providers if name.startswith("onnxruntime")})
-    missing = [name for name in DOCTOR_MODULES if importlib.util.find_spec(name) is None]
-    found = f"missing: {', '.join(missing)}" if missing else "all there"
-    install = f"{sys.executable} -m pip install -r requirements.txt"
-    checks = [doctor_line("packages", not missing, found, install)]
-    if "onnxruntime" not in missing:
-        checks.append(doctor_onnxruntime())
-    if len(owners) > 1:
-        clash = f"{' and '.join(owners)} overwrite each other"
-        advice = f"pip uninstall {' '.join(owners)}, then install the one you need"
-        checks.append(doctor_line("packages", False, clash, advice))
-    return checks
-
-
-def doctor_onnxruntime() -> dict[str, Any]:
-    """What onnxruntime can compute on, if it loads at all."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return doctor_line("packages", False, f"onnxruntime: {one_line(error)}", "install it again")
-    offered = ", ".join(onnxruntime.get_available_providers())
-    return doctor_line("onnxruntime", True, f"{onnxruntime.__version__} offers {offered}")
-
-
-def doctor_engine(spec: EngineSpec, threads: int) -> dict[str, Any]:
-    """Load an engine and time it on the sample photo, without downloading anything."""
-    what = f"engine {spec.model}"
-    log.info("timing the %s", what)
-    folder = model_folder(spec)
-    try:
-        if spec.model != DLIB_MODEL and not folder.is_dir():
-            raise SortFacesError(f"weights not in {folder}; {where_to_put(spec)}")
-        engine = load_engine(spec, threads)
-        image = decode_photo(demo_photo()).image
-        face_records(engine, [image], Passes(), False)
-        started = time.monotonic()
-        rounds = [(engine, [image])] * (DOCTOR_ROUNDS * threads)
-        faces = list(ordered_map(lambda job: face_records(*job, Passes(), False), rounds, threads))
-    except SortFacesError as error:
-        return doctor_line(what, False, *str(error).rsplit("; ", 1))
-    except engine_errors() as error:
-        return doctor_line(what, False, one_line(error), "mend the driver or say --provider cpu")
-    rate = len(rounds) / (time.monotonic() - started)
-    return doctor_line(
-        what,
-        True,
-        f"{engine.provider}, {rate:.1f} photos/s, {len(faces[0][0])} faces found, "
-        f"landmarks {'yes' if engine.has_landmarks else 'no'}"
-        + (", for offline use: buffalo_l is far more accurate" * (spec.model == DLIB_MODEL)),
-    )
-
-
-def doctor_elsewhere(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Whether a worker or cluster can load the model, and what it computes on."""
-    crew = crew_of(args, True)
-    if not crew.elsewhere:
-        return []
-    what = "worker" if crew.work.worker else "cluster"
-    log.info("asking the %s", what)
-    try:
-        provider = crew.facts["provider"]
-    except SortFacesError as error:
-        return [doctor_line(what, False, *str(error).rsplit("; ", 1))]
-    hidden = crew.work.worker.lower().endswith(".exe") and provider == "cpu"
-    advice = "run work/setup_dml_worker.ps1: a plain onnxruntime hides onnxruntime-directml"
-    return [doctor_line(what, not hidden, f"{crew.spec.model} on {provider}", advice)]
-
-
-def doctor_line(what: str, ok: bool, finding: str, advice: str = "") -> dict[str, Any]:
-    return {"what": what, "ok": ok, "finding": finding, "what_to_do": "" if ok else advice}
+    return companion("doctor").examine(args)
 
 
 # ============================================================================

@@ -125,4 +125,4 @@ def synthetic_cache():
 @pytest.fixture(scope="session")
 def group_photo() -> bytes:
     """The JPEG of six people inside the insightface package."""
-    return sf.demo_photo()
+    return demo_library.demo_photo()

@@ -61,20 +61,24 @@ def test_without_the_scale_nothing_separates() -> None:
 
 def test_ensemble_weighs_sentences_alike() -> None:
     vectors = RNG.normal(size=(5, 16))
-    mean = sf.prompt_ensemble(vectors)
+    mean = clip_torch.prompt_ensemble(vectors)
     assert np.isclose(np.linalg.norm(mean), 1.0)
     lengths = RNG.uniform(0.1, 10, (5, 1))
-    assert np.allclose(sf.prompt_ensemble(vectors * lengths), mean, atol=1e-6)
+    assert np.allclose(clip_torch.prompt_ensemble(vectors * lengths), mean, atol=1e-6)
     assert np.allclose(mean, sf.unit_rows(sf.unit_rows(vectors).mean(0)[None])[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("sides", sf.CLIP_PROMPTS.values(), ids=sf.CLIP_PROMPTS)
+@pytest.mark.parametrize("sides", clip_torch.CLIP_PROMPTS.values(), ids=clip_torch.CLIP_PROMPTS)
 def test_prompts(sides: tuple) -> None:
     assert len(sides) == 2
     for side in sides:
         assert 5 <= len(side) <= 6
         assert len(set(side)) == len(side)
     assert not set(sides[0]) & set(sides[1])
+
+
+def test_every_attribute_has_its_prompts() -> None:
+    assert tuple(clip_torch.CLIP_PROMPTS) == sf.ATTRIBUTES
 
 
 # --- files and pixels -------------------------------------------------------
@@ -209,7 +213,7 @@ def test_both_scorers_agree(exported) -> None:
     assert ours.std(axis=0).min() > 1e-4  # it is the pictures that decide
     alone = np.concatenate([on_onnx.score([picture]) for picture in pictures])
     assert np.allclose(alone, ours, atol=1e-4)
-    assert on_onnx.facts()["attributes"] == list(sf.CLIP_PROMPTS)
+    assert on_onnx.facts()["attributes"] == list(sf.ATTRIBUTES)
 
 
 def test_input_equals_open_clips_own(exported) -> None:

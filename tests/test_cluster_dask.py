@@ -87,9 +87,9 @@ def test_other_paths_there(run, cluster, library, content_here, tmp_path) -> Non
 
 def test_path_map_ends_at_a_folder() -> None:
     work = sf.WorkOptions(threads=1, cluster="tcp://x:1", path_map=("/data", "/mnt/x"))
-    crew = sf.Crew(sf.EngineSpec(), work)
-    assert crew.path_there("/data/a.jpg") == "/mnt/x/a.jpg"
-    assert crew.path_there("/data2/a.jpg") == "/data2/a.jpg"
+    crew, there = sf.Crew(sf.EngineSpec(), work), sf.companion("paths_there")
+    assert there.path_there(crew, "/data/a.jpg") == "/mnt/x/a.jpg"
+    assert there.path_there(crew, "/data2/a.jpg") == "/data2/a.jpg"
 
 
 @pytest.mark.parametrize("text", ["", "x", "=x", "x="])

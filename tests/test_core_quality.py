@@ -191,7 +191,9 @@ def test_only_the_ratio_of_the_weights_counts(weights, factor) -> None:
 
 # ---------------------------------------------------------------------------- pose
 
-HEADS = pytest.mark.parametrize("head", [sf.HEAD_5, sf.HEAD_6], ids=["5 points", "6 points"])
+HEADS = pytest.mark.parametrize(
+    "head", [sf.HEAD_5, sf.companion("dlib_engine").HEAD], ids=["5 points", "6 points"]
+)
 ANGLES = [
     (pitch, yaw, roll) for pitch in (-30, -10, 0, 20) for yaw in (-60, -30, 0, 15, 45)
     for roll in (-90, -20, 0, 35)

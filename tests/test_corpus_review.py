@@ -158,7 +158,7 @@ def test_an_adopted_png_that_goes_blocks_no_command(run, root, adopted, action):
 
 class Scorer:
     def score(self, images: list[np.ndarray]) -> np.ndarray:
-        return np.full((len(images), len(sf.CLIP_PROMPTS)), 0.25)
+        return np.full((len(images), len(sf.ATTRIBUTES)), 0.25)
 
 
 def test_nothing_is_said_of_a_png_that_is_not_the_listed_one(root):
@@ -168,7 +168,7 @@ def test_nothing_is_said_of_a_png_that_is_not_the_listed_one(root):
         for face in faces
     ]
     Path(items[0]["path"]).write_bytes(MINE)
-    for results in (sf.audit_items(Eyes(), items), sf.score_items(Scorer(), items)):
+    for results in (sf.TASKS["audit"](Eyes(), items), sf.score_items(Scorer(), items)):
         assert list(results[0]) == ["failed"]
         assert results[1]["error"] == ""
     assert results[1]["scores"] == [0.25, 0.25]
@@ -536,7 +536,7 @@ def test_a_retouched_face_is_in_an_era_once_and_a_grown_one_is_told(run, root, t
 
 def test_apply_takes_the_scores_asked_for_last(run, root, tmp_path, monkeypatch):
     for name in ("one", "two"):
-        words, zero = np.array(list(sf.CLIP_PROMPTS)), np.zeros((2, 2, 3))
+        words, zero = np.array(list(sf.ATTRIBUTES)), np.zeros((2, 2, 3))
         texts = sf.ClipTexts(f"tiny/{name}", words, zero, 1.0, 32, zero, zero, True)
         texts.save(tmp_path / name / "prompts.npz")
     monkeypatch.setattr(sf, "load_models", lambda spec, threads: Scorer())

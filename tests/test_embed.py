@@ -28,7 +28,7 @@ from msgspec.structs import replace as changed
 import sort_faces as sf
 
 REAL_LOAD = sf.load_engine
-PEOPLE = list(sf.DEMO_FACES)
+PEOPLE = list(demo_library.DEMO_FACES)
 
 
 class Remembered:
@@ -97,8 +97,8 @@ def jpeg(name: str, edge: int = 240) -> bytes:
     """A small photo of one of the six people, or of nobody."""
     if name == "nobody":
         return demo_library.encode_jpeg(np.full((edge, edge, 3), (90, 140, 60), np.uint8), 90)
-    group = sf.decode_photo(sf.demo_photo()).image
-    x1, y1, x2, y2 = sf.DEMO_FACES[name]
+    group = sf.decode_photo(demo_library.demo_photo()).image
+    x1, y1, x2, y2 = demo_library.DEMO_FACES[name]
     x, y = max(0, (x1 + x2) // 2 - 120), max(0, (y1 + y2) // 2 - 120)
     image = group[y : y + 240, x : x + 240]
     return demo_library.encode_jpeg(
@@ -545,9 +545,9 @@ def test_a_file_that_vanishes_before_it_is_read_costs_only_itself(
     real = sf.scan_photos
 
     def scan(*args):
-        files = real(*args)
+        report = real(*args)
         (library / "anna.jpg").unlink()
-        return files
+        return report
 
     monkeypatch.setattr(sf, "scan_photos", scan)
     code, result, err = embed(library)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import demo_library
 from onnx import TensorProto, helper, numpy_helper
 
 import sort_faces as sf
@@ -26,7 +27,7 @@ CLOSED_PORT = "http://127.0.0.1:9"  # every download through this proxy fails at
 @pytest.fixture(scope="module")
 def group() -> np.ndarray:
     """The photo of six people, (h, w, 3) BGR."""
-    return sf.decode_photo(sf.demo_photo()).image
+    return sf.decode_photo(demo_library.demo_photo()).image
 
 
 @functools.cache
@@ -37,7 +38,7 @@ def engine_of(model: str) -> sf.Engine:
 
 @functools.cache
 def faces_of_group(model: str) -> sf.Detections:
-    return engine_of(model).detect(sf.decode_photo(sf.demo_photo()).image)
+    return engine_of(model).detect(sf.decode_photo(demo_library.demo_photo()).image)
 
 
 @pytest.fixture(params=["dlib", "mini"])
@@ -91,7 +92,7 @@ def overlap_share(a: np.ndarray, b: np.ndarray) -> float:
 
 def person_of(box: np.ndarray) -> str:
     """Whose face of the group photo a box shows, "" if nobody's."""
-    for name, truth in sf.DEMO_FACES.items():
+    for name, truth in demo_library.DEMO_FACES.items():
         if overlap_share(box, np.array(truth, np.float32)) > 0.5:
             return name
     return ""
@@ -191,14 +192,14 @@ def test_embedding_equals_that_of_the_dlib_library(group) -> None:
     import dlib
 
     found = faces_of_group("dlib").take([0, 1])
-    weights = {name: str(path) for name, path in sf.dlib_weights().items()}
+    weights = {name: str(path) for name, path in sf.companion("dlib_engine").dlib_weights().items()}
     predictor = dlib.shape_predictor(weights["predictor"])
     network = dlib.face_recognition_model_v1(weights["network"])
     rgb = np.ascontiguousarray(group[:, :, ::-1])
     for box, ours in zip(found.bbox, engine_of("dlib").embed(group, found), strict=True):
         shape = predictor(rgb, dlib.rectangle(*np.rint(box).astype(int).tolist()))
         theirs = np.array(network.compute_face_descriptor(rgb, shape))
-        assert np.allclose(ours + sf.dlib_mean(), theirs, atol=2e-3)
+        assert np.allclose(ours + sf.companion("dlib_engine").dlib_mean(), theirs, atol=2e-3)
 
 
 def test_a_recogniser_with_a_fixed_batch_is_fed_in_steps(
@@ -219,7 +220,7 @@ def test_a_recogniser_with_a_fixed_batch_is_fed_in_steps(
 
 def test_threads_give_what_one_thread_gives(engine, group) -> None:
     crops = [(y1 - 50, y2 + 50, max(0, x1 - 50), x2 + 50) for x1, y1, x2, y2 in
-             [sf.DEMO_FACES[name] for name in ("anna", "cleo", "finn")]]  # fmt: skip
+             [demo_library.DEMO_FACES[name] for name in ("anna", "cleo", "finn")]]  # fmt: skip
     images = [np.ascontiguousarray(group[a:b, c:d]) for a, b, c, d in crops]
 
     def work(image: np.ndarray) -> tuple[sf.Detections, np.ndarray]:
@@ -340,7 +341,7 @@ def test_landmarks_of_dlib(group) -> None:
 
 def test_pose_of_a_mirrored_face_has_the_opposite_yaw_and_roll(group) -> None:
     engine = engine_of("dlib")
-    x1, y1, x2, y2 = sf.DEMO_FACES["anna"]
+    x1, y1, x2, y2 = demo_library.DEMO_FACES["anna"]
     image = np.ascontiguousarray(group[y1 - 60 : y2 + 60, max(0, x1 - 59) : x2 + 60])
     mirrored = np.ascontiguousarray(image[:, ::-1])
     (plain,), (other,) = (
@@ -459,9 +460,9 @@ def test_tiles_find_more_faces_in_a_big_group_and_none_twice(shared, mini_engine
     assert distance.min() > 0.3, "the same face twice"
 
 
-@pytest.mark.parametrize("name", sf.DEMO_FACES)
+@pytest.mark.parametrize("name", demo_library.DEMO_FACES)
 def test_a_face_that_fills_the_picture_shows_with_a_border(mini_engine, group, name) -> None:
-    x1, y1, x2, y2 = sf.DEMO_FACES[name]
+    x1, y1, x2, y2 = demo_library.DEMO_FACES[name]
     image = cv2.resize(group[y1:y2, x1:x2], None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     assert len(mini_engine.detect(image)) == 0
     found = sf.find_faces(mini_engine, image, sf.Passes(pad_retry=True))

@@ -25,10 +25,10 @@ START_UP = 60.0  # s; longest wait for a process to get going on a busy machine
 
 def make_library(root: Path) -> None:
     """Twelve small photos: eight faces, two byte-identical copies, one without face, one broken."""
-    group = sf.decode_photo(sf.demo_photo()).image
+    group = sf.decode_photo(demo_library.demo_photo()).image
     rng = np.random.default_rng(3)
     photos: dict[str, bytes] = {}
-    people = list(sf.DEMO_FACES.values())
+    people = list(demo_library.DEMO_FACES.values())
     for number, box in enumerate([*people, *people[:2]]):
         image = demo_library.demo_variant(group, np.array(box, np.float32), rng)
         small = cv2.resize(image, (200, 200), interpolation=cv2.INTER_AREA)

@@ -1013,16 +1013,16 @@ def demo_corpus(tmp_path_factory) -> Path:
     """Two people of the demo photo, cut out four times each; no cache is left."""
     folder = tmp_path_factory.mktemp("demo")
     engine = real_engine("dlib")
-    group = sf.decode_photo(sf.demo_photo()).image
+    group = sf.decode_photo(demo_library.demo_photo()).image
     wh = (group.shape[1], group.shape[0])
     cache = make_cache(people=1, photos=8, dim=128)
-    recognizer = sf.describe_items(engine, [{}])[0]["meta"]["recognizer"]
+    recognizer = engine.facts()["meta"]["recognizer"]
     cache = replace(cache, meta=changed(cache.meta, model="dlib", recognizer=recognizer))
     row = 0
     for number, person in enumerate(("dora", "finn"), 1):
         name = f"faceset_{number:03d}"
         entries = []
-        box = np.array(sf.DEMO_FACES[person], np.float32)
+        box = np.array(demo_library.DEMO_FACES[person], np.float32)
         for at in range(4):
             image = sf.cut_window(group, sf.crop_square(box + (at - 2) * 4, wh, 0.5 + at / 10), 512)
             png = cv2.imencode(".png", np.clip(image * (0.8 + at / 10), 0, 255).astype(np.uint8))[1]
@@ -1045,10 +1045,10 @@ def demo(demo_corpus, tmp_path, monkeypatch) -> Path:
 
 
 def two_faces() -> bytes:
-    group = sf.decode_photo(sf.demo_photo()).image
+    group = sf.decode_photo(demo_library.demo_photo()).image
     halves = []
     for person in ("dora", "emil"):
-        x1, y1, x2, y2 = sf.DEMO_FACES[person]
+        x1, y1, x2, y2 = demo_library.DEMO_FACES[person]
         part = group[y1 - 50 : y2 + 50, x1 - 40 : x2 + 40]
         halves.append(cv2.resize(part, (256, 512), interpolation=cv2.INTER_CUBIC))
     return cv2.imencode(".png", np.hstack(halves))[1].tobytes()

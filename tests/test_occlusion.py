@@ -10,7 +10,7 @@ import corpora
 import cv2
 import numpy as np
 import pytest
-from conftest import sf
+from conftest import demo_library, sf
 from corpora import Face, axis, build, exact, read
 
 RED, BLUE, GREEN = (30, 30, 220), (220, 30, 30), (30, 220, 30)  # BGR: mask, sunglasses, neither
@@ -56,7 +56,7 @@ def tower(tmp_path_factory) -> Path:
     onnx.save(model, str(folder / "image.onnx"))
     sides = [[(1, -1, -1), (-1, 1, 1)], [(-1, -1, 1), (1, 1, -1)]]  # RGB, with and without
     sf.ClipTexts(
-        model="tiny/colours", attributes=np.array(list(sf.CLIP_PROMPTS)),
+        model="tiny/colours", attributes=np.array(list(sf.ATTRIBUTES)),
         texts=np.array([[sf.unit_rows(np.array([side]))[0] for side in pair] for pair in sides]),
         logit_scale=10.0, size=32, mean=np.full(3, 0.5, np.float32),
         std=np.full(3, 0.5, np.float32), squash=True,
@@ -238,10 +238,10 @@ def test_pages_do_not_go_into_foreign_folders(run, tmp_path, tower):
 def demo_faces() -> list[tuple[np.ndarray, np.ndarray]]:
     """(512 px crop, key points in it) of the demo's people, by the dlib engine."""
     engine = sf.load_engine(sf.EngineSpec(model="dlib"))
-    group = sf.decode_photo(sf.demo_photo()).image
+    group = sf.decode_photo(demo_library.demo_photo()).image
     wh = (group.shape[1], group.shape[0])
     faces = []
-    for box in sf.DEMO_FACES.values():
+    for box in demo_library.DEMO_FACES.values():
         square = sf.crop_square(np.array(box, np.float32), wh, sf.ExportParams.pad_ratio)
         crop = sf.cut_window(group, square, sf.ExportParams.out_size)
         found = engine.detect(crop)

@@ -137,8 +137,8 @@ def test_the_manifest_names_every_file(run, command):
 def test_pages_are_no_photos(run, command):
     argv, out = command
     ok(run, *argv)
-    told = sf.ScanReport()
-    assert [f for f in sf.scan_photos([out.parent], (), (), told) if str(out) in f.path] == []
+    told = sf.scan_photos([out.parent])
+    assert [f for f in told.files if str(out) in f.path] == []
     assert str(out) in told.skipped_outputs
 
 

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, sf
+from conftest import SHARED, demo_library, sf
 from material import (
     Library,
     assert_agrees,
@@ -77,7 +77,7 @@ def test_demo_finds_the_six_people_and_does_not_mix_them(demo):
         for folder in (demo.out / tree_name).iterdir():
             if folder.is_dir() and not folder.name.startswith("_"):
                 who = {path.name.split("__")[-1].split("_")[0] for path in folder.iterdir()}
-                people.append(who & set(sf.DEMO_FACES))
+                people.append(who & set(demo_library.DEMO_FACES))
         assert sorted(map(len, people)) == [1] * 6 and len(set().union(*people)) == 6
 
 
@@ -337,7 +337,7 @@ def offline(monkeypatch) -> list:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(sf, "DOCTOR_ROUNDS", 1)
+    monkeypatch.setattr(sf.companion("doctor"), "ROUNDS", 1)
     return tried
 
 

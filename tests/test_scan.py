@@ -18,9 +18,8 @@ def put(*paths: Path, data: bytes = b"x") -> None:
 
 def scan(*roots: Path, include=(), exclude=()) -> tuple[list[str], sf.ScanReport]:
     """(paths found, what was passed over), as embed would see them."""
-    report = sf.ScanReport()
-    found = sf.scan_photos(sf.source_roots(roots), include, exclude, report)
-    return [file.path for file in found], report
+    report = sf.scan_photos(sf.source_roots(roots), include, exclude)
+    return [file.path for file in report.files], report
 
 
 def names(root: Path, **globs) -> set[str]:
@@ -49,7 +48,7 @@ def test_all_photos_below_a_root_in_path_order(library) -> None:
 
 def test_size_and_time_are_those_of_the_file(library) -> None:
     os.utime(library / "a.jpg", ns=(10**18 + 1, 10**18 + 7))
-    (file,) = sf.scan_photos([library], ["a.jpg"], [], sf.ScanReport())
+    (file,) = sf.scan_photos([library], ["a.jpg"]).files
     assert (file.size, file.mtime_ns) == (1, os.stat(library / "a.jpg").st_mtime_ns)
 
 

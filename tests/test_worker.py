@@ -55,7 +55,7 @@ os.execv(sys.executable, [sys.executable, script, mapped, results, *sys.argv[4:]
 def stand_in(tmp_path_factory, monkeypatch) -> Path:
     """A worker that speaks Windows paths, and a distribution for it."""
     monkeypatch.setenv("WSL_DISTRO_NAME", "Test")
-    elsewhere.distro_name.cache_clear()
+    sf.companion("paths_there").distro_name.cache_clear()
     return write_worker(tmp_path_factory.mktemp("worker"), STAND_IN)
 
 
@@ -72,9 +72,9 @@ def write_worker(folder: Path, script: str) -> Path:
 
 def make_photos(root: Path, number: int, edge: int = 200) -> Path:
     """Made photos of the demo's people, no two alike, with awkward names."""
-    group = sf.decode_photo(sf.demo_photo()).image
+    group = sf.decode_photo(demo_library.demo_photo()).image
     rng = np.random.default_rng(5)
-    people = list(sf.DEMO_FACES.values())
+    people = list(demo_library.DEMO_FACES.values())
     for at in range(number):
         box = np.array(people[at % len(people)], np.float32)
         image = cv2.resize(demo_library.demo_variant(group, box, rng), (edge, edge))
@@ -315,7 +315,7 @@ def test_no_such_worker(run, few, tmp_path) -> None:
 
 def test_no_distribution(run, stand_in, few, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("WSL_DISTRO_NAME")
-    elsewhere.distro_name.cache_clear()
+    sf.companion("paths_there").distro_name.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     fails(run, few, tmp_path / "x.npz", stand_in, "WSL_DISTRO_NAME")
 

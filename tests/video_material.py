@@ -11,14 +11,15 @@ import numpy as np
 
 import sort_faces as sf
 
+demo_library = sf.companion("demo_library")
 EDGE = 256  # px; the pictures are square
 RATE = 25  # frames per second
 
 
 def face_picture(name: str) -> np.ndarray:
     """(EDGE, EDGE, 3) uint8 BGR crop of one of the people of the demo photo."""
-    group = sf.decode_photo(sf.demo_photo()).image
-    box = np.array(sf.DEMO_FACES[name], np.float32)
+    group = sf.decode_photo(demo_library.demo_photo()).image
+    box = np.array(demo_library.DEMO_FACES[name], np.float32)
     window = sf.crop_square(box, (group.shape[1], group.shape[0]), sf.ExportParams.pad_ratio)
     return sf.cut_window(group, window, EDGE)
 

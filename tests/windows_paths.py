@@ -1,4 +1,4 @@
-"""What Windows makes of sf.to_windows_path: the way back, for the tests alone."""
+"""What Windows makes of the paths of work/paths_there.py: the way back, for tests alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """CLIP on torch: score by an open_clip model, or turn one into ONNX that needs neither.
 
 Loaded by sort_faces.py for `occlusion prepare` and for a `--clip NAME/WEIGHTS`; needs
-work/requirements-clip.txt. Prompts, pixels and probabilities are those of sort_faces.py.
+work/requirements-clip.txt. Pixels and probabilities are those of sort_faces.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,48 @@ import sort_faces as sf
 
 UNTRAINED = "untrained"  # in place of the weights' name: random ones, to test everything but sense
 CLIP_TOLERANCE = 0.9999  # least cosine between the exported and the original image embedding
+CLIP_PROMPTS = {  # attribute: (it is there, it is not)
+    "mask": (
+        (
+            "a photo of a face with a surgical mask over mouth and nose",
+            "a person whose nose and mouth are covered by a cloth mask",
+            "a portrait of somebody wearing a medical face mask",
+            "a face half hidden behind an FFP2 respirator",
+            "a close-up of a person with a protective mask on",
+            "a face with a scarf pulled over mouth and nose",
+        ),
+        (
+            "a photo of a face with mouth and nose in plain view",
+            "a person whose whole face can be seen",
+            "a portrait of somebody smiling, the mouth visible",
+            "a bearded face with nothing in front of it",
+            "a face with a mask pulled down under the chin, mouth and nose visible",
+            "a close-up of a bare face",
+        ),
+    ),
+    "sunglasses": (
+        (
+            "a photo of a face with dark sunglasses over the eyes",
+            "a person whose eyes are hidden behind opaque sunglasses",
+            "a portrait of somebody looking through black sunglasses",
+            "a face with mirrored sunglasses covering both eyes",
+            "a close-up of a person wearing tinted shades, eyes not visible",
+        ),
+        (
+            "a photo of a face with both eyes in plain view",
+            "a face with sunglasses pushed up on the forehead, the eyes visible below",
+            "a person with sunglasses resting on top of the head, the eyes uncovered",
+            "a face wearing clear prescription glasses, the eyes visible through them",
+            "a portrait of somebody without glasses",
+            "a close-up of a person with open eyes",
+        ),
+    ),
+}
+
+
+def prompt_ensemble(vectors: np.ndarray) -> np.ndarray:
+    """One direction for several sentences (k, d): the normalised mean of the normalised."""
+    return sf.centroid(sf.unit_rows(vectors))
 
 
 class TorchClipScorer(sf.ClipScorer):
@@ -94,17 +136,17 @@ def texts_of(torch: Any, open_clip: Any, model: Any, name: str) -> sf.ClipTexts:
     with torch.no_grad():
         pairs = [
             [
-                sf.prompt_ensemble(model.encode_text(tokenize(list(side))).float().numpy())
+                prompt_ensemble(model.encode_text(tokenize(list(side))).float().numpy())
                 for side in sides
             ]
-            for sides in sf.CLIP_PROMPTS.values()
+            for sides in CLIP_PROMPTS.values()
         ]
         scale = float(model.logit_scale.exp())
     view = model.visual.preprocess_cfg
     size = view["size"] if isinstance(view["size"], int) else view["size"][0]
     return sf.ClipTexts(
         model=name,
-        attributes=np.array(list(sf.CLIP_PROMPTS)),
+        attributes=np.array(list(CLIP_PROMPTS)),
         texts=np.array(pairs, np.float32),
         logit_scale=scale,
         size=size,
@@ -190,9 +232,10 @@ def run_tower(path: Path, batch: np.ndarray) -> np.ndarray:
 
 def clip_samples() -> list[np.ndarray]:
     """Pictures to compare two forms of a model on: the demo's people, cut out, and the group."""
-    group = sf.decode_photo(sf.demo_photo()).image
+    demo = sf.companion("demo_library")
+    group = sf.decode_photo(demo.demo_photo()).image
     wh = (group.shape[1], group.shape[0])
     params = sf.ExportParams()
-    boxes = [np.array(box, np.float32) for box in sf.DEMO_FACES.values()]
+    boxes = [np.array(box, np.float32) for box in demo.DEMO_FACES.values()]
     squares = [sf.crop_square(box, wh, params.pad_ratio) for box in boxes]
     return [*(sf.cut_window(group, square, params.out_size) for square in squares), group]

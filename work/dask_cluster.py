@@ -21,7 +21,8 @@ import sort_faces as sf
 AHEAD = 4  # batches sent per worker thread before the first is back
 RETRIES = 3  # times a batch is repeated when the worker that held it is lost
 HERE = Path(__file__).resolve().parent
-UPLOADED = (Path(sf.__file__).resolve(), HERE / "dask_cluster.py", HERE / "clip_torch.py")
+COMPANIONS = ("dask_cluster", "clip_torch", "dlib_engine")
+UPLOADED = (Path(sf.__file__).resolve(), *(HERE / f"{name}.py" for name in COMPANIONS))
 
 
 def run_on_cluster(
@@ -29,7 +30,8 @@ def run_on_cluster(
 ) -> Iterator[tuple[sf.Item, sf.Result]]:
     """Yield (item, result) as the workers of a dask.distributed scheduler finish them."""
     client, module, distributed = connect_cluster(crew.work.cluster)
-    spec = asdict(crew.spec_there())
+    paths = sf.companion("paths_there")
+    spec = asdict(paths.spec_there(crew))
     with client:
         batches = sf.batched(items, crew.work.batch)
         pending = distributed.as_completed(loop=client.loop)
@@ -37,7 +39,7 @@ def run_on_cluster(
 
         def send_next() -> None:
             for some in itertools.islice(batches, 1):
-                there = [crew.item_there(item) for item in some]
+                there = [paths.item_there(crew, item) for item in some]
                 call = (module.cluster_work, task, spec, there)
                 future = client.submit(*call, pure=False, retries=RETRIES)
                 held[future] = some

@@ -5,6 +5,7 @@ A companion of sort_faces.py, loaded by `demo`; the tests make their photos with
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 
@@ -18,17 +19,37 @@ VARIANTS = 18  # photos per person
 PICTURES = 115  # photos in all
 EDGE = 420  # px; edge of a made photo before it is scaled
 
+# The six people of t1.jpg, the group photo inside the insightface package: x1 y1 x2 y2 pixels.
+DEMO_FACES = {
+    "anna": (59, 263, 169, 396),
+    "bert": (269, 147, 371, 265),
+    "cleo": (465, 265, 573, 416),
+    "dora": (746, 339, 846, 481),
+    "emil": (905, 54, 1013, 204),
+    "finn": (1131, 271, 1226, 399),
+}
+
+
+def demo_photo() -> bytes:
+    """The group photo that ships inside the insightface package."""
+    spec = importlib.util.find_spec("insightface")
+    path = Path(spec.origin).parent / "data" / "images" / "t1.jpg" if spec else None
+    if path is None or not path.exists():
+        error = ModuleNotFoundError("No module named 'insightface'")
+        raise sf.SortFacesError(sf.package_hint(error))
+    return path.read_bytes()
+
 
 def demo_pictures() -> dict[str, bytes]:
     """{path: bytes} of photos of six people with what real libraries hold.
 
     That is copies, a photo turned by its EXIF orientation, one without a face, a broken one.
     """
-    source = sf.demo_photo()
+    source = demo_photo()
     group = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR)
     rng = np.random.default_rng(7)
     pictures: dict[str, bytes] = {"2019/group.jpg": source, "backup/group (copy).jpg": source}
-    for name, box in sf.DEMO_FACES.items():
+    for name, box in DEMO_FACES.items():
         for number in range(VARIANTS):
             image = demo_variant(group, np.array(box, np.float32), rng)
             path = f"{2012 + number % 9}/{name}_{20120101 + number % 9 * 10000}_{number:02d}.jpg"

@@ -9,11 +9,9 @@ cross from WSL to Windows. Paths go out as the worker's side opens them.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -30,64 +28,7 @@ WORKER_POLL = 0.2  # seconds between looks at the results
 WORKER_SILENCE = 300.0  # seconds without results or heartbeat until a worker is started anew
 WORKER_RESTARTS = 5  # deaths in a row without a single result
 WORKER_PATIENCE = 20.0  # seconds a worker gets to finish what it does after a stop
-
-# --- paths ------------------------------------------------------------------
-# WSL sees drive E: as /mnt/e; Windows sees the WSL files as \\wsl.localhost\<distro>. Characters
-# Windows forbids in names appear there 0xF000 higher, as WSL's own file server presents them.
-
-DRIVE_MOUNT = re.compile(r"^/mnt/([a-z])(?=/|\Z)")
-FORBIDDEN_UP = {ord(c): ord(c) + 0xF000 for c in '<>:"|?*\\'} | {
-    c: c + 0xF000 for c in range(1, 32)
-}
-ODD_NAME = re.compile(
-    r"[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE
-)  # not in \\?\
-LONG_PATH = 248  # characters; beyond, Windows wants the \\?\ form (CreateDirectory's limit)
-
-
-def to_windows_path(path: str, distro: str) -> str:
-    r"""Absolute WSL path as Windows opens it: `/mnt/e/x` -> `E:\x`, else `\\wsl.localhost\...`.
-
-    Raises SortFacesError for a relative path, PhotoError for a name that is no Unicode.
-    """
-    if not path.startswith("/"):
-        raise sf.SortFacesError(f"{path}: is no absolute path")
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        raise sf.PhotoError("its name is no UTF-8, Windows cannot open it; rename it") from None
-    drive = DRIVE_MOUNT.match(path)
-    names = (path[drive.end() :] if drive else path).split("/")
-    tail = "\\".join(name.translate(FORBIDDEN_UP) for name in names)
-    if drive:
-        whole, long = f"{drive[1].upper()}:{tail or chr(92)}", "\\\\?\\"
-    else:
-        whole, long = f"\\wsl.localhost\\{distro}{tail}", "\\\\?\\UNC"
-    if len(whole.encode("utf-16-le")) // 2 >= LONG_PATH or any(map(ODD_NAME.search, names)):
-        return long + whole
-    return whole if drive else "\\" + whole
-
-
-@functools.cache
-def distro_name() -> str:
-    """Name of the WSL distribution we run in. Raises SortFacesError outside WSL."""
-    name = os.environ.get("WSL_DISTRO_NAME", "")
-    if not name and shutil.which("wslpath"):
-        shown = subprocess.run(["wslpath", "-w", "/"], capture_output=True, text=True).stdout
-        name = shown.strip().strip("\\").split("\\")[-1]
-    if not name:
-        raise sf.SortFacesError(
-            "--worker: no WSL distribution found; set WSL_DISTRO_NAME to what `wsl -l` shows"
-        )
-    return name
-
-
-def path_on_windows(path: str) -> str:
-    """An absolute path of this distribution as Windows opens it."""
-    return to_windows_path(path, distro_name())
-
-
-# --- the queue --------------------------------------------------------------
+paths = sf.companion("paths_there")
 
 
 @dataclass(frozen=True)
@@ -196,10 +137,10 @@ def write_queue(
     hopeless, listed = [], []
     for name, item in items.items():
         try:
-            listed.append({**crew.item_there(item), "id": name})
+            listed.append({**paths.item_there(crew, item), "id": name})
         except sf.PhotoError as error:
             hopeless.append((name, str(error)))
-    spec = crew.spec_there()
+    spec = paths.spec_there(crew)
     queue = Queue(version=sf.VERSION, task=task, run=run, spec=spec, items=listed)
     sf.write_file(files.queue, queue)
     return hopeless
@@ -217,7 +158,7 @@ class WorkerProcess:
         """Run the worker script, its words going to the queue's log."""
         files = (WORKER_SCRIPT, self.files.queue, self.files.results)
         try:
-            there = [self.crew.path_there(str(path)) for path in files]
+            there = [paths.path_there(self.crew, str(path)) for path in files]
         except sf.PhotoError as error:
             raise sf.SortFacesError(f"{self.files.folder}: {error}") from None
         work = self.crew.work

@@ -122,7 +122,9 @@ def make_photos(folder: Path, number: int) -> float:
     rng = np.random.default_rng(0)
     sources = sorted((SHARED / "data" / "groups").glob("*.jp*g"))[:12]
     images = [cv2.imread(str(path)) for path in sources] or [
-        cv2.imdecode(np.frombuffer(sf.demo_photo(), np.uint8), cv2.IMREAD_COLOR)
+        cv2.imdecode(
+            np.frombuffer(sf.companion("demo_library").demo_photo(), np.uint8), cv2.IMREAD_COLOR
+        )
     ]
     grain = np.clip(rng.normal(128, NOISE * 1.4, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
     for at in range(number):

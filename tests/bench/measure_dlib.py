@@ -194,7 +194,7 @@ def cache_path(folder: Path, photos: Sequence[Path]) -> Path:
 
 def raw_engine(threads: int) -> Engine:
     """The dlib engine without its mean subtracted."""
-    sort_faces.dlib_mean = lambda: np.zeros(DIM, np.float32)
+    sort_faces.companion("dlib_engine").dlib_mean = lambda: np.zeros(DIM, np.float32)
     return sort_faces.load_engine(EngineSpec(model=sort_faces.DLIB_MODEL), threads)
 
 
