@@ -972,7 +972,6 @@ class FaceCache:
 COLUMNS: dict[str, Column] = {
     item.name: item.metadata["column"] for item in fields(FaceCache) if item.metadata
 }
-FACE_ARRAYS = tuple(name for name, about in COLUMNS.items() if about.rows == "n")
 LANDMARK_SHAPES = {  # what `enrich` brings
     name: about.shape for name, about in COLUMNS.items() if math.isnan(about.fill)
 }
@@ -3579,21 +3578,10 @@ class Engine:
 
     def facts(self) -> dict[str, Any]:
         """What a command must know of the engine wherever it runs."""
-        meta = as_json(self.meta())
+        own = ("model", "recognizer", "dim", "det_size", "det_threshold")
+        meta = {name: getattr(self, name) for name in own}
+        meta |= {"schema": CACHE_SCHEMA, "model_source": self.source, "roots": []}
         return {"meta": meta, "landmarks": self.has_landmarks, "provider": self.provider}
-
-    def meta(self) -> CacheMeta:
-        """What a cache made with this engine must remember."""
-        return CacheMeta(
-            schema=CACHE_SCHEMA,
-            model=self.model,
-            model_source=self.source,
-            recognizer=self.recognizer,
-            dim=self.dim,
-            det_size=self.det_size,
-            det_threshold=self.det_threshold,
-            roots=[],
-        )
 
 
 class InsightFaceEngine(Engine):
@@ -4437,11 +4425,6 @@ class Crew:
     @functools.cached_property
     def models(self) -> Models:
         return load_models(self.spec, self.threads)
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the engine of this process was needed."""
-        return "models" in vars(self)
 
     @property
     def threads(self) -> int:
@@ -11445,23 +11428,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     os.umask(0o077)  # photos of faces are nobody else's business
     start_logging(args)
+    program = f"{TOOL} {args.command}"
     try:
         outcome = args.handler(args)
         show_result(outcome.result, args.json)
         sys.stdout.flush()
         return EXIT_OK if outcome.ok else EXIT_FOUND_WRONG
     except SortFacesError as error:
-        return complain(f"{TOOL} {args.command}", str(error))
+        return complain(program, str(error))
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - `| head` has what it wanted
+        return EXIT_OK
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - `| head` has what it wanted
-            return EXIT_OK
         where = f"{error.filename}: " if error.filename else ""
-        return complain(
-            f"{TOOL} {args.command}", f"{where}{error.strerror or error}; mend that and run again"
-        )
+        return complain(program, f"{where}{error.strerror or error}; mend that and run again")
     except KeyboardInterrupt:
-        complain(f"{TOOL} {args.command}", "interrupted; run the same command again to go on")
+        complain(program, "interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED
 
 

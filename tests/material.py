@@ -22,7 +22,7 @@ import pytest
 from conftest import SCRIPT, make_cache, sf
 from msgspec.structs import replace as changed
 
-FACE_ARRAYS = [item.name for item in fields(sf.FaceCache) if item.name in sf.FACE_ARRAYS]
+FACE_ARRAYS = [name for name, about in sf.COLUMNS.items() if about.rows == "n"]
 FILE_ARRAYS = [item.name for item in fields(sf.FaceCache) if item.name.startswith("file_")]
 WHEN = re.compile(rb'"(created|at|written)": "[^"]*"')
 BOOKKEEPING = re.compile(r"(.*/)?(\.sort_faces\.lock|(refine_)?manifest\.json(\.pending)?)")

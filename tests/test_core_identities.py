@@ -9,6 +9,7 @@ import pytest
 from conftest import make_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from material import FACE_ARRAYS
 
 import sort_faces as sf
 
@@ -29,7 +30,7 @@ def cache_of(embedding: np.ndarray, face_file=None) -> sf.FaceCache:
     count = len(embedding)
     cache = make_cache(people=1, photos=max(count, 1), dim=embedding.shape[1])
     file = np.arange(count) if face_file is None else np.asarray(face_file)
-    faces = {name: getattr(cache, name)[:count] for name in sf.FACE_ARRAYS}
+    faces = {name: getattr(cache, name)[:count] for name in FACE_ARRAYS}
     return replace(cache, **{**faces, "embedding": embedding, "face_file": file.astype(np.int32)})
 
 
