@@ -13,6 +13,8 @@ import pytest
 from conftest import demo_library, sf
 from corpora import Face, axis, build, exact, read
 
+landmark_scorer = sf.companion("landmark_scorer")
+
 RED, BLUE, GREEN = (30, 30, 220), (220, 30, 30), (30, 220, 30)  # BGR: mask, sunglasses, neither
 
 
@@ -267,8 +269,8 @@ def with_sunglasses(crop: np.ndarray, kps: np.ndarray) -> np.ndarray:
 
 
 def probabilities(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    return sf.occlusion_probabilities(
-        np.array([sf.region_features(crop, kps) for crop, kps in pairs])
+    return landmark_scorer.occlusion_probabilities(
+        np.array([landmark_scorer.region_features(crop, kps) for crop, kps in pairs])
     )
 
 

@@ -6,9 +6,9 @@
 Masks are real photos (data/occlusion); sunglasses are DRAWN on photos of data/occlusion/plain and
 data/people, as are the hard negatives (clear glasses, sunglasses on the forehead) and the masks
 of the within-person tables. Every face goes the way of export-swap: found in its photo, cut to
-512 px, found again in the crop. Prints LANDMARK_FEATURES for sort_faces.py (fitted on everything)
-and tables of precision and recall (fitted on other people only). Aligned faces are kept in the
-system's temporary folder, so a second run takes seconds. What the numbers led to is in
+512 px, found again in the crop. Prints LANDMARK_FEATURES for work/landmark_scorer.py (fitted on
+everything) and tables of precision and recall (fitted on other people only). Aligned faces are kept
+in the system's temporary folder, so a second run takes seconds. What the numbers led to is in
 docs/analysis/occlusion.md.
 """
 
@@ -46,6 +46,7 @@ from sort_faces import (  # noqa: E402
     unit_rows,
 )
 
+landmarks = sort_faces.companion("landmark_scorer")
 CACHE_VERSION = 1  # raise when the drawing or the choice of the main face changes
 ATTRIBUTES = ("mask", "sunglasses")
 THRESHOLD = 0.7  # what `occlusion apply` flags at
@@ -348,7 +349,7 @@ def face_of(engine: Engine, image: np.ndarray) -> tuple[list[bool], np.ndarray, 
         found[at] = bool(overlap.max() >= CROP_FACE_IOU)
         if found[at] and not done:
             best, done = again.take([int(overlap.argmax())]), True
-            aligned = sort_faces.aligned_face(crop, best.kps[0])
+            aligned = landmarks.aligned_face(crop, best.kps[0])
             embedding = engine.embed(crop, best)[0]
     return found, aligned, embedding
 
@@ -407,9 +408,9 @@ class Weights:
 
     def use(self) -> None:
         """Put them into the code that ships, so that this is what is measured."""
-        names = sort_faces.LANDMARK_FEATURES
-        sort_faces.LANDMARK_FEATURES = dict(zip(names, map(tuple, self.table), strict=True))
-        sort_faces.LANDMARK_BIAS = self.bias
+        names = landmarks.LANDMARK_FEATURES
+        landmarks.LANDMARK_FEATURES = dict(zip(names, map(tuple, self.table), strict=True))
+        landmarks.LANDMARK_BIAS = self.bias
 
 
 MASK_FEATURES = 9  # the first ones; the others are about the eyes
@@ -459,7 +460,7 @@ def fit(features: np.ndarray, sample: Sample) -> Weights:
         use, own = positive | negative, columns[attribute]
         table[own, 1] = features[use][:, own].std(axis=0)
         scaled = (features[use] - table[:, 0]) / table[:, 1]
-        limit = sort_faces.LANDMARK_LIMIT
+        limit = landmarks.LANDMARK_LIMIT
         scaled = np.clip(scaled, -limit, limit)
         table[own, 2 + at], bias[at] = logistic(scaled[:, own], positive[use])
     return Weights(table, bias)
@@ -467,8 +468,8 @@ def fit(features: np.ndarray, sample: Sample) -> Weights:
 
 def features_of(sample: Sample) -> np.ndarray:
     """(n, k) features; aligned faces have their key points where the template has them."""
-    kps = 2 * sort_faces.LANDMARK_POINTS
-    return np.array([sort_faces.region_features(face, kps) for face in sample.aligned])
+    kps = 2 * landmarks.LANDMARK_POINTS
+    return np.array([landmarks.region_features(face, kps) for face in sample.aligned])
 
 
 # ============================================================================
@@ -571,7 +572,7 @@ def print_face_sets(sample: Sample, features: np.ndarray, models: dict, fold: np
                 ("alone", features[rows]),
                 ("relative", relative_features(features[rows])),
             ):
-                flagged = sort_faces.occlusion_probabilities(given)[:, at] >= THRESHOLD
+                flagged = landmarks.occlusion_probabilities(given)[:, at] >= THRESHOLD
                 tally[which][name].append((truth, flagged))
         table = []
         for which, (clear, occluded) in enumerate(SHARES):
@@ -594,7 +595,7 @@ def print_grey(sample: Sample, fold: np.ndarray, models: dict[int, Weights]) -> 
 
 def print_weights(weights: Weights) -> None:
     print("\nLANDMARK_FEATURES = {  # feature: mean of clear faces, spread, weights")
-    for name, values in zip(sort_faces.LANDMARK_FEATURES, weights.table, strict=True):
+    for name, values in zip(landmarks.LANDMARK_FEATURES, weights.table, strict=True):
         print(f'    "{name}": ({", ".join(f"{value:.3g}" for value in values)}),')
     print("}")
     print(f"LANDMARK_BIAS = np.array([{', '.join(f'{value:.3g}' for value in weights.bias)}])")
@@ -621,7 +622,7 @@ def probabilities(features: np.ndarray, fold: np.ndarray, models: dict[int, Weig
     chance = np.zeros((len(features), 2))
     for one, weights in models.items():
         weights.use()
-        chance[fold == one] = sort_faces.occlusion_probabilities(features[fold == one])
+        chance[fold == one] = landmarks.occlusion_probabilities(features[fold == one])
     return chance
 
 
@@ -643,8 +644,8 @@ def relative_features(features: np.ndarray) -> np.ndarray:
     photo counts as clear by 1 - its larger probability, and OWN_PRIOR average clear faces
     are counted in, so that a person without clear photos keeps the features as they are.
     """
-    usual = np.array(list(sort_faces.LANDMARK_FEATURES.values()))[:, 0]  # of clear faces
-    clear = 1.0 - sort_faces.occlusion_probabilities(features).max(axis=1, initial=0.0)  # (n,)
+    usual = np.array(list(landmarks.LANDMARK_FEATURES.values()))[:, 0]  # of clear faces
+    clear = 1.0 - landmarks.occlusion_probabilities(features).max(axis=1, initial=0.0)  # (n,)
     own = (clear @ features + OWN_PRIOR * usual) / (clear.sum() + OWN_PRIOR)
     return features - own + usual
 
