@@ -3519,9 +3519,8 @@ def with_marks(cache: FaceCache, marks: dict[str, dict[int, MarkedFace]]) -> Fac
 # ============================================================================
 # Engines
 # ============================================================================
-# An engine detects faces, embeds them on the common cosine scale and finds landmarks. Only here
-# are onnxruntime, insightface and dlib imported. What runs is said once; nothing is swapped
-# silently: not the provider, not the model.
+# An engine detects faces, embeds them on the common cosine scale and finds landmarks. What runs is
+# said once; nothing is swapped silently: not the provider, not the model.
 
 ONNX_PACKAGE = {
     "cuda": "onnxruntime-gpu",
@@ -4321,9 +4320,8 @@ class Crew:
         if self.work.worker:
             models = hashlib.sha256(repr(self.spec).encode()).hexdigest()[:8]
             there = companion("worker_process")
-            return there.run_on_worker(
-                task, items, self, there.QueueFiles(folder / f"{task}-{models}")
-            )
+            files = there.QueueFiles(folder / f"{task}-{models}")
+            return there.run_on_worker(task, items, self, files)
         if self.work.cluster:
             return companion("dask_cluster").run_on_cluster(task, items, self)
         return run_here(task, items, self.engine, self.threads, self.work.batch)

@@ -85,6 +85,12 @@ def test_other_paths_there(run, cluster, library, content_here, tmp_path) -> Non
     assert content(tmp_path / "y.npz") == content_here
 
 
+def test_the_offline_engine_travels_with_the_script(cluster) -> None:
+    work = sf.WorkOptions(threads=1, cluster=cluster.scheduler_address)
+    facts = sf.Crew(sf.EngineSpec(model="dlib"), work).facts
+    assert (facts["meta"]["model"], facts["provider"]) == ("dlib", "cpu")
+
+
 def test_path_map_ends_at_a_folder() -> None:
     work = sf.WorkOptions(threads=1, cluster="tcp://x:1", path_map=("/data", "/mnt/x"))
     crew, there = sf.Crew(sf.EngineSpec(), work), sf.companion("paths_there")
