@@ -8393,7 +8393,7 @@ def cut_faces(export: Export, corpus: Corpus, rows: Sequence[int]) -> dict[int, 
     """The crops of faces by row; only those not cut before are cut."""
     store = CropStore(export, corpus)
     crops = {row: crop for row in rows if (crop := store.get(row)) is not None}
-    todo = [row for row in rows if row not in crops]
+    todo = sorted({*rows} - crops.keys(), key=lambda row: export.cache.face_file[row])
     if todo:
         check_recognizer(corpus, export.crew)
     try:
@@ -8421,8 +8421,9 @@ def fit_crops(export: Export, store: CropStore, keys: dict[int, str]) -> Iterato
     refused: dict[int, str] = {}
     label = "looking at crops" if export.crew.elsewhere else ""
     for variant in CROP_VARIANTS:
-        cut = functools.partial(cut_face, export, variant, keys, others)
-        crops = list(ordered_map(cut, list(others), export.crew.threads))
+        cut = functools.partial(cut_photo, export, variant, keys, others)
+        photos = [list(some) for _, some in itertools.groupby(others, export.cache.face_file.item)]
+        crops = [*itertools.chain(*ordered_map(cut, photos, export.crew.threads))]
         shots = [crop for crop in crops if crop.png is not None]
         faces = [(f"{CROPS_FOLDER}/{crop.png.name}", crop.note.sha256) for crop in shots]
         work = crew_work(store.corpus, "audit", export.crew)
@@ -8445,37 +8446,48 @@ def not_cut(row: int, key: str, reason: str, final: bool = False) -> Crop:
     return Crop(row, None, CropNote(key=key, sha256="", reason=reason), final=final)
 
 
-def cut_face(
+def cut_photo(
     export: Export,
     variant: tuple[float, float | None],
     keys: dict[int, str],
     others: dict[int, np.ndarray],
-    row: int,
+    rows: Sequence[int],
+) -> list[Crop]:
+    """Cut faces out of their photo into CROPS_FOLDER; what goes wrong costs these faces only."""
+    path = export.library.live_path(int(export.cache.face_file[rows[0]]))
+    if not path:
+        return [not_cut(row, keys[row], PHOTO_GONE) for row in rows]
+    try:
+        photo = read_photo(path, export.photo(rows[0])[1])
+    except PhotoError as error:
+        return [not_cut(row, keys[row], f"photo unreadable: {error}") for row in rows]
+    return [cut_face(export, photo, variant, keys[row], (row, others[row])) for row in rows]
+
+
+def cut_face(
+    export: Export,
+    photo: Photo,
+    variant: tuple[float, float | None],
+    key: str,
+    face: tuple[int, np.ndarray],
 ) -> Crop:
-    """Cut a face out of its photo into CROPS_FOLDER; what goes wrong costs this face only."""
+    """Cut one face, as one of CROP_VARIANTS says; face: its row, and boxes (k, 4) of others."""
     import cv2
 
-    path = export.library.live_path(int(export.cache.face_file[row]))
-    if not path:
-        return not_cut(row, keys[row], PHOTO_GONE)
-    try:
-        photo = read_photo(path, export.photo(row)[1])
-    except PhotoError as error:
-        return not_cut(row, keys[row], f"photo unreadable: {error}")
-    scale, margin = variant
+    (row, others), (scale, margin) = face, variant
     bbox, pad = export.cache.bbox[row], export.params.pad_ratio * scale
     window = x, y, side = crop_square(bbox, photo.wh, pad)
     crop = cut_window(photo.image, window, export.params.out_size)
     zoom = len(crop) / side
     if margin is not None:
         clear = grow_box(bbox, margin)
-        crop = paint_over(crop, (others[row] - (x, y, x, y)) * zoom, (clear - (x, y, x, y)) * zoom)
+        crop = paint_over(crop, (others - (x, y, x, y)) * zoom, (clear - (x, y, x, y)) * zoom)
     data = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
     sha = hashlib.sha256(data).hexdigest()
     png = export.out / CROPS_FOLDER / f"{sha}.png"
     with writing(png, sync=False) as part:
         part.write_bytes(data)
-    note = CropNote(key=keys[row], sha256=sha, pad=pad, painted=margin is not None)
+    note = CropNote(key=key, sha256=sha, pad=pad, painted=margin is not None)
     return Crop(row, png, note, window)
 
 
