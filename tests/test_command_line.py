@@ -247,13 +247,27 @@ def test_the_python_beside_the_script_is_named(monkeypatch, tmp_path):
     assert "-m pip install -r" in sf.package_hint(error)  # it is this one that lacks it
 
 
-def test_the_script_alone_says_in_one_line_what_it_misses(run, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("argv", "missing"),
+    [
+        (("demo", "OUT"), "demo_library"),
+        (("doctor",), "doctor"),
+        (("embed", "SRC", "OUT/lib.npz", "--model", "dlib"), "dlib_engine"),
+    ],
+    ids=["demo", "doctor", "offline engine"],
+)
+def test_the_script_alone_says_in_one_line_what_it_misses(
+    run, monkeypatch, tmp_path, argv, missing
+):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.jpg").touch()
     monkeypatch.setattr(sf, "WORK_FOLDER", tmp_path / "work")
     sf.companion.cache_clear()
-    code, _, err = run("demo", tmp_path / "demo", "-q")
+    places = {"SRC": tmp_path / "src", "OUT": tmp_path / "out", "OUT/lib.npz": tmp_path / "lib.npz"}
+    code, _, err = run(*(places.get(word, word) for word in argv), "-q")
     assert code == 2 and err.count("\n") == 1
-    assert "demo_library.py: not there; keep the folder work/ beside sort_faces.py" in err
-    assert not (tmp_path / "demo").exists()
+    assert f"{missing}.py: not there; keep the folder work/ beside sort_faces.py" in err
+    assert not list(tmp_path.glob("out*")) and not list(tmp_path.glob("lib*"))
 
 
 # --- progress ---------------------------------------------------------------
