@@ -1145,21 +1145,20 @@ def join_centroids(
 def quality_terms(
     pose: np.ndarray,
     det_score: np.ndarray,
-    outline: np.ndarray,
-    kps: np.ndarray,
+    symmetry: np.ndarray,
     face_short: np.ndarray,
     blur: np.ndarray,
 ) -> np.ndarray:
     """The five terms of the composite score, (n, 5) float64 in [0, 1], in QUALITY_TERMS order.
 
-    pose (n, 3) degrees pitch yaw roll; det_score (n,); outline (n, k, 2) landmarks or key
-    points; kps (n, 5, 2); face_short (n,) px; blur (n,) variance of the Laplacian.
+    pose (n, 3) degrees pitch yaw roll; det_score (n,); symmetry (n,) by landmark_symmetry;
+    face_short (n,) px; blur (n,) variance of the Laplacian.
     """
     terms = np.stack(
         [
             frontality(pose),
             det_score.astype(np.float64),
-            landmark_symmetry(outline, kps),
+            symmetry,
             face_short / FULL_SIZE_SHORT,
             blur / (blur + HALF_SHARP_BLUR),
         ],
@@ -7630,17 +7629,15 @@ class Export:
 
 def cached_quality_terms(cache: FaceCache) -> np.ndarray:
     """Quality terms of every face, (n, 5); without landmarks from the five key points."""
-    pose, outline = cache.pose.copy(), cache.kps
-    bare = np.flatnonzero(~cache.enriched)
-    for row in bare:
+    pose = cache.pose.copy()
+    for row in np.flatnonzero(~cache.enriched):
         wh = tuple(cache.file_wh[cache.face_file[row]].tolist())
         pose[row] = pose_from_kps(cache.kps[row : row + 1], wh)[0]
-    terms = quality_terms(pose, cache.det_score, outline, cache.kps, cache.face_short, cache.blur)
-    at = QUALITY_TERMS.index("landmark_symmetry")
+    symmetry = landmark_symmetry(cache.kps, cache.kps)
     for points in (cache.landmark_3d_68[..., :2], cache.landmark_2d_106):
         have = np.isfinite(points).all(axis=(1, 2))
-        terms[have, at] = landmark_symmetry(points[have], cache.kps[have])
-    return terms
+        symmetry[have] = landmark_symmetry(points[have], cache.kps[have])
+    return quality_terms(pose, cache.det_score, symmetry, cache.face_short, cache.blur)
 
 
 def export_library(

@@ -46,7 +46,8 @@ def turned(kps: np.ndarray, degrees: float) -> np.ndarray:
 
 def terms_of(pose=(0, 0, 0), score=0.8, outline=FRONTAL_KPS, kps=FRONTAL_KPS, short=128, blur=60):
     terms = sf.quality_terms(
-        np.float32([pose]), np.float32([score]), np.float32([outline]), np.float32([kps]),
+        np.float32([pose]), np.float32([score]),
+        sf.landmark_symmetry(np.float32([outline]), np.float32([kps])),
         np.float32([short]), np.float32([blur]),
     )  # fmt: skip
     assert terms.shape == (1, 5)
@@ -91,7 +92,7 @@ def test_terms_lie_between_0_and_1_whatever_was_measured(values, short, blur) ->
 def test_no_faces_have_no_terms() -> None:
     none = np.zeros(0, np.float32)
     pose, kps = np.zeros((0, 3), np.float32), np.zeros((0, 5, 2), np.float32)
-    assert sf.quality_terms(pose, none, kps, kps, none, none).shape == (0, 5)
+    assert sf.quality_terms(pose, none, sf.landmark_symmetry(kps, kps), none, none).shape == (0, 5)
 
 
 @pytest.mark.parametrize(
