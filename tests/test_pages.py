@@ -6,6 +6,9 @@ import contextlib
 import io
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +17,12 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 import pytest
-from conftest import sf
+from conftest import SCRIPT, sf
 from corpora import Space, build, edit, read, rewrite, turned
 from material import ok, refused, tree
 from video_material import film, write_video
+
+pages = sf.companion("pages")
 
 KINDS = ("report", "occlusion", "consolidate", "video")
 OLD_HEAD = """<!DOCTYPE html>
@@ -114,8 +119,8 @@ def files_in(out: Path) -> set[str]:
 
 
 def pictures_on(out: Path) -> set[str]:
-    pages = [page.read_text(encoding="utf-8") for page in out.glob("*.html")]
-    return {unquote(name) for text in pages for name in re.findall(r'<img src="([^"]+)"', text)}
+    texts = [page.read_text(encoding="utf-8") for page in out.glob("*.html")]
+    return {unquote(name) for text in texts for name in re.findall(r'<img src="([^"]+)"', text)}
 
 
 @every_command()
@@ -218,11 +223,11 @@ def test_a_killed_run_is_finished_by_the_next(run, command, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sf.PageFolder, "write", stop)
+        patch.setattr(pages.PageFolder, "write", stop)
         assert run(*argv)[0] == 130
     listed = {*read(out / "manifest.json")["files"], "manifest.json", sf.LOCK_NAME}
     assert files_in(out) <= listed
-    monkeypatch.setattr(sf, "write_thumbnail", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(pages, "write_thumbnail", lambda *_: pytest.fail("made again"))
     ok(run, *argv)
     assert files_in(out) == listed
 
@@ -239,7 +244,7 @@ def test_a_killed_run_forgets_nothing_it_has_to_remove(run, command, corpus, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sf.PageFolder, "write", stop)
+        patch.setattr(pages.PageFolder, "write", stop)
         assert run(*argv)[0] == 130
     assert before <= files_in(out)  # the old pages still show all of it
     for name in before:
@@ -254,10 +259,35 @@ def test_a_killed_run_forgets_nothing_it_has_to_remove(run, command, corpus, mon
 def test_the_script_alone_says_what_is_missing(run, command, monkeypatch, tmp_path):
     argv, out = command
     monkeypatch.setattr(sf, "WORK_FOLDER", tmp_path / "elsewhere")
-    sf.page_templates.cache_clear()
+    pages.page_templates.cache_clear()
     refused(run, *argv, word="keep the folder work/ beside sort_faces.py")
-    sf.page_templates.cache_clear()
+    pages.page_templates.cache_clear()
     assert not out.exists()
+
+
+def as_script(script: Path, *argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own that says on stderr what it imports."""
+    argv = (sys.executable, "-X", "importtime", str(script), *argv)
+    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_run_as_a_script_it_stays_one_module(corpus):
+    done = as_script(SCRIPT, "report", corpus.name, "--json", "-q", cwd=corpus.parent)
+    assert done.returncode == 0, done.stderr
+    assert Path(json.loads(done.stdout)["look_at"]).is_file()
+    told = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    imported = {line.split("|")[-1].strip() for line in told}
+    assert "jinja2" in imported and "sort_faces" not in imported
+
+
+def test_the_script_copied_alone_says_so_in_one_line(corpus, tmp_path):
+    (tmp_path / "alone").mkdir()
+    script = shutil.copy(SCRIPT, tmp_path / "alone")
+    done = as_script(script, "report", corpus.name, "-q", cwd=corpus.parent)
+    told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert (done.returncode, done.stdout, len(told)) == (2, "", 1)
+    assert "work/pages.py: not there; keep the folder work/ beside sort_faces.py" in told[0]
+    assert not (corpus.parent / f"{corpus.name}-report").exists()
 
 
 @every_command()
@@ -289,7 +319,7 @@ def rows_of(work: Path) -> list[str]:
 @pytest.mark.parametrize(("limit", "pictured"), [(0, 2), (2, 4), (3, 5), (9, 5)])
 def test_so_many_rejected_tracks_get_thumbnails(run, work, monkeypatch, limit, pictured):
     """Segments do not count; what has no thumbnails still says when and why."""
-    monkeypatch.setattr(sf, "REPORT_REJECTED", limit)
+    monkeypatch.setattr(pages, "REPORT_REJECTED", limit)
     ok(run, "video", "report", work)
     rows = rows_of(work)
     assert [("<img" in row) for row in rows] == [True] * pictured + [False] * (5 - pictured)
@@ -317,7 +347,7 @@ def test_a_film_that_is_gone_is_shown_without_pictures(run, work, monkeypatch, t
     (3723.44, "1:02:03.4"), (36000.05, "10:00:00.0"), (1e6, "277:46:40.0"),
 ])  # fmt: skip
 def test_the_clock(seconds, text):
-    assert sf.clock(seconds) == text
+    assert pages.clock(seconds) == text
 
 
 def test_a_retouched_face_gets_a_new_thumbnail(run, corpus, tmp_path):
@@ -355,14 +385,14 @@ def test_the_threshold_is_drawn_below_the_last_face_that_reaches_it(run, corpus,
     (0, 0, []), (0, 1, []), (0, 2, ["small"]), (1, 1, ["far"]), (1, 4, ["far", "small"]),
 ])  # fmt: skip
 def test_a_group_has_a_flag_of_half_its_faces_or_a_grave_one(tmp_path, far, small, flags):
-    pages = sf.PageFolder(tmp_path, tmp_path)
-    pages.have.add("")
-    run = sf.ReportRun(tmp_path, {"kind": "swap", "model": "buffalo_l"}, None, pages)
+    folder = pages.PageFolder(tmp_path, tmp_path)
+    folder.have.add("")
+    run = pages.ReportRun(tmp_path, {"kind": "swap", "model": "buffalo_l"}, None, folder)
     entries = [{"face": f"a:{n}", "distance": 0.5 if n < far else 0.1,
                 "bbox": [0, 0, 50 if n < small else 200, 200]} for n in range(4)]  # fmt: skip
     faces = [run.face(entry) for entry in entries]
-    group = sf.ShownGroup("faceset_001", "Ada", "", "a note", faces, [])
-    card = sf.group_card(run, group, "x.html")
+    group = pages.ShownGroup("faceset_001", "Ada", "", "a note", faces, [])
+    card = pages.group_card(run, group, "x.html")
     assert (card.title, card.flags) == ("Ada", flags)
     assert card.lines[:2] == ["faceset_001", "4 faces"] and card.lines[-1] == "a note"
 
