@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK: `python sort_faces.py <TAB>`, see docs/run.md
 """Sort a photo library by person and export ranked, swap-ready face sets.
 
     python sort_faces.py demo                            # the whole chain on built-in photos
@@ -37,7 +38,6 @@ Contents
     Core: tracks and segments
     Core: keeping face sets clean
     Core: names
-    Core: paths between systems
     Files and locks
     Progress
     Photos
@@ -48,8 +48,6 @@ Contents
     Scorers
     Analysing one photo
     Work queue
-    Work elsewhere: a worker process
-    Work elsewhere: a Dask cluster
     Crew
     Runs
     Output trees
@@ -58,8 +56,8 @@ Contents
     Looking at exported faces
     Reporting
     Shared options
-    Command: embed
     Command: enrich
+    Command: embed
     Command: cluster
     Command: refine
     Command: dedup
@@ -77,7 +75,6 @@ Contents
     Command: demo
     Command: status
     Command: doctor
-    The worker's side
     Entry point
 """
 
@@ -100,12 +97,12 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import socket
 import stat
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -119,10 +116,32 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-import msgspec
-import numpy as np
+
+def package_hint(error: ImportError) -> str:
+    """What is missing in which Python, and what to do: mostly another Python has the packages."""
+    here = Path(__file__).resolve().parent
+    advice = f"{sys.executable} -m pip install -r {here / 'requirements.txt'}"
+    for python in (here / ".venv/bin/python", here / ".venv/Scripts/python.exe"):
+        if python.exists() and Path(sys.prefix) != python.parents[1]:
+            advice = f"run {python} {Path(__file__).resolve()}"
+    return f"{error} in {sys.executable}; {advice}"
+
+
+try:
+    import msgspec
+    import numpy as np
+except ImportError as error:
+    sys.stderr.write(f"sort_faces: {package_hint(error)}\n")
+    raise SystemExit(2) from None
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from av import AudioStream, Packet, VideoCodecContext, VideoFrame, VideoStream
+    from av.container import InputContainer, OutputContainer
+    from av.video.plane import VideoPlane
 
 # ============================================================================
 # Constants
@@ -131,7 +150,7 @@ import numpy as np
 TOOL = "sort_faces"
 VERSION = "0.1.0"
 CACHE_SCHEMA = 1  # raised when an array changes meaning; older tools refuse newer caches
-RECORD_SCHEMA = 1  # of one journal / results line
+RECORD_SCHEMA = 2  # of one line of a JSONL file; those of 1 had no checksum
 
 # Photos. Suffixes are only a filter for the scan; the decoder looks at the bytes.
 PHOTO_SUFFIXES = frozenset(
@@ -194,12 +213,7 @@ HALF_SHARP_BLUR = 60.0  # median blur of the reference library, which so scores 
 LINK_BLOCK = 2048  # rows per matrix product: 16 MB of float32
 LINK_SLACK = 1e-5  # components are found this much too wide, so that rounding cannot split one
 DENSE_COMPONENT = 3000  # rows up to which a component's distances are held at once (36 MB)
-LSH_BRUTE_FORCE = 4096  # rows up to which all pairs are compared
-LSH_WIDEST = 0.2  # cosine distance; beyond, hyperplanes would need more tables than they save
 DUPLICATE_SLACK = 1e-6  # rounding: a row's product with itself may be 0.9999999
-LSH_BUCKET = 64  # rows; larger buckets are compared by one matrix product
-LSH_MIDDLE = 0.01  # share of rows nearest the mean that are compared with all
-LSH_MISS = 1e-4  # chance that a pair exactly at the distance shares no bucket
 
 # Writing.
 LOCK_NAME = ".sort_faces.lock"
@@ -396,7 +410,7 @@ def add_option(group: Any, name: str, item: Any) -> None:
         return
     more: dict[str, Any] = {"default": None if "own" in item.metadata else default}
     if isinstance(default, tuple):
-        more |= {"action": "append", "default": []}
+        more |= {"action": Repeated, "default": []}
     elif "default" not in text and default not in (None, ""):
         text += " (default: %(default)s)"
     if isinstance(kind, tuple):
@@ -404,6 +418,14 @@ def add_option(group: Any, name: str, item: Any) -> None:
     else:
         more |= {"type": kind, "metavar": said["unit"] or kind.metavar}
     group.add_argument(flag, help=text, **more)
+
+
+class Repeated(argparse.Action):
+    """Collects what a repeated option says; the first time in place of the default."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, flag: str | None = None) -> None:
+        so_far = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [value] if so_far is self.default else [*so_far, value])
 
 
 def option_fields(kind: type) -> Iterator[tuple[Any, str]]:
@@ -669,18 +691,31 @@ def join_labels(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.n
     return connected_components(graph, directed=False)[1][labels]
 
 
-def threshold_components(unit: np.ndarray, min_cosine: float) -> np.ndarray:
+def threshold_components(
+    unit: np.ndarray, min_cosine: float, boxes: np.ndarray | None = None
+) -> np.ndarray:
     """Connected components of the graph "cosine >= min_cosine" over unit rows (n, d).
 
-    Streams blocks of the product, so memory stays linear in n. Returns (n,) int labels.
+    boxes: (n, 4); where given, only rows whose boxes are of one size are linked. Streams blocks
+    of the product, so memory stays linear in n. Returns (n,) int labels.
     """
     labels = np.arange(len(unit))
     starts = range(0, len(unit), LINK_BLOCK)
     for i, j in itertools.combinations_with_replacement(starts, 2):
         close = unit[i : i + LINK_BLOCK] @ unit[j : j + LINK_BLOCK].T >= min_cosine
-        left, right = np.nonzero(close)
-        labels = join_labels(labels, left + i, right + j)
+        left, right = np.divmod(np.flatnonzero(close), close.shape[1])
+        left, right = left + i, right + j
+        if boxes is not None:
+            alike = same_box_size(boxes[left], boxes[right])
+            left, right = left[alike], right[alike]
+        labels = join_labels(labels, left, right)
     return labels
+
+
+def same_box_size(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(p,) bool: boxes (p, 4) whose widths and heights agree within the tolerance."""
+    a, b = left[:, 2:] - left[:, :2], right[:, 2:] - right[:, :2]
+    return (np.abs(a - b) <= DUPLICATE_SIZE_TOLERANCE * np.maximum(a, b)).all(axis=1)
 
 
 # ============================================================================
@@ -784,25 +819,13 @@ def reciprocal_pairs(
 def near_duplicate_labels(
     unit: np.ndarray, max_distance: float, boxes: np.ndarray | None = None
 ) -> np.ndarray:
-    """Label faces so that near-duplicates share one label.
+    """Label faces so that near-duplicates share one label, in chains, too.
 
     unit: (n, d) float32 of length 1. Two faces are near-duplicates when their cosine distance is
     at most max_distance and, where boxes (n, 4) are given, their boxes agree in width and height
-    within DUPLICATE_SIZE_TOLERANCE. Up to LSH_BRUTE_FORCE rows all pairs are compared; beyond,
-    random hyperplanes (Charikar 2002, "Similarity estimation techniques from rounding
-    algorithms") propose the pairs, in time near-linear in n. A pair exactly at max_distance is
-    missed with probability LSH_MISS, a closer one less often; what is proposed is checked exactly.
+    within DUPLICATE_SIZE_TOLERANCE.
     """
-    labels = np.arange(len(unit))
-    max_distance += DUPLICATE_SLACK
-    if len(unit) <= LSH_BRUTE_FORCE or max_distance > LSH_WIDEST:
-        for i in range(0, len(unit), LINK_BLOCK):
-            left, right = np.nonzero(unit[i : i + LINK_BLOCK] @ unit.T >= 1.0 - max_distance)
-            labels = join_near_duplicates(labels, left + i, right, unit, max_distance, boxes)
-        return labels
-    for left, right in hyperplane_candidates(unit, max_distance):
-        labels = join_near_duplicates(labels, left, right, unit, max_distance, boxes)
-    return labels
+    return threshold_components(unit, 1.0 - max_distance - DUPLICATE_SLACK, boxes)
 
 
 def nearest_keeper(unit: np.ndarray, max_distance: float) -> np.ndarray:
@@ -827,125 +850,85 @@ def nearest_keeper(unit: np.ndarray, max_distance: float) -> np.ndarray:
     return keeper
 
 
-def join_near_duplicates(
-    labels: np.ndarray,
-    left: np.ndarray,
-    right: np.ndarray,
-    unit: np.ndarray,
-    max_distance: float,
-    boxes: np.ndarray | None,
-) -> np.ndarray:
-    """Unite the labels of those candidate pairs that really are near-duplicates."""
-    open_pairs = labels[left] != labels[right]
-    left, right = left[open_pairs], right[open_pairs]
-    if boxes is not None:
-        alike = same_box_size(boxes[left], boxes[right])
-        left, right = left[alike], right[alike]
-    for start in range(0, len(left), LINK_BLOCK * 8):
-        a, b = left[start : start + LINK_BLOCK * 8], right[start : start + LINK_BLOCK * 8]
-        close = np.einsum("ij,ij->i", unit[a], unit[b]) >= 1.0 - max_distance
-        labels = join_labels(labels, a[close], b[close])
-    return labels
-
-
-def same_box_size(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(p,) bool: boxes (p, 4) whose widths and heights agree within the tolerance."""
-    a, b = left[:, 2:] - left[:, :2], right[:, 2:] - right[:, :2]
-    return (np.abs(a - b) <= DUPLICATE_SIZE_TOLERANCE * np.maximum(a, b)).all(axis=1)
-
-
-def hyperplane_candidates(
-    unit: np.ndarray, max_distance: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield arrays of row pairs that share a bucket of random hyperplane signs.
-
-    The bits per table grow with log2(n), so buckets of strangers stay small; the number of
-    tables follows from the chance that two rows at max_distance agree in one of them. Seen from
-    their mean, the faces of one person are strangers to each other, too; the few rows too near
-    the mean for that are compared with all.
-    """
-    real = np.flatnonzero(unit.any(axis=1))  # zero rows are near nothing, yet share every bucket
-    unit = unit[real]
-    seen = unit - unit.mean(axis=0)
-    length = np.linalg.norm(seen, axis=1)
-    least = float(np.quantile(length, LSH_MIDDLE))
-    half_chord = math.sqrt(max_distance / 2.0)
-    if half_chord > least / 2.0:  # all alike: the mean is no place to look from
-        seen, least = unit, 1.0
-    middle = np.flatnonzero(length < least) if seen is not unit else real[:0]
-    for start in range(0, len(middle), LINK_BLOCK):
-        block = middle[start : start + LINK_BLOCK]
-        left, right = np.nonzero(unit[block] @ unit.T >= 1.0 - max_distance)
-        yield real[block[left]], real[right]
-    bits = min(30, max(8, math.ceil(math.log2(len(unit)))))
-    agree = (1.0 - 2.0 * math.asin(half_chord / least) / math.pi) ** bits
-    tables = math.ceil(math.log(LSH_MISS) / math.log1p(-agree))
-    rng = np.random.default_rng(0)
-    weights = 1 << np.arange(bits)
-    for _ in range(tables):
-        planes = rng.standard_normal((unit.shape[1], bits), dtype=np.float32)
-        codes = ((seen @ planes) > 0) @ weights  # (n,)
-        order = np.argsort(codes, kind="stable")
-        codes = codes[order]
-        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
-        for at in np.flatnonzero(np.diff(edges) > LSH_BUCKET):  # a burst: products beat many steps
-            rows = order[edges[at] : edges[at + 1]]
-            for block in np.array_split(rows, math.ceil(len(rows) / LINK_BLOCK)):
-                left, right = np.nonzero(unit[block] @ unit[rows].T >= 1.0 - max_distance)
-                yield real[block[left]], real[rows[right]]
-        for step in range(1, LSH_BUCKET):
-            same = np.flatnonzero(codes[step:] == codes[:-step])
-            if not len(same):
-                break
-            yield real[order[same]], real[order[same + step]]
-
-
 # ============================================================================
 # The face cache
 # ============================================================================
 
 
 @dataclass(frozen=True)
+class Column:
+    """One array of a cache: what a row stands for, the type and shape of a row, its meaning."""
+
+    rows: str  # "f": a photo, "a": a further path of one, "n": a face
+    dtype: Any
+    text: str
+    shape: tuple[int | str, ...] = ()  # "d": the numbers of one embedding
+    fill: float = 0  # NaN where `enrich` brings the values later
+
+    def filled(self, count: int, dim: int) -> np.ndarray:
+        """An array of `count` rows that hold nothing yet; dim: numbers of an embedding."""
+        shape = [dim if size == "d" else size for size in self.shape]
+        return np.full((count, *shape), self.fill, self.dtype)
+
+
+def column(*facts: Any, **more: Any) -> Any:
+    """A field of FaceCache, declared by the facts of a Column."""
+    return field(metadata={"column": Column(*facts, **more)})
+
+
+of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a")
+of_face = functools.partial(column, "n")
+of_face_later = functools.partial(of_face, np.float32, fill=math.nan)
+BOX = "box x1 y1 x2 y2, pixels; may reach past the border"
+FIVE_POINTS = (
+    "left eye, right eye, nose, left and right mouth corner as seen in the picture, pixels"
+)
+CAPTURE_TIME = "capture time, seconds since 1970, local clock read as UTC; NaN unknown"
+FILE_TIME = "modification time, nanoseconds since 1970"
+
+
+@dataclass(frozen=True)
 class FaceCache:
-    """Everything known about a library: row i of file_* is one photo, of the rest one face.
+    """Everything known about a library; docs/cache.md shows the columns as a table."""
 
-    `meta` holds schema, engine, model, recognizer, dim, det_size, det_threshold, roots, version.
-    Landmark and pose rows are NaN until `enrich` has seen the face.
-    """
-
-    meta: dict[str, Any]
-    file_path: np.ndarray  # (f,) str; canonical absolute path
-    file_sha256: np.ndarray  # (f,) str; 64 hex digits
-    file_size: np.ndarray  # (f,) int64 bytes
-    file_mtime_ns: np.ndarray  # (f,) int64
-    file_wh: np.ndarray  # (f, 2) int32 upright pixels; 0 if unreadable
-    file_taken: np.ndarray  # (f,) float64 seconds, local clock read as UTC; NaN unknown
-    file_status: np.ndarray  # (f,) uint8 STATUS_*
-    file_error: np.ndarray  # (f,) str; why it is unreadable, else ""
-    file_passes: np.ndarray  # (f,) str; detection settings that gave this row
-    alias_path: np.ndarray  # (a,) str; further paths with the same bytes
-    alias_file: np.ndarray  # (a,) int32 row in file_*
-    alias_size: np.ndarray  # (a,) int64 bytes
-    alias_mtime_ns: np.ndarray  # (a,) int64
-    face_file: np.ndarray  # (n,) int32 row in file_*
-    face_index: np.ndarray  # (n,) int16 position in that photo
-    bbox: np.ndarray  # (n, 4) float32 upright pixels x1 y1 x2 y2
-    det_score: np.ndarray  # (n,) float32 in [0, 1]
-    kps: np.ndarray  # (n, 5, 2) float32 upright pixels
-    face_short: np.ndarray  # (n,) float32 px; short edge of bbox
-    blur: np.ndarray  # (n,) float32; variance of the Laplacian at native scale
-    embedding: np.ndarray  # (n, d) float32 as the recogniser gave it, not normalised
-    landmark_2d_106: np.ndarray  # (n, 106, 2) float32 upright pixels
-    landmark_3d_68: np.ndarray  # (n, 68, 3) float32 upright pixels, depth in pixels
-    pose: np.ndarray  # (n, 3) float32 degrees pitch yaw roll
+    meta: CacheMeta
+    file_path: np.ndarray = of_file(str, "absolute path of the canonical copy")
+    file_sha256: np.ndarray = of_file(str, "of the file's bytes, 64 hex digits")
+    file_size: np.ndarray = of_file(np.int64, "bytes")
+    file_mtime_ns: np.ndarray = of_file(np.int64, FILE_TIME)
+    file_wh: np.ndarray = of_file(np.int32, "width and height, pixels; 0 0 if unreadable", (2,))
+    file_taken: np.ndarray = of_file(np.float64, CAPTURE_TIME)
+    file_status: np.ndarray = of_file(np.uint8, "0 faces, 1 no face, 2 unreadable")
+    file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
+    file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
+    alias_path: np.ndarray = of_alias(str, "absolute path of a further copy")
+    alias_file: np.ndarray = of_alias(np.int32, "row of its photo in `file_*`")
+    alias_size: np.ndarray = of_alias(np.int64, "bytes")
+    alias_mtime_ns: np.ndarray = of_alias(np.int64, FILE_TIME)
+    face_file: np.ndarray = of_face(np.int32, "row of its photo in `file_*`")
+    face_index: np.ndarray = of_face(np.int16, "position in that photo, from 0")
+    bbox: np.ndarray = of_face(np.float32, BOX, (4,))
+    det_score: np.ndarray = of_face(np.float32, "detector score, 0 to 1")
+    kps: np.ndarray = of_face(np.float32, FIVE_POINTS, (5, 2))
+    face_short: np.ndarray = of_face(np.float32, "shorter edge of the box, pixels")
+    blur: np.ndarray = of_face(
+        np.float32, "variance of the Laplacian of the grey face at its own size"
+    )
+    embedding: np.ndarray = of_face(
+        np.float32, "as the model gave it, not scaled to length 1", ("d",)
+    )
+    landmark_2d_106: np.ndarray = of_face_later(
+        "pixels; NaN before `enrich`, and with dlib", (106, 2)
+    )
+    landmark_3d_68: np.ndarray = of_face_later(
+        "pixels, depth in pixels (0 with dlib); NaN before `enrich`", (68, 3)
+    )
+    pose: np.ndarray = of_face_later("pitch, yaw, roll in degrees; NaN before `enrich`", (3,))
 
     def __post_init__(self) -> None:
-        for name, count in (("file_", self.files), ("alias_", len(self.alias_path))):
-            for item in fields(self):
-                if item.name.startswith(name) and len(getattr(self, item.name)) != count:
-                    raise SortFacesError(f"cache: {item.name} has the wrong length; it is damaged")
-        for name in FACE_ARRAYS:
-            if len(getattr(self, name)) != self.faces:
+        counts = {"f": self.files, "a": len(self.alias_path), "n": self.faces}
+        for name, about in COLUMNS.items():
+            if len(getattr(self, name)) != counts[about.rows]:
                 raise SortFacesError(f"cache: {name} has the wrong length; it is damaged")
         for name in ("face_file", "alias_file"):
             rows = getattr(self, name)
@@ -990,10 +973,13 @@ class FaceCache:
         return np.isfinite(self.pose).all(axis=1)
 
 
-FACE_ARRAYS = tuple(  # one row a face; they follow face_file in the class
-    itertools.dropwhile(lambda name: name != "face_file", (item.name for item in fields(FaceCache)))
-)
-LANDMARK_SHAPES = {"landmark_2d_106": (106, 2), "landmark_3d_68": (68, 3), "pose": (3,)}
+COLUMNS: dict[str, Column] = {
+    item.name: item.metadata["column"] for item in fields(FaceCache) if item.metadata
+}
+FACE_ARRAYS = tuple(name for name, about in COLUMNS.items() if about.rows == "n")
+LANDMARK_SHAPES = {  # what `enrich` brings
+    name: about.shape for name, about in COLUMNS.items() if math.isnan(about.fill)
+}
 
 
 # ============================================================================
@@ -1295,6 +1281,9 @@ def tile_windows(width: int, height: int, side: int) -> list[tuple[int, int, int
 # is a stretch of a scene in which a face is usable, and becomes one clip. Times are seconds since
 # the first frame of the video.
 
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite, as read from a file
+PositiveAmount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+
 
 @dataclass(frozen=True)
 class Gates:
@@ -1343,13 +1332,21 @@ class Track:
 
     name: str
     video: str
-    scene: tuple[float, float]  # s
-    sampled: tuple[float, float]  # s; first and last frame of the scene that was looked at
+    scene: tuple[Amount, Amount]  # s
+    sampled: tuple[Amount, Amount]  # s; first and last frame of the scene that was looked at
     time: np.ndarray  # (n,) float64 s, rising
     bbox: np.ndarray  # (n, 4) float32 upright pixels
     det: np.ndarray  # (n,) float32 in [0, 1]
     pose: np.ndarray  # (n, 3) float32 degrees pitch yaw roll; NaN unknown
     centre: np.ndarray  # (d,) float32 of length 1; mean direction of the embeddings
+
+    def __post_init__(self) -> None:
+        arrays = self.time, self.bbox, self.det, self.pose
+        n = len(self.time)
+        if not n or [array.shape for array in arrays] != [(n,), (n, 4), (n,), (n, 3)]:
+            raise ValueError("its arrays do not fit together")
+        if not all(np.isfinite(array).all() for array in arrays[:3]):
+            raise ValueError("its times, boxes and scores are no numbers")
 
     @property
     def short(self) -> np.ndarray:
@@ -1739,76 +1736,6 @@ def numbered(prefix: str, number: int) -> str:
 
 
 # ============================================================================
-# Core: paths between systems
-# ============================================================================
-# WSL sees drive E: as /mnt/e; Windows sees the WSL files as \\wsl.localhost\<distro>. Characters
-# Windows forbids in names appear there 0xF000 higher, as WSL's own file server presents them.
-
-DRIVE_MOUNT = re.compile(r"^/mnt/([a-z])(?=/|\Z)")
-WSL_SHARE = re.compile(r"^//(?:wsl\.localhost|wsl\$)/([^/]+)(/.*)?$", re.IGNORECASE)
-FORBIDDEN_UP = {ord(c): ord(c) + 0xF000 for c in '<>:"|?*\\'} | {
-    c: c + 0xF000 for c in range(1, 32)
-}
-FORBIDDEN_DOWN = {high: low for low, high in FORBIDDEN_UP.items()}
-ODD_NAME = re.compile(
-    r"[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE
-)  # not in \\?\
-LONG_PATH = 248  # characters; beyond, Windows wants the \\?\ form (CreateDirectory's limit)
-
-
-def to_windows_path(path: str, distro: str) -> str:
-    r"""Absolute WSL path as Windows opens it: `/mnt/e/x` -> `E:\x`, else `\\wsl.localhost\...`.
-
-    Raises SortFacesError for a relative path, PhotoError for a name that is no Unicode.
-    """
-    if not path.startswith("/"):
-        raise SortFacesError(f"{path}: is no absolute path")
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        raise PhotoError("its name is no UTF-8, Windows cannot open it; rename it") from None
-    drive = DRIVE_MOUNT.match(path)
-    names = (path[drive.end() :] if drive else path).split("/")
-    tail = "\\".join(name.translate(FORBIDDEN_UP) for name in names)
-    if drive:
-        whole, long = f"{drive[1].upper()}:{tail or chr(92)}", "\\\\?\\"
-    else:
-        whole, long = f"\\wsl.localhost\\{distro}{tail}", "\\\\?\\UNC"
-    if len(whole.encode("utf-16-le")) // 2 >= LONG_PATH or any(map(ODD_NAME.search, names)):
-        return long + whole
-    return whole if drive else "\\" + whole
-
-
-def from_windows_path(path: str) -> str:
-    r"""The WSL path of what to_windows_path made (and of `\\wsl$\...` and forward slashes)."""
-    text = path.removeprefix("\\\\?\\UNC").removeprefix("\\\\?\\").replace("\\", "/")
-    if path.startswith("\\\\?\\UNC"):
-        text = "/" + text
-    share = WSL_SHARE.match(text)
-    if share:
-        text = share[2] or "/"
-    elif re.match(r"^[A-Za-z]:(/|$)", text):
-        text = f"/mnt/{text[0].lower()}{text[2:].rstrip('/') if len(text) == 3 else text[2:]}"
-    else:
-        raise SortFacesError(f"{path}: is neither a drive nor a WSL path")
-    return text.translate(FORBIDDEN_DOWN)
-
-
-@functools.cache
-def distro_name() -> str:
-    """Name of the WSL distribution we run in. Raises SortFacesError outside WSL."""
-    name = os.environ.get("WSL_DISTRO_NAME", "")
-    if not name and shutil.which("wslpath"):
-        shown = subprocess.run(["wslpath", "-w", "/"], capture_output=True, text=True).stdout
-        name = shown.strip().strip("\\").split("\\")[-1]
-    if not name:
-        raise SortFacesError(
-            "--worker: no WSL distribution found; set WSL_DISTRO_NAME to what `wsl -l` shows"
-        )
-    return name
-
-
-# ============================================================================
 # Files and locks
 # ============================================================================
 
@@ -1882,7 +1809,16 @@ R = TypeVar("R", bound=Record)
 
 def as_record(kind: type[R], value: Any) -> R:
     """A JSON value as a record. Raises msgspec.ValidationError, which names the place."""
-    return msgspec.convert(value, kind)
+    return msgspec.convert(value, kind, dec_hook=array_of_json)
+
+
+def array_of_json(kind: type, value: Any) -> np.ndarray:
+    """Let a record hold an array: of lists of numbers, null for NaN, or of packed float32."""
+    if kind is not np.ndarray:
+        raise NotImplementedError(kind)
+    if isinstance(value, str):
+        return np.frombuffer(base64.b64decode(value, validate=True), "<f4")
+    return np.array(value, np.float64)
 
 
 def as_json(record: Any) -> Any:
@@ -1926,7 +1862,7 @@ def read_if_sound(path: Path, kind: type[R]) -> R | None:
 
 
 def write_file(path: Path, record: OwnFile) -> None:
-    write_json(path, as_json(record))
+    write_json(path, {"tool": TOOL, **as_json(record)})
 
 
 def read_json(path: Path, kind: str) -> dict[str, Any]:
@@ -1963,13 +1899,6 @@ JSON_SHAPE: dict[str, dict[str, type]] = {  # what each kind of file must at lea
     "plan": {"command": str, "corpus": str, "state": str, "params": dict, "moves": list},
     "journal": {"run": str, "state": str, "steps": list, "names": dict},
     "pairs": {"pairs": list},
-    "videos": {"videos": list, "input": str},
-    "scenes": {"scenes": list, "steps": list, "first": int},
-    "staged": {"items": list, "rate": float},
-    "tracks": {"videos": dict, "tracks": list, "meta": dict, "period": float},
-    "segments": {"segments": list, "rejected": list},
-    "identities": {"faces": dict, "recognizer": str},
-    "queue": {"task": str, "spec": dict, "items": list, "schema": int, "version": str, "run": str},
 }
 
 
@@ -1981,17 +1910,104 @@ def is_group(entry: Any) -> bool:
     return isinstance(faces, list) and all(isinstance(face, str) for face in faces)
 
 
-def entries_of(value: Any) -> list[dict[str, Any]]:
-    """The objects in a list of a JSON file, whatever a person has made of it."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
 def read_own(path: Path, *kinds: str) -> dict[str, Any]:
     """A JSON file of ours of one of these kinds; {} where there is none."""
     for kind in kinds:
         with contextlib.suppress(SortFacesError, OSError):
             return read_json(path, kind)
     return {}
+
+
+def checked_line(record: dict[str, Any]) -> bytes:
+    """A line of a JSONL file. Its last key is the CRC-32 of the text before that key."""
+    text = json.dumps({**record, "schema": RECORD_SCHEMA}, default=json_default).encode()[:-1]
+    return text + checksum(text)
+
+
+def checksum(text: bytes) -> bytes:
+    """How a line that begins with this text ends."""
+    return b', "crc32": "%08x"}\n' % zlib.crc32(text)
+
+
+def object_of(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line, None where it is damaged; without its checksum."""
+    text = line[: -len(checksum(b""))]
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    checked = "crc32" in value or value.get("schema") == RECORD_SCHEMA
+    if checked and line != text + checksum(text):
+        return None
+    return {key: part for key, part in value.items() if key != "crc32"}
+
+
+def json_lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The lines of a JSONL file from byte `start` on: (offset behind it, its object).
+
+    None is the object of a damaged line: the caller knows what that costs. An unfinished last line,
+    of a writer at work or of a kill, is not looked at. A file that is not there has no lines.
+    """
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
+        stream.seek(start)
+        for line in stream:
+            if line.endswith(b"\n"):
+                start += len(line)
+                yield start, object_of(line)
+
+
+class AppendOnly:
+    """A JSONL file that grows by whole lines; an append costs what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stream: io.BufferedRandom | None = None
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one line and hand it to the operating system; it survives a kill of us."""
+        try:
+            self.open().write(checked_line(record))
+            self.stream.flush()
+        except OSError as error:
+            self.close()
+            raise SortFacesError(
+                f"{self.path}: {error.strerror}; free some space and run again, "
+                "everything up to here is kept"
+            ) from None
+
+    def open(self) -> io.BufferedRandom:
+        if self.stream is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.stream = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the run
+            self.cut_torn_line()
+        return self.stream
+
+    def cut_torn_line(self) -> None:
+        """Remove the unfinished last line of a killed run, so that the next one starts clean."""
+        size = at = self.stream.seek(0, os.SEEK_END)
+        while at > 0:
+            start = max(0, at - 65536)
+            self.stream.seek(start)
+            newline = self.stream.read(at - start).rfind(b"\n")
+            if newline >= 0:
+                at = start + newline + 1
+                break
+            at = start
+        if at < size:
+            self.stream.truncate(at)
+        self.stream.seek(0, os.SEEK_END)
+
+    def is_new(self) -> bool:
+        """Whether nothing has ever been written."""
+        return self.stream is None and self.open().tell() == 0
+
+    def close(self) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):  # what could not be written has been told already
+                stream.close()
 
 
 @contextlib.contextmanager
@@ -2152,28 +2168,30 @@ def wanted_path(relative: str, name: str, include: Sequence[str], exclude: Seque
 # ============================================================================
 
 
-def progress(items: Iterable, total: int, label: str) -> Iterable:
-    """Iterate with a progress bar on a terminal, with a line now and then in a log."""
+class LogLines(io.TextIOBase):
+    """What tqdm writes its bar to where stderr is no terminal: every state is a line of the log."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            log.info("%s", " ".join(text.split()))
+        return len(text)
+
+
+def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Iterable:
+    """Iterate with a progress bar on a terminal, with a line now and then in a log.
+
+    label: what is done; unit: what is counted, for the rate (1.50photo/s, or 2.50s/photo).
+    """
     if total == 0 or log.level > logging.INFO:
         return items
-    if not sys.stderr.isatty():
-        return progress_lines(items, total, label)
     from tqdm import tqdm
 
-    return tqdm(items, total=total, desc=label, unit="", file=sys.stderr, dynamic_ncols=True)
-
-
-def progress_lines(items: Iterable, total: int, label: str) -> Iterator:
-    """Yield the items; log count, rate and time left every LOG_INTERVAL seconds."""
-    started = spoken = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - spoken > LOG_INTERVAL:
-            spoken = now
-            rate = done / (now - started)
-            left = (total - done) / rate
-            log.info("%s: %d/%d, %.1f/s, %.0f s left", label, done, total, rate, left)
+    more: dict[str, Any] = {"file": sys.stderr, "dynamic_ncols": True}
+    if not sys.stderr.isatty():
+        line = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left"
+        more = {"file": LogLines(), "bar_format": line, "miniters": 1}
+        more |= dict.fromkeys(("mininterval", "maxinterval", "delay"), LOG_INTERVAL)
+    return tqdm(items, total=total, desc=label, unit=unit, **more)
 
 
 class LogHandler(logging.Handler):
@@ -2186,6 +2204,17 @@ class LogHandler(logging.Handler):
             sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr)
+
+
+class LogFile(io.TextIOBase):
+    """A stream whose lines go to the log file alone: what libraries print."""
+
+    def write(self, text: str) -> int:
+        for line in filter(str.strip, text.splitlines()):
+            for handler in log.handlers:
+                if isinstance(handler, logging.FileHandler):
+                    handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, line, (), None))
+        return len(text)
 
 
 # ============================================================================
@@ -2386,9 +2415,8 @@ def demo_photo() -> bytes:
     spec = importlib.util.find_spec("insightface")
     path = Path(spec.origin).parent / "data" / "images" / "t1.jpg" if spec else None
     if path is None or not path.exists():
-        raise SortFacesError(
-            "demo: the insightface package is missing; pip install -r requirements.txt"
-        )
+        error = ModuleNotFoundError("No module named 'insightface'")
+        raise SortFacesError(package_hint(error))
     return path.read_bytes()
 
 
@@ -2413,26 +2441,29 @@ PROBED_PACKETS = 400  # looked at for a varying frame rate
 ID_BLOCKS, ID_BLOCK = 64, 65536  # parts of a video, and bytes each, that make its content id
 
 
-@dataclass(frozen=True)
-class Video:
+PositiveInt = Annotated[int, msgspec.Meta(gt=0, le=2**62)]
+Pts = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]  # arrays of pts are int64
+
+
+class Video(Record):
     """What `scan` knows of one usable video."""
 
     id: str  # of its content, 16 hex digits
     path: str
     size: int  # bytes
     mtime_ns: int
-    duration: float  # s, as the file says
-    fps: float  # average
+    duration: Amount  # s, as the file says
+    fps: Amount  # average
     vfr: bool  # frames are not evenly spaced
     rotation: int  # degrees the player turns the picture by, counter-clockwise
-    sar: float  # width of a pixel / its height
+    sar: PositiveAmount  # width of a pixel / its height
     width: int  # px as coded
     height: int
     codec: str
     pix_fmt: str
     audio: tuple[str, ...]  # codec of each audio stream
-    time_base: tuple[int, int]  # s per pts, as a fraction
-    start: int  # pts of the first frame
+    time_base: tuple[PositiveInt, PositiveInt]  # s per pts, as a fraction
+    start: Pts  # of the first frame
 
     @property
     def tick(self) -> float:
@@ -2444,7 +2475,7 @@ class Video:
 
 
 @contextlib.contextmanager
-def open_video(path: str) -> Iterator[tuple[Any, Any]]:
+def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """(container, its main video stream, decoded in several threads) of a video file.
 
     Raises VideoError for what cannot be opened or read further on.
@@ -2470,7 +2501,9 @@ def open_video(path: str) -> Iterator[tuple[Any, Any]]:
         raise VideoError(error.strerror or str(error)) from None
 
 
-def decoded(container: Any, stream: Any, lost: Counter | None = None) -> Iterator[Any]:
+def decoded(
+    container: InputContainer, stream: VideoStream, lost: Counter | None = None
+) -> Iterator[VideoFrame]:
     """The frames of an open video from where it stands, in display order, each with a pts.
 
     Packets that cannot be decoded are passed over; too many in a row raise VideoError. Frames
@@ -2498,13 +2531,15 @@ def decoded(container: Any, stream: Any, lost: Counter | None = None) -> Iterato
                 lost["frames"] += 1
 
 
-def frames_from(path: str, start: int) -> Iterator[Any]:
+def frames_from(path: str, start: int) -> Iterator[VideoFrame]:
     """Frames of a video from `start` (pts) on, in display order."""
     with open_video(path) as opened:
         yield from sought_frames(*opened, start)
 
 
-def sought_frames(container: Any, stream: Any, start: int) -> Iterator[Any]:
+def sought_frames(
+    container: InputContainer, stream: VideoStream, start: int
+) -> Iterator[VideoFrame]:
     """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
     back = 0.0
     lowest = (stream.start_time or 0) - round(SEEK_BACK / stream.time_base)
@@ -2539,7 +2574,7 @@ def frames_at(path: str, wanted: Sequence[int], aspect: float) -> Iterator[tuple
                     break
 
 
-def upright_frame(frame: Any, aspect: float) -> np.ndarray:
+def upright_frame(frame: VideoFrame, aspect: float) -> np.ndarray:
     """A decoded frame as (h, w, 3) uint8 BGR: square pixels, turned as a player shows it.
 
     aspect: width of a pixel / its height.
@@ -2553,7 +2588,7 @@ def upright_frame(frame: Any, aspect: float) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
 
 
-def small_picture(frame: Any, width: int = SCENE_WIDTH) -> np.ndarray:
+def small_picture(frame: VideoFrame, width: int = SCENE_WIDTH) -> np.ndarray:
     """A frame as a small (h, w, 3) uint8 BGR picture, for comparing it with its neighbours.
 
     8-bit planar YUV, nearly every video, is sampled in place: scaling the whole picture first
@@ -2587,7 +2622,7 @@ def studio_levels() -> np.ndarray:
     return np.rint(np.dstack([luma, chroma, chroma]).clip(0, 255)).astype(np.uint8)
 
 
-def plane_pixels(plane: Any) -> np.ndarray:
+def plane_pixels(plane: VideoPlane) -> np.ndarray:
     """(h, w) uint8 view of an 8-bit plane of a frame."""
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[
         : plane.height, : plane.width
@@ -2611,7 +2646,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
             path=path,
             size=size,
             mtime_ns=mtime_ns,
-            duration=round(float(length or whole), 3),
+            duration=round(max(0.0, float(length or whole)), 3),
             fps=round(float(fps), 3),
             vfr=has_varying_rate(container, stream),
             rotation=round(first.rotation),
@@ -2626,7 +2661,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
         )
 
 
-def has_varying_rate(container: Any, stream: Any) -> bool:
+def has_varying_rate(container: InputContainer, stream: VideoStream) -> bool:
     """Whether frames are spaced unevenly, beyond the rounding of the time base."""
     container.seek(0, backward=True)
     packets = itertools.islice(container.demux(stream), PROBED_PACKETS)
@@ -2664,7 +2699,7 @@ class SceneFinder:
         self.cuts: list[int] = []  # pts of the first frame of each scene but the first
         self.jumps: list[int] = []  # pts of frames unlike the one before, cut or not
 
-    def feed(self, frame: Any) -> None:
+    def feed(self, frame: VideoFrame) -> None:
         """Take the next frame in display order."""
         import cv2
 
@@ -2690,6 +2725,26 @@ def scenes_between(
     starts = [first, *(max(some) for some in together)]
     ends = [*(min(some) for some in together), end]
     return [[low, high] for low, high in zip(starts, ends, strict=True) if low < high]
+
+
+class Scenes(OwnFile, tag="scenes", kw_only=True):
+    """WORK/scenes/<id>.json: the scenes of a video and the time stamps of all its frames."""
+
+    video: str  # id
+    scenes: list[tuple[Pts, Pts]]  # of the first frame, and of the first that is beyond
+    frames: int
+    first: Pts
+    steps: list[tuple[PositiveInt, PositiveInt]]  # pack_steps
+    error: str = ""  # why the video ends early, "" if it does not
+
+    def __post_init__(self) -> None:
+        if self.frames != 1 + sum(times for _, times in self.steps):
+            raise ValueError("the steps are not those between the frames")
+
+    @property
+    def pts(self) -> np.ndarray:
+        """(frames,) int64 time stamps, rising."""
+        return unpack_steps(self.first, self.steps)
 
 
 class VideoPass:
@@ -2725,21 +2780,19 @@ class VideoPass:
         if lost["frames"] > video.fps:  # of films joined without new time stamps
             self.error = self.error or f"time stamps jump back; {lost['frames']} frames not used"
 
-    def result(self) -> dict[str, Any]:
-        """What WORK/scenes/<id>.json holds."""
+    def result(self) -> Scenes:
+        """What is known once all samples are taken."""
         length = self.last_length or (self.pts[-1] - self.pts[0]) // max(1, len(self.pts) - 1) or 1
         near = SCENE_LENGTH / self.video.tick
         ends = self.pts[0], self.pts[-1] + length
-        return {
-            "tool": TOOL,
-            "kind": "scenes",
-            "video": self.video.id,
-            "scenes": scenes_between(*ends, self.finder.cuts, self.finder.jumps, near),
-            "frames": len(self.pts),
-            "first": self.pts[0],
-            "steps": pack_steps(self.pts),
-            "error": self.error,
-        }
+        return Scenes(
+            video=self.video.id,
+            scenes=scenes_between(*ends, self.finder.cuts, self.finder.jumps, near),
+            frames=len(self.pts),
+            first=self.pts[0],
+            steps=pack_steps(self.pts),
+            error=self.error,
+        )
 
 
 def pack_steps(pts: Sequence[int]) -> list[list[int]]:
@@ -2794,40 +2847,46 @@ class ClipWriter:
 
     def write(self, part: Path) -> None:
         """Write the clip to `part`. Raises VideoError where the mode does not work."""
-        cut = self.cut
-        with open_video(cut.video.path) as (container, stream):
-            import av
+        import av
 
+        with open_video(self.cut.video.path) as (container, stream):
             packets, sound = self.read_packets(container, stream)
             with av.open(str(part), "w", format="mp4") as out:
-                if self.same_codec or self.mode == "copy":
-                    target = same_stream(out, stream)
-                    video = self.joined(stream, packets)
-                    if self.mode != "copy" and video:
-                        head = parameter_sets(bytes(video[0]), self.codec)
-                        target.codec_context.extradata = head
-                else:
-                    target = out.add_stream(CLIP_ENCODERS[self.codec])
-                    video = [*self.encoded(stream, cut.start, cut.end, target.codec_context)]
-                if not video:
-                    raise VideoError("no frame of the clip can be read")
-                shown = restamp(video, cut, stream.time_base)
-                speech = [
-                    (out_stream_for(out, track), heard)
-                    for track, some in sound
-                    for heard in [[packet for packet in some if packet_end(packet) > shown]]
-                    if heard
-                ]
-                for packet in video:
-                    packet.stream = target
+                track, pictures = self.picture_track(out, stream, packets)
+                shift = restamp(pictures, self.cut, stream.time_base)
+                heard = {
+                    source: [packet for packet in some if packet_end(packet) > shift]
+                    for source, some in sound.items()
+                }
+                voices = [sound_track(out, *pair) for pair in heard.items() if pair[1]]
+                for packet in pictures:
+                    packet.stream = track
                     out.mux(packet)
-                for (track, prepare), some in speech:
-                    for packet in prepare(some):
-                        move_packet(packet, track, shown)
+                for voice, some in voices:
+                    for packet in some:
+                        packet.pts -= round(shift / packet.time_base)
+                        packet.dts = packet.pts
+                        packet.stream = voice
                         out.mux(packet)
 
-    def joined(self, stream: Any, packets: list[Any]) -> list[Any]:
-        """The clip's video packets in decode order, copied where the mode and the source allow."""
+    def picture_track(
+        self, out: OutputContainer, stream: VideoStream, packets: list[Packet]
+    ) -> tuple[VideoStream, list[Packet]]:
+        """(a track of the clip, its packets in decode order, stamped as in the source)."""
+        if self.same_codec or self.mode == "copy":
+            track, pictures = same_stream(out, stream), self.joined(stream, packets)
+            if self.mode != "copy" and pictures:
+                head = parameter_sets(bytes(pictures[0]), self.codec)
+                track.codec_context.extradata = head
+        else:
+            track = out.add_stream(CLIP_ENCODERS[self.codec])
+            pictures = self.encoded(stream, self.cut.start, self.cut.end, track.codec_context)
+        if not pictures:
+            raise VideoError("no frame of the clip can be read")
+        return track, pictures
+
+    def joined(self, stream: VideoStream, packets: list[Packet]) -> list[Packet]:
+        """The clip's packets in decode order, copied where the mode and the source allow."""
         cut, copy = self.cut, self.mode == "copy"
         parts = ClipParts([], cut.start, cut.end, cut.end)
         if self.mode != "encode":
@@ -2840,34 +2899,34 @@ class ClipWriter:
                 raise VideoError("no key frame begins anything that could be copied")
             return copied
         if not copied:
-            return [*self.encoded(stream, cut.start, cut.end)]
+            return self.encoded(stream, cut.start, cut.end)
         self.joins = [pts for pts in (parts.key, parts.tail) if cut.start < pts < cut.end]
-        head = self.encoded(stream, cut.start, parts.key, joined=True)
-        tail = self.encoded(stream, parts.tail, cut.end, joined=True)
+        head = self.encoded(stream, cut.start, parts.key)
+        tail = self.encoded(stream, parts.tail, cut.end)
         return [*head, *with_start_codes(stream, copied, self.codec), *tail]
 
     def read_packets(
-        self, container: Any, stream: Any
-    ) -> tuple[list[Any], list[tuple[Any, list[Any]]]]:
-        """The packets of the clip: of the video from a key frame before it, and of the audio."""
+        self, container: InputContainer, stream: VideoStream
+    ) -> tuple[list[Packet], dict[AudioStream, list[Packet]]]:
+        """The packets of the clip: of the video from a key frame before it, and of each sound."""
         high = self.cut.end * stream.time_base
-        audio = {track: [] for track in container.streams.audio if track.codec_context}
-        packets: list[Any] = []
+        sound = {track: [] for track in container.streams.audio if track.codec_context}
+        packets: list[Packet] = []
         container.seek(self.seek_point(container, stream), stream=stream)
-        for packet in container.demux(stream, *audio):
+        for packet in container.demux(stream, *sound):
             if packet.pts is None:
                 continue
             time = packet.pts * packet.time_base
             if packet.stream is not stream:
                 if time < high:
-                    audio[packet.stream].append(packet)
+                    sound[packet.stream].append(packet)
             elif (packet.pts if packet.dts is None else packet.dts) < self.cut.end:
                 packets.append(packet)
             if time > high + CLIP_INTERLEAVE:
                 break
-        return packets, list(audio.items())
+        return packets, sound
 
-    def seek_point(self, container: Any, stream: Any) -> int:
+    def seek_point(self, container: InputContainer, stream: VideoStream) -> int:
         """A pts to seek to that lands on a key frame at or before the clip."""
         at, back = self.cut.start, SEEK_BACK
         while at > self.cut.video.start:
@@ -2880,9 +2939,14 @@ class ClipWriter:
         return self.cut.video.start - round(2 * SEEK_BACK / stream.time_base)
 
     def encoded(
-        self, stream: Any, start: int, end: int, encoder: Any = None, joined: bool = False
-    ) -> Iterator[Any]:
-        """Packets of the frames [start, end), encoded anew."""
+        self,
+        stream: VideoStream,
+        start: int,
+        end: int,
+        encoder: VideoCodecContext | None = None,
+    ) -> list[Packet]:
+        """Packets of the frames [start, end), encoded anew; by default as the source's codec."""
+        packets: list[Packet] = []
         aspect = stream.sample_aspect_ratio
         ready = False
         for frame in frames_from(self.cut.video.path, start) if start < end else ():
@@ -2891,17 +2955,16 @@ class ClipWriter:
             if frame.rotation and not self.same_codec:  # nothing else says that it is turned
                 frame, aspect = self.turned(frame), None
             if not ready:
-                encoder = self.prepare(encoder, frame, stream, joined)
+                encoder = self.prepare(encoder, frame, stream)
                 encoder.sample_aspect_ratio = aspect or 1
                 ready = True
             if frame.format.name != encoder.pix_fmt:
                 frame = frame.reformat(format=encoder.pix_fmt)
             frame.pict_type = 0  # whatever it was in the source
-            yield from encoder.encode(frame)
-        if ready:
-            yield from encoder.encode(None)
+            packets += encoder.encode(frame)
+        return [*packets, *encoder.encode(None)] if ready else []
 
-    def turned(self, frame: Any) -> Any:
+    def turned(self, frame: VideoFrame) -> VideoFrame:
         """A frame with its picture upright."""
         import av
 
@@ -2909,7 +2972,9 @@ class ClipWriter:
         result.pts, result.time_base = frame.pts, frame.time_base
         return result.reformat(format="yuv420p")
 
-    def prepare(self, encoder: Any, frame: Any, stream: Any, joined: bool) -> Any:
+    def prepare(
+        self, encoder: VideoCodecContext | None, frame: VideoFrame, stream: VideoStream
+    ) -> VideoCodecContext:
         """An encoder that gives what the source has: size, pixel format, colours, time base."""
         import av
 
@@ -2923,14 +2988,17 @@ class ClipWriter:
         for key in ("color_range", "color_primaries", "color_trc", "colorspace"):
             setattr(encoder, key, getattr(frame, key))
         encoder.options = {"crf": CLIP_CRF[name], "preset": "medium"}
-        if joined:  # frames come as they are shown: none waits across a join
+        if self.joins:  # frames come as they are shown: none waits across a join
             encoder.options |= {"bf": "0"}
         if name == "libx265":
-            encoder.options |= {"x265-params": "log-level=none" + ":bframes=0" * joined}
+            quiet = "log-level=none" + ":bframes=0" * bool(self.joins)
+            encoder.options |= {"x265-params": quiet}
         return encoder
 
 
-def with_start_codes(stream: Any, packets: Sequence[Any], codec: str) -> Iterator[Any]:
+def with_start_codes(
+    stream: VideoStream, packets: Sequence[Packet], codec: str
+) -> Iterator[Packet]:
     """Copied packets in the form encoders give: start codes, parameter sets before key frames."""
     import av
 
@@ -2955,28 +3023,30 @@ def parameter_sets(data: bytes, codec: str) -> bytes:
     return b"".join(found)
 
 
-def restamp(packets: list[Any], cut: Cut, base: Any) -> Any:
-    """Move video packets to time 0 with decode times that rise; returns how far, in seconds.
+def restamp(packets: list[Packet], cut: Cut, base: Fraction) -> Fraction:
+    """Make the clip begin at 0; returns how much earlier its packets now are, in seconds.
 
-    In decode order the n-th packet is decoded at the n-th smallest display time, all as much
-    earlier as the most delayed one needs.
+    packets: in decode order, with the pts of the source, in units of `base` seconds. Each gets the
+    time to the next shown frame as its duration. A file must be decoded in rising order and no
+    frame later than it is shown, so the n-th packet takes the n-th smallest pts as its dts, less
+    what the packet that would come latest after its own pts needs.
     """
     shown = sorted(packet.pts for packet in packets)
     late = max(pts - packet.pts for pts, packet in zip(shown, packets, strict=True))
     length = {int(a): int(b - a) for a, b in itertools.pairwise([*shown, cut.end])}
-    for pts, packet in zip(list(shown), packets, strict=True):
+    for pts, packet in zip(shown, packets, strict=True):
         packet.duration = max(1, length[packet.pts])
         packet.time_base = base
         packet.pts, packet.dts = packet.pts - shown[0], pts - late - shown[0]
     return shown[0] * base
 
 
-def packet_end(packet: Any) -> Any:
+def packet_end(packet: Packet) -> Fraction:
     """When what a packet holds is over, s."""
     return (packet.pts + (packet.duration or 0)) * packet.time_base
 
 
-def same_stream(out: Any, stream: Any) -> Any:
+def same_stream(out: OutputContainer, stream: Any) -> Any:
     """A track of the clip for packets of a stream as they are. Raises VideoError."""
     try:
         return out.add_stream_from_template(stream)
@@ -2984,81 +3054,87 @@ def same_stream(out: Any, stream: Any) -> Any:
         raise VideoError(one_line(error)) from None
 
 
-def move_packet(packet: Any, track: Any, by: Any) -> None:
-    """Give an audio packet to a track of the clip, `by` seconds earlier."""
-    packet.pts -= round(by / packet.time_base)
-    packet.dts = packet.pts
-    packet.stream = track
+def sound_track(
+    out: OutputContainer, source: AudioStream, packets: list[Packet]
+) -> tuple[AudioStream, Iterable[Packet]]:
+    """(a track of the clip, its packets): those of the source where mp4 takes them, or AAC."""
+    if source.codec_context.name in CLIP_AUDIO:
+        return same_stream(out, source), packets
+    track = out.add_stream("aac", rate=source.rate if source.rate in AAC_RATES else AAC_RATES[0])
+    track.layout = "mono" if source.channels == 1 else "stereo"
+    return track, as_aac(track, packets)
 
 
-def out_stream_for(out: Any, track: Any) -> tuple[Any, Callable[[list[Any]], Iterable[Any]]]:
-    """(a track of the clip, what makes its packets of the source's): copied, or AAC."""
-    if track.codec_context.name in CLIP_AUDIO:
-        return same_stream(out, track), lambda packets: packets
-    target = out.add_stream("aac", rate=track.rate if track.rate in AAC_RATES else AAC_RATES[0])
-    target.layout = "mono" if track.channels == 1 else "stereo"
-    return target, functools.partial(as_aac, target)
-
-
-def as_aac(target: Any, packets: list[Any]) -> Iterator[Any]:
+def as_aac(track: AudioStream, packets: list[Packet]) -> Iterator[Packet]:
     """Decode audio packets and encode them as AAC."""
     import av
 
-    resampler = av.AudioResampler(target.format.name, target.layout, target.rate)
+    resampler = av.AudioResampler(track.format.name, track.layout, track.rate)
     for packet in [*packets, None]:
         frames = packet.decode() if packet is not None else packets[-1].stream.decode(None)
         for frame in [*frames, *([None] if packet is None else [])]:
             for part in resampler.resample(frame):
-                yield from target.encode(part)
-    yield from target.encode(None)
+                yield from track.encode(part)
+    yield from track.encode(None)
 
 
-def check_clip(path: Path, writer: ClipWriter) -> dict[str, Any]:
+class Checked(Record):
+    """What decoding a written clip has shown."""
+
+    first_frame: int  # number of its first frame in the source
+    start: float  # s; of that frame
+    frames: int
+    last_time: float  # s; of the last frame, in the source
+    duration: float  # s
+    difference: float  # mean grey levels between its frames and the source's, at most
+    fault: str = ""  # a clip with one is not kept
+
+
+def check_clip(path: Path, writer: ClipWriter) -> Checked:
     """Decode a clip and compare it with the source: number, times and look of its frames.
 
-    Looked at are the first and the last frame and those beside a join.
+    Looked at are the first and the last frame and those beside a join. Raises VideoError where
+    they are not as planned; a copy may end before the last planned frame.
     """
-    cut = writer.cut
-    low = np.searchsorted(cut.frames, writer.first)
-    expected = cut.frames[low : np.searchsorted(cut.frames, cut.end)]
-    facts = {"first_frame": int(low), "start": round(cut.video.seconds(writer.first), 3)}
-    times, pictures = [], []
+    cut, copy, times, looks = writer.cut, writer.mode == "copy", [], {}
+    low, high = np.searchsorted(cut.frames, [writer.first, cut.end])
+    expected = cut.frames[low:high]
     joins = set(np.searchsorted(expected, writer.joins).tolist())
     beside = {0} | joins | {at - 1 for at in joins}
     with open_video(str(path)) as (container, stream):
         for number, frame in enumerate(decoded(container, stream)):
             times.append(float(frame.pts * stream.time_base))
-            last = (number, look_of(upright_frame(frame, 1.0)))
             if number in beside:
-                pictures.append(last)
-    if not times:
-        return {**facts, "fault": "no frame can be decoded"}
+                looks[number] = look_of(upright_frame(frame, 1.0))
+        if not times:
+            raise VideoError("no frame can be decoded")
+        looks[number] = look_of(upright_frame(frame, 1.0))
     shown = expected[: len(times)]
-    pictures += [last] if last[0] not in beside else []
-    difference = max(frame_differences(cut.video, shown, pictures), default=255.0)
+    looks = {int(shown[number]): look for number, look in looks.items() if number < len(shown)}
+    difference = max(frame_differences(cut.video, looks), default=255.0)
     drift = np.abs(cut.video.tick * (shown - shown[0]) - times[: len(shown)]).max()
-    fault = ""
-    if writer.mode == "copy" and writer.first > cut.start:
-        fault = "no key frame lies before it"
-    elif len(times) != len(expected) and not (writer.mode == "copy" and len(times) < len(expected)):
-        fault = f"{len(times)} frames, {len(expected)} expected"
-    elif drift > CLIP_TIME_SLACK:
-        fault = f"frames up to {drift:.3f} s off"
-    elif difference > CLIP_DIFFERENCE:
-        fault = f"frames differ from the source by {difference:.0f} grey levels"
-    facts |= {"frames": len(times), "last_time": round(cut.video.seconds(int(shown[-1])), 3)}
-    duration = times[-1] - times[0] + (times[-1] - times[-2] if len(times) > 1 else 0.0)
-    facts |= {"duration": round(duration, 3), "difference": round(difference, 2)}
-    return {**facts, "fault": fault}
+    if copy and writer.first > cut.start:
+        raise VideoError("no key frame lies before it")
+    if len(times) > len(expected) or (len(times) < len(expected) and not copy):
+        raise VideoError(f"{len(times)} frames, {len(expected)} expected")
+    if drift > CLIP_TIME_SLACK:
+        raise VideoError(f"frames up to {drift:.3f} s off")
+    if difference > CLIP_DIFFERENCE:
+        raise VideoError(f"frames differ from the source by {difference:.0f} grey levels")
+    return Checked(
+        first_frame=int(low),
+        start=round(cut.video.seconds(writer.first), 3),
+        frames=len(times),
+        last_time=round(cut.video.seconds(int(shown[-1])), 3),
+        duration=round(times[-1] - times[0] + (times[-1] - times[-2] if times[1:] else 0.0), 3),
+        difference=round(difference, 2),
+    )
 
 
-def frame_differences(
-    video: Video, shown: np.ndarray, pictures: Sequence[tuple[int, np.ndarray]]
-) -> Iterator[float]:
-    """Mean grey levels between frames of a clip (number, look) and the source's at those pts."""
-    wanted = {int(shown[number]): look for number, look in pictures if number < len(shown)}
-    for pts, image in frames_at(video.path, sorted(wanted), 1.0):
-        yield float(np.abs(look_of(image) - wanted[pts]).mean())
+def frame_differences(video: Video, looks: dict[int, np.ndarray]) -> Iterator[float]:
+    """Mean grey levels between looks {pts: of the clip's frame} and the source's frames there."""
+    for pts, image in frames_at(video.path, sorted(looks), 1.0):
+        yield float(np.abs(look_of(image) - looks[pts]).mean())
 
 
 def look_of(image: np.ndarray) -> np.ndarray:
@@ -3069,7 +3145,15 @@ def look_of(image: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (64, 36), interpolation=cv2.INTER_AREA).astype(np.int16)
 
 
-def cut_clip(cut: Cut, mode: str) -> dict[str, Any]:
+class MadeClip(Record):
+    """How a clip was made."""
+
+    mode: str
+    fallback: str  # why not in the mode that was asked for, "" if it was
+    checked: Checked
+
+
+def cut_clip(cut: Cut, mode: str) -> MadeClip:
     """Write one clip and check it; a join that does not hold is encoded instead, and says so."""
     note = ""
     for way in dict.fromkeys((mode, "encode")):
@@ -3078,9 +3162,7 @@ def cut_clip(cut: Cut, mode: str) -> dict[str, Any]:
             with writing(cut.path) as part:
                 writer.write(part)
                 checked = check_clip(part, writer)
-                if checked["fault"]:
-                    raise VideoError(checked["fault"])
-            return {"mode": way, "fallback": note, "checked": checked}
+            return MadeClip(way, note, checked)
         except VideoError as error:
             note = f"{way}: {error}"
     raise VideoError(note)
@@ -3093,52 +3175,116 @@ def cut_clip(cut: Cut, mode: str) -> dict[str, Any]:
 # Folding is idempotent, so a kill between writing the one and deleting the other is harmless.
 
 
-META_KEYS = frozenset({"model", "recognizer", "dim", "det_size", "det_threshold", "roots"})
-RECORD_KEYS = {  # what a journal record of each kind must hold
-    "meta": {"meta"},
-    "photo": {"sha256", "path", "size", "mtime_ns", "wh", "taken", "status", "error", "passes"}
-    | {"faces"},
-    "path": {"sha256", "path", "size", "mtime_ns"},
-    "gone": {"path"},
-    "enrich": {"sha256", "faces"},
-}
+class CacheMeta(Record, kw_only=True):
+    """What a cache remembers of how it was made; JSON text in the .npz, first line of a journal."""
+
+    schema: int
+    tool: str = TOOL
+    version: str = VERSION
+    model: str  # the pack's name, or the folder's
+    model_source: str = ""  # what --model has to say to load it again
+    recognizer: str  # names the embedding space
+    dim: Annotated[int, msgspec.Meta(gt=0, le=65_536)]  # numbers of one embedding
+    det_size: int  # px
+    det_threshold: float
+    roots: list[str]  # every folder ever scanned
+    rescans: int = 0  # how often faces were numbered anew
+
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Pixels = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
+
+def packed(*shape: int) -> Any:
+    """The type of a float32 array as bytes, little-endian; base64 in JSON."""
+    size = 4 * math.prod(shape)
+    return Annotated[bytes, msgspec.Meta(min_length=size, max_length=size)]
+
+
+class FaceMarks(Record, omit_defaults=True, kw_only=True):
+    """Landmarks and pose of a face, where a model found them."""
+
+    landmark_2d_106: packed(*LANDMARK_SHAPES["landmark_2d_106"]) | None = None
+    landmark_3d_68: packed(*LANDMARK_SHAPES["landmark_3d_68"]) | None = None
+    pose: packed(*LANDMARK_SHAPES["pose"]) | None = None
+
+
+class FaceRecord(FaceMarks):
+    """What is stored of a detected face; named and measured like the columns of a cache."""
+
+    bbox: tuple[float, float, float, float]
+    det_score: float
+    kps: Annotated[list[tuple[float, float]], msgspec.Meta(min_length=5, max_length=5)]
+    face_short: float
+    blur: float
+    embedding: bytes
+
+
+class PhotoRecord(Record):
+    """What is found in a photo."""
+
+    wh: tuple[Pixels, Pixels]
+    taken: float | None
+    status: Literal[0, 1, 2]  # STATUS_*
+    error: str
+    faces: list[FaceRecord]
+
+
+class MetaLine(Record, tag_field="op", tag="meta"):
+    """The first line of a journal."""
+
+    meta: CacheMeta
+
+
+class PhotoLine(PhotoRecord, tag_field="op", tag="photo"):
+    """A photo and its faces; replaces what was known of those bytes."""
+
+    path: str
+    sha256: str
+    size: Int64
+    mtime_ns: Int64
+    passes: str
+
+
+class PathLine(Record, tag_field="op", tag="path"):
+    """A path now holds the bytes of a known photo."""
+
+    path: str
+    sha256: str
+    size: Int64
+    mtime_ns: Int64
+
+
+class GoneLine(Record, tag_field="op", tag="gone"):
+    """Forget a path; a photo without paths goes with its faces."""
+
+    path: str
+
+
+class MarkedFace(FaceMarks):
+    """Landmarks and pose of one face of a photo."""
+
+    index: int
+
+
+class EnrichLine(Record, tag_field="op", tag="enrich"):
+    """Landmarks and pose of faces of a photo."""
+
+    sha256: str
+    faces: list[MarkedFace]
+
+
+JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine
+Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 NPZ_ERRORS = (  # what numpy and zipfile raise on files that are damaged or something else
     *(OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, SyntaxError),
     *(NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
 
 
-def empty_cache(meta: dict[str, Any]) -> FaceCache:
-    """A cache without photos, for embeddings of meta["dim"] numbers."""
-
-    def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        return np.zeros((0, *shape), dtype)
-
-    return FaceCache(
-        meta=meta,
-        file_path=zeros((), "U1"),
-        file_sha256=zeros((), "U64"),
-        file_size=zeros((), np.int64),
-        file_mtime_ns=zeros((), np.int64),
-        file_wh=zeros((2,), np.int32),
-        file_taken=zeros((), np.float64),
-        file_status=zeros((), np.uint8),
-        file_error=zeros((), "U1"),
-        file_passes=zeros((), "U1"),
-        alias_path=zeros((), "U1"),
-        alias_file=zeros((), np.int32),
-        alias_size=zeros((), np.int64),
-        alias_mtime_ns=zeros((), np.int64),
-        face_file=zeros((), np.int32),
-        face_index=zeros((), np.int16),
-        bbox=zeros((4,), np.float32),
-        det_score=zeros((), np.float32),
-        kps=zeros((5, 2), np.float32),
-        face_short=zeros((), np.float32),
-        blur=zeros((), np.float32),
-        embedding=zeros((meta["dim"],), np.float32),
-        **{name: zeros(shape, np.float32) for name, shape in LANDMARK_SHAPES.items()},
-    )
+def empty_cache(meta: CacheMeta) -> FaceCache:
+    """A cache without photos."""
+    return FaceCache(meta, **{name: about.filled(0, meta.dim) for name, about in COLUMNS.items()})
 
 
 def journal_path(path: Path) -> Path:
@@ -3175,10 +3321,10 @@ def load_cache(path: Path) -> FaceCache:
         raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
     header, records = read_journal(journal_path(path))  # first: a compaction may run meanwhile
     cache = read_npz(path) if path.exists() else empty_cache(header)
-    if header is not None and header["recognizer"] != cache.meta["recognizer"]:
+    if header is not None and header.recognizer != cache.meta.recognizer:
         raise SortFacesError(
-            f"{journal_path(path)}: made with {header['model']}, the cache with "
-            f"{cache.meta['model']}; move the journal away"
+            f"{journal_path(path)}: made with {header.model}, the cache with "
+            f"{cache.meta.model}; move the journal away"
         )
     return fold_records(cache, records)
 
@@ -3189,16 +3335,22 @@ def locked_cache(path: Path) -> contextlib.AbstractContextManager[None]:
     return locked(path.with_name(path.name + ".lock"), f"cache {path}")
 
 
+def with_model_of(spec: EngineSpec, cache: FaceCache) -> EngineSpec:
+    """A spec that names no model takes the cache's."""
+    own = cache.meta.model_source or cache.meta.model
+    return spec if spec.model else replace(spec, model=own)
+
+
 def with_cache_model(spec: EngineSpec, cache: FaceCache) -> EngineSpec:
-    """A spec that names no model takes the cache's, and always its detector settings."""
+    """The same, with the cache's detector settings in any case."""
     meta = cache.meta
-    spec = replace(spec, det_size=meta["det_size"], det_threshold=meta["det_threshold"])
-    return spec if spec.model else replace(spec, model=meta.get("model_source", meta["model"]))
+    spec = replace(spec, det_size=meta.det_size, det_threshold=meta.det_threshold)
+    return with_model_of(spec, cache)
 
 
 def check_model(cache: FaceCache, path: Path, spec: EngineSpec) -> None:
     """Refuse to mix the embeddings of two models."""
-    own, asked = cache.meta["model"], model_label(spec.model)
+    own, asked = cache.meta.model, model_label(spec.model)
     if own != asked:
         raise SortFacesError(
             f"{path}: holds faces of {own}, not {asked}; name that model or another cache"
@@ -3217,184 +3369,131 @@ def read_npz(path: Path) -> FaceCache:
     except NPZ_ERRORS as error:
         raise SortFacesError(f"{damaged} ({one_line(error)}); {advice}") from None
     try:
-        meta = json.loads(str(arrays.pop("meta")))
-        schema, dim = int(meta["schema"]), int(meta["dim"])
-        complete = dim > 0 and not META_KEYS - meta.keys()
-    except (KeyError, TypeError, ValueError, AttributeError):
-        complete = False
-    if not complete:
-        raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file")
-    if schema > CACHE_SCHEMA:
-        raise SortFacesError(f"{path}: has schema {schema}, this tool reads {CACHE_SCHEMA}; update")
-    for name, shape in LANDMARK_SHAPES.items():
-        if name not in arrays and "face_file" in arrays:
-            arrays[name] = np.full((len(arrays["face_file"]), *shape), np.nan, np.float32)
-    template = empty_cache(meta)
-    for item in fields(FaceCache)[1:]:
-        want = getattr(template, item.name)
-        have = arrays.get(item.name)
-        if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
+        value = json.loads(str(arrays["meta"]))
+        schema = value["schema"]
+        if isinstance(schema, int) and schema > CACHE_SCHEMA:
             raise SortFacesError(
-                f"{damaged} ({item.name} is missing or of another shape); {advice}"
+                f"{path}: has schema {schema}, this tool reads {CACHE_SCHEMA}; update"
             )
-    return FaceCache(meta=meta, **{item.name: arrays[item.name] for item in fields(FaceCache)[1:]})
+        meta = as_record(CacheMeta, value)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file") from None
+    for name in LANDMARK_SHAPES:
+        if name not in arrays and "face_file" in arrays:
+            arrays[name] = COLUMNS[name].filled(len(arrays["face_file"]), meta.dim)
+    for name, about in COLUMNS.items():
+        have, want = arrays.get(name), about.filled(0, meta.dim)
+        if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
+            raise SortFacesError(f"{damaged} ({name} is missing or of another shape); {advice}")
+    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS})
 
 
 def save_cache(path: Path, cache: FaceCache) -> None:
     """Write the whole cache atomically, then drop the journal it now contains."""
-    arrays = {item.name: getattr(cache, item.name) for item in fields(FaceCache)[1:]}
+    arrays = {name: getattr(cache, name) for name in COLUMNS}
     for name in LANDMARK_SHAPES:
         if not np.isfinite(arrays[name]).any():
             del arrays[name]  # not enriched yet: no gigabytes of NaN
-    meta = np.array(json.dumps({**cache.meta, "version": VERSION}))
+    meta = json.dumps({**as_json(cache.meta), "version": VERSION})
     with writing(path) as part, open(part, "wb") as stream:
-        np.savez(stream, meta=meta, **arrays)
+        np.savez(stream, meta=np.array(meta), **arrays)
     with contextlib.suppress(FileNotFoundError):
         journal_path(path).unlink()
 
 
-def read_journal(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """(meta the journal was opened with, its records); a torn last line is dropped.
+def read_journal(path: Path) -> tuple[CacheMeta | None, list[JournalLine]]:
+    """(meta the journal was opened with, its further lines); a torn last line is dropped.
 
     Anything else that is no record raises SortFacesError: it would mean lost work.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None, []
-    lines = data[: data.rfind(b"\n") + 1].splitlines()
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            newer = record["schema"] > RECORD_SCHEMA
-            sound = newer or RECORD_KEYS[record["op"]] <= record.keys()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            newer = sound = False
-        if newer:
+    lines: list[JournalLine] = []
+    for number, (_, value) in enumerate(json_lines(path), 1):
+        schema = (value or {}).get("schema")
+        if isinstance(schema, int) and schema > RECORD_SCHEMA:
             raise SortFacesError(f"{path}: line {number} is of a newer version; update")
-        if not sound:
-            raise SortFacesError(
-                f"{path}: line {number} is damaged; remove that line to go on without it"
-            )
-        records.append(record)
-    if not records:
-        return None, []
-    if records[0]["op"] != "meta":
-        raise SortFacesError(f"{path}: line 1 is no journal header; move the file away")
-    return records[0]["meta"], records[1:]
-
-
-class AppendOnly:
-    """A JSONL file that grows by whole lines; an append costs what is new."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.stream: io.BufferedRandom | None = None
-
-    def append(self, record: dict[str, Any]) -> None:
-        """Write one line and hand it to the operating system; it survives a kill of us."""
-        line = json.dumps(record, default=json_default).encode() + b"\n"
         try:
-            self.open().write(line)
-            self.stream.flush()
-        except OSError as error:
-            self.close()
+            line = as_record(JournalLine, value if schema in (1, RECORD_SCHEMA) else None)
+            if lines and isinstance(line, PhotoLine):
+                check_embeddings(line, lines[0])
+        except msgspec.ValidationError as error:
             raise SortFacesError(
-                f"{self.path}: {error.strerror}; free some space and run again, "
-                "everything up to here is kept"
+                f"{path}: line {number} is damaged ({one_line(error)}); "
+                "remove that line to go on without it"
             ) from None
+        lines.append(line)
+    if not lines:
+        return None, []
+    if not isinstance(lines[0], MetaLine):
+        raise SortFacesError(f"{path}: line 1 is no journal header; move the file away")
+    return lines[0].meta, lines[1:]
 
-    def open(self) -> io.BufferedRandom:
-        if self.stream is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.stream = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the run
-            self.cut_torn_line()
-        return self.stream
 
-    def cut_torn_line(self) -> None:
-        """Remove the unfinished last line of a killed run, so that the next one starts clean."""
-        size = at = self.stream.seek(0, os.SEEK_END)
-        while at > 0:
-            start = max(0, at - 65536)
-            self.stream.seek(start)
-            newline = self.stream.read(at - start).rfind(b"\n")
-            if newline >= 0:
-                at = start + newline + 1
-                break
-            at = start
-        if at < size:
-            self.stream.truncate(at)
-        self.stream.seek(0, os.SEEK_END)
-
-    def is_new(self) -> bool:
-        """Whether nothing has ever been written."""
-        return self.stream is None and self.open().tell() == 0
-
-    def close(self) -> None:
-        stream, self.stream = self.stream, None
-        if stream is not None:
-            with contextlib.suppress(OSError):  # what could not be written has been told already
-                stream.close()
+def check_embeddings(line: PhotoLine, header: JournalLine) -> None:
+    """Raise ValidationError unless a photo's embeddings are as long as the header says."""
+    dim = header.meta.dim if isinstance(header, MetaLine) else 0
+    if dim and any(len(face.embedding) != 4 * dim for face in line.faces):
+        raise msgspec.ValidationError(f"an embedding has not {dim} numbers")
 
 
 class Journal:
     """What came since the cache was written; opened by the first record."""
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, path: Path, meta: CacheMeta) -> None:
         self.lines = AppendOnly(journal_path(path))
         self.meta = meta
         self.count = 0
 
-    def append(self, op: str, **record: Any) -> None:
+    def append(self, op: str, **facts: Any) -> None:
+        """Write the line of this op; facts that are none of its fields are passed over."""
+        try:
+            line = as_record(JournalLine, {"op": op, **facts})
+        except msgspec.ValidationError as error:
+            raise SortFacesError(f"{self.lines.path}: no {op} line for it ({error})") from None
         if self.lines.is_new():
-            self.lines.append({"op": "meta", "schema": RECORD_SCHEMA, "meta": self.meta})
-        self.lines.append({"op": op, "schema": RECORD_SCHEMA, **record})
+            self.lines.append(as_json(MetaLine(meta=self.meta)))
+        self.lines.append(as_json(line))
         self.count += 1
 
     def close(self) -> None:
         self.lines.close()
 
 
+def float_bytes(array: np.ndarray) -> bytes:
+    """float32 array as bytes, exactly."""
+    return np.ascontiguousarray(array, dtype="<f4").tobytes()
+
+
 def pack_floats(array: np.ndarray) -> str:
     """float32 array as base64 text, exactly."""
-    return base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode()
+    return base64.b64encode(float_bytes(array)).decode()
 
 
 def unpack_floats(text: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(shape)
 
 
-def fold_records(cache: FaceCache, records: Sequence[dict[str, Any]]) -> FaceCache:
-    """Apply journal records to a cache; folding the same records again changes nothing.
-
-    photo: a photo and its faces (replaces what was known of those bytes). path: a path now holds
-    the bytes of a known photo. gone: forget a path; a photo without paths goes with its faces, and
-    one that lost its canonical path takes the next. enrich: landmarks and pose of a photo's faces.
-    """
-    if not records:
+def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
+    """Apply the lines of a journal to a cache; folding the same lines again changes nothing."""
+    if not lines:
         return cache
-    photos: dict[str, dict[str, Any]] = {}
-    enriched: dict[str, dict[int, dict[str, Any]]] = {}
+    photos: dict[str, PhotoLine] = {}
+    marks: dict[str, dict[int, MarkedFace]] = defaultdict(dict)  # by sha256 and face index
     paths = known_paths(cache)
-    known = {*cache.file_sha256.tolist(), *(r["sha256"] for r in records if r["op"] == "photo")}
-    for record in records:
-        op = record["op"]
-        if op == "photo":
-            photos[record["sha256"]] = record
-            enriched.pop(record["sha256"], None)  # it told of the faces this record replaces
-        elif op == "enrich":
-            known_faces = enriched.setdefault(record["sha256"], {})
-            known_faces.update((face["index"], face) for face in record["faces"])
-        if op in ("photo", "path") and record["sha256"] in known:
-            paths[record["path"]] = (record["sha256"], record["size"], record["mtime_ns"])
-        elif op == "gone":
-            paths.pop(record["path"], None)
-    merged = rebuild_cache(cache, photos, paths)
-    return apply_enrichment(merged, enriched)
+    known = {*cache.file_sha256.tolist(), *(r.sha256 for r in lines if isinstance(r, PhotoLine))}
+    for line in lines:
+        if isinstance(line, PhotoLine):
+            photos[line.sha256] = line
+            marks.pop(line.sha256, None)  # it told of the faces this record replaces
+        elif isinstance(line, EnrichLine):
+            marks[line.sha256].update((face.index, face) for face in line.faces)
+        elif isinstance(line, GoneLine):
+            paths.pop(line.path, None)
+        if isinstance(line, PhotoLine | PathLine) and line.sha256 in known:
+            paths[line.path] = (line.sha256, line.size, line.mtime_ns)
+    return with_marks(rebuild_cache(cache, photos, paths), marks)
 
 
-def known_paths(cache: FaceCache) -> dict[str, tuple[str, int, int]]:
+def known_paths(cache: FaceCache) -> dict[str, Facts]:
     """path -> (sha256, size, mtime_ns) of every path of a cache, canonical ones first."""
     shas = cache.file_sha256.tolist()
     main = zip(shas, cache.file_size.tolist(), cache.file_mtime_ns.tolist(), strict=True)
@@ -3406,60 +3505,49 @@ def known_paths(cache: FaceCache) -> dict[str, tuple[str, int, int]]:
 
 
 def rebuild_cache(
-    cache: FaceCache, photos: dict[str, dict[str, Any]], paths: dict[str, tuple[str, int, int]]
+    cache: FaceCache, photos: dict[str, PhotoLine], paths: dict[str, Facts]
 ) -> FaceCache:
     """Cache rows not replaced by `photos`, then the new photos, with exactly these paths."""
     paths_of = paths_by_photo(cache, photos, paths)
     known = enumerate(cache.file_sha256.tolist())
     old = [row for row, sha in known if sha in paths_of and sha not in photos]
-    new = [record for sha, record in photos.items() if sha in paths_of]
-    shas = cache.file_sha256[old].tolist() + [record["sha256"] for record in new]
+    new = [photo for sha, photo in photos.items() if sha in paths_of]
     row_of = np.full(cache.files, -1, dtype=np.int64)
     row_of[old] = np.arange(len(old))
     kept = np.flatnonzero(row_of[cache.face_file] >= 0)
-    faces = [face for record in new for face in record["faces"]]
-    owner = np.repeat(np.arange(len(new)), [len(record["faces"]) for record in new]) + len(old)
-    index = [at for record in new for at in range(len(record["faces"]))]
-    times = [math.nan if record["taken"] is None else record["taken"] for record in new]
-    extend = functools.partial(extend_column, cache)
-    return FaceCache(
-        meta={**cache.meta, "rescans": rescans_after(cache, photos)},
-        **path_columns(shas, paths_of, paths),
-        file_taken=extend("file_taken", old, times),
-        **{
-            f"file_{key}": extend(f"file_{key}", old, [record[key] for record in new])
-            for key in ("wh", "status", "error", "passes")
-        },
-        face_file=np.concatenate([row_of[cache.face_file[kept]], owner]).astype(np.int32),
-        face_index=extend("face_index", kept, index),
-        **{
-            key: extend(key, kept, [face[key] for face in faces])
-            for key in ("bbox", "det_score", "kps", "face_short", "blur")
-        },
-        **{
-            key: extend(key, kept, unpacked(faces, key, getattr(cache, key).shape[1:]))
-            for key in ("embedding", *LANDMARK_SHAPES)
-        },
-    )
+    faces = [face for photo in new for face in photo.faces]
+    owner = np.repeat(np.arange(len(new)), [len(photo.faces) for photo in new]) + len(old)
+    shas = cache.file_sha256[old].tolist() + [photo.sha256 for photo in new]
+    columns = path_columns(shas, paths_of, paths)
+    columns["face_file"] = np.concatenate([row_of[cache.face_file[kept]], owner]).astype(np.int32)
+    index = [at for photo in new for at in range(len(photo.faces))]
+    columns["face_index"] = extended(cache, "face_index", kept, index)
+    for name, about in COLUMNS.items():
+        if name not in columns and about.rows == "f":
+            values = [getattr(photo, name.removeprefix("file_")) for photo in new]
+            columns[name] = extended(cache, name, old, values)
+        elif name not in columns:
+            columns[name] = extended(cache, name, kept, [getattr(face, name) for face in faces])
+    meta = msgspec.structs.replace(cache.meta, rescans=rescans_after(cache, photos))
+    return FaceCache(meta, **columns)
 
 
-def rescans_after(cache: FaceCache, photos: dict[str, dict[str, Any]]) -> int:
+def rescans_after(cache: FaceCache, photos: dict[str, PhotoLine]) -> int:
     """How often faces have been numbered anew: manifests from before speak of other faces."""
-    count = cache.meta.get("rescans", 0)
     row_of = {sha: row for row, sha in enumerate(cache.file_sha256.tolist()) if sha in photos}
     for sha, row in row_of.items():
         boxes = cache.bbox[cache.face_file == row]
-        fresh = np.array([face["bbox"] for face in photos[sha]["faces"]], np.float32)
+        fresh = np.array([face.bbox for face in photos[sha].faces], np.float32)
         if len(boxes) and not np.array_equal(boxes, fresh.reshape(-1, 4)):
-            return count + 1
-    return count
+            return cache.meta.rescans + 1
+    return cache.meta.rescans
 
 
 def paths_by_photo(
-    cache: FaceCache, photos: dict[str, dict[str, Any]], paths: dict[str, tuple[str, int, int]]
+    cache: FaceCache, photos: dict[str, PhotoLine], paths: dict[str, Facts]
 ) -> dict[str, list[str]]:
     """The paths of each photo, its canonical one first as long as it holds these bytes."""
-    canonical = {sha: record["path"] for sha, record in photos.items()}
+    canonical = {sha: photo.path for sha, photo in photos.items()}
     canonical |= zip(cache.file_sha256.tolist(), cache.file_path.tolist(), strict=True)
     paths_of: dict[str, list[str]] = defaultdict(list)
     for path in sorted(paths, key=lambda path: (canonical.get(paths[path][0]) != path, path)):
@@ -3468,56 +3556,50 @@ def paths_by_photo(
 
 
 def path_columns(
-    shas: list[str], paths_of: dict[str, list[str]], paths: dict[str, tuple[str, int, int]]
+    shas: list[str], paths_of: dict[str, list[str]], paths: dict[str, Facts]
 ) -> dict[str, np.ndarray]:
     """The columns that say where photos lie, for photos in this order."""
     main = [paths_of[sha][0] for sha in shas]
     alias = [(path, row) for row, sha in enumerate(shas) for path in paths_of[sha][1:]]
-    names = [path for path, _ in alias]
-    return {
-        "file_path": text_array(main),
-        "file_sha256": text_array(shas),
-        "file_size": np.array([paths[path][1] for path in main], np.int64),
-        "file_mtime_ns": np.array([paths[path][2] for path in main], np.int64),
-        "alias_path": text_array(names),
-        "alias_file": np.array([row for _, row in alias], np.int32),
-        "alias_size": np.array([paths[path][1] for path in names], np.int64),
-        "alias_mtime_ns": np.array([paths[path][2] for path in names], np.int64),
+    values = {
+        "file_path": main,
+        "file_sha256": shas,
+        "file_size": [paths[path][1] for path in main],
+        "file_mtime_ns": [paths[path][2] for path in main],
+        "alias_path": [path for path, _ in alias],
+        "alias_file": [row for _, row in alias],
+        "alias_size": [paths[path][1] for path, _ in alias],
+        "alias_mtime_ns": [paths[path][2] for path, _ in alias],
     }
+    return {name: np.array(some, COLUMNS[name].dtype) for name, some in values.items()}
 
 
-def extend_column(cache: FaceCache, name: str, kept: Any, values: Sequence[Any]) -> np.ndarray:
-    """Rows `kept` of a cache's array, then new values as rows of the same kind."""
-    have = getattr(cache, name)[kept]
-    kind = str if have.dtype.kind == "U" else have.dtype  # numpy would cut text to the old width
-    return np.concatenate([have, np.array(values, kind).reshape(len(values), *have.shape[1:])])
+def extended(cache: FaceCache, name: str, kept: Any, values: Sequence[Any]) -> np.ndarray:
+    """Rows `kept` of a cache's array, then the values of records as rows of the same kind."""
+    about, have = COLUMNS[name], getattr(cache, name)[kept]
+    if name == "embedding" or name in LANDMARK_SHAPES:
+        new = about.filled(len(values), cache.meta.dim)
+        for row, value in enumerate(values):
+            if value is not None:
+                new[row] = np.frombuffer(value, "<f4").reshape(new.shape[1:])
+    else:
+        new = np.array(values, about.dtype).reshape(len(values), *have.shape[1:])
+    return np.concatenate([have, new])
 
 
-def unpacked(faces: list[dict[str, Any]], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One packed array of each face record, NaN where it has none: (n, *shape) float32."""
-    values = np.full((len(faces), *shape), np.nan, np.float32)
-    for row, face in enumerate(faces):
-        if key in face:
-            values[row] = unpack_floats(face[key], shape)
-    return values
-
-
-def apply_enrichment(cache: FaceCache, enriched: dict[str, dict[int, dict[str, Any]]]) -> FaceCache:
-    """Fill in landmarks and pose from enrich records {sha256: {face index: arrays}}."""
-    if not enriched:
+def with_marks(cache: FaceCache, marks: dict[str, dict[int, MarkedFace]]) -> FaceCache:
+    """Fill in the landmarks and pose of faces, given by sha256 and face index."""
+    if not marks:
         return cache
     arrays = {name: getattr(cache, name).copy() for name in LANDMARK_SHAPES}
-    for sha, faces in enriched.items():
+    for sha, faces in marks.items():
         for index, face in faces.items():
             row = cache.row_of_face.get(f"{sha[:16]}:{index}")
             for name, shape in LANDMARK_SHAPES.items():
-                if row is not None and name in face:
-                    arrays[name][row] = unpack_floats(face[name], shape)
+                value = getattr(face, name)
+                if row is not None and value is not None:
+                    arrays[name][row] = np.frombuffer(value, "<f4").reshape(shape)
     return replace(cache, **arrays)
-
-
-def text_array(values: list[str]) -> np.ndarray:
-    return np.array(values, dtype=str) if values else np.zeros(0, "U1")
 
 
 # ============================================================================
@@ -3605,22 +3687,21 @@ class Engine:
 
     def facts(self) -> dict[str, Any]:
         """What a command must know of the engine wherever it runs."""
-        return {"meta": self.meta(), "landmarks": self.has_landmarks, "provider": self.provider}
+        meta = as_json(self.meta())
+        return {"meta": meta, "landmarks": self.has_landmarks, "provider": self.provider}
 
-    def meta(self) -> dict[str, Any]:
+    def meta(self) -> CacheMeta:
         """What a cache made with this engine must remember."""
-        return {
-            "schema": CACHE_SCHEMA,
-            "tool": TOOL,
-            "version": VERSION,
-            "model": self.model,
-            "model_source": self.source,
-            "recognizer": self.recognizer,
-            "dim": self.dim,
-            "det_size": self.det_size,
-            "det_threshold": self.det_threshold,
-            "roots": [],
-        }
+        return CacheMeta(
+            schema=CACHE_SCHEMA,
+            model=self.model,
+            model_source=self.source,
+            recognizer=self.recognizer,
+            dim=self.dim,
+            det_size=self.det_size,
+            det_threshold=self.det_threshold,
+            roots=[],
+        )
 
 
 class InsightFaceEngine(Engine):
@@ -3676,14 +3757,11 @@ class InsightFaceEngine(Engine):
         return np.concatenate(parts)
 
     def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
-        from insightface.app.common import Face
+        from insightface.app import common
 
-        result = {
-            name: np.full((len(found), *shape), np.nan, np.float32)
-            for name, shape in LANDMARK_SHAPES.items()
-        }
+        result = {name: COLUMNS[name].filled(len(found), self.dim) for name in LANDMARK_SHAPES}
         for row in range(len(found)):
-            face = Face(bbox=found.bbox[row], kps=found.kps[row], det_score=found.score[row])
+            face = common.Face(bbox=found.bbox[row], kps=found.kps[row], det_score=found.score[row])
             with self.one_at_a_time:
                 for model in self.pose_models:
                     model.get(image, face)
@@ -3766,7 +3844,7 @@ class DlibEngine(Engine):
         depth = np.zeros((*points.shape[:2], 1), np.float32)  # dlib's landmarks are flat
         poses = [solve_pose(face[list(DLIB_6_OF_68)], HEAD_6, wh) for face in points]
         return {
-            "landmark_2d_106": np.full((len(points), 106, 2), np.nan, np.float32),
+            "landmark_2d_106": COLUMNS["landmark_2d_106"].filled(len(points), self.dim),
             "landmark_3d_68": np.concatenate([points, depth], axis=2),
             "pose": np.array(poses, np.float32).reshape(-1, 3),
         }
@@ -3780,9 +3858,7 @@ def load_engine(spec: EngineSpec, threads: int = 1) -> Engine:
         else:
             engine = InsightFaceEngine(spec, threads)
     except ImportError as error:
-        raise SortFacesError(
-            f"--model {spec.model}: {error}; pip install -r requirements.txt"
-        ) from error
+        raise SortFacesError(f"--model {spec.model}: {package_hint(error)}") from error
     log.info("engine: %s on %s, det size %d", engine.model, engine.provider, engine.det_size)
     return engine
 
@@ -3816,7 +3892,7 @@ def load_pack(spec: EngineSpec, provider: str, threads: int) -> dict[str, Any]:
         )
     tasks = ["detection", "recognition"] + list(LANDMARK_SHAPES)[:2] * spec.landmarks
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # the library prints where it downloads to
+        with contextlib.redirect_stdout(LogFile()):  # the library prints what it finds where
             app = FaceAnalysis(
                 name=str(folder) if folder.is_dir() else spec.model,
                 root=str(Path(spec.model_root).expanduser()),
@@ -3964,8 +4040,6 @@ def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tup
 # tower runs on onnxruntime (any provider) once `occlusion prepare` has exported it, or on torch.
 
 CLIP_MODEL = "ViT-L-14/dfn2b_s39b"  # open_clip name and weights; the reference's choice
-UNTRAINED = "untrained"  # in place of the weights' name: random ones, to test everything but sense
-CLIP_TOLERANCE = 0.9999  # least cosine between the exported and the original image embedding
 CLIP_PROMPTS = {  # attribute: (it is there, it is not)
     "mask": (
         (
@@ -4117,91 +4191,15 @@ class OnnxClipScorer(ClipScorer):
         return self.session.run(None, {self.session.get_inputs()[0].name: batch})[0]
 
 
-class TorchClipScorer(ClipScorer):
-    """An open_clip model on torch; needs work/requirements-clip.txt."""
-
-    def __init__(self, name: str) -> None:
-        self.torch, self.model, self.texts = load_open_clip(name)
-        self.device = torch_device(self.torch)
-        self.provider = f"torch on {self.device}"
-        self.model.to(self.device)
-
-    def embed_images(self, batch: np.ndarray) -> np.ndarray:
-        with self.torch.no_grad():
-            images = self.torch.from_numpy(batch).to(self.device)
-            return self.model.encode_image(images).float().cpu().numpy()
-
-
 def load_scorer(spec: EngineSpec, threads: int) -> ClipScorer:
     """The scorer of spec.clip: a folder `occlusion prepare` wrote, or an open_clip NAME/WEIGHTS."""
     folder = Path(spec.clip).expanduser()
-    scorer = (
-        OnnxClipScorer(folder, spec, threads) if folder.is_dir() else TorchClipScorer(spec.clip)
-    )
+    if folder.is_dir():
+        scorer: ClipScorer = OnnxClipScorer(folder, spec, threads)
+    else:
+        scorer = companion("clip_torch").TorchClipScorer(spec.clip)
     log.info("scorer: %s on %s", scorer.texts.model, scorer.provider)
     return scorer
-
-
-def torch_device(torch: Any) -> Any:
-    """The GPU torch sees, DirectML where torch_directml is installed, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if importlib.util.find_spec("torch_directml") is not None:
-        import torch_directml
-
-        return torch_directml.device()
-    return torch.device("cpu")
-
-
-def load_open_clip(name: str) -> tuple[Any, Any, ClipTexts]:
-    """(torch, model in evaluation mode, texts) of an open_clip NAME/WEIGHTS."""
-    architecture, _, weights = name.partition("/")
-    for chatty in (None, "huggingface_hub"):  # what matters becomes our own one line
-        logging.getLogger(chatty).setLevel(logging.CRITICAL)
-    try:
-        import open_clip
-        import torch
-    except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises the latter
-        raise SortFacesError(
-            f"--clip {name}: {one_line(error)}; pip install -r work/requirements-clip.txt"
-        ) from None
-    if architecture not in open_clip.list_models():
-        raise SortFacesError(
-            f"--clip {name}: open_clip has no {architecture}; see its list_models()"
-        )
-    try:
-        model, _, _ = open_clip.create_model_and_transforms(
-            architecture, pretrained="" if weights == UNTRAINED else weights
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise SortFacesError(
-            f"--clip {name}: its weights cannot be loaded ({one_line(error)}); download them where "
-            f"there is a network and say {architecture}/FILE"
-        ) from None
-    model.eval()
-    tokenize = open_clip.get_tokenizer(architecture)
-    with torch.no_grad():
-        pairs = [
-            [
-                prompt_ensemble(model.encode_text(tokenize(list(side))).float().numpy())
-                for side in sides
-            ]
-            for sides in CLIP_PROMPTS.values()
-        ]
-        scale = float(model.logit_scale.exp())
-    view = model.visual.preprocess_cfg
-    size = view["size"] if isinstance(view["size"], int) else view["size"][0]
-    texts = ClipTexts(
-        model=name,
-        attributes=np.array(list(CLIP_PROMPTS)),
-        texts=np.array(pairs, np.float32),
-        logit_scale=scale,
-        size=size,
-        mean=np.array(view["mean"], np.float32),
-        std=np.array(view["std"], np.float32),
-        squash=view.get("resize_mode") == "squash",
-    )
-    return torch, model, texts
 
 
 # Without CLIP: five key points put the face on a 56 px template, where eyes, nose and mouth always
@@ -4414,8 +4412,8 @@ def blur_of(image: np.ndarray, bbox: np.ndarray) -> float:
 
 def face_records(
     engine: Engine, images: Sequence[np.ndarray], passes: Passes, landmarks: bool
-) -> list[list[dict[str, Any]]]:
-    """Everything a cache stores of each face in each picture, ready for a results line.
+) -> list[list[FaceRecord]]:
+    """Everything a cache stores of each face in each picture.
 
     The faces of all pictures go through the recogniser together.
     """
@@ -4437,18 +4435,18 @@ def face_record(
     row: int,
     embedding: np.ndarray,
     marks: dict[str, np.ndarray],
-) -> dict[str, Any]:
+) -> FaceRecord:
     """What a cache stores of one detected face."""
     bbox = found.bbox[row]
-    return {
-        "bbox": bbox.tolist(),
-        "det_score": float(found.score[row]),
-        "kps": found.kps[row].tolist(),
-        "face_short": float(np.min(bbox[2:] - bbox[:2])),
-        "blur": blur_of(image, bbox),
-        "embedding": pack_floats(embedding),
-        **{name: pack_floats(values[row]) for name, values in marks.items()},
-    }
+    return FaceRecord(
+        bbox=bbox.tolist(),
+        det_score=float(found.score[row]),
+        kps=found.kps[row].tolist(),
+        face_short=float(np.min(bbox[2:] - bbox[:2])),
+        blur=blur_of(image, bbox),
+        embedding=float_bytes(embedding),
+        **{name: float_bytes(values[row]) for name, values in marks.items()},
+    )
 
 
 # ============================================================================
@@ -4462,37 +4460,61 @@ Item = dict[str, Any]  # JSON: what to work on
 Result = dict[str, Any]  # JSON: what came of it, or {"failed": why} where the engine gave up
 
 
+class ResultTail:
+    """Reads a growing results file line by line; an unfinished last line waits."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def read(self) -> Iterator[Result]:
+        """The results that came since the last call, each with the id of its item."""
+        for offset, result in json_lines(self.path, self.offset):
+            self.offset = offset
+            ours = result is not None and result.get("schema") in (1, RECORD_SCHEMA)
+            if not ours or not isinstance(result.get("id"), str):
+                raise SortFacesError(
+                    f"{self.path}: the line before byte {self.offset} is damaged or no result of "
+                    "this version; remove that line to keep the others, or the file to compute "
+                    "them again"
+                )
+            yield result
+
+
 def describe_items(engine: Models, items: Sequence[Item]) -> list[Result]:
     """What whoever does the work would do it with; asks for nothing but a working engine."""
     return [engine.facts() for _ in items]
 
 
+def read_item(item: Item, **unread: Any) -> Photo | Result:
+    """The photo an item names, or the result of an item whose photo cannot be read.
+
+    unread: what that says beside {"error": why}. A photo that is gone or changed gives {"failed":
+    why} alone, which says nothing of the bytes named.
+    """
+    try:
+        return read_photo(item["path"], item["sha256"])
+    except PhotoGone as error:
+        return {"failed": str(error)}
+    except PhotoError as error:
+        return {"error": str(error), **unread}
+
+
 def embed_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
-    """Photos -> their faces. item: sha256, path, passes, landmarks."""
-    results: list[Result] = []
-    photos: dict[int, Photo] = {}
-    for at, item in enumerate(items):
-        result = {"wh": [0, 0], "taken": None, "error": "", "faces": []}
-        try:
-            photos[at] = read_photo(item["path"], item["sha256"])
-        except PhotoGone as error:  # hashed a moment ago: says nothing of its bytes
-            result = {"failed": str(error)}
-        except PhotoError as error:
-            result |= {"status": STATUS_UNREADABLE, "error": str(error)}
-        results.append(result)
-    if not photos:
-        return results
-    images = [photo.image for photo in photos.values()]
+    """Photos -> a PhotoRecord each. item: sha256, path, passes, landmarks."""
+    unread = {"wh": [0, 0], "taken": None, "status": STATUS_UNREADABLE, "faces": []}
+    read = [read_item(item, **unread) for item in items]
+    images = [one.image for one in read if isinstance(one, Photo)]
     first = items[0]  # all items of a run are asked alike
-    records = face_records(engine, images, Passes(**first["passes"]), first["landmarks"])
-    for (at, photo), faces in zip(photos.items(), records, strict=True):
-        results[at] |= {
-            "wh": list(photo.wh),
-            "taken": None if math.isnan(photo.taken) else photo.taken,
-            "status": STATUS_FACES if faces else STATUS_NO_FACE,
-            "faces": faces,
-        }
-    return results
+    passes = Passes(**first["passes"])
+    found = iter(face_records(engine, images, passes, first["landmarks"]) if images else ())
+    return [photo_result(one, next(found)) if isinstance(one, Photo) else one for one in read]
+
+
+def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
+    """A PhotoRecord of a photo that could be read."""
+    taken = None if math.isnan(photo.taken) else photo.taken
+    status = STATUS_FACES if faces else STATUS_NO_FACE
+    return as_json(PhotoRecord(wh=photo.wh, taken=taken, status=status, error="", faces=faces))
 
 
 def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
@@ -4501,39 +4523,29 @@ def enrich_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 
 def enrich_photo(engine: Engine, item: Item) -> Result:
-    """Landmarks and pose at the boxes an item names; {"error"} when the photo is gone."""
-    try:
-        photo = read_photo(item["path"], item["sha256"])
-    except PhotoError as error:
-        return {"error": str(error), "faces": []}
-    known = item["faces"]
-    found = Detections(
-        np.array([face["bbox"] for face in known], np.float32),
-        np.array([face["det_score"] for face in known], np.float32),
-        np.array([face["kps"] for face in known], np.float32),
-    )
+    """Landmarks and pose at the boxes an item names."""
+    photo, known = read_item(item, faces=[]), item["faces"]
+    if not isinstance(photo, Photo):
+        return photo
+    boxes = ([face[key] for face in known] for key in ("bbox", "det_score", "kps"))
+    found = Detections(*(np.array(values, np.float32) for values in boxes))
     marks = engine.landmarks(photo.image, found)
     faces = [
-        {"index": face["index"], **{name: pack_floats(marks[name][row]) for name in marks}}
+        MarkedFace(index=face["index"], **{name: float_bytes(marks[name][row]) for name in marks})
         for row, face in enumerate(known)
     ]
-    return {"error": "", "faces": faces}
+    return {"error": "", "faces": as_json(faces)}
 
 
 def score_items(scorer: ClipScorer, items: Sequence[Item]) -> list[Result]:
     """Pictures -> probabilities of each attribute. item: path, sha256."""
-    results: list[Result] = []
-    images = []
-    for item in items:
-        try:
-            images.append(read_photo(item["path"], item["sha256"]).image)
-            results.append({"error": "", "scores": None})
-        except PhotoGone as error:  # says nothing of these bytes
-            results.append({"failed": str(error)})
-        except PhotoError as error:
-            results.append({"error": str(error), "scores": []})
-    scores = iter(scorer.score(images) if images else [])
-    return [{**r, "scores": next(scores).tolist()} if r.get("error") == "" else r for r in results]
+    read = [read_item(item, scores=[]) for item in items]
+    images = [one.image for one in read if isinstance(one, Photo)]
+    scores = iter(scorer.score(images) if images else ())
+    return [
+        {"error": "", "scores": next(scores).tolist()} if isinstance(one, Photo) else one
+        for one in read
+    ]
 
 
 def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
@@ -4543,17 +4555,16 @@ def audit_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 def audit_png(engine: Engine, item: Item) -> Result:
     """Faces found at each consumer's detector size, and the middle one's embedding; see Audit."""
-    try:
-        image = read_photo(item["path"], item["sha256"]).image
-    except PhotoGone as error:  # says nothing of these bytes
-        return {"failed": str(error)}
-    except PhotoError as error:
-        return {"error": str(error), "counts": [], "kps": [], "embedding": ""}
+    nothing = {"counts": [], "kps": [], "embedding": ""}
+    photo = read_item(item, **nothing)
+    if not isinstance(photo, Photo):
+        return photo
+    image = photo.image
     found = [engine.detect(image, size) for size in CONSUMER_DET_SIZES]
-    seen = next((faces for faces in found if len(faces)), NO_DETECTIONS)
-    result = {"error": "", "counts": [len(faces) for faces in found], "kps": [], "embedding": ""}
+    result: Result = {"error": "", **nothing, "counts": [len(faces) for faces in found]}
     result["boxes"] = [faces.bbox.tolist() for faces in found]
-    if len(seen):
+    seen = next((faces for faces in found if len(faces)), None)
+    if seen is not None:
         middle = np.array(image.shape[1::-1], np.float32) / 2
         away = np.linalg.norm(seen.bbox.reshape(-1, 2, 2).mean(axis=1) - middle, axis=1)
         own = seen.take([int(away.argmin())])
@@ -4585,7 +4596,7 @@ def frames_result(engine: Engine, item: Item) -> Result:
 def frame_result(engine: Engine, image: np.ndarray, landmarks: bool) -> Result:
     """Size of an upright frame and its faces, or why the engine gave up on it."""
     try:
-        faces = face_records(engine, [image], Passes(), landmarks)[0]
+        faces = as_json(face_records(engine, [image], Passes(), landmarks)[0])
     except engine_errors() as error:
         return {"failed": one_line(error)}
     wh = list(image.shape[1::-1])
@@ -4641,11 +4652,7 @@ def engine_errors() -> tuple[type[Exception], ...]:
 
 
 def run_here(
-    task: str,
-    items: Iterable[Item],
-    engine: Callable[[], Models],
-    threads: int,
-    batch: int,
+    task: str, items: Iterable[Item], engine: Callable[[], Models], threads: int, batch: int
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, result) in the order of the items, working on several batches at once."""
 
@@ -4681,386 +4688,63 @@ def ordered_map(function: Callable, items: Iterable, threads: int) -> Iterator:
 
 
 # ============================================================================
-# Work elsewhere: a worker process
-# ============================================================================
-# The queue and the results are files both sides see. The worker appends a line per item; whoever
-# waits reads the lines, starts the worker again when it dies, and stops it by a `stop` file, as
-# signals do not cross from WSL to Windows.
-
-QUEUE_SCHEMA = 1  # of queue.json; both sides must agree
-WORKER_SCRIPT = WORK_FOLDER / "dml_worker.py"
-WORKER_POLL = 0.2  # seconds between looks at the results
-WORKER_BEAT = 2.0  # seconds between heartbeats
-WORKER_SILENCE = 300.0  # seconds without results or heartbeat until a worker is started anew
-WORKER_RESTARTS = 5  # deaths in a row without a single result
-WORKER_PATIENCE = 20.0  # seconds a worker gets to finish what it does after a stop
-FATAL_DEATHS = 3  # times a worker may die on one item alone before the item is given up
-
-
-@dataclass(frozen=True)
-class QueueFiles:
-    """The files of one queue, in a folder both sides can reach."""
-
-    folder: Path
-
-    @property
-    def queue(self) -> Path:
-        return self.folder / "queue.json"
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results.jsonl"
-
-    @property
-    def heartbeat(self) -> Path:
-        return self.folder / "heartbeat.json"
-
-    @property
-    def stop(self) -> Path:
-        return self.folder / "stop"
-
-    @property
-    def run(self) -> Path:
-        return self.folder / "run"  # id of the run whose results are wanted
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "worker.log"
-
-    def state(self) -> dict[str, Any]:
-        """The last heartbeat: pid, state (working, stopped), doing, alone, deaths."""
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads(self.heartbeat.read_text(encoding="utf-8"))
-        return {}
-
-
-def item_id(item: Item) -> str:
-    """Name of an item by all that decides its result; where the file lies does not."""
-    facts = {key: value for key, value in item.items() if key not in ("path", "size", "mtime_ns")}
-    text = json.dumps(facts, sort_keys=True, default=json_default)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-class ResultTail:
-    """Reads a growing results file line by line; an unfinished last line waits."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
-
-    def read(self) -> Iterator[Result]:
-        """The results that came since the last call."""
-        if not self.path.exists():
-            return
-        with open(self.path, "rb") as stream:
-            stream.seek(self.offset)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                self.offset += len(line)
-                yield self.parse(line)
-
-    def parse(self, line: bytes) -> Result:
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            result = json.loads(line)
-            if result["schema"] == RECORD_SCHEMA and isinstance(result["id"], str):
-                return result
-        raise SortFacesError(
-            f"{self.path}: a line is no result of this version ({line[:40]!r}); remove that line "
-            "to keep the others, or the file to compute them again"
-        )
-
-
-def run_on_worker(
-    task: str, items: Iterable[Item], crew: Crew, files: QueueFiles
-) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, result) as a worker process finishes them; results already there come first.
-
-    Raises SortFacesError when the worker cannot be started or keeps dying; what it had finished
-    by then stays in the results file, and the next run begins with it.
-    """
-    waiting = {item_id(item): item for item in items}
-    if not waiting:
-        return
-    files.folder.mkdir(parents=True, exist_ok=True)
-    run = os.urandom(8).hex()
-    write_bytes(files.run, run.encode())  # a worker left over from a killed run stops at this
-    files.stop.unlink(missing_ok=True)
-    tail = ResultTail(files.results)
-    for result in tail.read():
-        if result["id"] in waiting:
-            yield waiting.pop(result["id"]), result
-    for name, error in write_queue(task, run, waiting, crew, files):
-        yield waiting.pop(name), {"failed": error}
-    worker = WorkerProcess(crew, files) if waiting else None
-    try:
-        while waiting:
-            ended = worker.process.poll()  # asked first: its last results may be on their way
-            fresh = False
-            for result in tail.read():
-                if result["id"] in waiting:
-                    fresh = True
-                    yield waiting.pop(result["id"]), result
-            if fresh:
-                worker.progressed()
-            elif waiting:
-                worker.watch(ended)
-    finally:
-        if worker is not None:
-            worker.close()
-    shutil.rmtree(files.folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        files.folder.parent.rmdir()  # unless another queue waits there
-
-
-def write_queue(
-    task: str, run: str, items: dict[str, Item], crew: Crew, files: QueueFiles
-) -> list[tuple[str, str]]:
-    """Write queue.json with paths the worker can open; returns [(id, why)] of hopeless items."""
-    hopeless, listed = [], []
-    for name, item in items.items():
-        try:
-            path = {"path": crew.path_there(item["path"])} if "path" in item else {}
-            listed.append({**item, **path, "id": name})
-        except PhotoError as error:
-            hopeless.append((name, str(error)))
-    head = {"tool": TOOL, "kind": "queue", "schema": QUEUE_SCHEMA, "version": VERSION}
-    work = {"task": task, "run": run, "spec": asdict(crew.spec_there()), "items": listed}
-    write_json(files.queue, {**head, **work})
-    return hopeless
-
-
-class WorkerProcess:
-    """The worker of one queue: started, watched, started again when it dies or falls silent."""
-
-    def __init__(self, crew: Crew, files: QueueFiles) -> None:
-        self.crew, self.files = crew, files
-        self.deaths = 0  # in a row, without a result between them
-        self.process: subprocess.Popen | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Run the worker script, its words going to the queue's log."""
-        files = (WORKER_SCRIPT, self.files.queue, self.files.results)
-        try:
-            there = [self.crew.path_there(str(path)) for path in files]
-        except PhotoError as error:
-            raise SortFacesError(f"{self.files.folder}: {error}") from None
-        command = [
-            self.crew.worker,
-            *there,
-            *("--batch", str(self.crew.batch), "--threads", str(self.crew.threads)),
-        ]
-        try:
-            with open(self.files.log, "ab") as output:
-                self.process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-                )
-        except OSError as error:
-            raise SortFacesError(
-                f"--worker {self.crew.worker}: {error.strerror}; name the python.exe of the "
-                "worker's environment (work/setup_dml_worker.ps1 makes one)"
-            ) from None
-        self.seen, self.heard = b"", time.monotonic()
-
-    def progressed(self) -> None:
-        self.deaths, self.heard = 0, time.monotonic()
-
-    def watch(self, ended: int | None) -> None:
-        """Called while results are awaited, with the exit code of a worker that has ended."""
-        if ended is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(WORKER_POLL)
-            self.check_pulse()
-        elif ended == EXIT_USAGE:
-            raise SortFacesError(f"--worker: {self.last_words()}")
-        else:
-            self.revive(f"ended with code {ended}")
-
-    def check_pulse(self) -> None:
-        """Kill a worker that neither beats nor delivers."""
-        with contextlib.suppress(OSError):
-            beat = self.files.heartbeat.read_bytes()
-            if beat != self.seen:
-                self.seen, self.heard = beat, time.monotonic()
-        if time.monotonic() - self.heard > WORKER_SILENCE:
-            self.process.kill()
-            self.process.wait()
-            self.revive("fell silent")
-
-    def revive(self, why: str) -> None:
-        """Start a dead worker again, later each time, until it died too often in a row."""
-        self.deaths += 1
-        if self.deaths > WORKER_RESTARTS:
-            raise SortFacesError(
-                f"--worker: {why} {self.deaths} times without a result ({self.last_words()}); "
-                "finished items are kept; docs/worker.md says what to look at"
-            )
-        log.warning("worker %s, starting it again", why)
-        time.sleep(min(2 ** (self.deaths - 1), 30) * WORKER_POLL)
-        self.start()
-
-    def last_words(self) -> str:
-        """The last line the worker said."""
-        with contextlib.suppress(OSError):
-            lines = self.files.log.read_text("utf-8", errors="replace").strip().splitlines()
-            return lines[-1] if lines else "it said nothing"
-        return "it said nothing"
-
-    def close(self) -> None:
-        """Let the worker finish what it does, then make sure that it is gone."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.files.stop.touch()
-        try:
-            self.process.wait(WORKER_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-# ============================================================================
-# Work elsewhere: a Dask cluster
-# ============================================================================
-
-CLUSTER_AHEAD = 4  # batches sent per worker thread before the first is back
-CLUSTER_RETRIES = 3  # times a batch is repeated when the worker that held it is lost
-
-
-def run_on_cluster(task: str, items: Iterable[Item], crew: Crew) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, result) as the workers of a dask.distributed scheduler finish them."""
-    client, module, distributed = connect_cluster(crew.cluster)
-    with client:
-        batches = batched(items, crew.batch)
-        pending = distributed.as_completed(loop=client.loop)
-        held: dict[Any, list[Item]] = {}
-
-        def send_next() -> None:
-            for some in itertools.islice(batches, 1):
-                there = [
-                    {**item, "path": crew.path_there(item["path"])} if "path" in item else item
-                    for item in some
-                ]
-                future = client.submit(
-                    module.cluster_work,
-                    task,
-                    asdict(crew.spec_there()),
-                    there,
-                    pure=False,
-                    retries=CLUSTER_RETRIES,
-                )
-                held[future] = some
-                pending.add(future)
-
-        for _ in range(CLUSTER_AHEAD * max(1, sum(client.nthreads().values()))):
-            send_next()
-        for future in pending:
-            some = held.pop(future)
-            send_next()
-            yield from zip(some, batch_results(future, len(some), distributed), strict=True)
-
-
-def batch_results(future: Any, size: int, distributed: Any) -> list[Result]:
-    """What a finished future brings; a batch that killed its workers is given up, not the run."""
-    if future.cancelled():
-        raise SortFacesError("--cluster: the scheduler is gone; start it and run again")
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, distributed.scheduler.KilledWorker):
-        return [{"failed": "killed the cluster's workers"}] * size
-    raise SortFacesError(f"--cluster: a worker says: {one_line(error)}") from error
-
-
-def connect_cluster(address: str) -> tuple[Any, Any, Any]:
-    """(client, this script as a module the workers have, the dask.distributed package)."""
-    try:
-        import distributed
-    except ImportError:
-        raise SortFacesError("--cluster: pip install 'dask[distributed]' here and there") from None
-    import importlib
-
-    try:
-        client = distributed.Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise SortFacesError(
-            f"--cluster {address}: {one_line(error)}; "
-            "start `dask scheduler` there, or mend the address"
-        ) from None
-    if not client.nthreads():
-        client.close()
-        raise SortFacesError(f"--cluster {address}: no workers; start `dask worker {address}`")
-    upload = distributed.diagnostics.plugin.UploadFile(__file__)  # to workers, not the scheduler
-    client.register_plugin(upload)
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
-    return client, importlib.import_module(Path(__file__).stem), distributed
-
-
-def cluster_work(task: str, spec: dict[str, Any], items: list[Item]) -> list[Result]:
-    """Runs on a cluster's worker: one batch, with an engine loaded once per process."""
-    return work_batch(task, cluster_engine(EngineSpec(**spec)), items)
-
-
-CLUSTER_LOADING = threading.Lock()
-
-
-@functools.lru_cache(maxsize=2)
-def loaded_engine(spec: EngineSpec) -> Models:
-    return load_models(spec, threads=2)  # a worker has threads of its own: one core per call
-
-
-def cluster_engine(spec: EngineSpec) -> Models:
-    with CLUSTER_LOADING:
-        return loaded_engine(spec)
-
-
-# ============================================================================
 # Crew
 # ============================================================================
 
 
+@dataclass(frozen=True)
 class Crew:
-    """Who does the slow work, and with which models: this process, a worker, or a cluster."""
+    """Who does the slow work, and with which models: this process, a worker, or a cluster.
 
-    def __init__(
-        self,
-        spec: EngineSpec,
-        threads: int,
-        batch: int = 1,
-        worker: str = "",
-        cluster: str = "",
-        path_map: tuple[str, str] | None = None,
-    ) -> None:
-        self.spec, self.threads, self.batch = spec, threads, batch
-        self.worker, self.cluster, self.path_map = worker, cluster, path_map
-        self.lock = threading.Lock()
-        self.loaded: Models | None = None
+    Frozen: with other models it is another crew, with an engine of its own.
+    """
+
+    spec: EngineSpec
+    work: WorkOptions
+    lock: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
+
+    def with_spec(self, spec: EngineSpec) -> Crew:
+        """A crew with these models; this one, engine and all, where they are the same."""
+        return self if spec == self.spec else replace(self, spec=spec)
 
     def engine(self) -> Models:
         """The engine of this process, loaded when it is first needed."""
         with self.lock:
-            if self.loaded is None:
-                self.loaded = load_models(self.spec, self.threads)
-            return self.loaded
+            return self.models
+
+    @functools.cached_property
+    def models(self) -> Models:
+        return load_models(self.spec, self.threads)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the engine of this process was needed."""
+        return "models" in vars(self)
+
+    @property
+    def threads(self) -> int:
+        return self.work.threads
+
+    @property
+    def elsewhere(self) -> bool:
+        return bool(self.work.worker or self.work.cluster)
 
     def run(self, task: str, items: Iterable[Item], folder: Path) -> Iterator[tuple[Item, Result]]:
         """Yield (item, result), here in the order of the items, elsewhere as they are finished.
 
         folder: where a worker's queue may lie; it is gone again when all is done.
         """
-        if self.worker:
+        if self.work.worker:
             models = hashlib.sha256(repr(self.spec).encode()).hexdigest()[:8]
-            return run_on_worker(task, items, self, QueueFiles(folder / f"{task}-{models}"))
-        if self.cluster:
-            return run_on_cluster(task, items, self)
-        return run_here(task, items, self.engine, self.threads, self.batch)
-
-    def with_spec(self, spec: EngineSpec) -> Crew:
-        """The same hands with other models."""
-        return Crew(spec, self.threads, self.batch, self.worker, self.cluster, self.path_map)
-
-    @property
-    def elsewhere(self) -> bool:
-        return bool(self.worker or self.cluster)
+            there = companion("worker_process")
+            return there.run_on_worker(
+                task, items, self, there.QueueFiles(folder / f"{task}-{models}")
+            )
+        if self.work.cluster:
+            return companion("dask_cluster").run_on_cluster(task, items, self)
+        return run_here(task, items, self.engine, self.threads, self.work.batch)
 
     @functools.cached_property
     def facts(self) -> Result:
@@ -5086,13 +4770,17 @@ class Crew:
         }
         return replace(self.spec, **folders)
 
+    def item_there(self, item: Item) -> Item:
+        """An item with its path as whoever does the work opens it."""
+        return {**item, "path": self.path_there(item["path"])} if "path" in item else item
+
     def path_there(self, path: str) -> str:
         """A path of ours as whoever does the work opens it."""
-        local, remote = self.path_map or ("", "")
+        local, remote = self.work.path_map or ("", "")
         if local and (path + "/").startswith(local.rstrip("/") + "/"):
             return remote.rstrip("/") + path[len(local.rstrip("/")) :]
-        if self.worker.lower().endswith(".exe") and os.name != "nt":
-            return to_windows_path(os.path.abspath(path), distro_name())
+        if self.work.worker.lower().endswith(".exe") and os.name != "nt":
+            return companion("worker_process").path_on_windows(os.path.abspath(path))
         return path
 
 
@@ -5203,9 +4891,6 @@ def finish_run(root: Path, folder: Path) -> None:
     """Do the renames of a run's journal that are not done yet."""
     journal = read_run(folder)
     rename_all(root, journal.steps)
-    for source, _ in journal.steps:
-        if not source.startswith(RUNS_FOLDER):
-            remove_empty((root / source).parent)
     if not journal.keep:
         forget_run(root, folder)
         return
@@ -5217,8 +4902,6 @@ def finish_restore(root: Path, folder: Path) -> None:
     """Do the renames of a run backwards, then forget the run."""
     steps = reversed(read_run(folder).steps)
     rename_all(root, [(target, source) for source, target in steps])
-    for place in (*SHELVES, REMOVED_FOLDER):
-        remove_empty(root / place)
     keep_leftovers(root, folder, "before")
     forget_run(root, folder)
 
@@ -5237,6 +4920,9 @@ def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
             continue
         (root / target).parent.mkdir(parents=True, exist_ok=True)
         os.rename(root / source, root / target)
+    for source, _ in steps:
+        if not source.startswith(f"{RUNS_FOLDER}/"):
+            remove_empty((root / source).parent)  # a shelf, a person's folder
 
 
 def keep_leftovers(root: Path, folder: Path, part: str) -> None:
@@ -5664,24 +5350,24 @@ def manifest_head(library: Library) -> dict[str, Any]:
     return {
         "created": now_text(),
         "cache": str(library.path.resolve()),
-        "model": meta["model"],
-        "recognizer": meta["recognizer"],
-        "rescans": meta.get("rescans", 0),
+        "model": meta.model,
+        "recognizer": meta.recognizer,
+        "rescans": meta.rescans,
     }
 
 
 def load_manifest(path: Path, kind: type[R], cache: FaceCache) -> R:
     """Read the manifest of a tree and make sure that it speaks of this cache's faces."""
     manifest = read_file(path, kind)
-    if manifest.recognizer != cache.meta["recognizer"]:
+    if manifest.recognizer != cache.meta.recognizer:
         raise SortFacesError(
-            f"{path}: made with {manifest.model}, the cache with {cache.meta['model']}; "
+            f"{path}: made with {manifest.model}, the cache with {cache.meta.model}; "
             "run the earlier steps again with this cache"
         )
     faces = [face for entry in manifest.groups for face in entry.faces]
     if faces and not any(face in cache.row_of_face for face in faces):
         raise SortFacesError(f"{path}: speaks of none of this cache's faces; name its own cache")
-    if manifest.rescans != cache.meta.get("rescans", 0):
+    if manifest.rescans != cache.meta.rescans:
         raise SortFacesError(
             f"{path}: since it was written a rescan has numbered faces anew; "
             "run cluster and refine again"
@@ -6642,79 +6328,6 @@ def stage_master(
     write_file(run.place("manifest.json"), record)
 
 
-def era_copy(own: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: Anchor) -> Move:
-    """The move that puts a face into an era, with the two numbers that decided."""
-    numbers = {"distance": round(1.0 - float(vector @ anchor.vector), 4)}
-    dated = math.isfinite(face.year)
-    numbers |= {"years": round(abs(face.year - anchor.year), 1)} if dated else {}
-    return Move(
-        action="copy",
-        source=f"{own.folder}/{face.file}",
-        target=f"{folder}/faces/",
-        reason="of this era" if dated else "undated, looks most like this era",
-        numbers=numbers,
-    )
-
-
-def extend_era_moves(
-    corpus: Corpus, own: FaceSet, unit: np.ndarray
-) -> tuple[list[Move], dict[str, Any]]:
-    """New faces of a set go to the era whose anchor they agree with; anchors stay as they are.
-
-    unit: (n, d) of its faces. Returns the moves and notes for the report.
-    """
-    eras = [era for era in corpus.eras_of(own) if era.shelf != "_merged"]
-    if not eras:
-        raise SortFacesError(f"{own.id}: has no eras yet; run era split first")
-    about = [era.manifest.era for era in eras]
-    try:
-        anchors = [
-            Anchor(unpack_floats(era.anchor, (unit.shape[1],)), float(era.anchor_year))
-            for era in about
-        ]
-    except (TypeError, ValueError) as error:
-        raise SortFacesError(
-            f"{own.id}: the anchor of an era is damaged ({one_line(error)}); restore and split anew"
-        ) from None
-    rule = EraParams(about[0].distance, about[0].max_years)
-    placed = {
-        key
-        for era in eras
-        for face in (*era.manifest.faces, *era.manifest.dropped)
-        for key in (face.sha256, face.face)
-    }
-    moves, homeless = [], 0
-    for row, face in enumerate(own.faces):
-        if face.sha256 in placed or face.face in placed:
-            continue
-        at = nearest_era(unit[row], face.year, anchors, rule)
-        if at < 0:
-            homeless += 1
-        else:
-            moves.append(era_copy(own, face, eras[at].folder, unit[row], anchors[at]))
-    grown = Counter(move.aim for move in moves)
-    sizes = {era.folder: len(era.faces) + grown[era.folder] for era in eras}
-    back = [
-        f"{era.folder}: {sizes[era.folder]} faces"
-        for era in eras
-        if era.shelf == "_thin" and sizes[era.folder] >= (era.manifest.era.min_faces or math.inf)
-    ]
-    return moves, {"of_no_era": homeless, "thin_no_more": back}
-
-
-def extend_eras(corpus: Corpus, crew: Crew) -> None:
-    """Put the new faces of every set into the eras it has, as a run of its own."""
-    looker, moves = Looker(corpus, crew), []
-    for own in corpus.active.values():
-        if not own.is_era and any(era.shelf != "_merged" for era in corpus.eras_of(own)):
-            try:
-                moves += extend_era_moves(corpus, own, looker.vectors([own])[own.folder])[0]
-            except SortFacesError as error:
-                log.warning("%s", error)
-    if moves:
-        carry_out(corpus, Plan("era extend", {}, moves))
-
-
 def restore_run(root: Path, folder: Path) -> bool:
     """Bring back what a run replaced; whether the operator has done anything to it since.
 
@@ -6866,13 +6479,11 @@ def result_kind(path: Path) -> type[Record]:
 def read_results(path: Path) -> dict[str, Any]:
     """Results by sha256; a damaged line costs that result, which is then made again."""
     results = {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                value = json.loads(line)
-                record = as_record(result_kind(path), value)
-                if is_whole(record):
-                    results[value["sha256"]] = record
+    for _, value in json_lines(path):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            record = as_record(result_kind(path), value)
+            if is_whole(record):
+                results[value["sha256"]] = record
     return results
 
 
@@ -7006,8 +6617,81 @@ def corpus_cache(master: SwapManifest) -> FaceCache | None:
     except (SortFacesError, OSError) as error:
         log.info("without the cache: %s", error)
         return None
-    same = all(cache.meta.get(key, 0) == getattr(master, key) for key in ("recognizer", "rescans"))
-    return cache if same else None
+    made_with = cache.meta.recognizer, cache.meta.rescans
+    return cache if made_with == (master.recognizer, master.rescans) else None
+
+
+def era_copy(own: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: Anchor) -> Move:
+    """The move that puts a face into an era, with the two numbers that decided."""
+    numbers = {"distance": round(1.0 - float(vector @ anchor.vector), 4)}
+    dated = math.isfinite(face.year)
+    numbers |= {"years": round(abs(face.year - anchor.year), 1)} if dated else {}
+    return Move(
+        action="copy",
+        source=f"{own.folder}/{face.file}",
+        target=f"{folder}/faces/",
+        reason="of this era" if dated else "undated, looks most like this era",
+        numbers=numbers,
+    )
+
+
+def extend_era_moves(
+    corpus: Corpus, own: FaceSet, unit: np.ndarray
+) -> tuple[list[Move], dict[str, Any]]:
+    """New faces of a set go to the era whose anchor they agree with; anchors stay as they are.
+
+    unit: (n, d) of its faces. Returns the moves and notes for the report.
+    """
+    eras = [era for era in corpus.eras_of(own) if era.shelf != "_merged"]
+    if not eras:
+        raise SortFacesError(f"{own.id}: has no eras yet; run era split first")
+    about = [era.manifest.era for era in eras]
+    try:
+        anchors = [
+            Anchor(unpack_floats(era.anchor, (unit.shape[1],)), float(era.anchor_year))
+            for era in about
+        ]
+    except (TypeError, ValueError) as error:
+        raise SortFacesError(
+            f"{own.id}: the anchor of an era is damaged ({one_line(error)}); restore and split anew"
+        ) from None
+    rule = EraParams(about[0].distance, about[0].max_years)
+    placed = {
+        key
+        for era in eras
+        for face in (*era.manifest.faces, *era.manifest.dropped)
+        for key in (face.sha256, face.face)
+    }
+    moves, homeless = [], 0
+    for row, face in enumerate(own.faces):
+        if face.sha256 in placed or face.face in placed:
+            continue
+        at = nearest_era(unit[row], face.year, anchors, rule)
+        if at < 0:
+            homeless += 1
+        else:
+            moves.append(era_copy(own, face, eras[at].folder, unit[row], anchors[at]))
+    grown = Counter(move.aim for move in moves)
+    sizes = {era.folder: len(era.faces) + grown[era.folder] for era in eras}
+    back = [
+        f"{era.folder}: {sizes[era.folder]} faces"
+        for era in eras
+        if era.shelf == "_thin" and sizes[era.folder] >= (era.manifest.era.min_faces or math.inf)
+    ]
+    return moves, {"of_no_era": homeless, "thin_no_more": back}
+
+
+def extend_eras(corpus: Corpus, crew: Crew) -> None:
+    """Put the new faces of every set into the eras it has, as a run of its own."""
+    looker, moves = Looker(corpus, crew), []
+    for own in corpus.active.values():
+        if not own.is_era and any(era.shelf != "_merged" for era in corpus.eras_of(own)):
+            try:
+                moves += extend_era_moves(corpus, own, looker.vectors([own])[own.folder])[0]
+            except SortFacesError as error:
+                log.warning("%s", error)
+    if moves:
+        carry_out(corpus, Plan("era extend", {}, moves))
 
 
 # ============================================================================
@@ -7044,7 +6728,8 @@ def start_logging(args: argparse.Namespace) -> None:
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
     log.addHandler(handler)
-    handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, " ".join(sys.argv), (), None))
+    said = " ".join(sys.argv) + (f"  {args.config}: {plain(args.settings)}" * bool(args.settings))
+    handler.emit(log.makeRecord(TOOL, logging.INFO, "", 0, said, (), None))
 
 
 def show_result(result: dict[str, Any], as_json: bool) -> None:
@@ -7053,11 +6738,14 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, default=json_default))
         return
     width = max((len(key) for key, value in result.items() if not is_table(value)), default=0)
+    gap = ""
     for key, value in result.items():
         if is_table(value):
             print_table(key, value)
+            gap = "\n"
         elif value not in ({}, [], None):
-            print(f"{key.replace('_', ' '):<{width}}  {plain(value)}")
+            print(f"{gap}{key.replace('_', ' '):<{width}}  {plain(value)}")
+            gap = ""
 
 
 def is_table(value: Any) -> bool:
@@ -7090,6 +6778,12 @@ def plain(value: Any) -> str:
     return str(value)
 
 
+def clock(seconds: float) -> str:
+    """`1:02:03.4`"""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes // 60}:{minutes % 60:02d}:{tenths / 10:04.1f}"
+
+
 def run_steps(
     steps: dict[str, Callable[[], dict[str, Any]]],
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -7110,6 +6804,14 @@ def headline(result: dict[str, Any]) -> str:
     return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in numbers.items())
 
 
+def own_command(*words: object) -> str:
+    """A command line of this tool to paste into the shell that runs it now."""
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    script = Path(__file__).resolve()
+    here = script.name if script.parent == Path.cwd() else script
+    return shlex.join(map(str, (python, here, *words)))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command found out: what stdout shows, and whether all is well (else exit code 1)."""
@@ -7119,11 +6821,58 @@ class Outcome:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse, but a usage error is one line like every other error of ours."""
+    """argparse, but a usage error is one line and says what was meant; no words at all: the help.
+
+    steps: the parsers of the commands, or of a command's steps, by name; words: what it was given.
+    """
+
+    def __init__(self, **about: Any) -> None:
+        super().__init__(**about)
+        self.steps: dict[str, OneLineParser] = {}
+        self.words: list[str] = []
+
+    def options(self, start: str = "--") -> dict[str, argparse.Action]:
+        """{flag: option} of the long options that begin so."""
+        flags = self._option_string_actions
+        return {flag: flags[flag] for flag in flags if flag.startswith(start)}
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self.words = sys.argv[1:] if args is None else list(args)
+        namespace, unknown = super().parse_known_args(self.words, namespace)
+        if unknown:
+            self.error(self.refusal(unknown))
+        return namespace, unknown
+
+    def refusal(self, unknown: Sequence[str]) -> str:
+        meant = did_you_mean(unknown[0].split("=")[0], self.options())
+        return f"unrecognized arguments: {' '.join(unknown)}{meant}"
 
     def error(self, message: str) -> None:
-        print(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
+        """Show the help where nothing was asked for, else the line, unknown options before all."""
+        if self.steps and not self.words:
+            self.print_help()
+            raise SystemExit(EXIT_USAGE)
+        flags = [word for word in self.words if word.startswith("--")]
+        unknown = [flag for flag in flags if not self.options(flag.split("=")[0])]
+        if unknown and not self.steps:  # a wrong option's value looks like an argument too many
+            message = self.refusal(unknown)
+        line = " ".join(message.split()) + ("" if message.endswith("?") else ";")
+        print(f"{self.prog}: {line} see {self.prog} --help", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = f" (choose from {', '.join(map(str, action.choices))})"
+            meant = did_you_mean(str(value), action.choices) or known
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{meant}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the known one nearest to it, if any is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 # ============================================================================
@@ -7141,16 +6890,24 @@ class TreeOptions:
     dry_run: bool = option(bool, "say what would be done and stop", False)
 
 
-def add_engine_options(p: argparse.ArgumentParser, detector: bool = True) -> None:
-    """Which models, on what; commands over a finished cache take its model and detector."""
+def add_engine_options(
+    p: argparse.ArgumentParser, detector: bool = True, own_model: str = ""
+) -> None:
+    """Which models, on what.
+
+    Commands over a finished cache take its model and detector; own_model says in the help where a
+    model that is not named comes from.
+    """
     group = p.add_argument_group("engine")
-    if detector:
-        add_fields(group, EngineSpec)
-        return
-    text = f"{MODEL_HELP} (default: the cache's)"
-    group.add_argument("--model", default="", metavar="PACK", help=text)
-    add_fields(group, EngineSpec, skip=("model", "det_size", "det_threshold"))
-    group.set_defaults(model="")
+    skip = [] if detector else ["det_size", "det_threshold"]
+    own_model = own_model or ("" if detector else "the cache's")
+    if own_model:
+        text = f"{MODEL_HELP} (default: {own_model})"
+        group.add_argument("--model", metavar="PACK", help=text)
+        skip.append("model")
+    add_fields(group, EngineSpec, skip=skip)
+    if own_model:
+        group.set_defaults(model="")
 
 
 def engine_spec(args: argparse.Namespace, landmarks: bool) -> EngineSpec:
@@ -7211,9 +6968,11 @@ def add_threads(p: argparse.ArgumentParser) -> None:
     add_fields(p, WorkOptions, skip=("worker", "cluster", "path_map", "batch"))
 
 
-def add_engine_and_work(p: argparse.ArgumentParser, detector: bool = True) -> None:
+def add_engine_and_work(
+    p: argparse.ArgumentParser, detector: bool = True, own_model: str = ""
+) -> None:
     """The options of every command that looks at pictures."""
-    add_engine_options(p, detector)
+    add_engine_options(p, detector, own_model)
     add_fields(p, WorkOptions)
 
 
@@ -7226,7 +6985,7 @@ def crew_of(args: argparse.Namespace, landmarks: bool) -> Crew:
         raise SortFacesError("--worker and --cluster: choose one of them")
     if work.worker and shutil.which(worker) is None:
         raise SortFacesError(f"--worker {worker}: no such program; name the worker's python.exe")
-    return Crew(engine_spec(args, landmarks), **vars(work))
+    return Crew(engine_spec(args, landmarks), work)
 
 
 def add_cache_argument(p: argparse.ArgumentParser) -> None:
@@ -7240,23 +6999,32 @@ def add_dry_run(p: Any) -> None:
 Steps = dict[str, tuple[Callable, Callable]]  # name: (what adds its options, its handler)
 
 
-def add_steps(p: argparse.ArgumentParser, steps: Steps) -> None:
+def add_steps(p: OneLineParser, steps: Steps) -> None:
     """The subcommands of a command: `occlusion score`."""
     choice = p.add_subparsers(dest="step", required=True, metavar="STEP", help="what to do")
     for name, (add_options, handler) in steps.items():
-        step = choice.add_parser(name, help=handler.__doc__, description=handler.__doc__)
+        step = p.steps[name] = choice.add_parser(
+            name, help=handler.__doc__, description=handler.__doc__
+        )
         add_options(step)
         add_output_options(step, argparse.SUPPRESS)  # what stands before the step counts as well
         step.set_defaults(step_handler=handler)
 
 
 def add_output_options(p: argparse.ArgumentParser, default: Any) -> None:
-    """What every command can be told about its output."""
+    """What every command can be told about its output, and where else it finds its options."""
     for flags, text in (
         (("--json",), "print the result as JSON"),
         (("-q", "--quiet"), "no progress, only warnings"),
     ):
         p.add_argument(*flags, action="store_true", default=default, help=text)
+    p.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=default or None,
+        help="settings file, TOML with the options' names (default: $SORT_FACES_CONFIG)",
+    )
 
 
 def add_corpus_argument(p: argparse.ArgumentParser) -> None:
@@ -7358,6 +7126,88 @@ def move_table(moves: Sequence[Move]) -> list[dict[str, Any]]:
 
 
 # ============================================================================
+# Command: enrich
+# ============================================================================
+
+
+def add_enrich_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    add_engine_and_work(p, detector=False)
+
+
+def cmd_enrich(args: argparse.Namespace) -> Outcome:
+    """add landmarks and head pose to the cached faces that lack them"""
+    result = enrich_library(args.cache, crew_of(args, True))
+    all_lost = result["photos_lost"] and not result["enriched"] and result["lacking"]
+    return Outcome(result, not all_lost)
+
+
+def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, Any]:
+    """Find landmarks and pose at the cached boxes; neither detector nor recogniser is run.
+
+    A pack without landmark models is an error only where `required`; a chain goes on without.
+    """
+    with locked_cache(path):
+        cache = load_cache(path)
+        crew = crew.with_spec(with_cache_model(crew.spec, cache))
+        check_model(cache, path, crew.spec)
+        lacking = np.flatnonzero(~cache.enriched)
+        items, lost = enrich_queue(Library(cache, path), lacking)
+        if items and not crew.facts["landmarks"]:
+            text = (
+                f"--model {crew.spec.model}: the pack has no landmark_2d_106 or landmark_3d_68 "
+                "model; export-swap will estimate the pose from the five key points instead"
+            )
+            if required:
+                raise SortFacesError(text)
+            log.info("%s", text)
+            items = []
+        journal = Journal(path, cache.meta)
+        done = 0
+        try:
+            results = crew.run("enrich", items, queue_folder(path))
+            for item, result in progress(results, len(items), "enrich"):
+                error = result.get("failed") or result["error"]
+                if error:
+                    log.warning("%s: %s", item["path"], error)
+                    lost += 1
+                else:
+                    journal.append("enrich", sha256=item["sha256"], faces=result["faces"])
+                    done += len(result["faces"])
+        finally:
+            journal.close()
+        if journal.count:
+            save_cache(path, load_cache(path))
+    return {"lacking": len(lacking), "enriched": done, "photos_lost": lost}
+
+
+def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any]], int]:
+    """Items for the photos of faces `rows`, and how many photos have no live file left."""
+    cache = library.cache
+    items, lost = [], 0
+    for group in groups_of(cache.face_file[rows]):
+        group = rows[group]
+        file = int(cache.face_file[group[0]])
+        path = library.live_path(file)
+        if not path:
+            log.warning("%s: gone or changed since embed", cache.file_path[file])
+            lost += 1
+            continue
+        faces = [
+            {
+                "index": int(cache.face_index[row]),
+                "bbox": cache.bbox[row].tolist(),
+                "det_score": float(cache.det_score[row]),
+                "kps": cache.kps[row].tolist(),
+            }
+            for row in group
+        ]
+        sha = str(cache.file_sha256[file])
+        items.append({"sha256": sha, "path": path, "faces": faces})
+    return items, lost
+
+
+# ============================================================================
 # Command: embed
 # ============================================================================
 
@@ -7369,29 +7219,22 @@ class ScanOptions:
     GROUP: ClassVar[str] = "photos"
 
     include: tuple[str, ...] = option(
-        str,
-        "only files whose name or path below SRC matches; repeatable",
-        (),
-        unit="GLOB",
+        str, "only files whose name or path below SRC matches; repeatable", (), unit="GLOB"
     )
     exclude: tuple[str, ...] = option(
-        str,
-        "no files whose name or path below SRC matches; repeatable",
-        (),
-        unit="GLOB",
+        str, "no files whose name or path below SRC matches; repeatable", (), unit="GLOB"
     )
     passes: Passes = nested(Passes)
     rescan: bool = option(
-        bool,
-        "redo photos whose faces were found with other detection settings",
-        False,
+        bool, "redo photos whose faces were found with other detection settings", False
     )
     retry_errors: bool = option(bool, "try unreadable files again", False)
     prune: bool = option(
-        bool,
-        "forget files that no longer exist below SRC, or whose bytes moved on",
-        False,
+        bool, "forget files that no longer exist below SRC, or whose bytes moved on", False
     )
+
+
+MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
 
 
 def passes_label(spec: EngineSpec, passes: Passes) -> str:
@@ -7407,7 +7250,7 @@ def add_embed_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz to create or to add to")
     add_fields(p, ScanOptions)
     p.add_argument("--enrich", action="store_true", help="find landmarks and pose in the same pass")
-    add_engine_and_work(p)
+    add_engine_and_work(p, own_model=MODEL_OF_CACHE)
 
 
 def cmd_embed(args: argparse.Namespace) -> Outcome:
@@ -7435,6 +7278,7 @@ def embed_library(
     if not files:
         raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there")
     if not cache_exists(path):
+        crew = crew.with_spec(replace(crew.spec, model=crew.spec.model or EngineSpec.model))
         _ = crew.facts  # nothing is written before the models are known to work
     make_folder(path.absolute().parent)
     with locked_cache(path):
@@ -7482,35 +7326,34 @@ class EmbedRun:
         roots: Sequence[Path],
         files: Sequence[FoundFile],
     ) -> None:
-        self.path, self.crew, self.options = path, crew, options
-        self.roots, self.files = roots, files
-        direct = {os.path.dirname(file.path) for file in files}
-        folders = {folder for path in direct for folder in (Path(path), *Path(path).parents)}
-        self.forgotten: set[str] = set()
-        self.mounted = [root for root in roots if root in folders]
-        self.counts: Counter[str] = Counter()
-        self.failed: list[str] = []
+        self.path, self.options, self.roots, self.files = path, options, roots, files
         if cache_exists(path):
             self.cache = load_cache(path)
-            check_model(self.cache, path, crew.spec)
         else:
-            self.cache = empty_cache(crew.facts["meta"])
+            self.cache = empty_cache(as_record(CacheMeta, crew.facts["meta"]))
+        self.crew = crew.with_spec(with_model_of(crew.spec, self.cache))
+        check_model(self.cache, path, self.crew.spec)
+        self.passes = passes_label(self.crew.spec, options.passes)
+        direct = {os.path.dirname(file.path) for file in files}
+        folders = {folder for name in direct for folder in (Path(name), *Path(name).parents)}
+        self.mounted = [root for root in roots if root in folders]
+        self.forgotten: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.failed: list[str] = []
         self.paths = known_paths(self.cache)
         self.paths_of: dict[str, list[str]] = defaultdict(list)
-        for known, (sha, _, _) in self.paths.items():
-            self.paths_of[sha].append(known)
+        for name, (sha, _, _) in self.paths.items():
+            self.paths_of[sha].append(name)
         shas = self.cache.file_sha256.tolist()
         self.redo = {sha for row, sha in enumerate(shas) if self.wants_redo(row)}
         self.journal = Journal(path, self.cache.meta)
 
     def wants_redo(self, row: int) -> bool:
         """Whether a photo that did not change must be looked at again all the same."""
-        other_settings = self.cache.file_passes[row] != passes_label(
-            self.crew.spec, self.options.passes
-        )
         status = self.cache.file_status[row]
         if status == STATUS_UNREADABLE:
             return self.options.retry_errors
+        other_settings = self.cache.file_passes[row] != self.passes
         return bool(other_settings and (status == STATUS_NO_FACE or self.options.rescan))
 
     def execute(self) -> None:
@@ -7577,11 +7420,7 @@ class EmbedRun:
             return
         if result["status"] == STATUS_UNREADABLE:
             self.fail(item["path"], result["error"])
-        facts = {key: item[key] for key in ("path", "sha256", "size", "mtime_ns")}
-        facts |= {key: result[key] for key in ("wh", "taken", "status", "error", "faces")}
-        self.journal.append(
-            "photo", passes=passes_label(self.crew.spec, self.options.passes), **facts
-        )
+        self.journal.append("photo", **{**item, **result, "passes": self.passes})
         self.paths_of[item["sha256"]].append(item["path"])
         self.counts["new"] += 1
 
@@ -7591,11 +7430,7 @@ class EmbedRun:
 
     def usable(self, cache: FaceCache) -> int:
         """How many of the scanned files the cache knows with or without faces."""
-        readable = {
-            sha
-            for sha, status in zip(cache.file_sha256, cache.file_status, strict=True)
-            if status != STATUS_UNREADABLE
-        }
+        readable = set(cache.file_sha256[cache.file_status != STATUS_UNREADABLE].tolist())
         paths = known_paths(cache)
         return sum(file.path in paths and paths[file.path][0] in readable for file in self.files)
 
@@ -7625,13 +7460,10 @@ class EmbedRun:
 
     def check_recognizer(self) -> None:
         """The same name may hide other weights: compare them with what the cache was made with."""
-        own, made_with = (
-            self.crew.facts["meta"]["recognizer"],
-            self.cache.meta["recognizer"],
-        )
+        own, made_with = self.crew.facts["meta"]["recognizer"], self.cache.meta.recognizer
         if own != made_with:
             raise SortFacesError(
-                f"{self.path}: made with another {self.cache.meta['model']} recogniser "
+                f"{self.path}: made with another {self.cache.meta.model} recogniser "
                 f"({made_with}, not {own}); use another cache"
             )
 
@@ -7641,11 +7473,12 @@ class EmbedRun:
         written = journal_path(self.path).exists()
         if not written and not self.cache.files:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
-        if not written and roots <= set(self.cache.meta["roots"]):
+        if not written and roots <= set(self.cache.meta.roots):
             return self.cache
         cache = load_cache(self.path)
-        roots |= set(cache.meta["roots"])
-        cache = replace(cache, meta={**cache.meta, "roots": sorted(roots)})
+        roots |= set(cache.meta.roots)
+        meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
+        cache = replace(cache, meta=meta)
         save_cache(self.path, cache)
         return cache
 
@@ -7656,88 +7489,6 @@ def hash_file(file: FoundFile) -> tuple[FoundFile, str | None, str]:
         return file, sha256_of_file(file.path), ""
     except OSError as error:
         return file, None, error.strerror or str(error)
-
-
-# ============================================================================
-# Command: enrich
-# ============================================================================
-
-
-def add_enrich_options(p: argparse.ArgumentParser) -> None:
-    add_cache_argument(p)
-    add_engine_and_work(p, detector=False)
-
-
-def cmd_enrich(args: argparse.Namespace) -> Outcome:
-    """add landmarks and head pose to the cached faces that lack them"""
-    result = enrich_library(args.cache, crew_of(args, True))
-    all_lost = result["photos_lost"] and not result["enriched"] and result["lacking"]
-    return Outcome(result, not all_lost)
-
-
-def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, Any]:
-    """Find landmarks and pose at the cached boxes; neither detector nor recogniser is run.
-
-    A pack without landmark models is an error only where `required`; a chain goes on without.
-    """
-    with locked_cache(path):
-        cache = load_cache(path)
-        crew.spec = with_cache_model(crew.spec, cache)
-        check_model(cache, path, crew.spec)
-        lacking = np.flatnonzero(~cache.enriched)
-        items, lost = enrich_queue(Library(cache, path), lacking)
-        if items and not crew.facts["landmarks"]:
-            text = (
-                f"--model {crew.spec.model}: the pack has no landmark_2d_106 or landmark_3d_68 "
-                "model; export-swap will estimate the pose from the five key points instead"
-            )
-            if required:
-                raise SortFacesError(text)
-            log.info("%s", text)
-            items = []
-        journal = Journal(path, cache.meta)
-        done = 0
-        try:
-            results = crew.run("enrich", items, queue_folder(path))
-            for item, result in progress(results, len(items), "enrich"):
-                error = result.get("failed") or result["error"]
-                if error:
-                    log.warning("%s: %s", item["path"], error)
-                    lost += 1
-                else:
-                    journal.append("enrich", sha256=item["sha256"], faces=result["faces"])
-                    done += len(result["faces"])
-        finally:
-            journal.close()
-        if journal.count:
-            save_cache(path, load_cache(path))
-    return {"lacking": len(lacking), "enriched": done, "photos_lost": lost}
-
-
-def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any]], int]:
-    """Items for the photos of faces `rows`, and how many photos have no live file left."""
-    cache = library.cache
-    items, lost = [], 0
-    for group in groups_of(cache.face_file[rows]):
-        group = rows[group]
-        file = int(cache.face_file[group[0]])
-        path = library.live_path(file)
-        if not path:
-            log.warning("%s: gone or changed since embed", cache.file_path[file])
-            lost += 1
-            continue
-        faces = [
-            {
-                "index": int(cache.face_index[row]),
-                "bbox": cache.bbox[row].tolist(),
-                "det_score": float(cache.det_score[row]),
-                "kps": cache.kps[row].tolist(),
-            }
-            for row in group
-        ]
-        sha = str(cache.file_sha256[file])
-        items.append({"sha256": sha, "path": path, "faces": faces})
-    return items, lost
 
 
 # ============================================================================
@@ -7770,8 +7521,8 @@ def cluster_library(
 ) -> dict[str, Any]:
     """Cluster every face of a cache and write the raw tree; returns the counts."""
     cache = load_cache(cache_path)
-    check_output(out, cache.meta["roots"], RawManifest)
-    params = for_model(params, cache.meta["model"])
+    check_output(out, cache.meta.roots, RawManifest)
+    params = for_model(params, cache.meta.model)
     groups = groups_of(average_linkage(cache.unit, params.threshold))
     persons = {
         numbered("person", number): rows
@@ -7810,8 +7561,8 @@ def refine_library(
 ) -> dict[str, Any]:
     """Refine every face of a cache and write the face sets; returns the counts."""
     cache = load_cache(cache_path)
-    check_output(out, cache.meta["roots"], RefinedManifest)
-    params = for_model(params, cache.meta["model"])
+    check_output(out, cache.meta.roots, RefinedManifest)
+    params = for_model(params, cache.meta.model)
     refined = refine_identities(cache, np.arange(cache.faces), params)
     facesets = {
         numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
@@ -7857,7 +7608,7 @@ class DuplicatesReport(Manifest, tag="duplicates", kw_only=True):
 def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
     """Write the duplicates report beside the cache; returns the counts."""
     cache = load_cache(cache_path)
-    params = for_model(params, cache.meta["model"])
+    params = for_model(params, cache.meta.model)
     byte_groups = [
         {"sha256": sha, "paths": paths}
         for sha, paths in zip(cache.file_sha256.tolist(), cache.paths, strict=True)
@@ -7923,7 +7674,7 @@ def cmd_extend(args: argparse.Namespace) -> Outcome:
         refined = load_manifest(path, RefinedManifest, cache)
     tree = of_args(TreeOptions, args)
     library = Library(cache, args.cache)
-    threshold = for_model(of_args(ExtendParams, args), cache.meta["model"]).threshold
+    threshold = for_model(of_args(ExtendParams, args), cache.meta.model).threshold
     result = extend_raw(library, args.raw_out, raw, threshold, tree)
     if refined is not None:
         result |= extend_refined(library, args.refine_out, refined, tree)
@@ -8116,8 +7867,8 @@ def export_library(
     cache, out = load_cache(paths.cache), paths.out
     refined = load_manifest(paths.refined, RefinedManifest, cache)
     raw = load_manifest(paths.raw, RawManifest, cache) if paths.raw is not None else None
-    check_output(out, cache.meta["roots"], SwapManifest)
-    params = for_model(params, cache.meta["model"])
+    check_output(out, cache.meta.roots, SwapManifest)
+    params = for_model(params, cache.meta.model)
     crew = crew.with_spec(with_cache_model(crew.spec, cache))
     check_model(cache, paths.cache, crew.spec)
     export = Export(Library(cache, paths.cache), out, params, crew)
@@ -8358,7 +8109,7 @@ class CropStore:
             export.cache.bbox[row].tolist(),
             export.neighbours(row).tolist(),
             (params.pad_ratio, params.out_size, params.same_face_threshold),
-            (export.cache.meta["recognizer"], export.cache.meta["det_threshold"]),
+            (export.cache.meta.recognizer, export.cache.meta.det_threshold),
             (CONSUMER_DET_SIZES, CROP_VARIANTS, CROP_FACE_IOU, PAINT_MARGIN),
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
@@ -8378,10 +8129,9 @@ class CropStore:
 
 def read_crop_notes(path: Path) -> Iterator[CropNote]:
     """The notes of finished crops; a damaged line costs that crop, which is then cut again."""
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                yield as_record(CropNote, json.loads(line))
+    for _, value in json_lines(path):
+        with contextlib.suppress(msgspec.ValidationError):
+            yield as_record(CropNote, value)
 
 
 def cut_faces(export: Export, corpus: Corpus, rows: Sequence[int]) -> dict[int, Crop]:
@@ -8976,92 +8726,7 @@ def add_occlusion_prepare_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_occlusion_prepare(args: argparse.Namespace) -> Outcome:
     """turn an open_clip model into ONNX plus prompt vectors, and compare the two"""
-    return Outcome(export_clip(args.clip, args.out))
-
-
-def export_clip(name: str, out: Path) -> dict[str, Any]:
-    """Export the image tower and the prompts; refuse an export that does not match the model.
-
-    Torch on DirectML runs attention on the CPU (2.4x gain measured by the reference), pure ONNX
-    runs whole on the GPU (7.5x); the exported files also need neither torch nor open_clip.
-    """
-    torch, model, texts = load_open_clip(name)
-    make_folder(out)
-    sample = torch.from_numpy(clip_input(clip_samples(), texts))
-    with torch.no_grad():
-        expected = model.encode_image(sample).float().numpy()
-    with writing(out / "image.onnx") as part:
-        save_image_tower(torch, model, sample[:2], part)
-        tower_bytes = part.stat().st_size
-        actual = run_tower(part, sample.numpy())
-        cosine = np.einsum("nd,nd->n", unit_rows(expected), unit_rows(actual))
-        if cosine.min() < CLIP_TOLERANCE:
-            raise SortFacesError(
-                f"--clip {name}: the export differs from the model (cosine {cosine.min():.6f}); "
-                "try another version of torch or onnxruntime"
-            )
-    texts.save(out / "prompts.npz")
-    scores = [
-        clip_probabilities(unit_rows(e), texts.texts, texts.logit_scale) for e in (expected, actual)
-    ]
-    return {
-        "out": str(out),
-        "model": name,
-        "attributes": texts.attributes.tolist(),
-        "image_size": texts.size,
-        "logit_scale": texts.logit_scale,
-        "bytes": tower_bytes,
-        "samples": len(sample),
-        "least_cosine": float(cosine.min()),
-        "largest_score_difference": float(np.abs(scores[0] - scores[1]).max()),
-    }
-
-
-def save_image_tower(torch: Any, model: Any, sample: Any, path: Path) -> None:
-    """Write model.encode_image as one .onnx file with a free batch size."""
-    import warnings
-
-    class ImageTower(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, image: Any) -> Any:
-            return self.model.encode_image(image)
-
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused attention ONNX has no operator for
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # tracer and deprecation notes: the result is compared
-        torch.onnx.export(
-            ImageTower().eval(),
-            (sample,),
-            str(path),
-            input_names=["image"],
-            output_names=["embedding"],
-            opset_version=17,
-            dynamo=False,
-            dynamic_axes={"image": {0: "n"}, "embedding": {0: "n"}},
-        )
-
-
-def run_tower(path: Path, batch: np.ndarray) -> np.ndarray:
-    """Image embeddings by an exported tower on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": batch})[0]
-
-
-def clip_samples() -> list[np.ndarray]:
-    """Pictures to compare two forms of a model on: the demo's people, cut out, and the group."""
-    group = decode_photo(demo_photo()).image
-    wh = (group.shape[1], group.shape[0])
-    boxes = [np.array(box, np.float32) for box in DEMO_FACES.values()]
-    cuts = [
-        cut_window(group, crop_square(box, wh, ExportParams.pad_ratio), ExportParams.out_size)
-        for box in boxes
-    ]
-    return [*cuts, group]
+    return Outcome(companion("clip_torch").export_clip(args.clip, args.out))
 
 
 # ============================================================================
@@ -9734,9 +9399,7 @@ class VideoChoice:
 
     filter_from: str = option(str, "only files whose name is NAME or later", "", unit="NAME")
     skip_pattern: re.Pattern[str] | None = option(
-        pattern,
-        "no files whose name this regular expression finds",
-        unit="REGEX",
+        pattern, "no files whose name this regular expression finds", unit="REGEX"
     )
 
 
@@ -9747,23 +9410,20 @@ class Sampling:
     sample_rate: float = option(PER_SECOND, "frames per second looked at", 2.0)
 
 
+faceset_option = functools.partial(option, Path, default=(), unit="FACESET")
+
+
 @dataclass(frozen=True)
 class IdentityChoice:
     """Whose segments are kept."""
 
     GROUP: ClassVar[str] = "identity"
 
-    identity: tuple[Path, ...] = option(
-        Path,
-        "keep only segments with this person: a .fsz or a folder of crops; repeatable",
-        (),
-        unit="FACESET",
+    identity: tuple[Path, ...] = faceset_option(
+        "keep only segments with this person: a .fsz or a folder of crops; repeatable"
     )
-    exclude_identity: tuple[Path, ...] = option(
-        Path,
-        "drop segments in which this person is seen; repeatable",
-        (),
-        unit="FACESET",
+    exclude_identity: tuple[Path, ...] = faceset_option(
+        "drop segments in which this person is seen; repeatable"
     )
     identity_distance: float = model_distance("candidate", "farthest a track may be")
 
@@ -9781,198 +9441,294 @@ class ClipOptions:
         "smart",
     )
     write_sidecar: bool = option(bool, "write what plan.json says of a clip beside it, too", False)
+    dry_run: bool = option(bool, "say what would be done and stop", False)
 
 
-@dataclass(frozen=True)
+class WorkHead(OwnFile, tag="videos", kw_only=True):
+    """Of videos.json what tells whose work folder it is."""
+
+    input: str  # folder of videos, or one video
+
+
+class Scanned(Record):
+    """What `scan` found in one file: a usable video, or why it is none."""
+
+    path: str
+    facts: Video | None = None
+    error: str = ""
+
+
+class VideoList(WorkHead, tag="videos", kw_only=True):
+    """The videos of a folder, usable or not, in the order of their paths."""
+
+    videos: list[Scanned]
+
+
+class Stretch(Record):
+    """Frames of a video to look at, near each other: an item of the queue."""
+
+    video: str  # id
+    path: str
+    pts: Annotated[list[Pts], msgspec.Meta(min_length=1)]  # rising
+    sar: PositiveAmount
+
+
+class Staged(OwnFile, tag="staged", kw_only=True):
+    """The frames to look at."""
+
+    rate: PositiveAmount  # frames per second looked at
+    items: list[Stretch]
+
+
+class FrameMeta(Record, kw_only=True):
+    """Which models looked at frames, and how."""
+
+    rate: float = 0.0  # frames per second looked at; 0 while they are not gathered
+    schema: int = RECORD_SCHEMA
+    tool: str = TOOL
+    version: str = VERSION
+    model: str
+    model_source: str = ""  # what --model has to say to name it
+    recognizer: str
+    dim: PositiveInt  # of an embedding
+    det_size: int  # px
+    det_threshold: float
+    roots: list[str] = []
+
+
+class SeenFace(Record):
+    """A face of a frame, in upright pixels."""
+
+    bbox: tuple[float, float, float, float]
+    det_score: float
+    pose: Annotated[bytes, msgspec.Meta(min_length=12, max_length=12)]  # float32 degrees
+    embedding: bytes  # float32
+
+    def packed(self) -> bytes:
+        """8 + dim float32: box, score, pose, embedding."""
+        numbers = np.array([*self.bbox, self.det_score], "<f4")
+        return numbers.tobytes() + self.pose + self.embedding
+
+
+class FrameLine(Record):
+    """A line of results.jsonl: what was found in one frame. The first tells of the models."""
+
+    id: str  # frame_name
+    meta: FrameMeta | None = None
+    failed: str | None = None
+    faces: list[SeenFace] = []
+
+
+class TrackedVideo(Record):
+    """Of a video what `score` needs."""
+
+    path: str
+    fps: Amount
+    start: Pts
+    tick: PositiveAmount  # s per pts
+    scenes: int
+
+
+class Tracks(OwnFile, tag="tracks", kw_only=True):
+    """All that `score` needs."""
+
+    period: PositiveAmount  # s between the frames looked at
+    meta: FrameMeta
+    reach: Reach | None = None
+    videos: dict[str, TrackedVideo]
+    tracks: list[Track]
+
+    def __post_init__(self) -> None:
+        dim = self.meta.dim
+        if any(t.video not in self.videos or t.centre.shape != (dim,) for t in self.tracks):
+            raise ValueError("a track is of an unlisted video or another model")
+
+
+class PlannedClip(Record):
+    """A segment of the plan; what became of it is there once it was cut."""
+
+    uuid: str
+    video: str
+    source: str
+    start: Amount  # s
+    end: Amount  # s
+    pts: tuple[Pts, Pts]  # of the first frame, and from where on frames are beyond
+    frames: tuple[int, int]  # numbers at the average rate
+    tracks: list[str]
+    identity: list[str]
+    quality: dict[str, int | float]  # medians, and the mean score
+    strip: list[Amount]  # s; of its thumbnails
+    clip: str | msgspec.UnsetType | None = msgspec.UNSET  # its file below OUT; None: failed
+    mode: str | msgspec.UnsetType = msgspec.UNSET
+    fallback: str | msgspec.UnsetType = msgspec.UNSET
+    checked: Checked | msgspec.UnsetType = msgspec.UNSET
+    failed: str | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        if self.clip and msgspec.UNSET in (self.mode, self.fallback, self.checked):
+            raise ValueError("a clip, but not how it was made")
+
+    def cut(self, **facts: Any) -> PlannedClip:
+        """The segment with what became of it now; of an earlier try nothing is left."""
+        late = ("clip", "mode", "fallback", "checked", "failed")
+        return msgspec.structs.replace(self, **{**dict.fromkeys(late, msgspec.UNSET), **facts})
+
+
+class LeftOut(Record):
+    """A track, or a segment, that becomes no clip."""
+
+    name: str
+    video: str
+    start: Amount  # s
+    end: Amount  # s
+    reason: str
+    strip: list[Amount]
+
+
+class ClipPlan(OwnFile, tag="segments", kw_only=True):
+    """The segments that become clips, and what is left out."""
+
+    gates: Gates
+    identities: dict[str, dict[str, str | float]]  # whom it was made for: file, distance
+    segments: list[PlannedClip]
+    rejected: list[LeftOut]
+    out: str | msgspec.UnsetType = msgspec.UNSET  # where it was last cut to
+
+    def __post_init__(self) -> None:
+        if not self.out and any(segment.clip for segment in self.segments):
+            raise ValueError("clips, but not where they are")
+
+
+class Identities(OwnFile, tag="identities", kw_only=True):
+    """Embeddings of the pictures that identities were given by."""
+
+    recognizer: str
+    faces: dict[str, bytes]  # sha256 of a picture: float32 embedding of its face, "" if none
+
+
+WORK_FILES: dict[type[OwnFile], tuple[str, str]] = {  # (name, the step that writes it)
+    VideoList: ("videos.json", "scan"),
+    Staged: ("queue.json", "stage"),
+    Tracks: ("tracks.json", "track"),
+    ClipPlan: ("plan.json", "score"),
+    Identities: ("identities.json", "score"),
+}
+
+
 class VideoWork:
     """The work folder of one input folder."""
 
-    folder: Path
-
-    def __getattr__(self, name: str) -> Path:
-        if name not in VIDEO_FILES:
-            raise AttributeError(name)
-        return self.folder / VIDEO_FILES[name]
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results = folder / "results.jsonl"  # what FrameLog writes
+        self.frames = folder / "frames.npz"
+        self.clips = folder / "clips.jsonl"  # WrittenClip a line
+        self.report = folder / "report"
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        make_folder(self.folder)
+        """Hold the folder; one that is not there is not made, its steps say what is missing."""
+        if not self.folder.is_dir():
+            return contextlib.nullcontext()
         return locked(self.folder / LOCK_NAME, f"work folder {self.folder}")
 
-    def read(self, kind: str) -> dict[str, Any]:
+    def path(self, kind: type[OwnFile]) -> Path:
+        return self.folder / WORK_FILES[kind][0]
+
+    def read(self, kind: type[R]) -> R:
         """One of the JSON files of this folder."""
-        path = getattr(self, kind)
+        path = self.path(kind)
         if not path.exists():
-            step = VIDEO_STEP_OF[kind]
-            raise SortFacesError(f"{path}: not found; run `video {step}` first")
-        return read_json(path, kind)
+            raise SortFacesError(f"{path}: not found; run `video {WORK_FILES[kind][1]}` first")
+        return read_file(path, kind)
+
+    def write(self, record: OwnFile) -> None:
+        write_file(self.path(type(record)), record)
 
     def list_videos(self) -> list[Video]:
         """The usable videos, in the order of their paths."""
-        entries = self.read("videos")["videos"]
-        with believed(self.videos, "scan"):
-            return [video_from_json(entry["facts"]) for entry in entries if entry["facts"]]
+        return [entry.facts for entry in self.read(VideoList).videos if entry.facts]
 
     def scene_file(self, video: Video) -> Path:
         return self.folder / "scenes" / f"{video.id}.json"
 
-    def scenes_of(self, video: Video) -> dict[str, Any]:
-        """Scenes and frame times of a video; {} while they are not known, or damaged."""
-        known = read_own(self.scene_file(video), "scenes")
-        try:
-            frames = unpack_steps(known["first"], known["steps"])
-            return known if (np.diff(frames) > 0).all() else {}
-        except (KeyError, TypeError, ValueError):
-            return {}
+    def scenes_of(self, video: Video) -> Scenes | None:
+        """Scenes and frame times of a video; None while they are not known, or damaged."""
+        return read_if_sound(self.scene_file(video), Scenes)
 
-    def known_frames(self, meta: dict[str, Any] | None) -> set[str]:
-        """Names of the frames in results.jsonl; refuses those of another model."""
-        done: set[str] = set()
-        for result in ResultTail(self.results).read():
-            if result["id"] == "meta":
-                with believed(self.results, "detect"):
-                    check_frame_model(self.results, result, meta)
-            elif "failed" not in result:
-                done.add(result["id"])
-        return done
+    @contextlib.contextmanager
+    def draft(self) -> Iterator[VideoWork]:
+        """A copy in a temporary folder, to find out what steps would do.
 
-
-@contextlib.contextmanager
-def believed(path: Path, step: str) -> Iterator[None]:
-    """Turn what a damaged file of the work folder makes us stumble over into one line."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise SortFacesError(
-            f"{path}: parts of it are missing ({type(error).__name__} {one_line(error)}); "
-            f"run `video {step}` again"
-        ) from None
+        What is large and only read stays where it is.
+        """
+        with tempfile.TemporaryDirectory(prefix="sort_faces-") as folder:
+            draft = VideoWork(Path(folder) / "work")
+            left = shutil.ignore_patterns("results.jsonl", "frames.npz", "report", "workers")
+            if self.folder.is_dir():
+                shutil.copytree(self.folder, draft.folder, ignore=left)
+            draft.results = self.results
+            try:
+                yield draft
+            except SortFacesError as error:
+                told = str(error).replace(str(draft.folder), str(self.folder))
+                raise SortFacesError(told) from None
 
 
-def video_from_json(facts: dict[str, Any]) -> Video:
-    pairs = {key: tuple(facts[key]) for key in ("audio", "time_base")}
-    numerator, denominator = pairs["time_base"]
-    if not numerator / denominator > 0:
-        raise ValueError("time_base")
-    return Video(**{**facts, **pairs})
-
-
-def reads(kind: str) -> Callable[[Callable], Callable]:
-    """For a step: what its input file makes it stumble over becomes one line that names it."""
-
-    def wrap(step: Callable) -> Callable:
-        @functools.wraps(step)
-        def guarded(work: VideoWork, *args: Any) -> Any:
-            with believed(getattr(work, kind), VIDEO_STEP_OF[kind]):
-                return step(work, *args)
-
-        return guarded
-
-    return wrap
-
-
-VIDEO_FILES = {
-    "videos": "videos.json",
-    "staged": "queue.json",
-    "results": "results.jsonl",
-    "frames": "frames.npz",
-    "tracks": "tracks.json",
-    "segments": "plan.json",
-    "clips": "clips.jsonl",
-    "identities": "identities.json",
-    "report": "report",
-}
-VIDEO_STEP_OF = {
-    "videos": "scan",
-    "staged": "stage",
-    "frames": "merge",
-    "tracks": "track",
-    "segments": "score",
-}
-
-
-def check_frame_model(path: Path, made: dict[str, Any], meta: dict[str, Any] | None) -> None:
-    """Refuse to mix frames looked at with different models or detector settings."""
-    for key in ("recognizer", "det_size", "det_threshold"):
-        if meta is not None and made["meta"][key] != meta[key]:
-            raise SortFacesError(
-                f"{path}: made with {made['meta']['model']}, {key} {made['meta'][key]}, not "
-                f"{meta[key]}; use another work folder, or remove that file to begin again"
-            )
-
-
-def add_video_options(p: argparse.ArgumentParser) -> None:
-    add_steps(p, VIDEO_STEPS)
-
-
-def cmd_video(args: argparse.Namespace) -> Outcome:
-    """cut the parts of videos in which a face is usable into clips"""
-    return args.step_handler(args)
-
-
-def add_work_folder(p: argparse.ArgumentParser) -> None:
-    p.add_argument("work", type=Path, metavar="WORK", help="folder for what the steps leave")
-
-
-def add_video_scan_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("input", type=Path, metavar="INPUT", help="folder of videos, or one video")
-    add_work_folder(p)
-    add_fields(p, VideoChoice)
-
-
-def cmd_video_scan(args: argparse.Namespace) -> Outcome:
+def scan_videos(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
     """list the videos of a folder and what they are"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = scan_videos(work, args.input, of_args(VideoChoice, args))
-    return Outcome(result, bool(result["videos"]))
-
-
-@reads("videos")
-def scan_videos(work: VideoWork, source: Path, choice: VideoChoice) -> dict[str, Any]:
-    """Write videos.json; files known from an earlier scan are not opened again."""
     if not source.exists():
         raise SortFacesError(f"{source}: no such file or folder; name a folder of videos")
     root = source.resolve()
-    if not work.videos.exists():
-        strange = [name for name in VIDEO_FILES.values() if (work.folder / name).exists()]
-        if strange:
-            raise SortFacesError(
-                f"{work.folder}: holds {strange[0]} of something else; use another work folder"
-            )
-    old = read_own(work.videos, "videos")
-    if work.videos.exists() and not old:
-        raise SortFacesError(
-            f"{work.videos}: is damaged; use another work folder, or remove this one"
-        )
-    if old.get("input", str(root)) != str(root):
-        raise SortFacesError(
-            f"{work.folder}: belongs to the videos in {old['input']}; use another work folder"
-        )
-    entries = entries_of(old.get("videos"))
-    known = {str(entry.get("path")): entry for entry in entries if entry.get("error") == ""}
-    found = [path for path in find_videos(root) if path.name >= choice.filter_from]
+    known = known_entries(work, str(root))
     skip = choice.skip_pattern
-    found = [path for path in found if skip is None or not skip.search(path.name)]
+    found = [
+        path
+        for path in find_videos(root)
+        if path.name >= choice.filter_from and not (skip and skip.search(path.name))
+    ]
     if not found:
         raise SortFacesError(f"{source}: no videos found there; name a folder that holds some")
-    entries, ids = [], {}
-    for path in progress(found, len(found), "scan"):
-        entry = scan_video(str(path), known.get(str(path), {}))
-        same = ids.setdefault(entry["facts"]["id"], str(path)) if entry["facts"] else str(path)
-        if same != str(path):
-            entry |= {"facts": None, "error": f"the same video as {same}"}
-        if entry["error"]:
-            log.warning("%s: %s", path, entry["error"])
+    entries: list[Scanned] = []
+    ids: dict[str, str] = {}
+    for path in map(str, progress(found, len(found), "scan")):
+        entry = scan_video(path, known.get(path))
+        same = ids.setdefault(entry.facts.id, path) if entry.facts else path
+        if same != path:
+            entry = Scanned(path, error=f"the same video as {same}")
+        if entry.error:
+            log.warning("%s: %s", path, entry.error)
         entries.append(entry)
-    head = {"tool": TOOL, "kind": "videos", "version": VERSION, "input": str(root)}
-    write_json(work.videos, {**head, "videos": entries})
-    usable = [entry["facts"] for entry in entries if entry["facts"]]
-    return {
+    work.write(VideoList(input=str(root), videos=entries))
+    usable = [entry.facts for entry in entries if entry.facts]
+    result = {
         "work": str(work.folder),
         "videos": len(usable),
-        "hours": round(sum(facts["duration"] for facts in usable) / 3600, 2),
-        "left_out": [f"{e['path']}: {e['error']}" for e in entries if e["error"]],
+        "hours": round(sum(video.duration for video in usable) / 3600, 2),
+        "left_out": [f"{entry.path}: {entry.error}" for entry in entries if entry.error],
     }
+    return Outcome(result, bool(usable))
+
+
+def known_entries(work: VideoWork, root: str) -> dict[str, Video]:
+    """{path: facts} of an earlier scan. Raises SortFacesError if the folder is not for `root`."""
+    path = work.path(VideoList)
+    if not path.exists():
+        files = [work.results, work.frames, work.clips, work.report, *map(work.path, WORK_FILES)]
+        for file in files:
+            if file.exists():
+                raise SortFacesError(
+                    f"{work.folder}: holds {file.name} of something else; use another work folder"
+                )
+        return {}
+    head = read_if_sound(path, WorkHead)
+    if head is None:
+        raise SortFacesError(f"{path}: is damaged; use another work folder, or remove this one")
+    if head.input != root:
+        raise SortFacesError(
+            f"{work.folder}: belongs to the videos in {head.input}; use another work folder"
+        )
+    old = read_if_sound(path, VideoList)  # of a damaged one all is looked at anew
+    return {entry.path: entry.facts for entry in old.videos if entry.facts} if old else {}
 
 
 def find_videos(root: Path) -> list[Path]:
@@ -9985,44 +9741,148 @@ def find_videos(root: Path) -> list[Path]:
     return [root] if root.is_file() else sorted(found)
 
 
-def scan_video(path: str, known: dict[str, Any]) -> dict[str, Any]:
-    """{path, facts or None, error} of one file."""
-    entry = {"path": path, "facts": None, "error": ""}
+def scan_video(path: str, known: Video | None) -> Scanned:
+    """What is in one file; it is opened only where it is not the `known` one."""
     try:
         now = os.stat(path)
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # edited
-            video = video_from_json(known["facts"])
-            if (video.size, video.mtime_ns) == (now.st_size, now.st_mtime_ns):
-                return known
-        return {**entry, "facts": asdict(video_facts(path, now.st_size, now.st_mtime_ns))}
+        if known is None or (known.size, known.mtime_ns) != (now.st_size, now.st_mtime_ns):
+            known = video_facts(path, now.st_size, now.st_mtime_ns)
+        return Scanned(path, known)
     except VideoError as error:
-        return {**entry, "error": str(error)}
+        return Scanned(path, error=str(error))
     except OSError as error:
-        return {**entry, "error": error.strerror or str(error)}
+        return Scanned(path, error=error.strerror or str(error))
 
 
-def add_video_scenes_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-
-
-def cmd_video_scenes(args: argparse.Namespace) -> Outcome:
+def find_scenes(work: VideoWork) -> Outcome:
     """find the cuts of every video; cached in WORK/scenes"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = pass_over_videos(work, Sampling.sample_rate, None)
-    return Outcome(result, bool(result["videos"]))
+    return pass_over_videos(work, Sampling.sample_rate, None)
+
+
+def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> Outcome:
+    """Decode every video once whose scenes are not known; with `frames` look for faces, too."""
+    videos = work.list_videos()
+    todo = [video for video in videos if not work.scenes_of(video)]
+    failed: list[str] = []
+
+    def decode() -> Iterator[tuple[Video, int, np.ndarray | None]]:
+        for video in todo:
+            skip = None if frames is None else functools.partial(frames.has, video)
+            try:
+                once = VideoPass(checked_source(video), rate, skip)
+                for pts, image in once.samples():
+                    yield video, pts, image
+                scenes = once.result()
+            except VideoError as error:
+                log.warning("%s: %s", video.path, error)
+                failed.append(f"{video.path}: {error}")
+                continue
+            if scenes.error:
+                log.warning("%s: %s; using what came before", video.path, scenes.error)
+            write_file(work.scene_file(video), scenes)
+
+    total = round(sum(video.duration for video in todo) * rate)
+    label = "scenes" if frames is None else "decode and detect"
+    for _ in progress(decode() if frames is None else frames.look(decode()), total, label):
+        pass
+    known = [scenes for scenes in map(work.scenes_of, videos) if scenes]
+    result = {
+        "videos": len(known),
+        "decoded": len(todo) - len(failed),
+        "scenes": sum(len(scenes.scenes) for scenes in known),
+        "failed": failed,
+        **({} if frames is None else {"frames": frames.counts["frames"]}),
+    }
+    return Outcome(result, bool(known))
+
+
+def checked_source(video: Video) -> Video:
+    """The video, if its file is still the one that was scanned. Raises VideoError otherwise."""
+    try:
+        now = os.stat(video.path)
+    except OSError as error:
+        raise VideoError(error.strerror or str(error)) from None
+    if (now.st_size, now.st_mtime_ns) != (video.size, video.mtime_ns):
+        raise VideoError("changed since the scan; run `video scan` again")
+    return video
+
+
+def stage_frames(work: VideoWork, sampling: Sampling) -> Outcome:
+    """choose the frames to look at and write them to WORK/queue.json"""
+    items, unknown, rate = [], 0, sampling.sample_rate
+    for video in work.list_videos():
+        scenes = work.scenes_of(video)  # has the frame times: nothing is decoded
+        if scenes is None:
+            unknown += 1
+            continue
+        chosen = sampled_pts(video, scenes, rate).tolist()
+        items += [
+            Stretch(video.id, video.path, some, video.sar)
+            for some in batched(chosen, CHUNK_SAMPLES)
+        ]
+    if not items:
+        raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
+    work.write(Staged(rate=rate, items=items))
+    frames = sum(len(item.pts) for item in items)
+    result = {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
+    return Outcome(result, bool(frames))
+
+
+def sampled_pts(video: Video, scenes: Scenes, rate: float) -> np.ndarray:
+    """(n,) pts of the frames to look at, `rate` a second."""
+    return sample_times(scenes.pts, 1.0 / (rate * video.tick))
+
+
+def frame_name(video: str, pts: int) -> str:
+    return f"{video}:{pts}"
+
+
+def frame_lines(path: Path) -> Iterator[FrameLine]:
+    """The lines of results.jsonl; the first has `meta`, the others have not."""
+    dim = 0
+    for number, line in enumerate(ResultTail(path).read(), 1):
+        try:
+            found = as_record(FrameLine, line)
+            dim = found.meta.dim if found.meta else dim
+            if (found.meta is None) == (number == 1):
+                raise msgspec.ValidationError("the first line, and no other, tells of the models")
+            if any(len(face.embedding) != 4 * dim for face in found.faces):
+                raise msgspec.ValidationError("an embedding has the wrong length")
+        except msgspec.ValidationError as error:
+            raise SortFacesError(
+                f"{path}: line {number}: {error}; remove that line to look at the frame again, "
+                "or the file to look at all of them"
+            ) from None
+        yield found
 
 
 class FrameLog:
     """results.jsonl: what was found in each frame, appended as it comes."""
 
-    def __init__(self, work: VideoWork, crew: Crew) -> None:
-        meta = crew.facts["meta"]
-        self.done = work.known_frames(meta)
-        self.lines = AppendOnly(work.results)
+    def __init__(self, path: Path) -> None:
+        self.path, self.lines = path, AppendOnly(path)
+        self.meta: FrameMeta | None = None
+        self.done: set[str] = set()  # frames that need not be looked at again
+        self.counts: Counter[str] = Counter()
+        for line in frame_lines(path):
+            self.meta = line.meta or self.meta
+            if line.meta is None and line.failed is None:
+                self.done.add(line.id)
+
+    def begin(self, crew: Crew) -> None:
+        """Take results of a crew from now on; of other models than so far they are refused."""
+        self.crew, meta = crew, crew.facts["meta"]
+        for key in ("recognizer", "det_size", "det_threshold"):
+            if self.meta is not None and getattr(self.meta, key) != meta[key]:
+                raise SortFacesError(
+                    f"{self.path}: made with {self.meta.model}, {key} {getattr(self.meta, key)}, "
+                    f"not {meta[key]}; use another work folder, or remove that file to begin again"
+                )
         if self.lines.is_new():
             self.lines.append({"schema": RECORD_SCHEMA, "id": "meta", "meta": meta})
-        self.crew, self.counts = crew, Counter()
+
+    def close(self) -> None:
+        self.lines.close()
 
     def has(self, video: Video, pts: int) -> bool:
         return frame_name(video.id, pts) in self.done
@@ -10050,261 +9910,119 @@ class FrameLog:
                 self.store(video.id, pts, result)
             yield None
 
-
-def frame_name(video: str, pts: int) -> str:
-    return f"{video}:{pts}"
-
-
-def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> dict[str, Any]:
-    """Decode every video once whose scenes are not known; with `frames` look for faces, too."""
-    videos = work.list_videos()
-    todo = [video for video in videos if not work.scenes_of(video)]
-    failed: list[str] = []
-
-    def decode() -> Iterator[tuple[Video, int, np.ndarray | None]]:
-        for video in todo:
-            skip = None if frames is None else functools.partial(frames.has, video)
-            try:
-                once = VideoPass(checked_source(video), rate, skip)
-                for pts, image in once.samples():
-                    yield video, pts, image
-                result = once.result()
-            except VideoError as error:
-                log.warning("%s: %s", video.path, error)
-                failed.append(f"{video.path}: {error}")
-                continue
-            if result["error"]:
-                log.warning("%s: %s; using what came before", video.path, result["error"])
-            write_json(work.scene_file(video), result)
-
-    total = round(sum(video.duration for video in todo) * rate)
-    label = "scenes" if frames is None else "decode and detect"
-    stream = decode() if frames is None else frames.look(decode())
-    for _ in progress(stream, total, label):
-        pass
-    known = [work.scenes_of(video) for video in videos]
-    return {
-        "videos": sum(map(bool, known)),
-        "decoded": len(todo) - len(failed),
-        "scenes": sum(len(scenes["scenes"]) for scenes in known if scenes),
-        "failed": failed,
-        **({} if frames is None else {"frames": frames.counts["frames"]}),
-    }
+    def look_elsewhere(self, items: Sequence[Item], folder: Path) -> Iterator[None]:
+        """Send stretches to a worker or a cluster, which decode them there; yields once a frame."""
+        for item, result in self.crew.run("frames", items, folder):
+            given_up = [{"pts": pts, "failed": result.get("failed")} for pts in item["pts"]]
+            for found in result.get("frames", given_up):
+                self.store(item["video"], found.pop("pts"), found)
+                yield None
 
 
-def checked_source(video: Video) -> Video:
-    """The video, if its file is still the one that was scanned. Raises VideoError otherwise."""
-    try:
-        now = os.stat(video.path)
-    except OSError as error:
-        raise VideoError(error.strerror or str(error)) from None
-    if (now.st_size, now.st_mtime_ns) != (video.size, video.mtime_ns):
-        raise VideoError("changed since the scan; run `video scan` again")
-    return video
-
-
-def add_video_stage_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-    add_fields(p, Sampling)
-
-
-def cmd_video_stage(args: argparse.Namespace) -> Outcome:
-    """choose the frames to look at and write them to WORK/queue.json"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = stage_frames(work, args.sample_rate)
-    return Outcome(result, bool(result["frames"]))
-
-
-def stage_frames(work: VideoWork, rate: float) -> dict[str, Any]:
-    """Write queue.json from the frame times the scene step has noted; nothing is decoded."""
-    items, unknown = [], 0
-    for video in work.list_videos():
-        scenes = work.scenes_of(video)
-        if not scenes:
-            unknown += 1
-            continue
-        chosen = sampled_pts(video, scenes, rate).tolist()
-        items += [
-            {"video": video.id, "path": video.path, "pts": some, "sar": video.sar}
-            for some in batched(chosen, CHUNK_SAMPLES)
-        ]
-    if not items:
-        raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
-    head = {"tool": TOOL, "kind": "staged", "version": VERSION, "rate": rate}
-    write_json(work.staged, {**head, "items": items})
-    frames = sum(len(item["pts"]) for item in items)
-    return {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
-
-
-def sampled_pts(video: Video, scenes: dict[str, Any], rate: float) -> np.ndarray:
-    """(n,) pts of the frames to look at, from what the scene step knows of a video."""
-    frames = unpack_steps(scenes["first"], scenes["steps"])
-    return sample_times(frames, 1.0 / (rate * video.tick))
-
-
-def add_video_detect_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-    add_engine_and_work(p)
-
-
-def cmd_video_detect(args: argparse.Namespace) -> Outcome:
+def detect_frames(work: VideoWork, crew: Crew) -> Outcome:
     """find and embed the faces of the chosen frames; here, on a worker or on a cluster"""
-    work, crew = VideoWork(args.work), crew_of(args, True)
-    with work.lock():
-        result = detect_frames(work, crew)
-    return Outcome(result, not (result["wanted"] and not result["usable"]))
-
-
-@reads("staged")
-def detect_frames(work: VideoWork, crew: Crew) -> dict[str, Any]:
-    """Append to results.jsonl what is missing of queue.json."""
     videos = {video.id: video for video in work.list_videos()}
-    items, staged = [], work.read("staged")
-    done = work.known_frames(None)
-    check_asked_model(work, crew.spec)
-    for item in staged["items"]:
-        if item["video"] in videos:
-            pts = [pts for pts in item["pts"] if frame_name(item["video"], pts) not in done]
-            path = videos[item["video"]].path
-            items += [{**item, "path": path, "pts": pts, "landmarks": True}] if pts else []
-    total = sum(len(item["pts"]) for item in items)
-    counts: Counter = Counter()
-    if total:
-        frames = FrameLog(work, crew)
-        try:
-            run = detect_elsewhere if crew.elsewhere else detect_here
-            for _ in progress(run(frames, videos, items, work.folder), total, "detect"):
+    staged = work.read(Staged).items
+    with contextlib.closing(FrameLog(work.results)) as frames:
+        asked, own = model_label(crew.spec.model), frames.meta
+        if own is not None and own.model != asked:  # without loading either
+            raise SortFacesError(
+                f"{work.results}: made with {own.model}, not {asked}; use another work folder"
+            )
+        items = []
+        for stretch in staged:
+            video = videos.get(stretch.video)
+            pts = [at for at in stretch.pts if video is not None and not frames.has(video, at)]
+            if pts:
+                item = {"video": video.id, "path": video.path, "pts": pts, "sar": stretch.sar}
+                items.append({**item, "landmarks": True})
+        missing = sum(len(item["pts"]) for item in items)
+        if items:
+            frames.begin(crew)
+            if crew.elsewhere:
+                looked = frames.look_elsewhere(items, work.folder / "workers")
+            else:
+                looked = frames.look(decode_stretches(videos, items))
+            for _ in progress(looked, missing, "detect"):
                 pass
-        finally:
-            frames.lines.close()
-        counts = frames.counts
-    known = sum(len(item["pts"]) for item in staged["items"]) - total
-    return {
-        "wanted": total + known,
+    counts, known = frames.counts, sum(len(stretch.pts) for stretch in staged) - missing
+    usable = counts["frames"] - counts["failed"] + known
+    result = {
+        "wanted": missing + known,
         "frames": counts["frames"],
         "already_known": known,
         "faces": counts["faces"],
         "failed": counts["failed"],
-        "usable": counts["frames"] - counts["failed"] + known,
+        "usable": usable,
     }
+    return Outcome(result, bool(usable or not result["wanted"]))
 
 
-def check_asked_model(work: VideoWork, spec: EngineSpec) -> None:
-    """Refuse another model than the known frames', without loading either."""
-    for result in itertools.islice(ResultTail(work.results).read(), 1):
-        asked = model_label(spec.model)
-        with believed(work.results, "detect"):
-            own = result["meta"]["model"]
-        if own != asked:
-            raise SortFacesError(
-                f"{work.results}: made with {own}, not {asked}; use another work folder"
-            )
+def decode_stretches(
+    videos: dict[str, Video], items: Sequence[Item]
+) -> Iterator[tuple[Video, int, np.ndarray]]:
+    """(video, pts, upright picture) of the frames of some items, in their order."""
+    for name, some in itertools.groupby(items, key=lambda item: item["video"]):
+        video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
+        try:
+            for pts, image in frames_at(checked_source(video).path, wanted, video.sar):
+                yield video, pts, image
+        except VideoError as error:
+            log.warning("%s: %s", video.path, error)
 
 
-def detect_here(
-    frames: FrameLog, videos: dict[str, Video], items: Sequence[Item], folder: Path
-) -> Iterator[None]:
-    """Look at frames while they are decoded: a kill loses only those in flight."""
-
-    def decode() -> Iterator[tuple[Video, int, np.ndarray]]:
-        for name, some in itertools.groupby(items, key=lambda item: item["video"]):
-            video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
-            try:
-                for pts, image in frames_at(checked_source(video).path, wanted, video.sar):
-                    yield video, pts, image
-            except VideoError as error:
-                log.warning("%s: %s", video.path, error)
-
-    return frames.look(decode())
-
-
-def detect_elsewhere(
-    frames: FrameLog, videos: dict[str, Video], items: Sequence[Item], folder: Path
-) -> Iterator[None]:
-    """Send stretches of videos to a worker or a cluster, which decode them there."""
-    for item, result in frames.crew.run("frames", items, folder / "workers"):
-        given_up = [{"pts": pts, "failed": result.get("failed")} for pts in item["pts"]]
-        for found in result.get("frames", given_up):
-            frames.store(item["video"], found.pop("pts"), found)
-            yield None
-
-
-def add_video_merge_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-
-
-def cmd_video_merge(args: argparse.Namespace) -> Outcome:
+def merge_frames(work: VideoWork) -> Outcome:
     """gather the results of all frames into WORK/frames.npz"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = merge_frames(work)
-    return Outcome(result, bool(result["frames"]))
-
-
-@reads("staged")
-def merge_frames(work: VideoWork) -> dict[str, Any]:
-    """Write frames.npz: the faces of every frame of queue.json, by video and time."""
-    staged = work.read("staged")
-    order = [(item["video"], pts) for item in staged["items"] for pts in item["pts"]]
+    staged = work.read(Staged)
     if not work.results.exists():
         raise SortFacesError(f"{work.results}: not found; run `video detect` first")
-    found: dict[str, Result] = {}
-    for result in ResultTail(work.results).read():
-        found[result["id"]] = result
-    with believed(work.results, "detect"):
-        meta = found.pop("meta")["meta"]
-    seen, missing, failed = [], 0, 0
-    for video, pts in order:
-        result = found.get(frame_name(video, pts))
-        missing += result is None
-        failed += result is not None and "failed" in result
-        seen += [(video, pts, face) for face in (result or {}).get("faces", [])]
-    dim = meta["dim"]
+    meta: FrameMeta | None = None
+    data = bytearray()  # faces as they come
+    rows_of: dict[str, range] = {}  # of each frame, in data
+    failed: set[str] = set()
+    for line in frame_lines(work.results):
+        if line.meta is not None:
+            meta, size = line.meta, 4 * (8 + line.meta.dim)
+            continue
+        data += b"".join(face.packed() for face in line.faces)
+        rows_of[line.id] = range(len(data) // size - len(line.faces), len(data) // size)
+        (failed.discard if line.failed is None else failed.add)(line.id)
+    if meta is None:
+        raise SortFacesError(f"{work.results}: is empty; run `video detect` again")
+    order = [(item.video, pts) for item in staged.items for pts in item.pts]
+    names = [frame_name(*frame) for frame in order]
+    rows = [rows_of.get(name, range(0)) for name in names]
+    faces = np.frombuffer(data, "<f4").reshape(-1, size // 4)
+    chosen = np.array([*itertools.chain(*rows)], np.int64)
+    if not np.array_equal(chosen, np.arange(len(faces))):  # else they need no second copy
+        faces = faces[chosen]
+    frame = np.repeat(np.arange(len(order)), [*map(len, rows)])
+    meta = msgspec.structs.replace(meta, rate=staged.rate)
     with writing(work.frames) as part, open(part, "wb") as stream:
         np.savez(
             stream,
-            meta=np.array(json.dumps({"rate": staged["rate"], **meta})),
-            video=np.array([video for video, _, _ in seen], dtype="U16"),
-            pts=np.array([pts for _, pts, _ in seen], np.int64),
-            bbox=np.array([face["bbox"] for *_, face in seen], np.float32).reshape(-1, 4),
-            det=np.array([face["det_score"] for *_, face in seen], np.float32),
-            pose=stack_floats([face["pose"] for *_, face in seen], 3),
-            embedding=stack_floats([face["embedding"] for *_, face in seen], dim),
+            meta=np.array(json.dumps(as_json(meta))),
+            video=np.array([video for video, _ in order], "U16")[frame],
+            pts=np.array([pts for _, pts in order], np.int64)[frame],
+            bbox=faces[:, :4],
+            det=faces[:, 4],
+            pose=faces[:, 5:8],
+            embedding=faces[:, 8:],
         )
-    return {
-        "frames": len(order) - missing,
-        "faces": len(seen),
-        "failed": failed,
-        "missing": missing,
+    known = sum(name in rows_of for name in names)
+    result = {
+        "frames": known,
+        "faces": len(faces),
+        "failed": sum(name in failed for name in names),
+        "missing": len(names) - known,
     }
+    return Outcome(result, bool(known))
 
 
-def stack_floats(texts: Sequence[str], width: int) -> np.ndarray:
-    """(n, width) float32 of packed rows."""
-    rows = [unpack_floats(text, (width,)) for text in texts]
-    return np.array(rows, np.float32).reshape(-1, width)
-
-
-def add_video_track_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-    add_fields(p, Reach)
-
-
-def cmd_video_track(args: argparse.Namespace) -> Outcome:
+def track_faces(work: VideoWork, reach: Reach) -> Outcome:
     """stitch the faces of each scene into tracks: WORK/tracks.json"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = track_faces(work, of_args(Reach, args))
-    return Outcome(result)
-
-
-@reads("frames")
-def track_faces(work: VideoWork, reach: Reach) -> dict[str, Any]:
-    """Write tracks.json: all that `score` needs."""
-    faces = read_frames(work)
-    meta = json.loads(str(faces.pop("meta")))
-    reach = for_model(reach, meta["model"])
+    meta, faces = read_frames(work)
+    reach = for_model(reach, meta.model)
     order = np.lexsort((faces["pts"], faces["video"]))
     faces = {key: values[order] for key, values in faces.items()}
     tracks: list[Track] = []
@@ -10314,42 +10032,50 @@ def track_faces(work: VideoWork, reach: Reach) -> dict[str, Any]:
         rows = slice(*np.searchsorted(faces["video"], [video.id, video.id + "~"]))
         own = {key: values[rows] for key, values in faces.items()}
         known = work.scenes_of(video)
-        scenes = known.get("scenes", [])
-        samples = sampled_pts(video, known, meta["rate"]) if known else np.zeros(0, np.int64)
-        listed[video.id] = {
-            "path": video.path,
-            "fps": video.fps,
-            "start": video.start,
-            "tick": video.tick,
-            "scenes": len(scenes),
-        }
+        scenes = known.scenes if known else []
+        samples = sampled_pts(video, known, meta.rate) if known else np.zeros(0, np.int64)
+        listed[video.id] = TrackedVideo(video.path, video.fps, video.start, video.tick, len(scenes))
         tracks += video_tracks(video, scenes, samples, own, reach)
-    head = {"tool": TOOL, "kind": "tracks", "version": VERSION, "period": 1.0 / meta["rate"]}
-    lines = [track_json(track) for track in tracks]
-    write_bytes(
-        work.tracks,
-        json.dumps(
-            {**head, "meta": meta, "reach": asdict(reach), "videos": listed, "tracks": lines},
-            default=json_default,
-        ).encode(),
-    )
-    return {"faces": len(order), "tracks": len(tracks)}
+    head = Tracks(period=1.0 / meta.rate, meta=meta, reach=reach, videos=listed, tracks=[])
+    data = {"tool": TOOL, **as_json(head), "tracks": [track_json(track) for track in tracks]}
+    write_bytes(work.path(Tracks), json.dumps(data).encode())  # all on one line
+    return Outcome({"faces": len(order), "tracks": len(tracks)})
 
 
-def read_frames(work: VideoWork) -> dict[str, np.ndarray]:
-    """The arrays of frames.npz."""
+TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
+
+
+def track_json(track: Track) -> dict[str, Any]:
+    """A track as tracks.json holds it; an unknown pose is null."""
+    rounded = {
+        key: np.round(np.asarray(getattr(track, key), np.float64), digits).tolist()
+        for key, digits in TRACK_DIGITS.items()
+    }
+    rounded["pose"] = [[v if math.isfinite(v) else None for v in row] for row in rounded["pose"]]
+    sampled = np.round(track.sampled, TRACK_DIGITS["time"]).tolist()
+    return {**as_json(track), "sampled": sampled, **rounded, "centre": pack_floats(track.centre)}
+
+
+FRAME_ARRAYS = ("video", "pts", "bbox", "det", "pose", "embedding")
+
+
+def read_frames(work: VideoWork) -> tuple[FrameMeta, dict[str, np.ndarray]]:
+    """The meta and the arrays of frames.npz, row i of each one face."""
     if not work.frames.exists():
         raise SortFacesError(f"{work.frames}: not found; run `video merge` first")
     try:
         with np.load(work.frames, allow_pickle=False) as archive:
-            return {name: archive[name] for name in FRAME_ARRAYS}
-    except NPZ_ERRORS as error:
+            meta = as_record(FrameMeta, json.loads(str(archive["meta"])))
+            faces = {name: archive[name] for name in FRAME_ARRAYS}
+        n = len(faces["video"])
+        shapes = ((n,), (n,), (n, 4), (n,), (n, 3), (n, meta.dim))
+        if tuple(values.shape for values in faces.values()) != shapes or not meta.rate > 0:
+            raise ValueError("its arrays do not fit together")
+    except (*NPZ_ERRORS, msgspec.ValidationError) as error:
         raise SortFacesError(
             f"{work.frames}: cannot be read ({one_line(error)}); run `video merge` again"
         ) from None
-
-
-FRAME_ARRAYS = ("meta", "video", "pts", "bbox", "det", "pose", "embedding")
+    return meta, faces
 
 
 def video_tracks(
@@ -10380,85 +10106,46 @@ def video_tracks(
     return tracks
 
 
-TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
-
-
-def track_json(track: Track) -> dict[str, Any]:
-    """A track as tracks.json holds it; an unknown pose is null."""
-    rounded = {
-        key: np.round(np.asarray(getattr(track, key), np.float64), digits).tolist()
-        for key, digits in TRACK_DIGITS.items()
-    }
-    rounded["pose"] = [[v if math.isfinite(v) else None for v in row] for row in rounded["pose"]]
-    head = {"name": track.name, "video": track.video}
-    spans = {"scene": list(track.scene), "sampled": np.round(track.sampled, TRACK_DIGITS["time"])}
-    return {**head, **spans, **rounded, "centre": pack_floats(track.centre)}
-
-
-def track_from_json(entry: dict[str, Any]) -> Track:
-    """The inverse of track_json."""
-    arrays = {key: np.array(entry[key], np.float64) for key in TRACK_DIGITS}
-    spans = {key: (entry[key][0], entry[key][1]) for key in ("scene", "sampled")}
-    centre = unpack_floats(entry["centre"], (-1,))
-    return Track(entry["name"], entry["video"], **spans, **arrays, centre=centre)
-
-
-def add_video_score_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-    add_fields(p, Gates)
-    add_fields(p, IdentityChoice)
-    add_engine_and_work(p, detector=False)
-
-
-def cmd_video_score(args: argparse.Namespace) -> Outcome:
+def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Crew) -> Outcome:
     """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
-    work, gates = VideoWork(args.work), of_args(Gates, args)
-    with work.lock():
-        result = score_tracks(work, gates, args)
-    return Outcome(result, bool(result["segments"]))
-
-
-@reads("tracks")
-def score_tracks(work: VideoWork, gates: Gates, args: argparse.Namespace) -> dict[str, Any]:
-    """Write plan.json; returns the counts."""
-    data = work.read("tracks")
-    with believed(work.tracks, "track"):
-        tracks = [track_from_json(entry) for entry in data["tracks"]]
-    people = identities_for(work, data["meta"], args)
-    reasons = {track.name: track_fault(track, gates) for track in tracks}
-    choice = for_model(of_args(IdentityChoice, args), data["meta"]["model"])
+    data = work.read(Tracks)
+    tracks = data.tracks
+    choice = for_model(choice, data.meta.model)
+    people = find_identities(work, data.meta, choice, crew)
     who = identify_tracks(tracks, people, choice.identity_distance)
-    if choice.identity:
-        wanted = {path.stem for path in choice.identity}
-        for name in reasons:
-            if not reasons[name] and who.get(name, ("", 0.0))[0] not in wanted:
-                reasons[name] = "another person"
-    merged: list[Segment] = []
-    passed = [track for track in tracks if not reasons[track.name]]
-    for _, some in itertools.groupby(passed, key=lambda track: (track.video, track.scene)):
-        parts = [s for track in some for s in track_segments(track, gates, data["period"])]
-        merged += merge_segments(parts, gates)
+    wanted = {path.stem for path in choice.identity}
     unwanted = {path.stem for path in choice.exclude_identity}
-    banned = [track for track in tracks if who.get(track.name, ("", 0.0))[0] in unwanted]
-    merged = [drop_banned(segment, banned, data["period"]) for segment in merged]
-    head = {"tool": TOOL, "kind": "segments", "version": VERSION, "gates": asdict(gates)}
-    plan = {
-        **head,
-        "identities": {
-            name: {"file": str(path), "distance": choice.identity_distance}
-            for name, (path, _) in people.items()
-        },
-        "segments": [plan_entry(s, data["videos"][s.video], who) for s in merged if not s.reason],
-        "rejected": rejected_entries(tracks, reasons, [s for s in merged if s.reason]),
-    }
-    write_json(work.segments, plan)
-    return {
+    reasons = {track.name: track_fault(track, gates) for track in tracks}
+    for name in reasons:
+        if not reasons[name] and wanted and who.get(name) not in wanted:
+            reasons[name] = "another person"
+    passed = [track for track in tracks if not reasons[track.name]]
+    banned = [track for track in tracks if who.get(track.name) in unwanted]
+    merged: list[Segment] = []
+    for _, some in itertools.groupby(passed, key=lambda track: (track.video, track.scene)):
+        parts = [s for track in some for s in track_segments(track, gates, data.period)]
+        merged += merge_segments(parts, gates)
+    merged = [drop_banned(segment, banned, data.period) for segment in merged]
+    segments = [planned_clip(s, data.videos[s.video], who) for s in merged if not s.reason]
+    work.write(
+        ClipPlan(
+            gates=gates,
+            identities={
+                path.stem: {"file": str(path), "distance": choice.identity_distance}
+                for path in (*choice.identity, *choice.exclude_identity)
+            },
+            segments=segments,
+            rejected=rejected_rows(tracks, reasons, [s for s in merged if s.reason]),
+        )
+    )
+    result = {
         "frames": sum(len(track.time) for track in tracks),
         "tracks": len(tracks),
         "accepted_tracks": len(passed),
-        "segments": len(plan["segments"]),
-        "seconds": round(sum(entry["end"] - entry["start"] for entry in plan["segments"]), 1),
+        "segments": len(segments),
+        "seconds": round(sum(segment.end - segment.start for segment in segments), 1),
     }
+    return Outcome(result, bool(segments))
 
 
 def drop_banned(segment: Segment, banned: Sequence[Track], period: float) -> Segment:
@@ -10470,37 +10157,36 @@ def drop_banned(segment: Segment, banned: Sequence[Track], period: float) -> Seg
     return segment
 
 
-def plan_entry(
-    segment: Segment, video: dict[str, Any], who: dict[str, tuple[str, float]]
-) -> dict[str, Any]:
+def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> PlannedClip:
     """One segment of the plan with where it comes from and how good it is."""
-    low, high = (
-        video["start"] + round(time / video["tick"]) for time in (segment.start, segment.end)
-    )
-    inside = [
-        (track.time >= segment.start) & (track.time < segment.end) for track in segment.tracks
-    ]
-    pairs = list(zip(segment.tracks, inside, strict=True))
-    pose = np.concatenate([np.abs(track.pose[rows]) for track, rows in pairs])
-    return {
-        "uuid": str(uuid.uuid5(CLIP_SPACE, f"{segment.video}:{low}:{high}")),
-        "video": segment.video,
-        "source": video["path"],
-        "start": round(segment.start, 4),
-        "end": round(segment.end, 4),
-        "pts": [low, high],
-        "frames": [round(segment.start * video["fps"]), round(segment.end * video["fps"])],
-        "tracks": [track.name for track in segment.tracks],
-        "identity": sorted({who[t.name][0] for t in segment.tracks if t.name in who}),
-        "quality": {
-            "samples": int(sum(rows.sum() for rows in inside)),
-            "yaw": round(float(np.nanmedian(pose[:, 1])), 1),
-            "pitch": round(float(np.nanmedian(pose[:, 0])), 1),
-            "short": round(float(np.median(np.concatenate([t.short[r] for t, r in pairs])))),
-            "det": round(float(np.mean(np.concatenate([t.det[r] for t, r in pairs]))), 3),
+    span = segment.start, segment.end
+    low, high = (video.start + round(time / video.tick) for time in span)
+    inside = [(track.time >= span[0]) & (track.time < span[1]) for track in segment.tracks]
+
+    def seen(name: str) -> np.ndarray:
+        pairs = zip(segment.tracks, inside, strict=True)
+        return np.concatenate([getattr(track, name)[rows] for track, rows in pairs])
+
+    pitch, yaw = np.nanmedian(np.abs(seen("pose")[:, :2]), axis=0).tolist()
+    return PlannedClip(
+        uuid=str(uuid.uuid5(CLIP_SPACE, f"{segment.video}:{low}:{high}")),
+        video=segment.video,
+        source=video.path,
+        start=round(segment.start, 4),
+        end=round(segment.end, 4),
+        pts=(low, high),
+        frames=(round(segment.start * video.fps), round(segment.end * video.fps)),
+        tracks=[track.name for track in segment.tracks],
+        identity=sorted({who[t.name] for t in segment.tracks if t.name in who}),
+        quality={
+            "samples": len(seen("time")),
+            "yaw": round(yaw, 1),
+            "pitch": round(pitch, 1),
+            "short": round(float(np.median(seen("short")))),
+            "det": round(float(np.mean(seen("det"))), 3),
         },
-        "strip": strip_times(np.concatenate([track.time[rows] for track, rows in pairs])),
-    }
+        strip=strip_times(seen("time")),
+    )
 
 
 def strip_times(times: np.ndarray) -> list[float]:
@@ -10510,111 +10196,121 @@ def strip_times(times: np.ndarray) -> list[float]:
     return times[np.round(spread).astype(int)].tolist()
 
 
-def rejected_entries(
+def rejected_rows(
     tracks: Sequence[Track], reasons: dict[str, str], segments: Sequence[Segment]
-) -> list[dict[str, Any]]:
-    """What is left out and why: tracks that fail, segments of the wrong length."""
-
-    def entry(name: str, video: str, start: float, end: float, why: str, times: np.ndarray) -> dict:
-        return {
-            "name": name,
-            "video": video,
-            "start": round(start, 4),
-            "end": round(end, 4),
-            "reason": why,
-            "strip": strip_times(times),
-        }
-
-    failed = [track for track in tracks if reasons[track.name]]
-    rows = [
-        entry(t.name, t.video, float(t.time[0]), float(t.time[-1]), reasons[t.name], t.time)
-        for t in failed
-    ]
+) -> list[LeftOut]:
+    """What becomes no clip and why: tracks that fail, segments of the wrong length."""
+    rows = []
+    for track in tracks:
+        if reasons[track.name]:
+            span = round(float(track.time[0]), 4), round(float(track.time[-1]), 4)
+            strip = strip_times(track.time)
+            rows.append(LeftOut(track.name, track.video, *span, reasons[track.name], strip))
     for segment in segments:
         times = np.concatenate([track.time for track in segment.tracks])
-        times = times[(times >= segment.start) & (times < segment.end)]
+        strip = strip_times(times[(times >= segment.start) & (times < segment.end)])
         name = "+".join(track.name for track in segment.tracks)
-        rows.append(entry(name, segment.video, segment.start, segment.end, segment.reason, times))
-    return sorted(rows, key=lambda row: (row["video"], row["start"], row["name"]))
+        span = round(segment.start, 4), round(segment.end, 4)
+        rows.append(LeftOut(name, segment.video, *span, segment.reason, strip))
+    return sorted(rows, key=lambda row: (row.video, row.start, row.name))
 
 
 def identify_tracks(
-    tracks: Sequence[Track], people: dict[str, tuple[Path, np.ndarray]], distance: float
-) -> dict[str, tuple[str, float]]:
-    """{track: (person, cosine distance)} of tracks near enough to one of the people."""
+    tracks: Sequence[Track], people: dict[str, np.ndarray], distance: float
+) -> dict[str, str]:
+    """{track: person} of tracks within a cosine distance of people {name: (d,) direction}."""
     if not people or not tracks:
         return {}
-    index, far = nearest(
-        np.stack([track.centre for track in tracks]),
-        np.stack([centre for _, centre in people.values()]),
-    )
+    index, far = nearest(np.stack([track.centre for track in tracks]), np.stack([*people.values()]))
     names = list(people)
-    return {
-        track.name: (names[at], float(gap))
-        for track, at, gap in zip(tracks, index, far, strict=True)
-        if gap <= distance
-    }
+    found = zip(tracks, index, far, strict=True)
+    return {track.name: names[at] for track, at, gap in found if gap <= distance}
 
 
-def identities_for(
-    work: VideoWork, meta: dict[str, Any], args: argparse.Namespace
-) -> dict[str, tuple[Path, np.ndarray]]:
-    """{name: (file, mean direction of its faces)} of the identities the options name.
+def find_identities(
+    work: VideoWork, meta: FrameMeta, choice: IdentityChoice, crew: Crew
+) -> dict[str, np.ndarray]:
+    """{name: mean direction of its faces} of the identities the options name.
 
     Pictures are embedded with the model of the work folder, once: identities.json keeps them.
     """
-    paths = [*args.identity, *args.exclude_identity]
+    paths = [*choice.identity, *choice.exclude_identity]
     if not paths:
         return {}
     if len({path.stem for path in paths}) < len(paths):
         raise SortFacesError("--identity: two of them have the same name; rename one")
-    spec = engine_spec(args, False)
-    asked = spec.model
-    spec = replace(spec, det_size=meta["det_size"], det_threshold=meta["det_threshold"])
-    if not asked:
-        spec = replace(spec, model=meta["model_source"])
-    elif model_label(asked) != meta["model"]:
+    asked = crew.spec.model
+    if asked and model_label(asked) != meta.model:
         raise SortFacesError(
-            f"--model {asked}: the frames of {work.folder} were embedded with {meta['model']}, "
+            f"--model {asked}: the frames of {work.folder} were embedded with {meta.model}, "
             "and faces of two models cannot be compared; use that one, or another work folder"
         )
-    crew = Crew(spec, args.threads)
-    known = read_own(work.identities, "identities")
-    faces = known.get("faces", {}) if known.get("recognizer") == meta["recognizer"] else {}
-    people = {path.stem: (path, identity_centre(path, faces, crew, meta)) for path in paths}
-    head = {"tool": TOOL, "kind": "identities", "recognizer": meta["recognizer"]}
-    if crew.loaded is not None:
-        write_json(work.identities, {**head, "faces": faces})
+    known = known_identities(work, meta)
+    shown: dict[Path, list[str]] = {path: [] for path in paths}
+    remove_unfinished(work.folder)  # pictures of a killed run
+    with tempfile.TemporaryDirectory(dir=work.folder, prefix=PART_PREFIX) as folder:
+        new: dict[str, Path] = {}  # pictures where a worker finds them, too
+        for path in paths:
+            for name, data in identity_pictures(path):
+                sha = hashlib.sha256(data).hexdigest()
+                shown[path].append(sha)
+                if sha not in known and sha not in new:
+                    new[sha] = Path(folder) / f"{sha}{PurePosixPath(name).suffix}"
+                    new[sha].write_bytes(data)
+        if new:
+            known |= embed_identities(work, meta, new, crew)
+            work.write(Identities(recognizer=meta.recognizer, faces=known))
+    people = {}
+    for path, shas in shown.items():
+        unreadable = sum(sha not in known for sha in shas)
+        if unreadable:
+            log.warning("%s: %d pictures cannot be read", path, unreadable)
+        vectors = [np.frombuffer(known[sha], "<f4") for sha in shas if known.get(sha)]
+        if not vectors:
+            raise SortFacesError(
+                f"--identity {path}: no face found in it; name a .fsz or its folder"
+            )
+        people[path.stem] = centroid(unit_rows(np.stack(vectors)))
     return people
 
 
-def identity_centre(
-    path: Path, faces: dict[str, str], crew: Crew, meta: dict[str, Any]
-) -> np.ndarray:
-    """Mean direction of the faces of a bundle or folder; adds what it embeds to `faces`."""
-    vectors = []
-    for name, data in identity_pictures(path):
-        sha = hashlib.sha256(data).hexdigest()
-        if sha not in faces:
-            engine = crew.engine()
-            if engine.recognizer != meta["recognizer"]:
-                raise SortFacesError(
-                    f"--identity {path}: {engine.model} here is another recogniser "
-                    f"({engine.recognizer}) than the frames were embedded with; use that model"
-                )
-            try:
-                image = decode_photo(data, name).image
-            except PhotoError as error:
-                log.warning("%s: %s: %s", path, name, error)
-                continue
-            found = face_records(engine, [image], Passes(pad_retry=True), False)[0]
-            largest = max(found, key=lambda face: face["face_short"], default=None)
-            faces[sha] = largest["embedding"] if largest else ""
-        if faces[sha]:
-            vectors.append(unpack_floats(faces[sha], (-1,)))
-    if not vectors:
-        raise SortFacesError(f"--identity {path}: no face found in it; name a .fsz or its folder")
-    return centroid(unit_rows(np.stack(vectors)))
+def known_identities(work: VideoWork, meta: FrameMeta) -> dict[str, bytes]:
+    """{sha256: embedding, or nothing} of pictures embedded earlier with the model of the frames."""
+    path = work.path(Identities)
+    known = read_if_sound(path, Identities)
+    if known is None or {*map(len, known.faces.values())} - {0, 4 * meta.dim}:
+        if path.exists():
+            log.warning("%s: is damaged; looking at the pictures of the identities again", path)
+        return {}
+    return known.faces if known.recognizer == meta.recognizer else {}
+
+
+def embed_identities(
+    work: VideoWork, meta: FrameMeta, pictures: dict[str, Path], crew: Crew
+) -> dict[str, bytes]:
+    """{sha256: embedding of the largest face, or nothing} of those pictures that can be read."""
+    spec = replace(
+        crew.spec,
+        model=crew.spec.model or meta.model_source or meta.model,
+        det_size=meta.det_size,
+        det_threshold=meta.det_threshold,
+        landmarks=False,
+    )
+    crew = crew.with_spec(spec)
+    own = crew.facts["meta"]
+    if own["recognizer"] != meta.recognizer:
+        raise SortFacesError(
+            f"--identity: {own['model']} here is another recogniser ({own['recognizer']}) than "
+            "the frames were embedded with; use that model"
+        )
+    how = {"passes": asdict(Passes(pad_retry=True)), "landmarks": False}
+    items = [{"sha256": sha, "path": str(path), **how} for sha, path in pictures.items()]
+    found = {}
+    for item, result in crew.run("embed", items, work.folder / "workers"):
+        if not (result.get("failed") or result.get("error")):
+            largest = max(result["faces"], key=lambda face: face["face_short"], default=None)
+            found[item["sha256"]] = base64.b64decode(largest["embedding"]) if largest else b""
+    return found
 
 
 def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -10636,171 +10332,191 @@ def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
         ) from None
 
 
-def add_video_cut_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-    p.add_argument("out", type=Path, metavar="OUT", help="folder for the clips")
-    add_fields(p, ClipOptions)
+class WrittenClip(MadeClip, kw_only=True):
+    """A line of clips.jsonl: a clip that was written, checked and put in its place."""
+
+    uuid: str
+    out: str
+    video: str = ""
+    file: Annotated[str, msgspec.Meta(pattern="^[^/]+/[^/]+$")]  # below out
+    asked: str = ""  # the mode it was to be made in
+    size: int  # bytes
 
 
-def cmd_video_cut(args: argparse.Namespace) -> Outcome:
+class ClipFolder:
+    """OUT: the clips of one work folder, and what clips.jsonl says of them."""
+
+    def __init__(self, out: Path, work: VideoWork) -> None:
+        self.out, self.work = out, work
+        self.videos = {video.id: video for video in work.list_videos()}
+        self.done = {line.uuid: line for line in read_ledger(work.clips, out)}
+        self.folders = clip_folders([*self.videos.values()], self.done.values())
+
+    def file_of(self, segment: PlannedClip) -> str:
+        """Where its clip goes, below OUT."""
+        return f"{self.folders.get(segment.video, REMOVED_FOLDER)}/{segment.uuid}.mp4"
+
+    def holds(self, line: WrittenClip | None, file: str) -> bool:
+        """Whether a clip lies there as it was written."""
+        path, written = self.out / file, line is not None and line.file == file
+        return written and path.is_file() and path.stat().st_size == line.size
+
+    def is_cut(self, segment: PlannedClip, mode: str) -> bool:
+        """Whether its clip lies there as it was written, in the same way."""
+        line = self.done.get(segment.uuid)
+        return self.holds(line, self.file_of(segment)) and line.asked == mode
+
+    def cut_of(self, segment: PlannedClip) -> Cut:
+        """What is to be cut for it. Raises VideoError where its source is gone."""
+        video = self.videos.get(segment.video)
+        if video is None:
+            raise VideoError("its video is no longer listed; run `video scan` again")
+        scenes = self.work.scenes_of(video)
+        if scenes is None:
+            raise VideoError("its scenes are gone; run `video scenes` again")
+        frames = scenes.pts
+        start = int(frames[min(np.searchsorted(frames, segment.pts[0]), len(frames) - 1)])
+        path = self.out / self.file_of(segment)
+        return Cut(checked_source(video), start, segment.pts[1], path, frames)
+
+    def make(self, segment: PlannedClip, mode: str) -> WrittenClip:
+        """Cut and check one clip; one that was edited since goes to _removed first.
+
+        Raises VideoError when its source is gone or cannot be cut.
+        """
+        cut, file = self.cut_of(segment), self.file_of(segment)
+        if cut.path.is_file() and not self.holds(self.done.get(segment.uuid), file):
+            set_aside(self.out, file)
+        made = cut_clip(cut, mode)
+        return WrittenClip(
+            **msgspec.structs.asdict(made),
+            uuid=segment.uuid,
+            out=str(self.out.resolve()),
+            video=segment.video,
+            file=file,
+            asked=mode,
+            size=cut.path.stat().st_size,
+        )
+
+    def stale(self, segments: Sequence[PlannedClip]) -> list[str]:
+        """Clips that the plan no longer has.
+
+        Those of videos that are not known now are not among them, nor the earlier ones of segments
+        that failed this time.
+        """
+        known = {name for name, video in self.videos.items() if self.work.scenes_of(video)}
+        files = {self.file_of(segment) for segment in segments}
+        failed = {segment.uuid for segment in segments if segment.clip is None}
+        stale = (
+            line.file
+            for line in self.done.values()
+            if line.video in known and line.file not in files and line.uuid not in failed
+        )
+        return [*dict.fromkeys(stale)]
+
+    def clear(self, files: Sequence[str]) -> int:
+        """Move clips and what is told beside them to OUT/_removed; returns how many there were."""
+        there = sum((self.out / file).exists() for file in files)
+        for file in files:
+            for path in (file, str(PurePosixPath(file).with_suffix(".json"))):
+                if (self.out / path).exists():
+                    set_aside(self.out, path)
+            with contextlib.suppress(OSError):
+                (self.out / file).parent.rmdir()  # unless it holds other clips
+        return there
+
+
+def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> Outcome:
     """write the segments of the plan as clips and check each against its source"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = cut_clips(work, args.out, of_args(ClipOptions, args))
-    return Outcome(result, not (result["segments"] and not result["clips"]))
-
-
-@reads("segments")
-def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> dict[str, Any]:
-    """Write what is missing of the clips, set aside those no longer planned, complete plan.json."""
-    plan = work.read("segments")
-    check_clip_folder(out, work)
+    plan = work.read(ClipPlan)
+    check_clip_folder(out, work.folder, Path(work.read(VideoList).input))
+    if options.dry_run:
+        return foresee_clips(ClipFolder(out, work), plan, options.cut)
     make_folder(out)
-    videos = {video.id: video for video in work.list_videos()}
-    failed, counts = [], Counter()
     with locked(out / LOCK_NAME, f"clip folder {out}"):
         remove_unfinished(out)
-        ledger = AppendOnly(work.clips)
-        done = {entry["uuid"]: entry for entry in read_ledger(work.clips, out)}
-        folders = clip_folders(list(videos.values()), done.values())
-        try:
-            for segment in progress(plan["segments"], len(plan["segments"]), "cut"):
-                file = f"{folders.get(segment['video'], REMOVED_FOLDER)}/{segment['uuid']}.mp4"
-                entry = done.get(segment["uuid"], {})
-                if not is_cut(out, entry, file, options.cut):
-                    edited = is_edited(out, entry, file)
-                    about = {"uuid": segment["uuid"], "out": str(out.resolve())}
-                    entry = {**about, "video": segment["video"], "file": file}
-                    try:
-                        made = make_clip(
-                            work,
-                            videos.get(segment["video"]),
-                            segment,
-                            out / file,
-                            options.cut,
-                            edited,
-                        )
-                        entry |= made
-                        ledger.append(entry)
-                        counts["written"] += 1
-                    except VideoError as error:
-                        log.warning("%s at %.1f s: %s", segment["source"], segment["start"], error)
-                        failed.append(f"{segment['source']} at {segment['start']:.1f} s: {error}")
-                        segment |= {"clip": None, "failed": str(error)}
-                        continue
-                kept = ("mode", "fallback", "checked")
-                segment |= {"clip": file, **{key: entry[key] for key in kept}}
-                if options.write_sidecar:
-                    write_json((out / file).with_suffix(".json"), segment)
-        finally:
-            ledger.close()
-        stale = set_aside_clips(out, plan, [*done.values()], videos)
-        write_json(work.segments, {**plan, "out": str(out.resolve())})
-    return {
+        folder = ClipFolder(out, work)
+        missing = sum(not folder.is_cut(segment, options.cut) for segment in plan.segments)
+        with contextlib.closing(AppendOnly(work.clips)) as ledger:
+            segments = progress(plan.segments, len(plan.segments), "cut")
+            done = [cut_segment(folder, segment, options, ledger) for segment in segments]
+        moved = folder.clear(folder.stale(done))
+        work.write(msgspec.structs.replace(plan, segments=done, out=str(out.resolve())))
+    failed = [f"{s.source} at {s.start:.1f} s: {s.failed}" for s in done if s.clip is None]
+    result = {
         "out": str(out),
-        "segments": len(plan["segments"]),
-        "clips": len(plan["segments"]) - len(failed),
-        "written": counts["written"],
-        "encoded_instead": sum(bool(s.get("fallback")) for s in plan["segments"]) or None,
-        "set_aside": stale or None,
+        "segments": len(done),
+        "clips": len(done) - len(failed),
+        "written": missing - len(failed),
+        "encoded_instead": sum(bool(s.fallback) for s in done) or None,
+        "set_aside": moved or None,
         "failed": failed,
     }
+    return Outcome(result, bool(result["clips"]))
 
 
-def make_clip(
-    work: VideoWork,
-    video: Video | None,
-    segment: dict[str, Any],
-    path: Path,
-    mode: str,
-    edited: bool,
-) -> dict[str, Any]:
-    """Cut and check one clip; one that was edited since goes to _removed first.
-
-    Raises VideoError when its source is gone or cannot be cut.
-    """
-    if video is None:
-        raise VideoError("its video is no longer listed; run `video scan` again")
-    scenes = work.scenes_of(video)
-    if not scenes:
-        raise VideoError("its scenes are gone; run `video scenes` again")
-    frames = unpack_steps(scenes["first"], scenes["steps"])
-    start = int(frames[min(np.searchsorted(frames, segment["pts"][0]), len(frames) - 1)])
-    cut = Cut(checked_source(video), start, segment["pts"][1], path, frames)
-    if edited:
-        set_aside(path.parents[1], f"{path.parent.name}/{path.name}")
-    made = cut_clip(cut, mode)
-    return {**made, "asked": mode, "size": path.stat().st_size}
+def cut_segment(
+    folder: ClipFolder, segment: PlannedClip, options: ClipOptions, ledger: AppendOnly
+) -> PlannedClip:
+    """Write the clip of a segment unless it is there; returns it with what became of it."""
+    if folder.is_cut(segment, options.cut):
+        line = folder.done[segment.uuid]
+    else:
+        try:
+            line = folder.make(segment, options.cut)
+        except VideoError as error:
+            log.warning("%s at %.1f s: %s", segment.source, segment.start, error)
+            return segment.cut(clip=None, failed=str(error))
+        ledger.append(as_json(line))
+    facts = {"mode": line.mode, "fallback": line.fallback, "checked": line.checked}
+    segment = segment.cut(clip=line.file, **facts)
+    if options.write_sidecar:
+        write_json((folder.out / line.file).with_suffix(".json"), as_json(segment))
+    return segment
 
 
-def is_edited(out: Path, entry: dict[str, Any], file: str) -> bool:
-    """Whether a clip is not (or no longer) as this work folder wrote it."""
-    path = out / entry.get("file", file)
-    return path.is_file() and path.stat().st_size != entry.get("size")
+def foresee_clips(folder: ClipFolder, plan: ClipPlan, mode: str) -> Outcome:
+    """What cutting would do to each clip; nothing is written."""
+    rows = []
+    for segment in plan.segments:
+        do = "keep" if folder.is_cut(segment, mode) else "write"
+        try:
+            folder.cut_of(segment)
+        except VideoError as error:
+            do = do if do == "keep" else f"fail: {error}"
+        span = f"{clock(segment.start)} to {clock(segment.end)}"
+        rows.append({"do": do, "clip": folder.file_of(segment), "of": segment.source, "at": span})
+    for file in folder.stale(plan.segments):
+        if (folder.out / file).exists():
+            rows.append({"do": "set aside", "clip": file, "of": "", "at": ""})
+    times = Counter(row["do"].partition(":")[0] for row in rows)
+    counts = {f"would_{do.replace(' ', '_')}": number for do, number in times.items()}
+    result = {"out": str(folder.out), "segments": len(plan.segments), **counts, "clips": rows}
+    return Outcome(result, bool(times["keep"] + times["write"]))
 
 
-def read_ledger(path: Path, out: Path) -> list[dict[str, Any]]:
+def read_ledger(path: Path, out: Path) -> list[WrittenClip]:
     """What clips.jsonl says was written to a folder; a torn last line does not count."""
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
     try:
-        entries = [json.loads(line) for line in lines]
-        whole = ("uuid", "file", "mode", "fallback", "checked", "size")
-        if any(key not in entry for entry in entries for key in whole):
-            raise KeyError
-        return [entry for entry in entries if entry["out"] == str(out.resolve())]
-    except (ValueError, TypeError, KeyError):
+        lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        written = [as_record(WrittenClip, line) for line in lines]
+    except (ValueError, RecursionError):  # among them msgspec.ValidationError
         raise SortFacesError(
             f"{path}: is no list of clips; move it and the clips away and cut again"
         ) from None
+    return [line for line in written if line.out == str(out.resolve())]
 
 
-def is_cut(out: Path, entry: dict[str, Any], file: str, mode: str) -> bool:
-    """Whether a clip lies there as it was written, in the same way."""
-    if entry.get("file") != file or entry.get("asked") != mode:
-        return False
-    path = out / file
-    return path.exists() and path.stat().st_size == entry["size"]
-
-
-def set_aside_clips(
-    out: Path, plan: dict[str, Any], done: Sequence[dict[str, Any]], videos: Iterable[str]
-) -> int:
-    """Move clips that the plan no longer has to OUT/_removed; returns how many.
-
-    Those of videos that are not listed now, and those that failed this time, stay.
-    """
-    wanted = {segment["clip"] for segment in plan["segments"] if segment.get("clip")}
-    planned = {segment["uuid"] for segment in plan["segments"] if not segment.get("clip")}
-    gone = [
-        entry
-        for entry in done
-        if entry["file"] not in wanted
-        and entry["uuid"] not in planned
-        and entry.get("video") in videos
-    ]
-    moved = 0
-    for file in dict.fromkeys(entry["file"] for entry in gone):
-        moved += (out / file).exists()
-        for path in (file, str(PurePosixPath(file).with_suffix(".json"))):
-            if (out / path).exists():
-                set_aside(out, path)
-        with contextlib.suppress(OSError):
-            (out / file).parent.rmdir()  # unless it holds other clips
-    return moved
-
-
-def clip_folders(videos: Sequence[Video], done: Iterable[dict[str, Any]] = ()) -> dict[str, str]:
+def clip_folders(videos: Sequence[Video], done: Iterable[WrittenClip] = ()) -> dict[str, str]:
     """{video: folder of its clips}: the name of the file, made distinct where two share it.
 
-    A video keeps the folder its earlier clips are in: `done` are entries of the ledger.
+    A video keeps the folder its earlier clips are in: `done` are lines of the ledger.
     """
     stems = {video.id: Path(video.path).stem for video in videos}
     folders = {
-        entry["video"]: PurePosixPath(entry["file"]).parts[0]
-        for entry in done
-        if entry.get("video") in stems
+        line.video: PurePosixPath(line.file).parts[0] for line in done if line.video in stems
     }
     times = Counter(stem.casefold() for stem in stems.values())
     for video in videos:
@@ -10814,14 +10530,14 @@ def clip_folders(videos: Sequence[Video], done: Iterable[dict[str, Any]] = ()) -
     return folders
 
 
-def check_clip_folder(out: Path, work: VideoWork) -> None:
+def check_clip_folder(out: Path, work: Path, source: Path) -> None:
     """Refuse to write clips where the next scan would take them for videos."""
-    source = Path(work.read("videos")["input"])
-    if out.resolve() == source or source in out.resolve().parents:
+    there = out.resolve()
+    if there == source or source in there.parents:
         raise SortFacesError(f"{out}: lies inside the videos {source}; choose a folder outside it")
-    if out.resolve() == work.folder.resolve():
+    if there == work.resolve():
         raise SortFacesError(f"{out}: is the work folder; choose another one for the clips")
-    if out.resolve() in source.parents and source.relative_to(out.resolve()).parts[1:] == ():
+    if source.parent == there:
         raise SortFacesError(
             f"{out}: holds the videos {source}, a clip's folder may be the same; choose another"
         )
@@ -10829,106 +10545,198 @@ def check_clip_folder(out: Path, work: VideoWork) -> None:
         raise SortFacesError(f"{out}: is a file; name a folder")
 
 
-def add_video_report_options(p: argparse.ArgumentParser) -> None:
-    add_work_folder(p)
-
-
-def cmd_video_report(args: argparse.Namespace) -> Outcome:
+def show_videos(work: VideoWork) -> Outcome:
     """show segments and rejected tracks on an HTML page: WORK/report/index.html"""
-    work = VideoWork(args.work)
-    with work.lock():
-        result = report_videos(work)
-    return Outcome(result)
+    return Outcome(report_videos(work))
 
 
-@reads("segments")
 def report_videos(work: VideoWork) -> dict[str, Any]:
     """Write the page of the plan as it is now."""
-    plan = work.read("segments")
+    plan = as_json(work.read(ClipPlan))
     return companion("pages").video_pages(work, plan, work.list_videos())
+
+
+PLACES = {
+    "input": ("INPUT", "folder of videos, or one video"),
+    "work": ("WORK", "folder for what the steps leave"),
+    "out": ("OUT", "folder for the clips"),
+}
+
+
+def add_places(p: argparse.ArgumentParser, names: str) -> None:
+    for name in names.split():
+        metavar, text = PLACES[name]
+        p.add_argument(name, type=Path, metavar=metavar, help=text)
+
+
+Taken = tuple[Callable[[Any], None], Callable[[argparse.Namespace], Any]]
+
+
+def crew_taken(look: bool) -> Taken:
+    """Who does the work; look: with models of one's own choice, else those of the frames."""
+    add = functools.partial(add_engine_and_work, detector=look)
+    return add, functools.partial(crew_of, landmarks=look)
+
+
+def fields_of(kind: type) -> Taken:
+    """(what adds the options of a dataclass, what makes one of arguments)."""
+    return functools.partial(add_fields, kind=kind), functools.partial(of_args, kind)
+
+
+def video_step(
+    step: Callable[..., Outcome], places: str = "work", *taken: Taken
+) -> tuple[Callable, Callable]:
+    """(what adds its options, its handler) of a step, whose docstring is the help.
+
+    step: called with the work folder, the other places, and what each of `taken` gives.
+    """
+
+    def add_options(p: argparse.ArgumentParser) -> None:
+        add_places(p, places)
+        p.set_defaults(dry_run=False)
+        for add, _ in taken:
+            add(p)
+
+    @functools.wraps(step)
+    def handler(args: argparse.Namespace) -> Outcome:
+        work = VideoWork(args.work)
+        values = [getattr(args, name) for name in places.split() if name != "work"]
+        values += [take(args) for _, take in taken]
+        if "input" in places:  # the others begin no work folder
+            make_folder(work.folder)
+        with contextlib.nullcontext() if args.dry_run else work.lock():
+            return step(work, *values)
+
+    return add_options, handler
 
 
 def add_video_run_options(p: argparse.ArgumentParser) -> None:
     """Those of every step."""
-    p.add_argument("input", type=Path, metavar="INPUT", help="folder of videos, or one video")
-    add_work_folder(p)
-    p.add_argument("out", type=Path, metavar="OUT", help="folder for the clips")
-    add_fields(p, ClipOptions)
-    add_fields(p, VideoChoice)
-    add_fields(p, Sampling)
+    add_places(p, "input work out")
+    for kind in (ClipOptions, VideoChoice, Sampling):
+        add_fields(p, kind)
     add_engine_and_work(p)
-    add_fields(p, Reach)
-    add_fields(p, Gates)
-    add_fields(p, IdentityChoice)
+    for kind in (Reach, Gates, IdentityChoice):
+        add_fields(p, kind)
 
 
 def cmd_video_run(args: argparse.Namespace) -> Outcome:
     """do all of it in one go, with one decode of each video"""
-    gates, crew, work = of_args(Gates, args), crew_of(args, True), VideoWork(args.work)
-    with work.lock():
-        result = run_video_steps(work, gates, crew, args)
-    return Outcome(result, bool(result["clips"]))
+    crew, clips, sampling = crew_of(args, True), of_args(ClipOptions, args), of_args(Sampling, args)
+    gates, own = of_args(Gates, args), VideoWork(args.work)
+    check_clip_folder(args.out, own.folder, args.input.resolve())
+
+    def steps(work: VideoWork) -> dict[str, Callable[[], Outcome]]:
+        return {
+            "scan": lambda: scan_some(work, args.input, of_args(VideoChoice, args)),
+            "scenes": lambda: decode_videos(work, sampling, crew),
+            "stage": lambda: stage_frames(work, sampling),
+            "detect": lambda: detect_frames(work, crew),
+            "merge": lambda: merge_frames(work),
+            "track": lambda: track_faces(work, of_args(Reach, args)),
+            "score": lambda: score_tracks(work, gates, of_args(IdentityChoice, args), crew),
+            "cut": lambda: cut_clips(work, args.out, clips),
+            "report": lambda: show_videos(work),
+        }
+
+    if clips.dry_run:
+        with own.draft() as draft:
+            return foresee_run(draft, steps(draft))
+    make_folder(own.folder)
+    with own.lock():
+        return run_video_steps(args.out, steps(own))
 
 
-def run_video_steps(
-    work: VideoWork, gates: Gates, crew: Crew, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Run every step; local work looks for faces during the decode that finds the scenes."""
+def scan_some(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
+    """The scan of a whole run, which needs a video."""
+    found = scan_videos(work, source, choice)
+    if not found.ok:
+        raise SortFacesError(f"{source}: no usable video; {found.result['left_out'][0]}")
+    return found
 
-    def decode() -> dict[str, Any]:
-        frames = None if crew.elsewhere else FrameLog(work, crew)
-        try:
-            return pass_over_videos(work, args.sample_rate, frames)
-        finally:
-            if frames is not None:
-                frames.lines.close()
 
-    def scan() -> dict[str, Any]:
-        result = scan_videos(work, args.input, of_args(VideoChoice, args))
-        if not result["videos"]:
-            raise SortFacesError(f"{args.input}: no usable video; {result['left_out'][0]}")
-        check_clip_folder(args.out, work)
-        return result
+def decode_videos(work: VideoWork, sampling: Sampling, crew: Crew) -> Outcome:
+    """The decode of a whole run; it finds the faces, too, unless that is done elsewhere."""
+    if crew.elsewhere:
+        return pass_over_videos(work, sampling.sample_rate, None)
+    with contextlib.closing(FrameLog(work.results)) as frames:
+        frames.begin(crew)
+        return pass_over_videos(work, sampling.sample_rate, frames)
 
-    steps: dict[str, Callable[[], dict[str, Any]]] = {
-        "scan": scan,
-        "scenes": decode,
-        "stage": lambda: stage_frames(work, args.sample_rate),
-        "detect": lambda: detect_frames(work, crew),
-        "merge": lambda: merge_frames(work),
-        "track": lambda: track_faces(work, of_args(Reach, args)),
-        "score": lambda: score_tracks(work, gates, args),
-        "cut": lambda: cut_clips(work, args.out, of_args(ClipOptions, args)),
-        "report": lambda: report_videos(work),
-    }
-    table, results = run_steps(steps)
-    return {
-        "out": str(args.out),
+
+def run_video_steps(out: Path, steps: dict[str, Callable[[], Outcome]]) -> Outcome:
+    """Do every step in turn; returns what the closing table shows."""
+    table, results = run_steps({name: lambda s=step: s().result for name, step in steps.items()})
+    result = {
+        "out": str(out),
         "page": results["report"]["page"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
         "clips": results["cut"]["clips"],
         "failed": results["cut"]["failed"],
     }
+    return Outcome(result, bool(result["clips"]))
+
+
+def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Outcome:
+    """What a run would do, from a draft of its work folder: nothing is decoded.
+
+    The clips are those of the videos, and of the frames, that are known so far.
+    """
+    found = steps["scan"]().result
+    todo = [video.path for video in work.list_videos() if not work.scenes_of(video)]
+    result = {"videos": found["videos"], "left_out": found["left_out"], "would_decode": todo}
+    if len(todo) == found["videos"] or not work.results.exists():
+        return Outcome(result)
+    told = {name: steps[name]().result for name in ("stage", "merge", "track", "score")}
+    clips = steps["cut"]()
+    result |= {"would_look_at_frames": told["merge"]["missing"], **clips.result}
+    return Outcome(result, clips.ok or bool(todo))
 
 
 VIDEO_STEPS: Steps = {  # in pipeline order
-    "scan": (add_video_scan_options, cmd_video_scan),
-    "scenes": (add_video_scenes_options, cmd_video_scenes),
-    "stage": (add_video_stage_options, cmd_video_stage),
-    "detect": (add_video_detect_options, cmd_video_detect),
-    "merge": (add_video_merge_options, cmd_video_merge),
-    "track": (add_video_track_options, cmd_video_track),
-    "score": (add_video_score_options, cmd_video_score),
-    "cut": (add_video_cut_options, cmd_video_cut),
-    "report": (add_video_report_options, cmd_video_report),
+    "scan": video_step(scan_videos, "input work", fields_of(VideoChoice)),
+    "scenes": video_step(find_scenes),
+    "stage": video_step(stage_frames, "work", fields_of(Sampling)),
+    "detect": video_step(detect_frames, "work", crew_taken(look=True)),
+    "merge": video_step(merge_frames),
+    "track": video_step(track_faces, "work", fields_of(Reach)),
+    "score": video_step(
+        score_tracks, "work", fields_of(Gates), fields_of(IdentityChoice), crew_taken(look=False)
+    ),
+    "cut": video_step(cut_clips, "work out", fields_of(ClipOptions)),
+    "report": video_step(show_videos),
     "run": (add_video_run_options, cmd_video_run),
 }
+
+
+def add_video_options(p: argparse.ArgumentParser) -> None:
+    add_steps(p, VIDEO_STEPS)
+
+
+def cmd_video(args: argparse.Namespace) -> Outcome:
+    """cut the parts of videos in which a face is usable into clips"""
+    return args.step_handler(args)
 
 
 # ============================================================================
 # Command: run
 # ============================================================================
+
+EXPORT_NAMES = {"outlier_threshold": "export_outlier_threshold"}  # refine has the plain name
+REFINE_GATES = {  # what refine counts as dropped: (the option that decides it, its parameter)
+    "small": ("--min-short", "min_short"),
+    "blurred": ("--min-blur", "min_blur"),
+    "low_score": ("--min-det-score", "min_det_score"),
+    "outlier": ("--outlier-threshold", "outlier_threshold"),
+    "too_few_images": ("--min-faces", "min_faces"),
+}
+EXPORT_GATES = {  # the same of export-swap's reasons
+    "face too small": ("--min-face-short", "min_face_short"),
+    "outlier": ("--export-outlier-threshold", "outlier_threshold"),
+}
+RUN_KINDS = {RawManifest: "raw", RefinedManifest: "refined", SwapManifest: "swap"}
+ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, returns its counts
 
 
 def add_run_options(p: argparse.ArgumentParser) -> None:
@@ -10936,70 +10744,114 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the cache and all three trees")
     p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
     add_fields(p, ScanOptions)
-    add_engine_and_work(p)
+    add_engine_and_work(p, own_model=MODEL_OF_CACHE)
     add_chain_options(p)
 
 
 def add_chain_options(p: argparse.ArgumentParser) -> None:
-    """Options of the steps after embed; the two outlier gates need two names here."""
+    """Options of the steps after embed."""
     add_fields(p, ClusterParams)
     add_fields(p, RefineParams)
-    add_fields(p, ExportParams, outlier_threshold="export_outlier_threshold")
-    add_fields(p, TreeOptions, skip=("dry_run",))
+    add_fields(p, ExportParams, **EXPORT_NAMES)
+    add_fields(p, TreeOptions)
 
 
 def cmd_run(args: argparse.Namespace) -> Outcome:
     """do the whole photo chain in one go: embed to swap-ready face sets"""
     result = run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz")
-    return Outcome(result, bool(result["facesets"]))
+    return Outcome(result, args.dry_run or bool(result["facesets"]))
 
 
 def run_chain(
     args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
 ) -> dict[str, Any]:
-    """Run every photo step over one cache; returns what the closing table shows."""
+    """Run every photo step over one cache; returns what the closing tables show."""
     roots = source_roots(sources)
-    export = of_args(ExportParams, args, outlier_threshold="export_outlier_threshold")
-    kinds = (RawManifest, RefinedManifest, SwapManifest)
-    for kind, folder in zip(kinds, RUN_TREES.values(), strict=True):
-        check_output(out / folder, [str(root.resolve()) for root in roots], kind)
-    tree = of_args(TreeOptions, args)
-    paths = ExportPaths(
-        cache,
-        out / RUN_TREES["refined"] / "refine_manifest.json",
-        out / RUN_TREES["raw"] / "manifest.json",
-        out / RUN_TREES["swap"],
-    )
-    steps: dict[str, Callable[[], dict[str, Any]]] = {
-        "embed": lambda: embed_library(
-            sources, cache, crew_of(args, True), of_args(ScanOptions, args)
-        ),
-        "enrich": lambda: enrich_library(cache, crew_of(args, True), False),
-        "cluster": lambda: cluster_library(
-            cache, out / RUN_TREES["raw"], of_args(ClusterParams, args), tree
-        ),
-        "refine": lambda: refine_library(
-            cache, out / RUN_TREES["refined"], of_args(RefineParams, args), tree
-        ),
-        "dedup": lambda: dedup_library(cache, DedupParams(None)),
-        "export-swap": lambda: export_library(paths, export, crew_of(args, False), False),
-    }
+    for kind, name in RUN_KINDS.items():
+        check_output(out / RUN_TREES[name], [str(root.resolve()) for root in roots], kind)
+    steps = chain_steps(args, sources, out, cache)
+    about = {"out": str(out), "cache": str(cache)}
+    if args.dry_run:
+        return {**about, **preview_chain(args, roots, cache, steps)}
     table, results = run_steps(steps)
+    ready = out / RUN_TREES["swap"]
     return {
-        "out": str(out),
-        "cache": str(cache),
+        **about,
         "steps": table,
+        "left_out": gates_table(out),
         "facesets": results["export-swap"]["facesets"],
+        "look_at": str(ready),
+        "next": own_command("report", ready),
     }
+
+
+def chain_steps(
+    args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
+) -> ChainSteps:
+    """The steps of a chain in order."""
+    raw, refined, ready = (out / folder for folder in RUN_TREES.values())
+    paths = ExportPaths(cache, refined / "refine_manifest.json", raw / "manifest.json", ready)
+    scan, tree = of_args(ScanOptions, args), of_args(TreeOptions, args)
+    export = of_args(ExportParams, args, **EXPORT_NAMES)
+    return {
+        "embed": lambda: embed_library(sources, cache, crew_of(args, True), scan),
+        "enrich": lambda: enrich_library(cache, crew_of(args, True), False),
+        "cluster": lambda: cluster_library(cache, raw, of_args(ClusterParams, args), tree),
+        "refine": lambda: refine_library(cache, refined, of_args(RefineParams, args), tree),
+        "dedup": lambda: dedup_library(cache, DedupParams(None)),
+        "export-swap": lambda: export_library(paths, export, crew_of(args, False), tree.dry_run),
+    }
+
+
+def preview_chain(
+    args: argparse.Namespace, roots: Sequence[Path], cache: Path, steps: ChainSteps
+) -> dict[str, Any]:
+    """What a chain would do, as far as it can be known without looking at a photo."""
+    scan = of_args(ScanOptions, args)
+    files = scan_photos(roots, scan.include, scan.exclude, ScanReport())
+    if not files:
+        raise SortFacesError(f"{', '.join(map(str, roots))}: no photos found there")
+    new = len(files)
+    if cache_exists(cache):
+        known = EmbedRun(cache, crew_of(args, True), scan, roots, files)
+        new = sum(not known.is_unchanged(file) for file in files)
+    result = {"photos": len(files), "photos_to_look_at": new, "run": "none: dry run"}
+    if new:
+        return {**result, "trees": "brought up to date with what the new photos show"}
+    table, found = run_steps({name: steps[name] for name in ("cluster", "refine")})
+    result["steps"] = table
+    if any(found["refine"][f"files_{done}"] for done in ("placed", "moved", "removed")):
+        return {**result, "export-swap": "follows the face sets of refine"}
+    return {**result, "facesets": steps["export-swap"]()["facesets"]}
+
+
+def gates_table(out: Path) -> list[dict[str, Any]]:
+    """How many faces each gate of refine and export-swap took, and the option that moves it."""
+    refined = read_file(out / RUN_TREES["refined"] / "refine_manifest.json", RefinedManifest)
+    ready = out / RUN_TREES["swap"]
+    exported = read_file(ready / "manifest.json", SwapManifest)
+    sets = [read_file(path, FacesetManifest) for path in ready.glob("faceset_*/manifest.json")]
+    reasons = [left.reason for own in sets for left in own.dropped if left.run is UNSET]
+    refused = Counter(re.split(r" \(|:", reason)[0] for reason in reasons)
+    rows = []
+    for step, gates, params, counts in (
+        ("refine", REFINE_GATES, asdict(refined.params), refined.counts["dropped"]),
+        ("export-swap", EXPORT_GATES, exported.params, refused),
+    ):
+        for reason, faces in counts.items():
+            row = {"step": step, "faces": faces, "because": reason.replace("_", " "), "option": ""}
+            if reason in gates:
+                flag, name = gates[reason]
+                row["option"] = f"{flag} {params[name]:g}"
+            rows.append(row)
+    return [row for row in rows if row["faces"]]
 
 
 # ============================================================================
 # Command: demo
 # ============================================================================
 
-DEMO_VARIANTS = 18  # photos per person
 DEMO_MIN_FACES = 4  # several variants turn out to be near-duplicates of each other, as they should
-DEMO_EDGE = 420  # px; edge of a made photo before it is scaled
 
 
 def add_demo_options(p: argparse.ArgumentParser) -> None:
@@ -11020,84 +10872,18 @@ def add_demo_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_demo(args: argparse.Namespace) -> Outcome:
     """make a small photo library and run the whole chain on it, offline"""
-    photos = args.out / "photos"
-    made = make_demo_library(photos)
-    out = args.out / "out"
+    photos, out = args.out / "photos", args.out / "out"
+    library = companion("demo_library")
+    missing = library.missing_pictures(photos)
+    if args.dry_run and missing:
+        about = {"photos_to_make": len(missing), "photos": str(photos)}
+        return Outcome({**about, "run": "none: dry run"})
+    for path, data in missing.items():
+        write_bytes(path, data)
+    about = {"photos_made": library.PICTURES, "photos": str(photos)}
     result = run_chain(args, [photos], out, out / "faces.npz")
-    ready = out / RUN_TREES["swap"]
-    look_at = next(iter(sorted(ready.glob("*/previews/*.jpg"))), ready)
-    about = {"photos_made": made, "photos": str(photos)}
-    return Outcome({**about, **result, "look_at": str(look_at)})
-
-
-def make_demo_library(folder: Path) -> int:
-    """Write photos of six people with what real libraries hold: copies, turned and broken files."""
-    import cv2
-
-    source = demo_photo()
-    group = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR)
-    rng = np.random.default_rng(7)
-    pictures: dict[str, bytes] = {"2019/group.jpg": source, "backup/group (copy).jpg": source}
-    for name, box in DEMO_FACES.items():
-        for number in range(DEMO_VARIANTS):
-            image = demo_variant(group, np.array(box, np.float32), rng)
-            path = f"{2012 + number % 9}/{name}_{20120101 + number % 9 * 10000}_{number:02d}.jpg"
-            pictures[path] = encode_jpeg(image, int(rng.integers(80, 96)))
-    some = sorted(pictures)
-    pictures["backup/Übersicht ☀ 日本.jpg"] = pictures[some[3]]  # a byte-identical copy
-    turned = turn_upright(cv2.imdecode(np.frombuffer(pictures[some[5]], np.uint8), 1), 8)
-    pictures["2020/turned by the camera.jpg"] = with_orientation(encode_jpeg(turned, 90), 6)
-    pictures["2020/half group.jpg"] = encode_jpeg(cv2.resize(group, None, fx=0.75, fy=0.75), 90)
-    pictures["2020/no face.png"] = cv2.imencode(
-        ".png", np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 320, 3))
-    )[1].tobytes()
-    pictures["2020/broken.jpg"] = b"\xff\xd8\xff\xe0 this is no picture"
-    for name, data in pictures.items():
-        path = folder / name
-        if not path.exists() or path.read_bytes() != data:
-            write_bytes(path, data)
-    return len(pictures)
-
-
-def demo_variant(group: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One face of the group as another photo: own frame, tilt, perspective, light and noise."""
-    import cv2
-
-    edge = float(np.max(box[2:] - box[:2]))
-    middle = (box[:2] + box[2:]) / 2
-    reach = edge * rng.uniform(0.85, 1.25)
-    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32) * reach
-    tilt = math.radians(rng.uniform(-20, 20))
-    turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
-    corners = corners @ turn.T + middle + rng.uniform(-0.2, 0.2, (4, 2)) * edge
-    target = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * DEMO_EDGE
-    warp = cv2.getPerspectiveTransform(corners.astype(np.float32), target)
-    image = cv2.warpPerspective(
-        group, warp, (DEMO_EDGE, DEMO_EDGE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
-    )
-    if rng.random() < 0.5:
-        image = image[:, ::-1]
-    light = (image / 255.0) ** rng.uniform(0.45, 2.2) * rng.uniform(0.8, 1.2, 3)
-    noisy = light * 255.0 + rng.normal(0, rng.uniform(1, 6), image.shape)
-    image = np.clip(noisy, 0, 255).astype(np.uint8)
-    scale = rng.uniform(0.8, 1.6)
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-
-
-def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    import cv2
-
-    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def with_orientation(jpeg: bytes, orientation: int) -> bytes:
-    """Put an EXIF orientation into a JPEG without touching its pixels."""
-    import PIL.Image
-
-    exif = PIL.Image.Exif()
-    exif[EXIF_ORIENTATION] = orientation
-    block = exif.tobytes()
-    return jpeg[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
+    grids = sorted((out / RUN_TREES["swap"]).glob("*/previews/*.jpg"))
+    return Outcome({**about, **result, **({"look_at": str(grids[0])} if grids else {})})
 
 
 # ============================================================================
@@ -11111,7 +10897,9 @@ def add_status_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_status(args: argparse.Namespace) -> Outcome:
     """say what is in a cache or an output folder"""
-    return Outcome((folder_status if args.path.is_dir() else cache_status)(args.path))
+    result = (folder_status if args.path.is_dir() else cache_status)(args.path)
+    about = {"config": str(args.config), "settings": args.settings} if args.settings else {}
+    return Outcome({**result, **about})
 
 
 def cache_status(path: Path) -> dict[str, Any]:
@@ -11127,10 +10915,10 @@ def cache_status(path: Path) -> dict[str, Any]:
     )
     return {
         "cache": str(path),
-        "model": cache.meta["model"],
-        "recognizer": cache.meta["recognizer"],
-        "detector": f"{cache.meta['det_size']} px, score {cache.meta['det_threshold']}",
-        "sources": cache.meta["roots"],
+        "model": cache.meta.model,
+        "recognizer": cache.meta.recognizer,
+        "detector": f"{cache.meta.det_size} px, score {cache.meta.det_threshold}",
+        "sources": cache.meta.roots,
         "photos": cache.files,
         "copies": len(cache.alias_path),
         "with_faces": int(np.count_nonzero(cache.file_status == STATUS_FACES)),
@@ -11149,13 +10937,9 @@ def folder_status(path: Path) -> dict[str, Any]:
     """Counts of one output tree, or of every tree below a folder `run` wrote."""
     rows = []
     for folder in [path, *(path / name for name in RUN_TREES.values())]:
-        for name, kind in (
-            ("manifest.json", "raw"),
-            ("manifest.json", "swap"),
-            ("refine_manifest.json", "refined"),
-        ):
+        for kind, name in RUN_KINDS.items():
             with contextlib.suppress(SortFacesError):
-                rows.append(tree_status(folder, read_json(folder / name, kind)))
+                rows.append(tree_status(folder, read_file(folder / MANIFEST_NAMES[name], kind)))
     caches = sorted(path.glob("*.npz"))
     if not rows and not caches:
         raise SortFacesError(f"{path}: neither a cache nor an output of {TOOL}; name one")
@@ -11167,22 +10951,23 @@ def folder_status(path: Path) -> dict[str, Any]:
     return {**result, "trees": rows} if rows else result
 
 
-def tree_status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def tree_status(
+    folder: Path, manifest: RawManifest | RefinedManifest | SwapManifest
+) -> dict[str, Any]:
     """One line of counts for a tree, with the files its manifest names that are not there."""
-    groups = manifest.get("persons", manifest.get("facesets", []))
-    files = [
-        *manifest.get("placed", {}),
-        *(group["bundle"] for group in groups if "bundle" in group),
-    ]
+    if isinstance(manifest, SwapManifest):
+        groups, files = manifest.facesets, [entry.bundle for entry in manifest.facesets]
+    else:
+        groups, files = manifest.groups, list(manifest.placed)
     return {
         "tree": folder.name,
-        "kind": manifest["kind"],
+        "kind": RUN_KINDS[type(manifest)],
         "groups": len(groups),
-        "faces": sum(len(group["faces"]) for group in groups),
+        "faces": sum(len(group.faces) for group in groups),
         "files": len(files),
         "missing": sum(not os.path.lexists(folder / name) for name in files),
         "unfinished": any(folder.glob("*.pending")) or (folder / RUNS_FOLDER / TREE_RUN).exists(),
-        "written": manifest.get("created", ""),
+        "written": manifest.created,
     }
 
 
@@ -11193,7 +10978,7 @@ def tree_status(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 DOCTOR_ROUNDS = 3  # timed passes over the sample photo
 DOCTOR_MODULES = (
     *("numpy", "scipy", "cv2", "PIL", "pillow_heif", "onnxruntime", "insightface", "dlib"),
-    *("filelock", "tqdm", "jinja2", "av", "scenedetect"),
+    *("filelock", "tqdm", "jinja2", "av", "scenedetect", "msgspec", "argcomplete"),
 )
 
 
@@ -11204,55 +10989,38 @@ def add_doctor_options(p: argparse.ArgumentParser) -> None:
 def cmd_doctor(args: argparse.Namespace) -> Outcome:
     """check engines, providers and tools, and say what to do about what is missing"""
     spec = engine_spec(args, True)
-    checks = [
-        *doctor_packages(),
-        doctor_engine(
-            replace(spec, model=DLIB_MODEL, provider="auto", require_gpu=False), args.threads
-        ),
-        *([doctor_engine(spec, args.threads)] if spec.model != DLIB_MODEL else []),
-        doctor_ffmpeg(),
-        *doctor_elsewhere(args),
-    ]
+    offline = replace(spec, model=DLIB_MODEL, provider="auto", require_gpu=False)
+    checks = doctor_packages()
+    for engine in [offline] if spec.model == DLIB_MODEL else [offline, spec]:
+        checks.append(doctor_engine(engine, args.threads))
+    checks += doctor_elsewhere(args)
     result = {
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()}, {sys.executable}",
         "system": platform.platform(),
         "cores": usable_cores(),
         "checks": checks,
     }
-    wanted = [
-        check
-        for check in checks
-        if check["what"] in ("packages", f"engine {spec.model}", "worker", "cluster")
-    ]
-    return Outcome(result, all(check["ok"] for check in wanted))
+    wanted = ("packages", f"engine {spec.model}", "worker", "cluster")
+    return Outcome(result, all(check["ok"] for check in checks if check["what"] in wanted))
 
 
 def doctor_packages() -> list[dict[str, Any]]:
     """Whether the packages are there, and only one onnxruntime among them."""
     from importlib.metadata import packages_distributions
 
+    log.info("looking for the packages")
     providers = packages_distributions().get("onnxruntime", [])
     owners = sorted({name for name in providers if name.startswith("onnxruntime")})
     missing = [name for name in DOCTOR_MODULES if importlib.util.find_spec(name) is None]
-    checks = [
-        doctor_line(
-            "packages",
-            not missing,
-            "all there" if not missing else f"missing: {', '.join(missing)}",
-            "pip install -r requirements.txt",
-        )
-    ]
+    found = f"missing: {', '.join(missing)}" if missing else "all there"
+    install = f"{sys.executable} -m pip install -r requirements.txt"
+    checks = [doctor_line("packages", not missing, found, install)]
     if "onnxruntime" not in missing:
         checks.append(doctor_onnxruntime())
     if len(owners) > 1:
-        checks.append(
-            doctor_line(
-                "packages",
-                False,
-                f"{' and '.join(owners)} overwrite each other",
-                f"pip uninstall {' '.join(owners)}, then install the one you need",
-            )
-        )
+        clash = f"{' and '.join(owners)} overwrite each other"
+        advice = f"pip uninstall {' '.join(owners)}, then install the one you need"
+        checks.append(doctor_line("packages", False, clash, advice))
     return checks
 
 
@@ -11269,6 +11037,7 @@ def doctor_onnxruntime() -> dict[str, Any]:
 def doctor_engine(spec: EngineSpec, threads: int) -> dict[str, Any]:
     """Load an engine and time it on the sample photo, without downloading anything."""
     what = f"engine {spec.model}"
+    log.info("timing the %s", what)
     folder = model_folder(spec)
     try:
         if spec.model != DLIB_MODEL and not folder.is_dir():
@@ -11298,162 +11067,19 @@ def doctor_elsewhere(args: argparse.Namespace) -> list[dict[str, Any]]:
     crew = crew_of(args, True)
     if not crew.elsewhere:
         return []
-    what = "worker" if crew.worker else "cluster"
+    what = "worker" if crew.work.worker else "cluster"
+    log.info("asking the %s", what)
     try:
         provider = crew.facts["provider"]
     except SortFacesError as error:
         return [doctor_line(what, False, *str(error).rsplit("; ", 1))]
-    hidden = crew.worker.lower().endswith(".exe") and provider == "cpu"
+    hidden = crew.work.worker.lower().endswith(".exe") and provider == "cpu"
     advice = "run work/setup_dml_worker.ps1: a plain onnxruntime hides onnxruntime-directml"
     return [doctor_line(what, not hidden, f"{crew.spec.model} on {provider}", advice)]
 
 
-def doctor_ffmpeg() -> dict[str, Any]:
-    """ffmpeg of the system, else of the imageio-ffmpeg wheel; only video needs it."""
-    found = shutil.which("ffmpeg")
-    if found is None and importlib.util.find_spec("imageio_ffmpeg") is not None:
-        import imageio_ffmpeg
-
-        with contextlib.suppress(RuntimeError):
-            found = imageio_ffmpeg.get_ffmpeg_exe()
-    return doctor_line(
-        "ffmpeg", found is not None, found or "not found", "pip install imageio-ffmpeg"
-    )
-
-
 def doctor_line(what: str, ok: bool, finding: str, advice: str = "") -> dict[str, Any]:
     return {"what": what, "ok": ok, "finding": finding, "what_to_do": "" if ok else advice}
-
-
-# ============================================================================
-# The worker's side
-# ============================================================================
-
-
-def worker_main(argv: Sequence[str] | None = None) -> int:
-    """The worker's side (work/dml_worker.py): work through a queue, append a line per item."""
-    p = OneLineParser(prog="dml_worker", description="Work through a queue of sort_faces.")
-    p.add_argument("queue", type=Path, help="queue.json")
-    p.add_argument("results", type=Path, help="results.jsonl to append to")
-    p.add_argument("--batch", type=COUNT, default=1, metavar="N", help="photos per model call")
-    p.add_argument("--threads", type=COUNT, default=usable_cores(), metavar="N", help="at once")
-    args = p.parse_args(argv)
-    os.umask(0o077)
-    log.setLevel(logging.INFO)
-    log.addHandler(LogHandler())
-    try:
-        queue = read_json(args.queue, "queue")
-        if queue["schema"] != QUEUE_SCHEMA or queue["version"] != VERSION:
-            raise SortFacesError(
-                f"{args.queue}: written by version {queue['version']}, this worker is {VERSION}; "
-                "let both run the same sort_faces.py"
-            )
-        return WorkerRun(queue, args).execute()
-    except SortFacesError as error:
-        return complain("dml_worker", str(error))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-
-
-class WorkerRun:
-    """One life of a worker."""
-
-    def __init__(self, queue: dict[str, Any], args: argparse.Namespace) -> None:
-        self.task, self.run, self.args = queue["task"], queue["run"], args
-        self.files = QueueFiles(args.results.parent)
-        self.last = self.files.state()  # of the worker before this one
-        self.deaths: dict[str, int] = dict(self.last.get("deaths", {}))
-        self.results = AppendOnly(args.results)
-        done = {result["id"] for result in ResultTail(args.results).read()}
-        self.todo = {item["id"]: item for item in queue["items"] if item["id"] not in done}
-        self.beaten = -math.inf
-        loaded = threading.Event()
-        pulse = threading.Thread(target=self.beat_until, args=(loaded,), daemon=True)
-        pulse.start()
-        try:
-            self.engine = load_models(EngineSpec(**queue["spec"]), args.threads)
-        finally:
-            loaded.set()
-            pulse.join()
-
-    def execute(self) -> int:
-        """Do what is left of the queue; returns the exit code."""
-        try:
-            self.retry_suspects()
-            pairs = run_here(
-                self.task,
-                list(self.todo.values()),
-                lambda: self.engine,
-                self.args.threads,
-                self.args.batch,
-            )
-            self.beat(self.in_flight())
-            for item, result in pairs:
-                if self.unwanted():
-                    return EXIT_INTERRUPTED
-                self.finish(item, result)
-                self.beat(self.in_flight())
-            return EXIT_OK
-        finally:
-            self.results.close()
-            if not self.superseded():  # else the heartbeat is another worker's
-                self.beat([], state="stopped")
-
-    def beat_until(self, loaded: threading.Event) -> None:
-        """Keep the heart beating while models load, which may take minutes."""
-        while not loaded.wait(WORKER_BEAT):
-            self.beat([], state="loading")
-
-    def unwanted(self) -> bool:
-        """Whether to stop: asked to, or another run has taken the queue over."""
-        return self.files.stop.exists() or self.superseded()
-
-    def superseded(self) -> bool:
-        try:
-            return self.files.run.read_text() != self.run
-        except FileNotFoundError:
-            return True
-        except OSError:  # being replaced at this moment
-            return False
-
-    def retry_suspects(self) -> None:
-        """Do alone what the last worker was doing when it died; give up what kills repeatedly."""
-        if self.last.get("state") not in ("working", "loading"):
-            return
-        doing = [name for name in self.last.get("doing", []) if name in self.todo]
-        if self.last.get("alone") and doing:
-            self.deaths[doing[0]] = self.deaths.get(doing[0], 0) + 1
-        for name in doing:
-            item = self.todo[name]
-            self.beat([name], alone=True)
-            if self.deaths.get(name, 0) >= FATAL_DEATHS:
-                self.finish(item, {"failed": f"killed the worker {FATAL_DEATHS} times"})
-            elif not self.unwanted():
-                self.finish(item, work_batch(self.task, self.engine, [item])[0])
-
-    def finish(self, item: Item, result: Result) -> None:
-        self.results.append({"schema": RECORD_SCHEMA, "id": item["id"], **result})
-        del self.todo[item["id"]]
-
-    def in_flight(self) -> list[str]:
-        """Items that may be in somebody's hands: the first that are not done yet."""
-        most = (2 * self.args.threads + 1) * self.args.batch
-        return list(itertools.islice(self.todo, most))
-
-    def beat(self, doing: list[str], alone: bool = False, state: str = "working") -> None:
-        """Say what is being done; a worker that dies tells so what it died on."""
-        now = time.monotonic()
-        if now - self.beaten < WORKER_BEAT and not alone and state == "working":
-            return
-        self.beaten = now
-        facts = {"pid": os.getpid(), "time": time.time(), "state": state, "doing": doing}
-        facts |= {"alone": alone, "deaths": self.deaths}
-        if state == "loading":  # tell the next worker what this one has not forgotten either
-            facts |= {key: self.last[key] for key in ("doing", "alone") if key in self.last}
-        with contextlib.suppress(OSError):  # the other side may be reading it, or is done
-            part = self.files.heartbeat.with_suffix(".part")
-            part.write_text(json.dumps(facts), encoding="utf-8")
-            os.replace(part, self.files.heartbeat)
 
 
 # ============================================================================
@@ -11496,16 +11122,38 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{TOOL} {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (add_options, handler) in COMMANDS.items():
-        p = commands.add_parser(name, help=handler.__doc__, description=handler.__doc__)
+        p = parser.steps[name] = commands.add_parser(
+            name, help=handler.__doc__, description=handler.__doc__
+        )
         add_options(p)
         add_output_options(p, False)
-        p.set_defaults(handler=handler, log_file=name in LOGGED_COMMANDS)
+        p.set_defaults(handler=handler, log_file=name in LOGGED_COMMANDS, settings={})
     return parser
+
+
+def parse_command_line(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line says, else the settings file, else the defaults."""
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    args = parser.parse_args(argv)
+    path = args.config or os.environ.get("SORT_FACES_CONFIG")
+    if not path:
+        return args
+    try:
+        settings = companion("settings_file").apply(parser, Path(path))
+    except SortFacesError as error:
+        raise SystemExit(complain(f"{TOOL} {args.command}", str(error))) from None
+    args = parser.parse_args(argv)
+    args.config, args.settings = Path(path), settings
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Only bugs leave a traceback."""
-    args = build_parser().parse_args(argv)
+    args = parse_command_line(argv)
     for stream in (sys.stdout, sys.stderr):  # paths may hold what the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

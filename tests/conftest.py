@@ -16,11 +16,13 @@ sys.path.insert(0, str(ROOT))
 import sort_faces as sf  # noqa: E402
 
 SCRIPT = ROOT / "sort_faces.py"
+demo_library = sf.companion("demo_library")
 
 
 @pytest.fixture(autouse=True)
 def quiet_machine(tmp_path_factory, monkeypatch):
-    """Keep logs out of the repository."""
+    """Keep logs out of the repository, and the operator's settings out of the tests."""
+    monkeypatch.delenv("SORT_FACES_CONFIG", raising=False)
     monkeypatch.setenv("SORT_FACES_LOGS", str(tmp_path_factory.mktemp("logs")))
 
 
@@ -81,11 +83,10 @@ def make_cache(
     bbox = np.hstack([corner, corner + size]).astype(np.float32)
     unit_kps = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
     kps = (bbox[:, None, :2] + unit_kps * size[:, None, :]).astype(np.float32)
-    meta = {
-        "schema": 1, "tool": "sort_faces", "version": sf.VERSION, "model": "synthetic",
-        "recognizer": "feedfeedfeedfeed", "dim": dim, "det_size": 640, "det_threshold": 0.5,
-        "roots": [root],
-    }  # fmt: skip
+    meta = sf.CacheMeta(
+        schema=1, model="synthetic", recognizer="feedfeedfeedfeed", dim=dim, det_size=640,
+        det_threshold=0.5, roots=[root],
+    )  # fmt: skip
     return sf.FaceCache(
         meta=meta,
         file_path=np.array([f"{root}/{p}/{k % photos}.jpg" for k, p in enumerate(person)]),

@@ -151,7 +151,7 @@ def head_of(folder: Path, cache: sf.FaceCache, size: int = SIZE) -> dict:
     return {
         "tool": sf.TOOL, "kind": "faceset", "version": sf.VERSION,
         "created": "2026-01-02T03:04:05+00:00", "cache": str((folder / "lib.npz").resolve()),
-        "model": cache.meta["model"], "recognizer": cache.meta["recognizer"], "rescans": 0,
+        "model": cache.meta.model, "recognizer": cache.meta.recognizer, "rescans": 0,
         "params": {"top_n": TOP_N, "out_size": size},
     }  # fmt: skip
 

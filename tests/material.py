@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SCRIPT, make_cache, sf
+from msgspec.structs import replace as changed
 
 FACE_ARRAYS = [item.name for item in fields(sf.FaceCache) if item.name in sf.FACE_ARRAYS]
 FILE_ARRAYS = [item.name for item in fields(sf.FaceCache) if item.name.startswith("file_")]
@@ -143,7 +144,7 @@ def broken_caches(folder: Path) -> dict[str, Path]:
         paths[name] = folder / f"{name}.npz"
         paths[name].write_bytes(data)
     paths["newer"] = folder / "newer.npz"
-    sf.save_cache(paths["newer"], replace(cache, meta={**cache.meta, "schema": 99}))
+    sf.save_cache(paths["newer"], replace(cache, meta=changed(cache.meta, schema=99)))
     paths["foreign"] = folder / "foreign.npz"
     np.savez(paths["foreign"], weights=np.zeros(9))
     paths["folder"] = folder / "folder.npz"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -17,10 +18,11 @@ import pytest
 from conftest import make_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as changed
 
 import sort_faces as sf
 
-META = {
+OLD_META = {  # as version 0.1.0 wrote it
     "schema": 1,
     "model": "synthetic",
     "recognizer": "feed",
@@ -29,6 +31,7 @@ META = {
     "det_threshold": 0.5,
     "roots": ["/library"],
 }
+META = sf.as_record(sf.CacheMeta, OLD_META)
 NAMES = [item.name for item in fields(sf.FaceCache)[1:]]
 ODD_PATHS = ["/фото/旅行 😀.jpg", "/caf\udce9/\udcff.jpg", "/a/new\nline.jpg", "/a/b.jpg"]
 
@@ -37,8 +40,7 @@ def assert_same(found: sf.FaceCache, expected: sf.FaceCache) -> None:
     for name in NAMES:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
         assert getattr(found, name).dtype.kind == getattr(expected, name).dtype.kind
-    for key in expected.meta.keys() - {"version"}:
-        assert found.meta[key] == expected.meta[key]
+    assert found.meta == expected.meta
 
 
 def with_aliases(cache: sf.FaceCache, paths: list[str]) -> sf.FaceCache:
@@ -106,7 +108,8 @@ def enrich(sha: str, **values: float) -> dict:
 
 
 def fold(*records: dict, start: sf.FaceCache | None = None) -> sf.FaceCache:
-    return sf.fold_records(start or sf.empty_cache(META), records)
+    lines = [sf.as_record(sf.JournalLine, record) for record in records]
+    return sf.fold_records(start or sf.empty_cache(META), lines)
 
 
 def contents(cache: sf.FaceCache) -> dict:
@@ -122,7 +125,7 @@ def contents(cache: sf.FaceCache) -> dict:
     return found
 
 
-def write_journal(path: Path, *records: dict, meta: dict = META) -> Path:
+def write_journal(path: Path, *records: dict, meta: sf.CacheMeta = META) -> Path:
     journal = sf.Journal(path, meta)
     for record in records:
         journal.append(**{key: value for key, value in record.items() if key != "schema"})
@@ -430,9 +433,9 @@ def test_records_are_readable_before_the_journal_is_closed(tmp_path) -> None:
 
 
 def damaged_journals() -> dict[str, tuple[list[str], str]]:
-    header = json.dumps({"op": "meta", "schema": 1, "meta": META})
-    good, newer = json.dumps(gone("/a.jpg")), json.dumps({**gone("/a.jpg"), "schema": 2})
-    foreign = json.dumps({"op": "meta", "schema": 1, "meta": {**META, "recognizer": "beef"}})
+    header = json.dumps({"op": "meta", "schema": 1, "meta": OLD_META})
+    good, newer = json.dumps(gone("/a.jpg")), json.dumps({**gone("/a.jpg"), "schema": 3})
+    foreign = json.dumps({"op": "meta", "schema": 1, "meta": {**OLD_META, "recognizer": "beef"}})
     return {
         "cut line in the middle": ([header, good[:20], good], "line 2 is damaged"),
         "two lines in one": ([header, good[:20] + good, good], "line 2 is damaged"),
@@ -498,7 +501,7 @@ def saved(cache: sf.FaceCache, **changes) -> bytes:
     """The bytes of a cache file with some arrays changed, or left out where None."""
     arrays = {name: getattr(cache, name) for name in NAMES} | changes
     kept = {name: array for name, array in arrays.items() if array is not None}
-    return as_npz(**{"meta": np.array(json.dumps(cache.meta)), **kept})
+    return as_npz(**{"meta": np.array(json.dumps(sf.as_json(cache.meta))), **kept})
 
 
 SMALL = make_cache(people=1, photos=3, dim=4)
@@ -570,7 +573,7 @@ def test_pickled_code_in_a_cache_is_never_run(tmp_path) -> None:
 
 def test_a_cache_of_a_newer_version_is_refused(tmp_path) -> None:
     path = tmp_path / "lib.npz"
-    path.write_bytes(saved(replace(SMALL, meta={**SMALL.meta, "schema": sf.CACHE_SCHEMA + 1})))
+    path.write_bytes(saved(replace(SMALL, meta=changed(SMALL.meta, schema=sf.CACHE_SCHEMA + 1))))
     with pytest.raises(sf.SortFacesError, match="update"):
         sf.load_cache(path)
 
@@ -581,3 +584,153 @@ def test_a_folder_or_nothing_is_no_cache(tmp_path) -> None:
     with pytest.raises(sf.SortFacesError, match=r"no such cache.*embed"):
         sf.load_cache(tmp_path / "lib.npz")
     assert not sf.cache_exists(tmp_path / "lib.npz")
+
+
+# ---------------------------------------------------------------------------- damaged journals
+
+
+def history(path: Path) -> tuple[bytes, list[dict]]:
+    """(bytes of a journal with a line of every kind, what was written)."""
+    records = [
+        photo("a", "/caf\udce9.jpg", face(1), face(2, landmarks=True), taken=1557671234.25),
+        photo("b", "/b.jpg", status=2, error="cannot decode"), path_of("a", "/copy.jpg"),
+        enrich("a", f0=4), gone("/b.jpg"),
+    ]  # fmt: skip
+    return write_journal(path, *records).read_bytes(), records
+
+
+def test_every_flipped_bit_of_a_journal_is_noticed(tmp_path) -> None:
+    """602 of 1,500 loaded silently before lines had a checksum."""
+    path = tmp_path / "lib.npz"
+    good, records = history(path)
+    without_last = fold(*records[:-1])
+    rng = random.Random(1)
+    for line in good.splitlines(keepends=True)[-1:]:
+        assert sf.object_of(line) is not None
+        for flip in range(8 * (len(line) - 1)):
+            data = bytearray(line)
+            data[flip // 8] ^= 1 << flip % 8
+            assert sf.object_of(bytes(data)) is None
+    ends = [at for at, byte in enumerate(good) if byte == ord("\n")]
+    near_ends = [at for end in ends for at in range(end - 40, end + 1)]  # schema, checksum, newline
+    flips = [8 * at + bit for at in near_ends for bit in range(8)]
+    for flip in rng.sample(flips, 250) + rng.sample(range(8 * len(good)), 250):
+        data = bytearray(good)
+        data[flip // 8] ^= 1 << flip % 8
+        sf.journal_path(path).write_bytes(data)
+        try:
+            cache = sf.load_cache(path)
+        except sf.SortFacesError as error:
+            assert "\n" not in str(error)
+        else:  # the end of the last line: as a kill would leave it
+            assert flip // 8 == len(good) - 1
+            assert_same(cache, without_last)
+
+
+def test_a_line_that_lost_its_checksum_is_damaged(tmp_path) -> None:
+    path = tmp_path / "lib.npz"
+    good, _ = history(path)
+    lines = good.splitlines(keepends=True)
+    lines[2] = lines[2][: lines[2].rindex(b', "crc32"')] + b"}\n"
+    sf.journal_path(path).write_bytes(b"".join(lines))
+    with pytest.raises(sf.SortFacesError, match="line 3 is damaged"):
+        sf.load_cache(path)
+
+
+def test_lines_of_version_0_1_0_are_read(tmp_path) -> None:
+    """They had schema 1 and no checksum; a run that goes on appends lines that have one."""
+    path = tmp_path / "lib.npz"
+    records = [photo("a", "/a.jpg", face(1), face(2)), path_of("a", "/b.jpg"), enrich("a", f1=3)]
+    lines = [{"op": "meta", "schema": 1, "meta": OLD_META}, *records]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    sf.journal_path(path).write_text(text)
+    assert_same(sf.load_cache(path), fold(*records))
+    write_journal(path, gone("/b.jpg"))
+    assert sf.journal_path(path).read_text().startswith(text)
+    assert_same(sf.load_cache(path), fold(*records, gone("/b.jpg")))
+
+
+ODD_VALUES = [
+    None, True, -1, 2**70, 1e400, "", "x", "AAAA", "\0", [], [1], {}, {"a": 1}, [[[]]], math.nan,
+]  # fmt: skip
+
+
+def places(value: object, where: tuple = ()) -> list[tuple]:
+    """The way to every value inside a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    found = [(*where, key) for key, _ in inner]
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in parts:
+        found += places(part, (*where, key)) if isinstance(part, dict | list) else []
+    return found
+
+
+def mutated(value: dict, rng: random.Random) -> dict:
+    """The same with one value replaced or left out."""
+    value = json.loads(json.dumps(value))
+    *way, last = rng.choice(places(value))
+    target = value
+    for key in way:
+        target = target[key]
+    if isinstance(target, dict) and rng.random() < 0.3:
+        del target[last]
+    else:
+        target[last] = rng.choice(ODD_VALUES)
+    return value
+
+
+def test_mutated_lines_give_one_line_never_a_traceback(tmp_path) -> None:
+    """Journals of before have no checksum: 146 of 500 mutations were tracebacks."""
+    path = tmp_path / "lib.npz"
+    _, records = history(path)
+    lines = [{"op": "meta", "schema": 1, "meta": OLD_META}, *records]
+    rng = random.Random(2)
+    refused = 0
+    for _ in range(500):
+        at = rng.randrange(len(lines))
+        some = [*lines[:at], mutated(lines[at], rng), *lines[at + 1 :]]
+        sf.journal_path(path).write_text("".join(json.dumps(line) + "\n" for line in some))
+        try:
+            sf.save_cache(tmp_path / "again.npz", sf.load_cache(path))
+        except sf.SortFacesError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 150
+
+
+def test_mutated_meta_gives_one_line_never_a_traceback(tmp_path) -> None:
+    path, rng = tmp_path / "lib.npz", random.Random(3)
+    for _ in range(300):
+        path.write_bytes(saved(SMALL, meta=np.array(json.dumps(mutated(OLD_META, rng)))))
+        with contextlib.suppress(sf.SortFacesError):
+            sf.save_cache(tmp_path / "again.npz", sf.load_cache(path))
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def test_deep_nesting_is_damage(tmp_path) -> None:
+    path = tmp_path / "lib.npz"
+    path.write_bytes(saved(SMALL, meta=np.array(DEEP)))
+    with pytest.raises(sf.SortFacesError, match="no meta"):
+        sf.load_cache(path)
+    path.unlink()
+    good, _ = history(path)
+    sf.journal_path(path).write_bytes(good + DEEP.encode() + b"\n")
+    with pytest.raises(sf.SortFacesError, match="line 7 is damaged"):
+        sf.load_cache(path)
+
+
+def test_a_line_that_is_damaged_costs_a_result(tmp_path) -> None:
+    """json_lines leaves it to the reader what a damaged line means."""
+    lines = sf.AppendOnly(tmp_path / "x.jsonl")
+    for number in range(3):
+        lines.append({"n": number})
+    lines.close()
+    whole = (tmp_path / "x.jsonl").read_bytes()
+    (tmp_path / "x.jsonl").write_bytes(whole.replace(b'"n": 1', b'"n": 7') + b'{"n": 3')
+    found = [record and record["n"] for _, record in sf.json_lines(tmp_path / "x.jsonl")]
+    assert found == [0, None, 2]
+    start = len(whole.splitlines(keepends=True)[0])
+    assert len(list(sf.json_lines(tmp_path / "x.jsonl", start))) == 2
+    assert list(sf.json_lines(tmp_path / "none.jsonl")) == []

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,23 @@ def test_first_run_then_extend(tmp_path) -> None:
     assert chain.snapshot() == first
 
 
+def test_a_model_that_only_the_worker_has(mini, tmp_path) -> None:
+    """The chain runs to its end, the export too, without a model on this side."""
+    make_photos(tmp_path / "photos", 12, 420)
+    there = tmp_path / "there"
+    shutil.copytree(mini, there / ".insightface/models/nightpack")
+    worker = tmp_path / "python-there"
+    worker.write_text(f'#!/bin/sh\nHOME="{there}" exec "{sys.executable}" "$@"\n')
+    worker.chmod(0o755)
+    here = tmp_path / "home"
+    here.mkdir()
+    chain = Chain(tmp_path, MODEL="nightpack", WORKER=str(worker), HOME=str(here))
+    assert chain.run() == (0, ""), chain.log()
+    assert steps(chain.log())[-1] == "export-swap"
+    assert len(list((tmp_path / "out/facesets_swap_ready").glob("faceset_*/*.fsz"))) >= 2
+    assert not list(here.rglob("*.onnx"))
+
+
 def test_step_that_fails_ends_the_chain(tmp_path) -> None:
     chain = Chain(tmp_path)  # without photos
     assert chain.run()[0] == 2
@@ -119,6 +137,46 @@ def test_settings_that_are_required(tmp_path, missing: str) -> None:
     assert code != 0
     assert f"set {missing} to" in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def telling(tmp_path) -> Callable[..., dict[str, list[str]]]:
+    """Run a chain of a program that only tells its arguments: telling(WORKER=...) -> by step."""
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\nshift\necho "did $*"\n')
+    program.chmod(0o755)
+
+    def tell(**settings: str) -> dict[str, list[str]]:
+        chain = Chain(tmp_path, PYTHON=str(program), **settings)
+        assert chain.run() == (0, "")
+        told = [line.split()[1:] for line in chain.log().splitlines() if line.startswith("did ")]
+        return {words[0]: words[1:] for words in told}
+
+    return tell
+
+
+def test_the_worker_does_every_step_that_looks_at_pictures(telling) -> None:
+    told = telling(WORKER="/mnt/c/python.exe", PATH_MAP="/mnt/e=E:")
+    for step in ("embed", "export-swap"):
+        assert told[step].count("/mnt/c/python.exe") == told[step].count("/mnt/e=E:") == 1
+    assert not any("--worker" in told[step] for step in ("cluster", "refine", "dedup"))
+
+
+def test_what_is_not_set_is_left_to_the_settings_file(telling) -> None:
+    bare = telling(MODEL="", MIN_FACES="")
+    mine = {"--model", "--min-faces", "--top-n", "--link", "--threshold", "--initial-threshold"}
+    assert mine.isdisjoint(word for words in bare.values() for word in words)
+    told = telling(MODEL="dlib", MIN_FACES="3", TOP_N="9", LINK="hard", THRESHOLD="0.3")
+    assert told["refine"][2:] == [
+        "--link",
+        "hard",
+        "--min-faces",
+        "3",
+        "--initial-threshold",
+        "0.3",
+    ]
+    assert told["cluster"][2:] == ["--link", "hard", "--threshold", "0.3"]
+    assert told["export-swap"][-2:] == ["--top-n", "9"] and "dlib" in told["export-swap"]
 
 
 def test_second_chain_refuses_and_a_dead_one_is_told(sleeping) -> None:

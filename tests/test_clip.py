@@ -14,6 +14,7 @@ from scipy.special import softmax
 
 import sort_faces as sf
 
+clip_torch = sf.companion("clip_torch")
 TINY = {  # an open_clip model of 3 M parameters, nearly all of them the vocabulary
     "embed_dim": 32,
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
@@ -178,20 +179,20 @@ def declare_torchvision(torch):
 
 
 @pytest.fixture(scope="module")
-def exported(tiny, tmp_path_factory) -> tuple[Path, dict, sf.TorchClipScorer]:
+def exported(tiny, tmp_path_factory) -> tuple[Path, dict, clip_torch.TorchClipScorer]:
     """(folder `occlusion prepare` made, what it said, the same model on torch)."""
     folder = tmp_path_factory.mktemp("clip") / "tiny"
     import torch
 
     torch.manual_seed(3)
-    scorer = sf.TorchClipScorer(tiny)
+    scorer = clip_torch.TorchClipScorer(tiny)
     torch.manual_seed(3)  # the same random weights again
-    return folder, sf.export_clip(tiny, folder), scorer
+    return folder, clip_torch.export_clip(tiny, folder), scorer
 
 
 def test_export_agrees_with_the_model(exported) -> None:
     folder, said, _ = exported
-    assert said["least_cosine"] > sf.CLIP_TOLERANCE
+    assert said["least_cosine"] > clip_torch.CLIP_TOLERANCE
     assert said["largest_score_difference"] < 1e-3
     assert said["image_size"] == 64
     assert said["bytes"] == (folder / "image.onnx").stat().st_size
@@ -201,7 +202,7 @@ def test_export_agrees_with_the_model(exported) -> None:
 def test_both_scorers_agree(exported) -> None:
     folder, _, on_torch = exported
     on_onnx = sf.load_scorer(sf.EngineSpec(clip=str(folder), provider="cpu"), 2)
-    pictures = sf.clip_samples()
+    pictures = clip_torch.clip_samples()
     ours, theirs = on_onnx.score(pictures), on_torch.score(pictures)
     assert ours.shape == (len(pictures), 2)
     assert np.abs(ours - theirs).max() < 1e-3
@@ -219,7 +220,7 @@ def test_input_equals_open_clips_own(exported) -> None:
     preprocess = image_transform_v2(
         PreprocessCfg(**on_torch.model.visual.preprocess_cfg), is_train=False
     )
-    for picture in sf.clip_samples():
+    for picture in clip_torch.clip_samples():
         expected = preprocess(PIL.Image.fromarray(np.ascontiguousarray(picture[..., ::-1]))).numpy()
         actual = sf.clip_input([picture], on_torch.texts)[0]
         assert actual.shape == expected.shape
@@ -227,10 +228,10 @@ def test_input_equals_open_clips_own(exported) -> None:
 
 
 def test_export_that_differs_is_refused(tiny, tmp_path, monkeypatch) -> None:
-    right = sf.run_tower
-    monkeypatch.setattr(sf, "run_tower", lambda *args: right(*args) + 9.0)
+    right = clip_torch.run_tower
+    monkeypatch.setattr(clip_torch, "run_tower", lambda *args: right(*args) + 9.0)
     with pytest.raises(sf.SortFacesError, match="the export differs"):
-        sf.export_clip(tiny, tmp_path / "out")
+        clip_torch.export_clip(tiny, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 

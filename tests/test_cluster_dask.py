@@ -86,7 +86,8 @@ def test_other_paths_there(run, cluster, library, content_here, tmp_path) -> Non
 
 
 def test_path_map_ends_at_a_folder() -> None:
-    crew = sf.Crew(sf.EngineSpec(), 1, cluster="tcp://x:1", path_map=("/data", "/mnt/x"))
+    work = sf.WorkOptions(threads=1, cluster="tcp://x:1", path_map=("/data", "/mnt/x"))
+    crew = sf.Crew(sf.EngineSpec(), work)
     assert crew.path_there("/data/a.jpg") == "/mnt/x/a.jpg"
     assert crew.path_there("/data2/a.jpg") == "/data2/a.jpg"
 

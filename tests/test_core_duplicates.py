@@ -1,6 +1,8 @@
-"""Near-duplicates, by all pairs and by hyperplanes, against brute force."""
+"""Near-duplicates, in blocks of all pairs, against brute force."""
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 import pytest
@@ -48,10 +50,8 @@ def by_all_pairs(unit: np.ndarray, limit: float, boxes: np.ndarray | None = None
     return {frozenset(rows) for rows in group.values()}
 
 
-@pytest.fixture(params=["all pairs", "all pairs in small blocks", "hyperplanes"])
+@pytest.fixture(params=["all pairs", "all pairs in small blocks"])
 def way(request, monkeypatch) -> str:
-    if request.param == "hyperplanes":
-        monkeypatch.setattr(sf, "LSH_BRUTE_FORCE", 0)
     if "small" in request.param:
         monkeypatch.setattr(sf, "LINK_BLOCK", 13)
     return request.param
@@ -85,12 +85,11 @@ def test_equals_the_comparison_of_all_pairs_on_anything(seed, count, limit) -> N
     assert groups(sf.near_duplicate_labels(unit, limit)) == by_all_pairs(unit, limit)
 
 
-@pytest.mark.parametrize("brute_force", [0, sf.LSH_BRUTE_FORCE])
-def test_planted_pairs_among_thousands_of_strangers(monkeypatch, brute_force) -> None:
+@pytest.mark.parametrize("count", [3200, 7000])
+def test_planted_pairs_among_thousands_of_strangers(count) -> None:
     """600 pairs at 0.001 to 0.029 join, 200 pairs at 0.04 do not, and nobody else does."""
-    monkeypatch.setattr(sf, "LSH_BRUTE_FORCE", brute_force)
     rng = np.random.default_rng(5)
-    strangers = directions(rng, 3200 if brute_force else 7000, 128)
+    strangers = directions(rng, count, 128)
     distance = np.concatenate([np.linspace(0.001, 0.029, 600), np.full(200, 0.04)])
     unit = np.concatenate([strangers, at_distance(rng, strangers[:800], distance)])
     order = rng.permutation(len(unit))
@@ -100,19 +99,18 @@ def test_planted_pairs_among_thousands_of_strangers(monkeypatch, brute_force) ->
     assert found == {frozenset({row, len(strangers) + row}) for row in range(600)}
 
 
-def test_large_libraries_take_the_hyperplanes(monkeypatch) -> None:
-    unit = directions(np.random.default_rng(0), sf.LSH_BRUTE_FORCE + 1, 16)
-    used = []
-
-    def candidates(unit: np.ndarray, max_distance: float):
-        used.append(len(unit))
-        return iter(())
-
-    monkeypatch.setattr(sf, "hyperplane_candidates", candidates)
-    sf.near_duplicate_labels(unit[:-1], 0.03)
-    assert used == []
-    sf.near_duplicate_labels(unit, 0.03)
-    assert used == [sf.LSH_BRUTE_FORCE + 1]
+def test_a_long_burst_takes_no_longer_than_strangers() -> None:
+    """Thousands of faces of one person in one light: hashing took 14 times as long for them."""
+    rng = np.random.default_rng(3)
+    strangers = directions(rng, 6000, 64)
+    middle = np.repeat(strangers[:1], 6000, axis=0)
+    alike = at_distance(rng, middle, np.full(6000, 0.05))
+    seconds = []
+    for unit in (strangers, alike):
+        started = time.process_time()
+        assert len(groups(sf.near_duplicate_labels(unit, 0.03))) == 6000
+        seconds.append(time.process_time() - started)
+    assert seconds[1] < 4 * seconds[0]
 
 
 def test_a_chain_of_near_duplicates_is_one_group(way) -> None:

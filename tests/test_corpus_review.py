@@ -411,7 +411,8 @@ def test_a_damaged_audit_is_made_again(run, root, eyes, line):
 def test_a_damaged_score_is_made_again(tmp_path, scores):
     path = tmp_path / "occlusion-x.jsonl"
     good = {"sha256": "a", "error": "", "scores": [0.5, 0.5]}
-    path.write_text("\n".join(map(json.dumps, [{**good, "sha256": "b", "scores": scores}, good])))
+    lines = [{**good, "sha256": "b", "scores": scores}, good]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert list(sf.read_results(path)) == ["a"]
 
 

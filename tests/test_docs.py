@@ -60,15 +60,11 @@ def test_engines_page_lists_every_distance():
 
 
 def test_cache_page_lists_every_array():
-    empty = sf.empty_cache({"dim": 0})
     expected = []
-    for item in fields(sf.FaceCache)[1:]:
-        array = getattr(empty, item.name)
-        rows = {"file": "f", "alias": "a"}.get(item.name.split("_")[0], "n")
-        sides = ["d"] if item.name == "embedding" else [str(side) for side in array.shape[1:]]
-        shape = f"({', '.join([rows, *sides])})" if sides else f"({rows},)"
-        dtype = "str" if array.dtype.kind == "U" else str(np.dtype(array.dtype))
-        expected.append((item.name, shape, dtype))
+    for name, about in sf.COLUMNS.items():
+        sides = ", ".join([about.rows, *map(str, about.shape)])
+        shape = f"({sides})" if about.shape else f"({sides},)"
+        expected.append((name, shape, np.dtype(about.dtype).name, about.text))
     page = (DOCS / "cache.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` +\| (\(.*?\)) +\| (\w+)", page, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (\(.*?\)) \| (\w+) \| (.*) \|$", page, re.MULTILINE)
     assert rows == expected

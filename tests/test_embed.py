@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import ROOT
+from conftest import ROOT, demo_library
+from msgspec.structs import replace as changed
 
 import sort_faces as sf
 
@@ -95,12 +96,14 @@ def no_engine(monkeypatch):
 def jpeg(name: str, edge: int = 240) -> bytes:
     """A small photo of one of the six people, or of nobody."""
     if name == "nobody":
-        return sf.encode_jpeg(np.full((edge, edge, 3), (90, 140, 60), np.uint8), 90)
+        return demo_library.encode_jpeg(np.full((edge, edge, 3), (90, 140, 60), np.uint8), 90)
     group = sf.decode_photo(sf.demo_photo()).image
     x1, y1, x2, y2 = sf.DEMO_FACES[name]
     x, y = max(0, (x1 + x2) // 2 - 120), max(0, (y1 + y2) // 2 - 120)
     image = group[y : y + 240, x : x + 240]
-    return sf.encode_jpeg(cv2.resize(image, (edge, edge), interpolation=cv2.INTER_AREA), 92)
+    return demo_library.encode_jpeg(
+        cv2.resize(image, (edge, edge), interpolation=cv2.INTER_AREA), 92
+    )
 
 
 def put(path: Path, data: bytes) -> Path:
@@ -162,8 +165,8 @@ def test_the_first_run_stores_every_face(embed, library, cache_path) -> None:
     cache = sf.load_cache(cache_path)
     assert sorted(cache.file_path.tolist()) == sorted(str(p) for p in library.glob("*.jpg"))
     assert cache.file_sha256.tolist() == [sf.sha256_of_file(path) for path in cache.file_path]
-    assert cache.meta["roots"] == [str(library.resolve())]
-    assert (cache.meta["model"], cache.meta["dim"]) == ("dlib", 128)
+    assert cache.meta.roots == [str(library.resolve())]
+    assert (cache.meta.model, cache.meta.dim) == ("dlib", 128)
     assert not sf.journal_path(cache_path).exists()
 
 
@@ -190,7 +193,7 @@ def test_boxes_are_in_upright_pixels(embed, tmp_path, cache_path) -> None:
     image = cv2.imdecode(np.frombuffer(jpeg("anna"), np.uint8), cv2.IMREAD_COLOR)[:, 20:]
     put(tmp_path / "photos/up.png", cv2.imencode(".png", image)[1].tobytes())
     side = cv2.imencode(".jpg", sf.turn_upright(image, 8), [cv2.IMWRITE_JPEG_QUALITY, 100])[1]
-    put(tmp_path / "photos/side.jpg", sf.with_orientation(side.tobytes(), 6))
+    put(tmp_path / "photos/side.jpg", demo_library.with_orientation(side.tobytes(), 6))
     assert embed(tmp_path / "photos")[1]["faces"] == 2
     cache = sf.load_cache(cache_path)
     assert cache.file_wh.tolist() == [[220, 240], [220, 240]]
@@ -204,7 +207,7 @@ def test_two_sources_and_capture_times(embed, tmp_path, cache_path) -> None:
     code, result, _ = embed(tmp_path / "a", tmp_path / "b")
     assert (code, result["photos"], result["faces"]) == (0, 2, 2)
     cache = sf.load_cache(cache_path)
-    assert cache.meta["roots"] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert cache.meta.roots == [str(tmp_path / "a"), str(tmp_path / "b")]
     assert cache.file_taken[0] == 1557670992 and np.isnan(cache.file_taken[1])
 
 
@@ -678,16 +681,57 @@ def test_an_output_of_the_tool_as_source(embed, library) -> None:
 def test_a_cache_of_another_model(embed, library, cache_path) -> None:
     embed(library)
     cache = sf.load_cache(cache_path)
-    sf.save_cache(cache_path, replace(cache, meta={**cache.meta, "model": "buffalo_l"}))
+    sf.save_cache(cache_path, replace(cache, meta=changed(cache.meta, model="buffalo_l")))
     before = cache_path.read_bytes()
     refused(*embed(library), "holds faces of buffalo_l", "another cache")
     assert cache_path.read_bytes() == before
 
 
+def test_a_grown_library_takes_the_model_of_its_cache(embed, run, library, cache_path) -> None:
+    """Without --model; the engine's own default counts for a new cache alone."""
+    embed(library)
+    put(library / "dora.jpg", jpeg("dora"))
+    code, out, err = run("embed", library, cache_path, "--json")
+    assert (code, json.loads(out or "{}").get("new")) == (0, 1), err
+    assert sf.load_cache(cache_path).meta.model == "dlib"
+    refused(*run("embed", library, cache_path, "--model", "buffalo_l"), "not buffalo_l")
+
+
+def test_run_takes_the_model_of_its_cache(embed, run, library, cache_path, tmp_path) -> None:
+    embed(library)
+    before = sf.load_cache(cache_path)
+    _, out, err = run("run", library, tmp_path / "out", "--cache", cache_path, "--json")
+    assert "export-swap" in [row["step"] for row in json.loads(out)["steps"]], err
+    after = sf.load_cache(cache_path)
+    assert (after.meta.model, after.faces) == ("dlib", before.faces)
+
+
+def test_a_new_cache_takes_the_default_model(run, library, cache_path, tmp_path) -> None:
+    model_root = tmp_path / "models"
+    (model_root / "models" / "buffalo_l").mkdir(parents=True)
+    refused(*run("embed", library, cache_path, "--model-root", model_root), "--model buffalo_l")
+
+
+def test_what_libraries_print_goes_to_the_log_file(
+    run, library, cache_path, tmp_path, monkeypatch
+) -> None:
+    """insightface prints where it downloads a pack to."""
+
+    def no_network(*args, **more) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("insightface.utils.storage.download_file", no_network)
+    code, out, err = run("embed", library, cache_path, "--model-root", tmp_path / "models")
+    refused(code, out, err, "--model buffalo_l", "no network")
+    assert "download_path" not in err
+    (log_file,) = Path(os.environ["SORT_FACES_LOGS"]).glob("embed-*.log")
+    assert "download_path" in log_file.read_text(encoding="utf-8")
+
+
 def test_a_cache_of_the_same_name_but_other_weights(embed, library, cache_path) -> None:
     embed(library)
     cache = sf.load_cache(cache_path)
-    sf.save_cache(cache_path, replace(cache, meta={**cache.meta, "recognizer": "other"}))
+    sf.save_cache(cache_path, replace(cache, meta=changed(cache.meta, recognizer="other")))
     before = cache_path.read_bytes()
     put(library / "dora.jpg", jpeg("dora"))
     refused(*embed(library), "another dlib recogniser", "use another cache")

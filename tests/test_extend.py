@@ -27,6 +27,7 @@ from material import (
     with_twins,
     with_values,
 )
+from msgspec.structs import replace as changed
 
 
 class Growing(Library):
@@ -356,7 +357,7 @@ def test_a_file_that_is_no_cache_is_refused(run, library, kind):
 
 def test_a_tree_of_another_model_is_refused(run, library):
     library.make_trees(run)
-    meta = {**library.cache.meta, "model": "other", "recognizer": "0123456789abcdef"}
+    meta = changed(library.cache.meta, model="other", recognizer="0123456789abcdef")
     library.save(sf.replace(library.cache, meta=meta))
     before = tree(library.folder)
     refused(run, "extend", library.path, library.raw, word="made with synthetic")

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import SCRIPT
+from conftest import SCRIPT, demo_library
 
 import sort_faces as sf
 
@@ -30,12 +30,12 @@ def make_library(root: Path) -> None:
     photos: dict[str, bytes] = {}
     people = list(sf.DEMO_FACES.values())
     for number, box in enumerate([*people, *people[:2]]):
-        image = sf.demo_variant(group, np.array(box, np.float32), rng)
+        image = demo_library.demo_variant(group, np.array(box, np.float32), rng)
         small = cv2.resize(image, (200, 200), interpolation=cv2.INTER_AREA)
-        photos[f"{number % 3}/{number}.jpg"] = sf.encode_jpeg(small, 90)
+        photos[f"{number % 3}/{number}.jpg"] = demo_library.encode_jpeg(small, 90)
     photos["0/a copy.jpg"] = photos["1/4.jpg"]  # sorts before its original
     photos["2/z/copy.jpg"] = photos["0/0.jpg"]  # and behind
-    photos["1/nobody.jpg"] = sf.encode_jpeg(np.full((120, 160, 3), 77, np.uint8), 90)
+    photos["1/nobody.jpg"] = demo_library.encode_jpeg(np.full((120, 160, 3), 77, np.uint8), 90)
     photos["1/broken.jpg"] = b"\xff\xd8\xff no picture"
     assert len(photos) == 12
     for name, data in photos.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import SHARED, make_cache, sf
+from conftest import SHARED, demo_library, make_cache, sf
 from corpora import (
     Face,
     Space,
@@ -45,6 +45,7 @@ from corpora import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import ok, prepare, real_engine, refused, write_photo
+from msgspec.structs import replace as changed
 
 EDGE = 0.55
 
@@ -939,7 +940,7 @@ def library(tmp_path, monkeypatch) -> Callable[[], tuple]:
     for row, path in enumerate(cache.file_path.tolist()):
         colours = np.random.default_rng(row).integers(60, 200, (8, 10, 3), dtype=np.uint8)
         image = cv2.resize(colours, (1000, 800), interpolation=cv2.INTER_LINEAR)
-        data = sf.encode_jpeg(image, 80)
+        data = demo_library.encode_jpeg(image, 80)
         facts.append(write_photo(path, data, 1_500_000_000 + row))
         shas.append(sf.hashlib.sha256(data).hexdigest())
     sizes, times = np.array(facts, np.int64).T
@@ -1016,7 +1017,7 @@ def demo_corpus(tmp_path_factory) -> Path:
     wh = (group.shape[1], group.shape[0])
     cache = make_cache(people=1, photos=8, dim=128)
     recognizer = sf.describe_items(engine, [{}])[0]["meta"]["recognizer"]
-    cache = replace(cache, meta={**cache.meta, "model": "dlib", "recognizer": recognizer})
+    cache = replace(cache, meta=changed(cache.meta, model="dlib", recognizer=recognizer))
     row = 0
     for number, person in enumerate(("dora", "finn"), 1):
         name = f"faceset_{number:03d}"

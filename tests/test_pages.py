@@ -78,12 +78,14 @@ def work(scanned, tmp_path) -> Path:
     [video] = sf.VideoWork(tmp_path / "work").list_videos()
     rows = [{"video": video.id, "start": at, "end": at + 0.4, "strip": [at + 0.2], "name": f"t{n}"}
             for n, at in enumerate((1.2, 0.4, 0.8, 0.0, 1.6))]  # fmt: skip
+    seen = dict.fromkeys(sf.Checked.__struct_fields__[:-1], 1)
     plan = {
         "tool": sf.TOOL, "kind": "segments", "version": sf.VERSION, "identities": {},
         "gates": asdict(sf.Gates()), "out": str(tmp_path / "clips & more"),
         "segments": [{**row, "uuid": f"u{n}", "source": video.path, "pts": [0, 9], "tracks": [],
                       "frames": [0, 9], "quality": {"yaw": n}, "identity": [],
-                      "clip": f"film/{n}.mp4"} for n, row in enumerate(rows[:2])],
+                      "clip": f"film/{n}.mp4", "mode": "copy", "fallback": "", "checked": seen}
+                     for n, row in enumerate(rows[:2])],
         "rejected": [{**row, "reason": "too dark"} for row in rows[2:]],
     }  # fmt: skip
     sf.write_json(tmp_path / "work/plan.json", plan)
@@ -347,7 +349,7 @@ def test_a_film_that_is_gone_is_shown_without_pictures(run, work, monkeypatch, t
     (3723.44, "1:02:03.4"), (36000.05, "10:00:00.0"), (1e6, "277:46:40.0"),
 ])  # fmt: skip
 def test_the_clock(seconds, text):
-    assert pages.clock(seconds) == text
+    assert sf.clock(seconds) == text
 
 
 def test_a_retouched_face_gets_a_new_thumbnail(run, corpus, tmp_path):

@@ -23,6 +23,7 @@ from material import (
     with_twins,
     with_values,
 )
+from msgspec.structs import replace as changed
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ def test_the_parameters_are_stored_with_the_model_they_belong_to(run, library):
              for part in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
     manifest = refine(run, library, *flags)
     assert manifest["params"] == {**options, "copy_threshold": sf.Thresholds.copy}
-    assert manifest["model"] == library.cache.meta["model"]
+    assert manifest["model"] == library.cache.meta.model
     assert manifest["cache"] == str(library.path)
 
 
@@ -191,7 +192,7 @@ def test_the_defaults_follow_the_model_of_the_cache(run, library):
         "copy_threshold": 0.20, "min_faces": 15, "min_short": 90.0, "min_blur": 40.0,
         "min_det_score": 0.6,
     }  # fmt: skip
-    library.save(sf.replace(library.cache, meta={**library.cache.meta, "model": "dlib"}))
+    library.save(sf.replace(library.cache, meta=changed(library.cache.meta, model="dlib")))
     own = refine(run, library)["params"]["initial_threshold"]
     assert own == sf.thresholds_for("dlib").cluster
 

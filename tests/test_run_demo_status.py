@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import socket
 from pathlib import Path
@@ -109,7 +110,89 @@ def test_a_rerun_of_demo_embeds_nothing_and_changes_nothing(demo, monkeypatch):
     assert again["facesets"] == demo.first["facesets"]
 
 
+def test_demo_tells_what_each_gate_took_and_which_option_moves_it(demo):
+    rows = demo.first["left_out"]
+    refined = json.loads((demo.out / "facesets_full/refine_manifest.json").read_text())
+    took = {row["because"].replace(" ", "_"): row["faces"]
+            for row in rows if row["step"] == "refine"}  # fmt: skip
+    assert took == {why: count for why, count in refined["counts"]["dropped"].items() if count}
+    exported = [row for row in rows if row["step"] == "export-swap"]
+    assert sum(row["faces"] for row in exported) == sum(
+        row["left_out"] for row in demo.first["facesets"]
+    )
+    options = {row["because"]: row["option"] for row in rows if row["option"]}
+    assert options["small"] == "--min-short 90" and options["low score"] == "--min-det-score 0.6"
+    for option in options.values():
+        sf.build_parser().parse_args(["run", "src", "out", *option.split()])
+
+
+def test_the_gates_show_the_names_of_run_and_the_distances_used(demo, tmp_path):
+    def write(path: str, **changes: object) -> None:
+        manifest = json.loads((demo.out / path).read_text())
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(json.dumps({**manifest, **changes}))
+
+    why = ["outlier", "the crop looks like someone else (distance 0.51)", "face too small",
+           "the crop looks like someone else (distance 0.6)", "photo unreadable: cut"]  # fmt: skip
+    dropped = [{"face": "0123456789abcdef:0", "source": "a.jpg", "reason": one} for one in why]
+    counts = {"dropped": {"outlier": 3, "same_photo": 1, "small": 0}}
+    write("facesets_full/refine_manifest.json", counts=counts)
+    write("facesets_swap_ready/manifest.json")
+    write("facesets_swap_ready/faceset_001/manifest.json", dropped=dropped)
+    rows = sf.gates_table(tmp_path)
+    assert [tuple(row.values()) for row in rows] == [
+        ("refine", 3, "outlier", "--outlier-threshold 0.4"),
+        ("refine", 1, "same photo", ""),
+        ("export-swap", 1, "outlier", "--export-outlier-threshold 0.35"),
+        ("export-swap", 2, "the crop looks like someone else", ""),
+        ("export-swap", 1, "face too small", "--min-face-short 100"),
+        ("export-swap", 1, "photo unreadable", ""),
+    ]
+
+
+def test_demo_names_the_next_command(demo):
+    words = shlex.split(demo.first["next"])
+    assert Path(words[0]).exists() or words[0] == "python"
+    assert sf.build_parser().parse_args(words[2:]).path == demo.out / "facesets_swap_ready"
+
+
+def test_demo_dry_run_writes_nothing(demo, run, tmp_path):
+    before, times = tree(demo.folder), stamps(demo.folder)
+    said = ok(run, "demo", demo.folder, "--dry-run")
+    assert (said["photos"], said["photos_to_look_at"]) == (demo.first["photos_made"], 0)
+    assert [row["step"] for row in said["steps"]] == ["cluster", "refine"]
+    assert not any("placed" in row["result"] for row in said["steps"])
+    assert [(row["id"], row["faces"]) for row in said["facesets"]] == [
+        (row["id"], row["face_count"]) for row in demo.first["facesets"]
+    ]
+    assert "dry run" in said["run"]
+    more = ok(run, "demo", demo.folder, "--dry-run", "--min-faces", 9)
+    assert "facesets" not in more and "refine" in more["export-swap"]
+    assert (tree(demo.folder), stamps(demo.folder)) == (before, times)
+    fresh = ok(run, "demo", tmp_path / "new", "--dry-run")
+    assert fresh["photos_to_make"] == demo.first["photos_made"] and "dry run" in fresh["run"]
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- run --------------------------------------------------------------------
+
+
+def test_run_dry_run_counts_what_is_new_and_writes_nothing(run, tmp_path):
+    library = Library(tmp_path, people=3, photos=6)
+    write_photo(str(library.src / "new" / "a.jpg"), b"new", 1_600_000_000)
+    out = tmp_path / "sets"
+    argv = ("run", library.src, out, "--dry-run", "--model", "synthetic")
+    before, times = tree(tmp_path), stamps(tmp_path)
+    said = ok(run, *argv)
+    assert (said["photos"], said["photos_to_look_at"]) == (19, 19)
+    said = ok(run, *argv, "--cache", library.path)
+    assert (said["photos"], said["photos_to_look_at"]) == (19, 1)
+    assert "steps" not in said and "new photos" in said["trees"]
+    said = ok(run, *argv, "--cache", library.path, "--exclude", "new/*", "--min-faces", 6)
+    assert (said["photos"], said["photos_to_look_at"]) == (18, 0)
+    assert ["18 files placed" in row["result"] for row in said["steps"]] == [True, True]
+    assert (tree(tmp_path), stamps(tmp_path)) == (before, times)
+    refused(run, *argv, "--include", "*.none", word="no photos found")
 
 
 def test_run_refuses_an_output_inside_the_source(run, library):
@@ -298,6 +381,15 @@ def test_doctor_reports_a_provider_this_machine_lacks(run, offline, mini):
     code, checks = doctor(run, "--model", mini, "--provider", "cuda")
     assert code == 1
     assert "onnxruntime-gpu" in checks[f"engine {mini}"]["what_to_do"]
+
+
+def test_doctor_speaks_while_it_works(run, offline, tmp_path):
+    argv = ("doctor", "--threads", 1, "--det-size", 640, "--model-root", tmp_path)
+    lines = run(*argv)[2].splitlines()
+    assert lines[0] == "looking for the packages"
+    assert [line for line in lines if line.startswith("timing")] == [
+        "timing the engine dlib", "timing the engine buffalo_l"]  # fmt: skip
+    assert run(*argv, "-q")[2] == ""
 
 
 def test_doctor_for_people_says_what_to_do(run, offline, tmp_path):

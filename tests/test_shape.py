@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import io
 import re
@@ -22,11 +21,12 @@ SOURCE = SCRIPT.read_text(encoding="utf-8")
 LINES = SOURCE.splitlines()
 TREE = ast.parse(SOURCE)
 RULE = "# " + "=" * 76
+COMPANIONS = sorted((SCRIPT.parent / "work").glob("*.py"))
 LONGEST_FUNCTION = 60  # lines; one screen
 UNDOCUMENTED_LINES = 10  # a public function this long needs a docstring
 HEAVY = (
     "cv2 onnxruntime insightface dlib scipy sklearn PIL pillow_heif tqdm filelock distributed"
-    " jinja2 av scenedetect"
+    " jinja2 av scenedetect argcomplete tomllib difflib"
 )
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -186,12 +186,51 @@ def test_command_names_agree(name: str):
 
 @pytest.mark.parametrize("name", sf.COMMANDS)
 def test_options_have_unique_help(name: str):
-    parser = argparse.ArgumentParser()
+    parser = sf.OneLineParser()
     sf.COMMANDS[name][0](parser)
     texts = {action.dest: action.help for action in parser._actions}
     assert [dest for dest, text in texts.items() if not text] == []
     plain = Counter(text.split(" (default")[0] for text in texts.values())
     assert [text for text, times in plain.items() if times > 1] == []
+
+
+def parsers(parser: sf.OneLineParser) -> Iterator[sf.OneLineParser]:
+    """A parser and those of its commands and steps."""
+    yield parser
+    for step in parser.steps.values():
+        yield from parsers(step)
+
+
+def test_every_command_and_step_says_what_it_does_in_words_of_its_own():
+    said = Counter(parser.description for parser in parsers(sf.build_parser()))
+    assert None not in said and [text for text, times in said.items() if times > 1] == []
+
+
+@pytest.mark.parametrize("parser", list(parsers(sf.build_parser())), ids=lambda parser: parser.prog)
+def test_every_option_says_what_it_does(parser: sf.OneLineParser):
+    flags = parser.options()
+    assert flags and all(option.help for option in flags.values())
+    texts = {option.dest: option.help.split(" (default")[0] for option in flags.values()}
+    assert [text for text, times in Counter(texts.values()).items() if times > 1] == []
+
+
+@pytest.mark.parametrize("name", sf.COMMANDS)
+def test_every_command_is_tested(name: str):
+    tests = sorted((SCRIPT.parent / "tests").glob("test_*.py"))
+    called = re.compile(rf'\(\s*(run, )?"{name}"')
+    assert any(called.search(path.read_text(encoding="utf-8")) for path in tests)
+
+
+@pytest.mark.parametrize("path", COMPANIONS, ids=lambda path: path.name)
+def test_companions_are_documented_and_annotated(path: Path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    for node, parent in functions(tree, tree):
+        assert node.returns is not None, where(node)
+        assert all(arg.annotation for arg in arguments(node, parent)), where(node)
+        assert length(node) <= LONGEST_FUNCTION, where(node)
+        documented = ast.get_docstring(node) or isinstance(parent, Function)
+        assert documented or length(node) < UNDOCUMENTED_LINES, where(node)
 
 
 def test_help_needs_no_heavy_module():

@@ -291,7 +291,7 @@ KINDS = {
 JOINED = {"b frames and short groups", "hevc", "hevc of 10 bits", "transport stream"}
 
 
-def known_video(path: Path) -> tuple[sf.Video, dict]:
+def known_video(path: Path) -> tuple[sf.Video, sf.Scenes]:
     """Facts, and what one pass finds."""
     facts = path.stat()
     video = sf.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
@@ -304,18 +304,18 @@ def known_video(path: Path) -> tuple[sf.Video, dict]:
 def test_every_kind_is_sampled_and_cut_exactly(kind, tmp_path):
     path = KINDS[kind](tmp_path)
     video, found = known_video(path)
-    frames = sf.unpack_steps(found["first"], found["steps"])
-    assert len(frames) == found["frames"] >= 49
-    assert len(found["scenes"]) == 2 and found["error"] == ""
+    frames = found.pts
+    assert len(frames) == found.frames >= 49
+    assert len(found.scenes) == 2 and found.error == ""
     assert video.vfr == (kind == "varying rate")
     start, end = int(frames[7]), int(frames[33])  # over the cut, off every key frame
     made = sf.cut_clip(sf.Cut(video, start, end, tmp_path / "out.mp4", frames), "smart")
-    assert made["checked"]["frames"] == 26 and made["checked"]["fault"] == ""
-    assert made["checked"]["difference"] < 5
+    assert made.checked.frames == 26 and made.checked.fault == ""
+    assert made.checked.difference < 5
     if kind in JOINED:
-        assert (made["mode"], made["fallback"]) == ("smart", "")
+        assert (made.mode, made.fallback) == ("smart", "")
     if kind == "open groups":  # frames before a key frame are missing: noticed, encoded, told
-        assert made["mode"] == "encode" and made["fallback"].startswith("smart: ")
+        assert made.mode == "encode" and made.fallback.startswith("smart: ")
     if video.audio:
         clip = sf.video_facts(str(tmp_path / "out.mp4"), 1, 1)
         assert len(clip.audio) == 1
@@ -345,8 +345,7 @@ def test_one_pass_samples_what_stage_chooses(tmp_path):
     video, found = known_video(path)
     once = sf.VideoPass(video, 3.0, lambda pts: True)
     passed = [pts for pts, _ in once.samples()]
-    frames = sf.unpack_steps(found["first"], found["steps"])
-    assert passed == sf.sample_times(frames, 1 / (3.0 * video.tick)).tolist()
+    assert passed == sf.sample_times(found.pts, 1 / (3.0 * video.tick)).tolist()
     pictures = dict(sf.frames_at(video.path, passed, video.sar))
     assert sorted(pictures) == passed
 
@@ -581,7 +580,9 @@ def test_a_hundred_thousand_frames_are_scored_in_seconds(run, tmp_path):
                          rng.normal(size=512).astype(np.float32))  # fmt: skip
         tracks.append(sf.track_json(track))
     video = {"path": "/v.mp4", "fps": 25.0, "start": 0, "tick": 0.001, "scenes": 2000}
-    head = {"tool": "sort_faces", "kind": "tracks", "period": 0.5, "meta": {"model": "buffalo_l"}}
+    meta = {"model": "buffalo_l", "recognizer": "r", "dim": 512, "det_size": 640}
+    head = {"tool": "sort_faces", "kind": "tracks", "period": 0.5,
+            "meta": {**meta, "det_threshold": 0.5}}  # fmt: skip
     work = tmp_path / "work"
     sf.write_json(work / "tracks.json", {**head, "videos": {"v": video}, "tracks": tracks})
     began = time.monotonic()

@@ -346,7 +346,7 @@ def test_a_hundred_thousand_frames_are_scored_in_seconds():
 
 def test_a_track_survives_its_json():
     track = make_track(at(0, 3), yaw=[1.0, np.nan, 3.0])
-    again = sf.track_from_json(sf.track_json(track))
+    again = sf.as_record(sf.Track, sf.track_json(track))
     assert again.time.tolist() == track.time.tolist()
     np.testing.assert_allclose(again.pose, track.pose, atol=0.05)
     np.testing.assert_allclose(again.centre, track.centre)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
+import random
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_video import known_video
 from test_video_core import make_track
-from video_material import film, write_video
+from video_material import face_picture, film, write_video
 
 import sort_faces as sf
 
@@ -38,10 +41,10 @@ def numbers(path: Path) -> list[int]:
     return [int((row << np.arange(8)).sum()) for row in bits]
 
 
-def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, dict]:
+def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, sf.MadeClip]:
     """A clip of the frames [first, beyond) of a film, and what the plan will say of it."""
     (video, found), clip = known_video(path), path.with_name(f"{mode}-{first}.mp4")
-    frames = sf.unpack_steps(found["first"], found["steps"])
+    frames = found.pts
     cut = sf.Cut(video, int(frames[first]), int(frames[beyond]), clip, frames)
     return clip, sf.cut_clip(cut, mode)
 
@@ -53,7 +56,7 @@ def test_a_transport_stream_is_cut_where_planned(tmp_path, group, preset):
     path = write_video(tmp_path / "t.ts", numbered(75), times=late, audio="aac", **options)
     for first, mode in itertools.product((0, 3, 27), ("smart", "copy", "encode")):
         clip, made = clip_of(path, first, 55, mode)
-        assert (made["mode"], made["fallback"]) == (mode, "")
+        assert (made.mode, made.fallback) == (mode, "")
         begin = first - first % int(group) if mode == "copy" else first
         shown = numbers(clip)  # a copy ends before frames that need one beyond the end
         beyond = begin + len(shown) if mode == "copy" else 55
@@ -68,7 +71,7 @@ def test_a_copied_clip_has_sound_from_its_first_frame_on(tmp_path, name):
     codec = {"k.mkv": "libmp3lame"}.get(name, "aac")
     path = write_video(tmp_path / name, numbered(100), audio=codec, g="25")
     clip, made = clip_of(path, 45, 80, "copy")
-    assert (made["mode"], made["checked"]["start"], numbers(clip)[0]) == ("copy", 1.0, 25)
+    assert (made.mode, made.checked.start, numbers(clip)[0]) == ("copy", 1.0, 25)
 
     def heard(of: Path) -> tuple[np.ndarray, float]:
         """The sound, and when it begins after the picture."""
@@ -92,9 +95,9 @@ def test_what_cannot_be_copied_is_encoded_and_says_so(tmp_path, name, codec, pix
     fast = {"deadline": "realtime"} if codec == "libvpx" else {}
     path = write_video(tmp_path / name, numbered(40), codec, pix_fmt=pix_fmt, **fast)
     clip, made = clip_of(path, 7, 29, "copy")
-    assert numbers(clip) == list(range(made["checked"]["first_frame"], 29))
+    assert numbers(clip) == list(range(made.checked.first_frame, 29))
     if codec != "ffv1":  # which an .mp4 may hold
-        assert made["mode"] == "encode" and made["fallback"].startswith("copy: ")
+        assert made.mode == "encode" and made.fallback.startswith("copy: ")
 
 
 def test_a_title_that_is_no_utf_8_does_not_matter(run, tmp_path):
@@ -310,3 +313,287 @@ def test_the_script_says_why_it_does_not_begin(done, wrong, word):
                             capture_output=True, text=True)  # fmt: skip
     assert answer.returncode == 2 and not (done / "clips").exists()
     assert word in answer.stderr and answer.stderr.count("\n") == 1
+
+
+# -- bugs are tracebacks, damaged files are named themselves -----------------
+
+
+@pytest.mark.parametrize(
+    ("step", "broken"),
+    [("cut", "cut_clip"), ("track", "stitch_tracks"), ("score", "track_segments"),
+     ("merge", "frame_name"), ("stage", "sample_times")],
+)  # fmt: skip
+def test_a_bug_in_a_step_blames_no_file(run, done, monkeypatch, step, broken):
+    def bug(*_args, **_options):
+        raise TypeError("planted")
+
+    shutil.rmtree(done / "out")
+    monkeypatch.setattr(sf, broken, bug)
+    argv = (done / "work", done / "out") if step == "cut" else (done / "work",)
+    with pytest.raises(TypeError, match="planted"):
+        run("video", step, *argv, "-q")
+
+
+def crop_of(done: Path, person: str) -> Path:
+    """A folder with a crop of somebody."""
+    import cv2
+
+    picture = done / person / "0.png"
+    picture.parent.mkdir()
+    picture.write_bytes(cv2.imencode(".png", face_picture(person))[1].tobytes())
+    return picture.parent
+
+
+@pytest.mark.parametrize("bad", [5, "x", "AAAA", None], ids=str)
+def test_damaged_identities_blame_no_other_file_and_are_made_anew(run, done, bad):
+    path, anna = done / "work/identities.json", crop_of(done, "anna")
+    assert run("video", "score", done / "work", "--identity", anna)[0] == 0
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "faces": dict.fromkeys(whole["faces"], bad)}))
+    code, _, err = run("video", "score", done / "work", "--identity", anna)
+    assert code == 0 and "identities.json: is damaged" in err and "tracks.json" not in err
+    assert json.loads(path.read_text()) == whole
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "bad"),
+    [(1, "faces/0/embedding", "AAAA"), (1, "faces/0/pose", "AAAA"), (1, "faces/0/bbox", [1, 2]),
+     (0, "meta/dim", "x"), (0, "meta", ...)],
+)  # fmt: skip
+def test_a_damaged_line_of_the_results_is_named(run, done, line, place, bad):
+    path = done / "work/results.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[line] = damaged(lines[line], place, bad) + "\n"
+    path.write_text("".join(lines))
+    refused(run("video", "merge", done / "work", "-q"), path, f"line {line + 1}")
+    refused(
+        run("video", "detect", done / "work", "--model", "dlib", "-q"), path, f"line {line + 1}"
+    )
+
+
+def places_in(value: object, place: str = "") -> Iterator[str]:
+    """Every place in a JSON value, like items/0/pts; of lists the first two entries."""
+    if place:
+        yield place[1:]
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:2])
+    for key, part in inside:
+        nested = isinstance(part, dict | list)
+        yield from places_in(part, f"{place}/{key}") if nested else [f"{place}/{key}"[1:]]
+
+
+@pytest.mark.parametrize(
+    ("file", "argv"),
+    [("videos.json", "stage"), ("queue.json", "merge"), ("results.jsonl", "merge"),
+     ("tracks.json", "score"), ("plan.json", "report"), ("plan.json", "cut out --dry-run"),
+     ("clips.jsonl", "cut out --dry-run")],
+)  # fmt: skip
+def test_whatever_is_wrong_in_a_work_file_no_bug_comes_of_it(run, done, monkeypatch, file, argv):
+    monkeypatch.chdir(done)
+    rng, path, (step, *rest) = random.Random(0), done / "work" / file, argv.split()
+    first, *others = path.read_text().splitlines(keepends=True) if "jsonl" in file else [
+        path.read_text()]  # fmt: skip
+    bads = (..., None, -1, 1e300, 10**30, math.nan, math.inf, "", "x", "AAAA", [], {}, True)
+    for place in rng.choices([*places_in(json.loads(first))], k=40):
+        path.write_text("".join([damaged(first, place, rng.choice(bads)) + "\n", *others]))
+        answer = run("video", step, "work", *rest, "-q")
+        if answer[0] == 2:
+            refused(answer, file.partition(".")[0])
+
+
+def test_arrays_that_do_not_fit_together_are_damage(run, done):
+    path = done / "work/frames.npz"
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    np.savez(path, **{**arrays, "det": arrays["det"][1:]})
+    refused(run("video", "track", done / "work", "-q"), path, "run `video merge` again")
+
+
+# -- what became of a segment ------------------------------------------------
+
+
+def test_a_clip_that_is_cut_after_it_failed_is_told_so(run, done, monkeypatch):
+    argv = ("video", "cut", done / "work", done / "out", "--write-sidecar", "-q")
+    whole, cut_clip = json.loads((done / "work/plan.json").read_text()), sf.cut_clip
+
+    def fail(*_args):
+        raise sf.VideoError("planted")
+
+    monkeypatch.setattr(sf, "cut_clip", fail)
+    assert run(*argv, "--cut", "encode")[0] == 1
+    for segment in json.loads((done / "work/plan.json").read_text())["segments"]:
+        assert (segment["clip"], segment["failed"]) == (None, "planted")
+        assert not {"mode", "fallback", "checked"} & segment.keys()
+    monkeypatch.setattr(sf, "cut_clip", cut_clip)
+    assert run(*argv)[0] == 0
+    assert json.loads((done / "work/plan.json").read_text()) == whole
+    for segment in whole["segments"]:
+        sidecar = (done / "out" / segment["clip"]).with_suffix(".json")
+        assert json.loads(sidecar.read_text()) == segment
+    assert run("video", "report", done / "work")[0] == 0
+    assert "planted" not in (done / "work/report/index.html").read_text()
+
+
+def test_a_plan_without_segments_cuts_nothing_and_says_so(run, done):
+    before = clips_in(done)
+    assert run("video", "score", done / "work", "--min-dur", "100")[0] == 1
+    code, out, _ = run("video", "cut", done / "work", done / "out", "--json")
+    assert (code, json.loads(out)["clips"], json.loads(out)["set_aside"]) == (1, 0, len(before))
+
+
+@pytest.mark.parametrize("step", ["stage", "merge", "track", "score", "report"])
+def test_a_mistyped_work_folder_is_not_made(run, tmp_path, step):
+    refused(run("video", step, tmp_path / "typo"), tmp_path / "typo", "not found")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(59.94, "0:00:59.9"), (59.97, "0:01:00.0"), (3599.96, "1:00:00.0"), (3723.4, "1:02:03.4")],
+)
+def test_seconds_never_read_60(seconds, text):
+    assert sf.clock(seconds) == text
+
+
+# -- no more work than needed ------------------------------------------------
+
+
+def write_results(work: sf.VideoWork, frames: int, dim: int = 512) -> None:
+    """A queue of one film and a result of one face for each of its frames."""
+    rng = np.random.default_rng(0)
+    text = sf.pack_floats(rng.normal(size=dim))
+    meta = {"model": "m", "recognizer": "r", "dim": dim, "det_size": 640, "det_threshold": 0.5}
+    head = {"tool": "sort_faces", "kind": "staged", "version": sf.VERSION, "rate": 2.0}
+    pts = list(range(frames))
+    sf.write_json(work.folder / "queue.json", {**head, "items": [
+        {"video": "v", "path": "/v.mp4", "pts": pts, "sar": 1.0}]})  # fmt: skip
+    face = {"bbox": [0, 0, 9, 9], "det_score": 0.5, "pose": sf.pack_floats(np.zeros(3)),
+            "embedding": text}  # fmt: skip
+    with open(work.folder / "results.jsonl", "w") as stream:
+        for entry in ({"id": "meta", "meta": meta}, *({"id": f"v:{at}", "wh": [9, 9],
+                      "faces": [face]} for at in pts)):  # fmt: skip
+            print(json.dumps({"schema": 1, **entry}), file=stream)
+
+
+def test_merging_takes_little_more_memory_than_its_arrays(tmp_path):
+    import tracemalloc
+
+    work = sf.VideoWork(tmp_path)
+    write_results(work, 10_000)
+    tracemalloc.start()
+    try:
+        sf.merge_frames(work)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    with np.load(tmp_path / "frames.npz") as archive:
+        assert archive["embedding"].shape == (10_000, 512)
+        arrays = sum(archive[name].nbytes for name in archive.files)
+    assert peak < 1.5 * arrays + 2**25  # numpy writes through two buffers of 16 MiB
+
+
+def test_of_several_results_of_a_frame_the_last_counts(run, tmp_path):
+    work = sf.VideoWork(tmp_path)
+    write_results(work, 4, dim=2)
+    face = {"bbox": [0, 0, 5, 5], "det_score": 0.25, "pose": sf.pack_floats(np.ones(3)),
+            "embedding": sf.pack_floats(np.ones(2))}  # fmt: skip
+    with open(tmp_path / "results.jsonl", "a") as stream:
+        for entry in ({"id": "v:2", "failed": "first"}, {"id": "v:1", "faces": [face, face]},
+                      {"id": "v:3", "faces": []}, {"id": "else:3", "faces": [face]}):  # fmt: skip
+            print(json.dumps({"schema": 1, **entry}), file=stream)
+    code, out, _ = run("video", "merge", tmp_path, "--json")
+    assert (code, json.loads(out)) == (0, {"frames": 4, "faces": 3, "failed": 1, "missing": 0})
+    with np.load(tmp_path / "frames.npz") as archive:
+        assert archive["pts"].tolist() == [0, 1, 1]
+        assert archive["det"].tolist() == [0.5, 0.25, 0.25]
+        assert archive["bbox"][:, 2].tolist() == [9, 5, 5] and archive["video"][0] == "v"
+        assert archive["pose"][:, 0].tolist() == [0, 1, 1] and archive["embedding"][1, 1] == 1
+
+
+@pytest.mark.parametrize("step", ["detect", "merge"])
+def test_a_step_reads_the_results_once(run, done, monkeypatch, step):
+    lines, parse = [], sf.ResultTail.parse
+    monkeypatch.setattr(
+        sf.ResultTail, "parse", lambda self, line: lines.append(line) or parse(self, line)
+    )
+    path = done / "work/results.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    if step == "detect":
+        path.write_bytes(b"".join(whole[:-1]))
+    argv = ("--model", "dlib") if step == "detect" else ()
+    assert run("video", step, done / "work", *argv, "-q")[0] == 0
+    assert len(lines) == len(whole) - (step == "detect")
+
+
+def test_a_check_converts_only_frames_it_compares(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "f.mp4", numbered(60), g="20")
+    (video, found), seen, upright = known_video(path), [], sf.upright_frame
+    cut = sf.Cut(video, int(found.pts[5]), int(found.pts[55]), tmp_path / "c.mp4", found.pts)
+    monkeypatch.setattr(sf, "upright_frame", lambda *args: seen.append(1) or upright(*args))
+    assert sf.cut_clip(cut, "smart").mode == "smart"
+    assert len(seen) <= 12, "first, last and two beside each join, here and in the source"
+
+
+# -- saying what would be done -----------------------------------------------
+
+
+def tree(base: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in base.rglob("*")}
+
+
+def told(answer: tuple[int, str, str]) -> tuple[dict, list[str]]:
+    """The result of a dry run that ended well, and what it would do to each clip."""
+    assert answer[0] == 0, answer
+    result = json.loads(answer[1])
+    return result, [row["do"] for row in result.get("clips", [])]
+
+
+def test_a_dry_cut_says_what_would_become_of_each_clip(run, done):
+    work, out = done / "work", done / "out"
+    (lost, _) = sorted(out.rglob("*.mp4"))
+    assert run("video", "score", work, "--min-dur", "0.5")[0] == 0
+    lost.unlink()
+    before = tree(done)
+    result, does = told(run("video", "cut", work, out, "--dry-run", "--json"))
+    assert does == ["write", "keep"] and (result["would_write"], result["would_keep"]) == (1, 1)
+    assert tree(done) == before
+    os.utime(done / "in/a.mp4", (1, 1))
+    _, does = told(run("video", "cut", work, out, "--dry-run", "--json"))
+    assert does[0].startswith("fail: changed since the scan")
+    assert run("video", "score", work, "--min-dur", "100")[0] == 1
+    before = tree(done)
+    code, said, _ = run("video", "cut", work, out, "--dry-run", "--json")
+    assert (code, json.loads(said)["would_set_aside"]) == (1, 1)
+    assert tree(done) == before
+
+
+def test_a_dry_run_decodes_nothing_and_leaves_all_as_it_is(run, done, monkeypatch):
+    monkeypatch.setattr(sf, "VideoPass", lambda *_: pytest.fail("decodes"))
+    monkeypatch.setattr(sf, "load_engine", lambda *_: pytest.fail("loads a model"))
+    argv = ("video", "run", done / "in", done / "work", done / "out", "--model", "dlib")
+    argv = (*argv, "--dry-run", "--json")
+    before = tree(done)
+    result, does = told(run(*argv))
+    assert does == ["keep", "keep"] and result["would_decode"] == []
+    _, does = told(run(*argv, "--cut", "encode"))
+    assert does == ["write", "write"]
+    assert tree(done) == before
+    write_video(done / "in/c.mp4", list(film([("anna", 1.4)])))
+    before = tree(done)
+    result, does = told(run(*argv))
+    assert does == ["keep", "keep"] and result["would_decode"] == [str(done / "in/c.mp4")]
+    fresh = (*argv[:3], done / "none/work", done / "none/out", *argv[5:])
+    result, does = told(run(*fresh))
+    assert len(result["would_decode"]) == 3 and does == []
+    assert tree(done) == before
+
+
+# -- identities elsewhere ----------------------------------------------------
+
+
+def test_identities_are_embedded_by_the_worker(run, done, monkeypatch):
+    monkeypatch.setattr(sf, "load_engine", lambda *_: pytest.fail("loads a model here"))
+    argv = ("--identity", crop_of(done, "anna"), "--worker", sys.executable)
+    code, out, err = run("video", "score", done / "work", *argv, "--json")
+    assert code == 0 and json.loads(out)["segments"] == 1, err
+    left = {path.name for path in (done / "work").iterdir()}
+    assert "workers" not in left and not any(name.startswith(sf.PART_PREFIX) for name in left)

@@ -6,6 +6,7 @@ runs work/dml_worker.py with this interpreter.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -22,26 +23,28 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, SCRIPT
+from conftest import ROOT, SCRIPT, demo_library
 from test_kill import START_UP, content, size_of
 
 import sort_faces as sf
 
+dml_worker = sf.companion("dml_worker")
+elsewhere = sf.companion("worker_process")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a POSIX script")
 KILLS = 10
 STAND_IN = f"""#!{sys.executable}
 import json, os, sys
-sys.path.insert(0, {str(ROOT)!r})
-import sort_faces as sf
-script, queue, results = map(sf.from_windows_path, sys.argv[1:4])
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from windows_paths import from_windows_path
+script, queue, results = map(from_windows_path, sys.argv[1:4])
 here = json.load(open(queue, encoding="utf-8"))
 for item in here["items"]:
     if "path" in item:
         assert item["path"].startswith("\\\\\\\\wsl.localhost\\\\Test\\\\"), item["path"]
-        item["path"] = sf.from_windows_path(item["path"])
+        item["path"] = from_windows_path(item["path"])
 for name, value in here["spec"].items():
     if str(value).startswith("\\\\\\\\wsl.localhost"):
-        here["spec"][name] = sf.from_windows_path(value)
+        here["spec"][name] = from_windows_path(value)
 mapped = os.path.join(os.path.dirname(queue), "queue.here.json")
 json.dump(here, open(mapped, "w", encoding="utf-8"))
 os.execv(sys.executable, [sys.executable, script, mapped, results, *sys.argv[4:]])
@@ -52,8 +55,12 @@ os.execv(sys.executable, [sys.executable, script, mapped, results, *sys.argv[4:]
 def stand_in(tmp_path_factory, monkeypatch) -> Path:
     """A worker that speaks Windows paths, and a distribution for it."""
     monkeypatch.setenv("WSL_DISTRO_NAME", "Test")
-    sf.distro_name.cache_clear()
+    elsewhere.distro_name.cache_clear()
     return write_worker(tmp_path_factory.mktemp("worker"), STAND_IN)
+
+
+def crew_of(worker: str, spec: sf.EngineSpec = sf.EngineSpec()) -> sf.Crew:  # noqa: B008
+    return sf.Crew(spec, sf.WorkOptions(threads=1, worker=worker))
 
 
 def write_worker(folder: Path, script: str) -> Path:
@@ -70,8 +77,10 @@ def make_photos(root: Path, number: int, edge: int = 200) -> Path:
     people = list(sf.DEMO_FACES.values())
     for at in range(number):
         box = np.array(people[at % len(people)], np.float32)
-        image = cv2.resize(sf.demo_variant(group, box, rng), (edge, edge))
-        sf.write_bytes(root / f"{at % 3} ü" / f"{at:02d}: a.jpg", sf.encode_jpeg(image, 90))
+        image = cv2.resize(demo_library.demo_variant(group, box, rng), (edge, edge))
+        sf.write_bytes(
+            root / f"{at % 3} ü" / f"{at:02d}: a.jpg", demo_library.encode_jpeg(image, 90)
+        )
     return root
 
 
@@ -160,7 +169,7 @@ def kill_workers(cache: Path, ended: threading.Event, killed: list[int]) -> None
     seen: set[int] = set()
     while len(killed) < KILLS and not ended.is_set():
         time.sleep(0.005)
-        files = sf.QueueFiles(the_queue(cache))
+        files = elsewhere.QueueFiles(the_queue(cache))
         facts = files.state()
         if facts.get("state") != "working" or facts["pid"] in seen:
             continue
@@ -175,7 +184,7 @@ def kill_workers(cache: Path, ended: threading.Event, killed: list[int]) -> None
 
 
 def test_ten_killed_workers_lose_nothing(run, stand_in, many, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sf, "WORKER_POLL", 0.05)
+    monkeypatch.setattr(elsewhere, "WORKER_POLL", 0.05)
     here = embed(run, many, tmp_path / "here.npz", "--model", "dlib")
     killed: list[int] = []
     ended = threading.Event()
@@ -211,18 +220,22 @@ def test_killed_embed_uses_what_the_worker_had_done(
         time.sleep(0.005)
     first.kill()
     first.wait()
-    files = sf.QueueFiles(the_queue(cache))
+    files = elsewhere.QueueFiles(the_queue(cache))
     worker = files.state()["pid"]
     if orphan == "is killed":
         os.kill(worker, signal.SIGKILL)
     while orphan == "has finished" and files.state()["state"] != "stopped":
         assert time.monotonic() < limit
         time.sleep(0.05)
+    if orphan == "has finished":  # the rest by hand, as docs/worker.md says
+        queue = files.folder / "queue.here.json"
+        command = [sys.executable, elsewhere.WORKER_SCRIPT, queue, files.results, "--threads", "1"]
+        assert subprocess.run(command, cwd=tmp_path, stderr=subprocess.DEVNULL).returncode == 0
     marked = 0
     if orphan != "works on":
         kept = [json.loads(line) for line in files.results.read_bytes().splitlines()]
-        lines = [json.dumps({**result, "taken": 86400.0}) for result in kept]
-        files.results.write_text("".join(line + "\n" for line in lines))
+        lines = [sf.checked_line({**result, "taken": 86400.0}) for result in kept]
+        files.results.write_bytes(b"".join(lines))
         marked = len(kept)
     result = embed(run, root, cache, "--model", "dlib", "--worker", stand_in)
     after = sf.load_cache(cache)
@@ -236,6 +249,47 @@ def test_killed_embed_uses_what_the_worker_had_done(
     while is_alive(worker):
         assert time.monotonic() < limit
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_worker_ends_with_whoever_started_it(few, tmp_path, tied: bool) -> None:
+    """When its stdin closes; a worker started by hand has no stdin to wait for."""
+    files = elsewhere.QueueFiles(tmp_path / "queue")
+    photos = [str(path) for path in sorted(few.rglob("*.jpg")) if path.name != "broken.jpg"]
+    items = [
+        {"sha256": sf.sha256_of_file(path), "path": path, "passes": {}, "landmarks": False}
+        for path in photos * 8
+    ]
+    items = [{**item, "id": str(at)} for at, item in enumerate(items)]
+    spec = sf.EngineSpec(model="dlib")
+    queue = elsewhere.Queue(version=sf.VERSION, task="embed", run="r", spec=spec, items=items)
+    sf.write_file(files.queue, queue)
+    files.run.write_text("r")
+    command = [sys.executable, elsewhere.WORKER_SCRIPT, files.queue, files.results, "--threads", 1]
+    command += ["--with-parent"] * tied
+    worker = subprocess.Popen(
+        list(map(str, command)), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/"
+    )
+    limit = time.monotonic() + START_UP
+    while not lines_of(files.results):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    worker.stdin.close()
+    assert worker.wait(START_UP) == (130 if tied else 0)
+    assert (lines_of(files.results) < len(items)) is tied
+    assert files.state()["state"] == "stopped"
+
+
+def test_the_worker_script_is_one_module_with_the_program(tmp_path) -> None:
+    """Called from any folder; what it catches is what sort_faces.py raises."""
+    queue = tmp_path / "queue.json"
+    queue.write_text("{")
+    done = subprocess.run(
+        [sys.executable, elsewhere.WORKER_SCRIPT, queue, tmp_path / "results.jsonl"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("dml_worker: ") and done.stderr.count("\n") == 1
 
 
 def is_alive(process: int) -> bool:
@@ -261,7 +315,7 @@ def test_no_such_worker(run, few, tmp_path) -> None:
 
 def test_no_distribution(run, stand_in, few, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("WSL_DISTRO_NAME")
-    sf.distro_name.cache_clear()
+    elsewhere.distro_name.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     fails(run, few, tmp_path / "x.npz", stand_in, "WSL_DISTRO_NAME")
 
@@ -282,7 +336,7 @@ def test_worker_without_the_model(run, stand_in, few, tmp_path) -> None:
 
 
 def test_worker_that_always_dies(run, stand_in, few, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sf, "WORKER_RESTARTS", 2)
+    monkeypatch.setattr(elsewhere, "WORKER_RESTARTS", 2)
     starts = tmp_path / "starts"
     write_worker(stand_in.parent, f"#!/bin/sh\necho x >>{shlex.quote(str(starts))}\necho ouch\n"
                  "kill -9 $$\n")  # fmt: skip
@@ -293,7 +347,7 @@ def test_worker_that_always_dies(run, stand_in, few, tmp_path, monkeypatch) -> N
 def test_silent_worker_is_replaced(run, stand_in, few, tmp_path, monkeypatch) -> None:
     """A worker that hangs is killed; the next one does the work."""
     embed(run, few, tmp_path / "here.npz", "--model", "dlib")
-    monkeypatch.setattr(sf, "WORKER_SILENCE", 15.0)
+    monkeypatch.setattr(elsewhere, "WORKER_SILENCE", 15.0)
     hung = tmp_path / "hung"
     first, rest = STAND_IN.split("\n", 1)
     hang = f"import os, time\nif not os.path.exists({str(hung)!r}):\n    open({str(hung)!r}, 'w')."
@@ -363,22 +417,24 @@ def task(monkeypatch) -> Refuses:
     return task
 
 
-def queue_of(folder: Path, numbers: list[int], **head: object) -> sf.QueueFiles:
-    files = sf.QueueFiles(folder)
+def queue_of(folder: Path, numbers: list[int], **head: object) -> elsewhere.QueueFiles:
+    files = elsewhere.QueueFiles(folder)
     items = [{"n": n, "id": f"id{n}"} for n in numbers]
-    good = {"tool": sf.TOOL, "kind": "queue", "schema": sf.QUEUE_SCHEMA, "version": sf.VERSION,
-            "task": "double", "spec": {}, "items": items}  # fmt: skip
+    good = {
+        "tool": sf.TOOL, "kind": "queue", "schema": elsewhere.QUEUE_SCHEMA,
+        "version": sf.VERSION, "task": "double", "spec": {}, "items": items,
+    }  # fmt: skip
     sf.write_json(files.queue, {**good, "run": "this one", **head})
     files.run.write_text("this one")
     return files
 
 
-def work(files: sf.QueueFiles, *options: object) -> int:
+def work(files: elsewhere.QueueFiles, *options: object) -> int:
     argv = [files.queue, files.results, "--threads", 1, *options]
-    return sf.worker_main([str(part) for part in argv])
+    return dml_worker.worker_main([str(part) for part in argv])
 
 
-def results_of(files: sf.QueueFiles) -> dict[str, dict]:
+def results_of(files: elsewhere.QueueFiles) -> dict[str, dict]:
     results = list(sf.ResultTail(files.results).read())
     assert len({result["id"] for result in results}) == len(results)
     return {result.pop("id"): result for result in results}
@@ -402,7 +458,7 @@ def test_queue_of_somebody_else(task, tmp_path, capsys, head: dict, word: str) -
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00\xff"])
 def test_queue_that_is_no_json(task, tmp_path, capsys, text: str) -> None:
-    files = sf.QueueFiles(tmp_path)
+    files = elsewhere.QueueFiles(tmp_path)
     files.queue.write_text(text, encoding="latin-1")
     assert work(files) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -432,13 +488,13 @@ def test_foreign_line_stops_embed_and_keeps_the_file(run, stand_in, few, tmp_pat
     """The main side says the same; which queue it is follows from the models asked for."""
     cache = tmp_path / "x.npz"
     spec = sf.EngineSpec(model="dlib")
-    crew = sf.Crew(spec, 1, worker=sys.executable)
+    crew = crew_of(sys.executable, spec)
     item = {"sha256": "0" * 64, "path": "/x.jpg"}
-    files = sf.QueueFiles(tmp_path / "queue")
+    files = elsewhere.QueueFiles(tmp_path / "queue")
     files.folder.mkdir()
     files.results.write_bytes(b"hello\n")
     with pytest.raises(sf.SortFacesError, match="no result of this version"):
-        next(sf.run_on_worker("embed", [item], crew, files))
+        next(elsewhere.run_on_worker("embed", [item], crew, files))
     assert files.results.read_bytes() == b"hello\n"
     assert not size_of(cache)
 
@@ -463,7 +519,7 @@ def test_what_the_engine_refuses_fails_alone(task, tmp_path) -> None:
     assert task.calls == [[1, 13, 2], [1], [13], [2], [3]]
 
 
-def died(files: sf.QueueFiles, doing: list[str], alone: bool = False, **deaths: int) -> None:
+def died(files: elsewhere.QueueFiles, doing: list[str], alone: bool = False, **deaths: int) -> None:
     """Leave the heartbeat of a worker that died."""
     facts = {"pid": 1, "time": 0.0, "state": "working", "doing": doing, "alone": alone}
     sf.write_json(files.heartbeat, {**facts, "deaths": deaths})
@@ -489,7 +545,7 @@ def test_deaths_alone_are_counted(task, tmp_path, monkeypatch) -> None:
 
     for deaths in range(3):
         monkeypatch.setitem(sf.TASKS, "double", die)
-        monkeypatch.setattr(sf.WorkerRun, "execute", sf.WorkerRun.retry_suspects)
+        monkeypatch.setattr(dml_worker.WorkerRun, "execute", dml_worker.WorkerRun.retry_suspects)
         with pytest.raises(SystemExit):
             work(files)
         state = files.state()
@@ -497,7 +553,7 @@ def test_deaths_alone_are_counted(task, tmp_path, monkeypatch) -> None:
         assert state["deaths"] == ({"id1": deaths} if deaths else {})
 
 
-@pytest.mark.parametrize("before", [sf.FATAL_DEATHS - 2, sf.FATAL_DEATHS - 1])
+@pytest.mark.parametrize("before", [dml_worker.FATAL_DEATHS - 2, dml_worker.FATAL_DEATHS - 1])
 def test_deadly_item_is_given_up(task, tmp_path, before: int) -> None:
     files = queue_of(tmp_path, [1, 2])
     died(files, ["id1"], alone=True, id1=before)
@@ -538,23 +594,45 @@ def test_worker_that_ends_well_is_not_started_again(tmp_path, monkeypatch) -> No
     worker.write_text(script)
     worker.chmod(0o755)
     revived: list[str] = []
-    monkeypatch.setattr(sf.WorkerProcess, "revive", lambda self, why: revived.append(why))
-    crew = sf.Crew(sf.EngineSpec(), 1, worker=str(worker))
+    monkeypatch.setattr(elsewhere.WorkerProcess, "revive", lambda self, why: revived.append(why))
+    crew = crew_of(str(worker))
     for turn in range(4):
         items = [{"sha256": str(turn), "path": "/x"}]
-        assert len(list(sf.run_on_worker("embed", items, crew, sf.QueueFiles(tmp_path / "q")))) == 1
+        assert (
+            len(
+                list(
+                    elsewhere.run_on_worker(
+                        "embed", items, crew, elsewhere.QueueFiles(tmp_path / "q")
+                    )
+                )
+            )
+            == 1
+        )
     assert revived == []
 
 
 def test_nothing_left_to_do_starts_no_worker(tmp_path, monkeypatch) -> None:
     """All results are there already: a run was killed between the last result and its end."""
     items = [{"sha256": "0", "path": "/x"}]
-    files = sf.QueueFiles(tmp_path / "q")
+    files = elsewhere.QueueFiles(tmp_path / "q")
     files.folder.mkdir()
-    files.results.write_text(json.dumps({"schema": 1, "id": sf.item_id(items[0])}) + "\n")
+    files.results.write_text(json.dumps({"schema": 1, "id": elsewhere.item_id(items[0])}) + "\n")
     started: list[object] = []
-    monkeypatch.setattr(sf.WorkerProcess, "start", lambda self: started.append(self))
-    crew = sf.Crew(sf.EngineSpec(), 1, worker=sys.executable)
-    assert len(list(sf.run_on_worker("embed", items, crew, files))) == 1
+    monkeypatch.setattr(elsewhere.WorkerProcess, "start", lambda self: started.append(self))
+    crew = crew_of(sys.executable)
+    assert len(list(elsewhere.run_on_worker("embed", items, crew, files))) == 1
     assert started == []
     assert not files.folder.exists()
+
+
+@pytest.mark.parametrize("path", sorted(sf.WORK_FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_companions_build_on_what_is_there(path: Path) -> None:
+    """What a companion takes from sort_faces.py exists, whichever of its lines runs first."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    taken = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "sf"
+    }
+    assert taken and [name for name in taken if not hasattr(sf, name)] == []
+    assert sf.companion(path.stem).sf is sf

@@ -158,14 +158,8 @@ def page_templates() -> Any:
     """The Jinja environment of work/pages."""
     loader = jinja2.FileSystemLoader(sf.part_of_work("pages"))
     env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"flag_counts": flag_counts, "clock": clock}
+    env.filters |= {"flag_counts": flag_counts, "clock": sf.clock}
     return env
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03.4`"""
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    return f"{minutes // 60}:{minutes % 60:02d}:{tenths / 10:04.1f}"
 
 
 class PageFolder:
@@ -511,6 +505,11 @@ def read_loosely(path: Path, kind: str, groups: str) -> dict[str, Any]:
     return {}
 
 
+def entries_of(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list of a JSON file, whatever a person has made of it."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def report_library(path: Path, manifest: dict[str, Any], cache: Path | None) -> sf.Library | None:
     """The cache an output was made from; a swap-ready one can be shown without."""
     kind, given = manifest["kind"], cache or Path(str(manifest.get("cache")))
@@ -519,7 +518,7 @@ def report_library(path: Path, manifest: dict[str, Any], cache: Path | None) -> 
             raise sf.SortFacesError(f"{path}: its manifest names no cache; name it with --cache")
         library = sf.Library(sf.load_cache(given), given)
         meta = library.cache.meta
-        made = (meta["recognizer"], meta.get("rescans", 0))
+        made = (meta.recognizer, meta.rescans)
         if kind != "swap":
             tree = sf.RawManifest if kind == "raw" else sf.RefinedManifest
             sf.load_manifest(path / sf.MANIFEST_NAMES[kind], tree, library.cache)
@@ -600,12 +599,12 @@ def swap_groups(run: ReportRun) -> list[ShownGroup]:
     groups = [
         swap_group(run, entry, part)
         for key, part in REPORT_PARTS.items()
-        for entry in sf.entries_of(run.manifest.get(key))
+        for entry in entries_of(run.manifest.get(key))
     ]
     candidates: dict[str, list[ShownFace]] = defaultdict(list)
     folder = run.path / "_candidates"
     manifest = read_loosely(folder / "manifest.json", "candidates", "faces")
-    for entry in sf.entries_of(manifest.get("faces")):
+    for entry in entries_of(manifest.get("faces")):
         at = PurePosixPath(str(entry.get("file"))).parent
         candidates[f"_candidates/{at}"].append(run.face(entry, folder))
     for name, faces in candidates.items():
@@ -618,7 +617,7 @@ def swap_group(run: ReportRun, entry: dict[str, Any], part: str) -> ShownGroup:
     name = str(entry.get("folder") or entry.get("id") or "?")
     folder, note = below(run.path, name), str(entry.get("reason") or "")
     manifest = read_loosely(folder / "manifest.json", "faceset", "faces") if folder else {}
-    faces, dropped = sf.entries_of(manifest.get("faces")), sf.entries_of(manifest.get("dropped"))
+    faces, dropped = entries_of(manifest.get("faces")), entries_of(manifest.get("dropped"))
     if folder is None or not folder.is_dir():
         folder, note = run.path, "its folder is missing"
     elif not manifest:
@@ -653,7 +652,7 @@ def report_pages(path: Path, out: Path, cache: Path | None, threads: int) -> dic
     """Write the report of an output tree; returns the counts."""
     manifest = read_tree(path)
     library = report_library(path, manifest, cache)
-    roots = library.cache.meta["roots"] if library is not None else []
+    roots = library.cache.meta.roots if library is not None else []
     with page_folder(out, path, [str(path.resolve()), *roots]) as pages:
         run = ReportRun(path.resolve(), manifest, library, pages)
         return write_report(run, swap_groups(run) if run.swap else cached_groups(run), threads)

@@ -6,17 +6,18 @@
 #   bash work/status_video_pipeline.sh
 #
 # Safe to start again after any failure: every step goes on where it stopped, and a second chain
-# over the same work folder refuses to start. Environment (defaults in brackets):
+# over the same work folder refuses to start. Environment (defaults in brackets; a
+# settings file that SORT_FACES_CONFIG names counts more than those with a *):
 #   WORK           folder for what the steps leave; one per input folder   (required)
 #   INPUT_DIR      folder of videos                                         (required)
 #   OUTPUT_DIR     folder for the clips                                     (required)
 #   FILTER_FROM    only files whose name is this or later                   [all]
 #   SKIP_PATTERN   no files whose name this regular expression finds        [none]
-#   MAX_DUR        longest clip in seconds                                  [120]
+#   MAX_DUR        longest clip in seconds                                  [120 *]
 #   IDENTITY       .fsz bundle or folder: only clips with this person       [everybody]
 #   SIDECAR        yes: write a .json beside each clip                      [no]
-#   CUT            copy, smart or encode                                    [smart]
-#   MODEL          model pack, folder of .onnx files, or dlib               [buffalo_l]
+#   CUT            copy, smart or encode                                    [smart *]
+#   MODEL          model pack, folder of .onnx files, or dlib               [buffalo_l *]
 #   WORKER         python.exe of the Windows worker                         [none]
 #   CLUSTER        address of a Dask scheduler                              [none]
 #   PATH_MAP       LOCAL=REMOTE for the cluster's paths                     [none]
@@ -52,7 +53,9 @@ echo "run_video_pipeline: log $log"
 exec 4>&2 >>"$log" 2>&1
 trap 'code=$?; echo "=== $(date "+%F %T") chain: exit $code"' EXIT
 
-options=(--model "${MODEL:-buffalo_l}" --cut "${CUT:-smart}")
+options=()
+[ -n "${MODEL:-}" ] && options+=(--model "$MODEL")
+[ -n "${CUT:-}" ] && options+=(--cut "$CUT")
 [ -n "${FILTER_FROM:-}" ] && options+=("--filter-from=$FILTER_FROM")
 [ -n "${SKIP_PATTERN:-}" ] && options+=("--skip-pattern=$SKIP_PATTERN")
 [ -n "${MAX_DUR:-}" ] && options+=(--max-dur "$MAX_DUR")

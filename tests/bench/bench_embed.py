@@ -42,10 +42,10 @@ FLUSH_EVERY = 50  # photos; the plain loop
 MIN_COSINE = 0.999
 SAME_BOX = 0.9  # IoU
 APPENDS = 300
-MADE_META = {
-    "schema": sf.CACHE_SCHEMA, "tool": sf.TOOL, "version": sf.VERSION, "model": "made",
-    "recognizer": "0" * 16, "dim": 512, "det_size": 640, "det_threshold": 0.5, "roots": ["/p"],
-}  # fmt: skip
+MADE_META = sf.CacheMeta(
+    schema=sf.CACHE_SCHEMA, model="made", recognizer="0" * 16, dim=512, det_size=640,
+    det_threshold=0.5, roots=["/p"],
+)  # fmt: skip
 
 
 def main() -> int:
@@ -263,7 +263,8 @@ def made_cache(faces: int) -> sf.FaceCache:
     rng = np.random.default_rng(0)
     photos = faces // 2
     records = [{"op": "photo", **photo_record(at, rng)} for at in range(min(photos, 1000))]
-    few = sf.fold_records(sf.empty_cache(MADE_META), records)
+    lines = [sf.as_record(sf.JournalLine, record) for record in records]
+    few = sf.fold_records(sf.empty_cache(MADE_META), lines)
     pick = np.arange(photos) % few.files
     names = [item.name for item in fields(sf.FaceCache)]
     arrays = {name: getattr(few, name)[pick] for name in names if name.startswith("file_")}

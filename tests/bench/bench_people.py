@@ -112,7 +112,7 @@ def judge(args: argparse.Namespace, model: str, work: Path) -> bool:
     sets = labels_of(cache, {entry["id"]: entry["faces"] for entry in refined["facesets"]})
     people = Counter(person.tolist())
     large = np.array([people[name] >= int(args.min_faces) for name in person])
-    print_table(f"{cache.meta['model']}: main faces against the folders", [
+    print_table(f"{cache.meta.model}: main faces against the folders", [
         scores("cluster", person, groups[main_faces]),
         scores("refined", person, sets[main_faces]),
         scores("refined, large", person[large], sets[main_faces][large]),
@@ -125,7 +125,7 @@ def judge(args: argparse.Namespace, model: str, work: Path) -> bool:
     bad = report_export(model, work, [path for path in args.models if path != model])
     for line in doubles + bad:
         print("  WRONG:", line)
-    print(f"  {cache.meta['model']}: {'passed' if not doubles + bad else 'FAILED'}", flush=True)
+    print(f"  {cache.meta.model}: {'passed' if not doubles + bad else 'FAILED'}", flush=True)
     return not doubles + bad
 
 

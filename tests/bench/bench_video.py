@@ -63,7 +63,7 @@ def one_pass(video: sf.Video) -> None:
     """The pipeline without inference: made-up faces stand in for found ones."""
     once = sf.VideoPass(video, sf.Sampling.sample_rate, lambda pts: False)
     pts = [pts for pts, _ in once.samples()]
-    scenes = once.result()["scenes"]
+    scenes = once.result().scenes
     n = len(pts) * FACES
     rng = np.random.default_rng(0)
     bbox = np.tile(np.array([[50, 50, 170, 190], [300, 50, 420, 190]], np.float32), (len(pts), 1))

@@ -36,6 +36,8 @@ from typing import Any
 import numpy as np
 from common import SHARED, machine, median, print_table, sf
 
+elsewhere = sf.companion("worker_process")
+
 GOAL_MS = 2.0  # per item
 DIM = 512
 
@@ -86,7 +88,7 @@ def overhead(args: argparse.Namespace) -> bool:
 def pieces(number: int, seed: int) -> tuple[dict[str, float], dict[str, int]]:
     """(milliseconds, bytes) per item of every piece."""
     rng = np.random.default_rng(seed)
-    crew = sf.Crew(sf.EngineSpec(), 2)
+    crew = sf.Crew(sf.EngineSpec(), sf.WorkOptions(threads=2))
     items = [
         {"sha256": f"{at:064x}", "path": f"/mnt/e/Photos/2021/holiday {at % 40}/IMG_{at:05d}.JPG",
          "size": 3_000_000, "mtime_ns": 1_600_000_000_000_000_000 + at,
@@ -103,29 +105,25 @@ def pieces(number: int, seed: int) -> tuple[dict[str, float], dict[str, int]]:
         return value
 
     with tempfile.TemporaryDirectory() as folder:
-        files = sf.QueueFiles(Path(folder) / "queue")
+        files = elsewhere.QueueFiles(Path(folder) / "queue")
         files.folder.mkdir()
         cache = Path(folder) / "x.npz"
-        waiting = timed("item id", lambda: {sf.item_id(item): item for item in items})
-        timed("write queue", lambda: sf.write_queue("embed", "run", waiting, crew, files))
-        timed("read queue", lambda: sf.read_json(files.queue, "queue"))
-        named = [
-            {"schema": sf.RECORD_SCHEMA, "id": name, **result}
-            for name, result in zip(waiting, results, strict=True)
-        ]
+        waiting = timed("item id", lambda: {elsewhere.item_id(item): item for item in items})
+        timed("write queue", lambda: elsewhere.write_queue("embed", "run", waiting, crew, files))
+        timed("read queue", lambda: sf.read_file(files.queue, elsewhere.Queue))
+        named = [{"id": name, **result} for name, result in zip(waiting, results, strict=True)]
         lines = sf.AppendOnly(files.results)
         timed("results line", lambda: [lines.append(record) for record in named])
         lines.close()
         read = timed("read results", lambda: list(sf.ResultTail(files.results).read()))
         assert len(read) == number
-        meta = {"schema": 1, "model": "x", "recognizer": "f" * 16, "dim": DIM, "roots": []}
+        meta = sf.CacheMeta(schema=1, model="x", recognizer="f" * 16, dim=DIM, det_size=640,
+                            det_threshold=0.5, roots=[])  # fmt: skip
         journal = sf.Journal(cache, meta)
 
         def store() -> None:
             for item, result in zip(items, read, strict=True):
-                facts = {key: item[key] for key in ("path", "sha256", "size", "mtime_ns")}
-                facts |= {k: result[k] for k in ("wh", "taken", "status", "error", "faces")}
-                journal.append("photo", passes="640@0.5", **facts)
+                journal.append("photo", **{**item, **result, "passes": "640@0.5"})
 
         timed("journal line", store)
         journal.close()

@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("cache", type=Path)
     cache = sf.load_cache(parser.parse_args().cache)
-    print(f"{cache.meta['model']}; {machine()}")
+    print(f"{cache.meta.model}; {machine()}")
     for size in SIZES:
         same, strangers = measure(cache, size)
         rows = [

@@ -1,0 +1,104 @@
+"""Work on a Dask cluster: the side that sends batches, and what a cluster's worker does with one.
+
+Loaded by sort_faces.py for `--cluster ADDRESS`. The cluster's workers get sort_faces.py and the
+companions in UPLOADED, all into one folder; model packs they must have.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import sort_faces as sf
+
+AHEAD = 4  # batches sent per worker thread before the first is back
+RETRIES = 3  # times a batch is repeated when the worker that held it is lost
+HERE = Path(__file__).resolve().parent
+UPLOADED = (Path(sf.__file__).resolve(), HERE / "dask_cluster.py", HERE / "clip_torch.py")
+
+
+def run_on_cluster(
+    task: str, items: Iterable[sf.Item], crew: sf.Crew
+) -> Iterator[tuple[sf.Item, sf.Result]]:
+    """Yield (item, result) as the workers of a dask.distributed scheduler finish them."""
+    client, module, distributed = connect_cluster(crew.work.cluster)
+    spec = asdict(crew.spec_there())
+    with client:
+        batches = sf.batched(items, crew.work.batch)
+        pending = distributed.as_completed(loop=client.loop)
+        held: dict[Any, list[sf.Item]] = {}
+
+        def send_next() -> None:
+            for some in itertools.islice(batches, 1):
+                there = [crew.item_there(item) for item in some]
+                call = (module.cluster_work, task, spec, there)
+                future = client.submit(*call, pure=False, retries=RETRIES)
+                held[future] = some
+                pending.add(future)
+
+        for _ in range(AHEAD * max(1, sum(client.nthreads().values()))):
+            send_next()
+        for future in pending:
+            some = held.pop(future)
+            send_next()
+            yield from zip(some, batch_results(future, len(some), distributed), strict=True)
+
+
+def batch_results(future: Any, size: int, distributed: Any) -> list[sf.Result]:
+    """What a finished future brings; a batch that killed its workers is given up, not the run."""
+    if future.cancelled():
+        raise sf.SortFacesError("--cluster: the scheduler is gone; start it and run again")
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, distributed.scheduler.KilledWorker):
+        return [{"failed": "killed the cluster's workers"}] * size
+    raise sf.SortFacesError(f"--cluster: a worker says: {sf.one_line(error)}") from error
+
+
+def connect_cluster(address: str) -> tuple[Any, Any, Any]:
+    """(client, this module under the name the workers have it by, the dask.distributed package)."""
+    try:
+        import distributed
+    except ImportError:
+        raise sf.SortFacesError(
+            "--cluster: pip install 'dask[distributed]' here and there"
+        ) from None
+    try:
+        client = distributed.Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise sf.SortFacesError(
+            f"--cluster {address}: {sf.one_line(error)}; "
+            "start `dask scheduler` there, or mend the address"
+        ) from None
+    if not client.nthreads():
+        client.close()
+        raise sf.SortFacesError(f"--cluster {address}: no workers; start `dask worker {address}`")
+    for path in UPLOADED:  # to the workers, not to the scheduler, which so needs no numpy
+        upload = distributed.diagnostics.plugin.UploadFile(str(path), load=path == UPLOADED[0])
+        client.register_plugin(upload, name=path.name)
+    sys.path.insert(0, str(HERE))
+    return client, importlib.import_module("dask_cluster"), distributed
+
+
+def cluster_work(task: str, spec: dict[str, Any], items: list[sf.Item]) -> list[sf.Result]:
+    """Runs on a cluster's worker: one batch, with an engine loaded once per process."""
+    sf.WORK_FOLDER = HERE  # there the other companions lie beside this file
+    with LOADING:
+        engine = loaded_engine(sf.EngineSpec(**spec))
+    return sf.work_batch(task, engine, items)
+
+
+LOADING = threading.Lock()
+
+
+@functools.lru_cache(maxsize=2)
+def loaded_engine(spec: sf.EngineSpec) -> sf.Models:
+    return sf.load_models(spec, threads=2)  # a worker has threads of its own: one core per call
