@@ -4464,18 +4464,17 @@ class ResultTail:
     """Reads a growing results file line by line; an unfinished last line waits."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
+        self.path, self.offset, self.lines = path, 0, 0
 
     def read(self) -> Iterator[Result]:
         """The results that came since the last call, each with the id of its item."""
-        for offset, result in json_lines(self.path, self.offset):
-            self.offset = offset
+        for self.offset, result in json_lines(self.path, self.offset):
+            self.lines += 1
             ours = result is not None and result.get("schema") in (1, RECORD_SCHEMA)
             if not ours or not isinstance(result.get("id"), str):
                 raise SortFacesError(
-                    f"{self.path}: the line before byte {self.offset} is damaged or no result of "
-                    "this version; remove that line to keep the others, or the file to compute "
-                    "them again"
+                    f"{self.path}: line {self.lines} is damaged or no result of this version; "
+                    "remove that line to keep the others, or the file to compute them again"
                 )
             yield result
 

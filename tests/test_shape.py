@@ -229,7 +229,8 @@ def test_companions_are_documented_and_annotated(path: Path):
         assert node.returns is not None, where(node)
         assert all(arg.annotation for arg in arguments(node, parent)), where(node)
         assert length(node) <= LONGEST_FUNCTION, where(node)
-        documented = ast.get_docstring(node) or isinstance(parent, Function)
+        hidden = node.name.startswith("_") or isinstance(parent, Function)
+        documented = ast.get_docstring(node) or hidden
         assert documented or length(node) < UNDOCUMENTED_LINES, where(node)
 
 
