@@ -98,9 +98,9 @@ def png_picture(name: str, path: Path) -> Picture:
     return Picture(thumb_name(name, f"{facts.st_size} {facts.st_mtime_ns}"), (str(path), None))
 
 
-def faceset_picture(corpus: sf.Corpus, own: sf.FaceSet, face: sf.Face) -> Picture:
+def faceset_picture(corpus: sf.Corpus, faceset: sf.FaceSet, face: sf.Face) -> Picture:
     """An exported face on a page."""
-    return png_picture(face.face, corpus.root.resolve() / own.folder / face.file)
+    return png_picture(face.face, corpus.root.resolve() / faceset.folder / face.file)
 
 
 Drawing = Callable[[Any, dict[str, Any]], Iterable[tuple[str, np.ndarray]]]
@@ -287,16 +287,16 @@ def occlusion_pages(
 ) -> dict[str, Any]:
     """Write the verdict per set and, per attribute, every face sorted by score."""
     rows, faces = [], []
-    for own in corpus.active.values():
-        values = scores.of(own)
+    for faceset in corpus.active.values():
+        values = scores.of(faceset)
         flagged = values >= rules.threshold
         verdict, _ = sf.occlusion_verdict(flagged, rules.dominance, rules.min_survivors)
         counts = dict(zip(sf.CLIP_PROMPTS, flagged.sum(axis=0).tolist(), strict=True))
-        about = {"id": own.id, "name": own.name, "faces": len(own.faces)}
+        about = {"id": faceset.id, "name": faceset.name, "faces": len(faceset.faces)}
         rows.append({**about, **counts, "verdict": verdict})
-        for face, row in zip(own.faces, values, strict=True):
-            lines = (own.id, PurePosixPath(face.file).name)
-            faces.append((row, lines, faceset_picture(corpus, own, face)))
+        for face, row in zip(faceset.faces, values, strict=True):
+            lines = (faceset.id, PurePosixPath(face.file).name)
+            faces.append((row, lines, faceset_picture(corpus, faceset, face)))
     files = {name: f"{name}.html" for name in sf.CLIP_PROMPTS}
     with page_folder(out, corpus.root, [str(corpus.root.resolve())]) as pages:
         pages.start(["index.html", *files.values()], [face[-1] for face in faces], threads)
@@ -327,9 +327,9 @@ def review_pages(
     parts = []
     for pair in pairs:
         cards = [
-            Card(own.id, faceset_picture(corpus, own, face), lines=(own.name,))
-            for own in (pair.a, pair.b)
-            for face in own.faces[:REVIEW_FACES]
+            Card(faceset.id, faceset_picture(corpus, faceset, face), lines=(faceset.name,))
+            for faceset in (pair.a, pair.b)
+            for face in faceset.faces[:REVIEW_FACES]
         ]
         parts.append((f"{pair.cosine:.3f} {pair.a.id} and {pair.b.id}: {pair.why}", "", cards))
     with page_folder(answers.parent, corpus.root, [str(corpus.root.resolve())]) as pages:
