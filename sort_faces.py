@@ -45,7 +45,6 @@ Contents
     Clips
     Cache I/O
     Engines
-    Scorers
     Analysing one photo
     Work queue
     Crew
@@ -219,6 +218,10 @@ LOCK_NAME = ".sort_faces.lock"
 PART_PREFIX = ".sort_faces-part-"  # unfinished writes; removed by the next run
 REMOVED_FOLDER = "_removed"  # what a re-run no longer wants but cannot make again
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the zip epoch: same faces, same bytes
+
+# Occlusion.
+ATTRIBUTES = ("mask", "sunglasses")  # what may hide a face, in the order of their scores
+CLIP_MODEL = "ViT-L-14/dfn2b_s39b"  # open_clip name and weights; the reference's choice
 
 LOG_INTERVAL = 15.0  # seconds between progress lines where stderr is no terminal
 log = logging.getLogger(TOOL)
@@ -3767,10 +3770,6 @@ def check_bound_provider(provider: str, sessions: Iterable[Any]) -> None:
             )
 
 
-def rgb_of(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(image[:, :, ::-1])
-
-
 def pose_from_kps(kps: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
     """(n, 3) degrees pitch yaw roll estimated from five key points (n, 5, 2) alone."""
     poses = [solve_pose(points, HEAD_5, wh) for points in kps]
@@ -3802,133 +3801,6 @@ def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tup
     yaw = math.asin(max(-1.0, min(1.0, -matrix[2, 0])))
     roll = math.atan2(matrix[1, 0], matrix[0, 0])
     return math.degrees(pitch), math.degrees(yaw), math.degrees(roll)
-
-
-# ============================================================================
-# Scorers
-# ============================================================================
-# CLIP zero-shot: an image is compared with two ensembles of sentences per attribute. The image
-# tower runs on onnxruntime (any provider) once `occlusion prepare` has exported it, or on torch.
-
-ATTRIBUTES = ("mask", "sunglasses")  # what may hide a face, in the order of their scores
-CLIP_MODEL = "ViT-L-14/dfn2b_s39b"  # open_clip name and weights; the reference's choice
-
-
-def clip_probabilities(images: np.ndarray, texts: np.ndarray, logit_scale: float) -> np.ndarray:
-    """P(attribute) of unit image embeddings (n, d) against texts (k, 2, d): (n, k) in [0, 1].
-
-    softmax(logit_scale * [with, without]). CLIP cosines lie within 0.1 of each other; without the
-    scale (about 100) every probability would be 0.5.
-    """
-    cosine = np.einsum("nd,ktd->nkt", images.astype(np.float64), texts.astype(np.float64))
-    gap = logit_scale * (cosine[..., 1] - cosine[..., 0])
-    return 1.0 / (1.0 + np.exp(np.clip(gap, -500.0, 500.0)))
-
-
-@dataclass(frozen=True)
-class ClipTexts:
-    """What scoring needs beside the image tower; saved as prompts.npz."""
-
-    model: str
-    attributes: np.ndarray  # (k,) str
-    texts: np.ndarray  # (k, 2, d) float32 unit vectors: with, without
-    logit_scale: float
-    size: int  # px; edge of the square the tower sees
-    mean: np.ndarray  # (3,) float32 RGB in [0, 1]
-    std: np.ndarray  # (3,) float32
-    squash: bool  # resize the whole picture to the square, else its middle
-
-    def save(self, path: Path) -> None:
-        with writing(path) as part, open(part, "wb") as stream:
-            np.savez(stream, **asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> ClipTexts:
-        """Read what `save` wrote. Raises SortFacesError for any other file."""
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                values = {item.name: archive[item.name] for item in fields(cls)}
-        except NPZ_ERRORS as error:
-            raise SortFacesError(
-                f"{path}: no prompts file ({one_line(error)}); run `occlusion prepare`"
-            ) from None
-        scalars = {key: value.item() if value.ndim == 0 else value for key, value in values.items()}
-        return cls(**scalars)
-
-
-def clip_input(images: Sequence[np.ndarray], texts: ClipTexts) -> np.ndarray:
-    """Pictures (h, w, 3) uint8 BGR as open_clip's own preprocessing gives them: (n, 3, s, s)."""
-    import PIL.Image
-
-    prepared = []
-    for image in images:
-        picture = PIL.Image.fromarray(rgb_of(image))
-        if texts.squash:
-            wh = (texts.size, texts.size)
-        else:
-            scale = texts.size / min(picture.size)
-            wh = tuple(max(texts.size, int(edge * scale)) for edge in picture.size)
-        picture = picture.resize(wh, PIL.Image.Resampling.BICUBIC)
-        left, top = (round((edge - texts.size) / 2) for edge in wh)
-        picture = picture.crop((left, top, left + texts.size, top + texts.size))
-        pixels = np.asarray(picture, np.float32) / 255.0
-        prepared.append(((pixels - texts.mean) / texts.std).transpose(2, 0, 1))
-    return np.ascontiguousarray(np.stack(prepared), dtype=np.float32)
-
-
-class ClipScorer:
-    """Scores pictures by CLIP; subclasses run the image tower."""
-
-    texts: ClipTexts
-    provider: str
-
-    def embed_images(self, batch: np.ndarray) -> np.ndarray:
-        """(n, d) float32 image embeddings of a prepared batch (n, 3, s, s)."""
-        raise NotImplementedError
-
-    def score(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """P(attribute) of pictures: (n, attributes) in [0, 1]."""
-        embeddings = unit_rows(self.embed_images(clip_input(images, self.texts)))
-        return clip_probabilities(embeddings, self.texts.texts, self.texts.logit_scale)
-
-    def facts(self) -> dict[str, Any]:
-        names = self.texts.attributes.tolist()
-        return {"model": self.texts.model, "attributes": names, "provider": self.provider}
-
-
-class OnnxClipScorer(ClipScorer):
-    """An image tower that `occlusion prepare` exported, on onnxruntime."""
-
-    def __init__(self, folder: Path, spec: EngineSpec, threads: int) -> None:
-        import onnxruntime
-
-        self.texts = ClipTexts.load(folder / "prompts.npz")
-        self.provider = choose_provider(spec)
-        tower = folder / "image.onnx"
-        if not tower.is_file():
-            raise SortFacesError(f"{tower}: not there; run `occlusion prepare {folder}`")
-        settings = session_settings(self.provider, threads)
-        try:
-            self.session = onnxruntime.InferenceSession(str(tower), **settings)
-        except model_errors(onnxruntime) as error:
-            raise SortFacesError(
-                f"{tower}: damaged ({one_line(error)}); run `occlusion prepare {folder}` again"
-            ) from None
-        check_bound_provider(self.provider, [self.session])
-
-    def embed_images(self, batch: np.ndarray) -> np.ndarray:
-        return self.session.run(None, {self.session.get_inputs()[0].name: batch})[0]
-
-
-def load_scorer(spec: EngineSpec, threads: int) -> ClipScorer:
-    """The scorer of spec.clip: a folder `occlusion prepare` wrote, or an open_clip NAME/WEIGHTS."""
-    folder = Path(spec.clip).expanduser()
-    if folder.is_dir():
-        scorer: ClipScorer = OnnxClipScorer(folder, spec, threads)
-    else:
-        scorer = companion("clip_torch").TorchClipScorer(spec.clip)
-    log.info("scorer: %s on %s", scorer.texts.model, scorer.provider)
-    return scorer
 
 
 # ============================================================================
@@ -4116,7 +3988,7 @@ def enrich_item(engine: Engine, item: Item) -> Result:
     return {"error": "", "faces": as_json(faces)}
 
 
-def score_items(scorer: ClipScorer, items: Sequence[Item]) -> list[Result]:
+def score_items(scorer: Models, items: Sequence[Item]) -> list[Result]:
     """Pictures -> probabilities of each attribute. item: path, sha256."""
     read = [read_item(item, scores=[]) for item in items]
     images = [one.image for one in read if isinstance(one, Photo)]
@@ -4177,7 +4049,7 @@ def frame_result(engine: Engine, image: np.ndarray, landmarks: bool) -> Result:
     return {"wh": wh, "faces": [{key: face[key] for key in kept} for face in faces]}
 
 
-Models = Engine | ClipScorer  # what a spec loads
+Models = Any  # what a spec loads: an Engine, or a ClipScorer of work/clip_scorer.py
 
 Task = Callable[[Any, Sequence[Item]], list[Result]]
 
@@ -4198,7 +4070,9 @@ TASKS: dict[str, Task] = {
 
 
 def load_models(spec: EngineSpec, threads: int) -> Models:
-    return load_scorer(spec, threads) if spec.clip else load_engine(spec, threads)
+    if spec.clip:
+        return companion("clip_scorer").load_scorer(spec, threads)
+    return load_engine(spec, threads)
 
 
 def work_batch(task: str, engine: Models, items: Sequence[Item]) -> list[Result]:
@@ -8129,7 +8003,7 @@ def score_by_clip(corpus: Corpus, crew: Crew, clip: str) -> tuple[str, dict[str,
     crew = crew.with_spec(replace(crew.spec, clip=clip))
     folder = Path(clip).expanduser()
     if folder.is_dir():
-        texts = ClipTexts.load(folder / "prompts.npz")
+        texts = companion("clip_scorer").ClipTexts.load(folder / "prompts.npz")
         if texts.attributes.tolist() != list(ATTRIBUTES):
             raise SortFacesError(f"{folder}: of another version; run occlusion prepare again")
         model, words = texts.model, texts.texts.tobytes()

@@ -14,6 +14,7 @@ from scipy.special import softmax
 
 import sort_faces as sf
 
+clip_scorer = sf.companion("clip_scorer")
 clip_torch = sf.companion("clip_torch")
 TINY = {  # an open_clip model of 3 M parameters, nearly all of them the vocabulary
     "embed_dim": 32,
@@ -27,8 +28,8 @@ def unit(*shape: int) -> np.ndarray:
     return sf.unit_rows(RNG.normal(size=shape).reshape(-1, shape[-1])).reshape(shape)
 
 
-def texts(size: int = 32, squash: bool = False) -> sf.ClipTexts:
-    return sf.ClipTexts(
+def texts(size: int = 32, squash: bool = False) -> clip_scorer.ClipTexts:
+    return clip_scorer.ClipTexts(
         model="tiny/untrained", attributes=np.array(["mask", "sunglasses"]),
         texts=unit(2, 2, 8).astype(np.float32), logit_scale=100.0, size=size,
         mean=np.array([0.5, 0.4, 0.3], np.float32), std=np.array([0.2, 0.25, 0.5], np.float32),
@@ -43,7 +44,9 @@ def test_probabilities_are_a_softmax_over_each_pair() -> None:
     images, pairs = unit(7, 16), unit(3, 2, 16)
     for scale in (1.0, 14.3, 100.0):
         expected = softmax(scale * np.einsum("nd,ktd->nkt", images, pairs), axis=2)[..., 0]
-        assert np.allclose(sf.clip_probabilities(images, pairs, scale), expected, atol=1e-12)
+        assert np.allclose(
+            clip_scorer.clip_probabilities(images, pairs, scale), expected, atol=1e-12
+        )
 
 
 def test_without_the_scale_nothing_separates() -> None:
@@ -51,12 +54,12 @@ def test_without_the_scale_nothing_separates() -> None:
     pairs = np.array([[[1.0, 0, 0], [0, 1.0, 0]]])
     rest = np.sqrt(1 - 0.25**2 - 0.20**2)
     images = np.array([[0.25, 0.20, rest], [0.20, 0.25, rest]])
-    flat = sf.clip_probabilities(images, pairs, 1.0)[:, 0]
+    flat = clip_scorer.clip_probabilities(images, pairs, 1.0)[:, 0]
     assert np.abs(flat - 0.5).max() < 0.02
-    clear = sf.clip_probabilities(images, pairs, 100.0)[:, 0]
+    clear = clip_scorer.clip_probabilities(images, pairs, 100.0)[:, 0]
     assert clear[0] > 0.99
     assert clear[1] < 0.01
-    assert np.isfinite(sf.clip_probabilities(images, pairs, 1e6)).all()
+    assert np.isfinite(clip_scorer.clip_probabilities(images, pairs, 1e6)).all()
 
 
 def test_ensemble_weighs_sentences_alike() -> None:
@@ -88,7 +91,7 @@ def test_every_attribute_has_its_prompts() -> None:
 def test_texts_come_back(tmp_path, squash: bool) -> None:
     before = texts(squash=squash)
     before.save(tmp_path / "prompts.npz")
-    after = sf.ClipTexts.load(tmp_path / "prompts.npz")
+    after = clip_scorer.ClipTexts.load(tmp_path / "prompts.npz")
     for name, value in vars(before).items():
         assert np.array_equal(getattr(after, name), value), name
         assert isinstance(getattr(after, name), type(value)), name
@@ -109,7 +112,7 @@ def test_damaged_texts(tmp_path, damage: str) -> None:
             {"empty": b"", "text": b"hello\n", "cut": whole[: len(whole) // 2]}[damage]
         )
     with pytest.raises(sf.SortFacesError, match="no prompts file"):
-        sf.ClipTexts.load(path)
+        clip_scorer.ClipTexts.load(path)
 
 
 def test_input_is_the_middle_or_the_whole_squashed() -> None:
@@ -117,8 +120,8 @@ def test_input_is_the_middle_or_the_whole_squashed() -> None:
     picture = np.zeros((40, 120, 3), np.uint8)
     for third in range(3):
         picture[:, third * 40 : third * 40 + 40, third] = 255  # BGR
-    middle = sf.clip_input([picture], texts())[0]
-    whole = sf.clip_input([picture], texts(squash=True))[0]
+    middle = clip_scorer.clip_input([picture], texts())[0]
+    whole = clip_scorer.clip_input([picture], texts(squash=True))[0]
     assert middle.shape == whole.shape == (3, 32, 32)
     assert middle.dtype == np.float32
     back = [x * texts().std[:, None, None] + texts().mean[:, None, None] for x in (middle, whole)]
@@ -132,13 +135,13 @@ def test_input_is_the_middle_or_the_whole_squashed() -> None:
 def test_input_of_any_shape(shape: tuple[int, int]) -> None:
     pictures = [np.full((*shape, 3), 128, np.uint8)] * 2
     for squash in (False, True):
-        assert sf.clip_input(pictures, texts(squash=squash)).shape == (2, 3, 32, 32)
+        assert clip_scorer.clip_input(pictures, texts(squash=squash)).shape == (2, 3, 32, 32)
 
 
 def test_folder_without_the_tower(run, tmp_path) -> None:
     texts().save(tmp_path / "prompts.npz")
     with pytest.raises(sf.SortFacesError, match="run `occlusion prepare"):
-        sf.load_scorer(sf.EngineSpec(clip=str(tmp_path), provider="cpu"), 1)
+        clip_scorer.load_scorer(sf.EngineSpec(clip=str(tmp_path), provider="cpu"), 1)
 
 
 # --- a real model -----------------------------------------------------------
@@ -205,7 +208,7 @@ def test_export_agrees_with_the_model(exported) -> None:
 
 def test_both_scorers_agree(exported) -> None:
     folder, _, on_torch = exported
-    on_onnx = sf.load_scorer(sf.EngineSpec(clip=str(folder), provider="cpu"), 2)
+    on_onnx = clip_scorer.load_scorer(sf.EngineSpec(clip=str(folder), provider="cpu"), 2)
     pictures = clip_torch.clip_samples()
     ours, theirs = on_onnx.score(pictures), on_torch.score(pictures)
     assert ours.shape == (len(pictures), 2)
@@ -226,7 +229,7 @@ def test_input_equals_open_clips_own(exported) -> None:
     )
     for picture in clip_torch.clip_samples():
         expected = preprocess(PIL.Image.fromarray(np.ascontiguousarray(picture[..., ::-1]))).numpy()
-        actual = sf.clip_input([picture], on_torch.texts)[0]
+        actual = clip_scorer.clip_input([picture], on_torch.texts)[0]
         assert actual.shape == expected.shape
         assert np.abs(actual - expected).max() < 1e-4
 

@@ -537,7 +537,9 @@ def test_a_retouched_face_is_in_an_era_once_and_a_grown_one_is_told(run, root, t
 def test_apply_takes_the_scores_asked_for_last(run, root, tmp_path, monkeypatch):
     for name in ("one", "two"):
         words, zero = np.array(list(sf.ATTRIBUTES)), np.zeros((2, 2, 3))
-        texts = sf.ClipTexts(f"tiny/{name}", words, zero, 1.0, 32, zero, zero, True)
+        texts = sf.companion("clip_scorer").ClipTexts(
+            f"tiny/{name}", words, zero, 1.0, 32, zero, zero, True
+        )
         texts.save(tmp_path / name / "prompts.npz")
     monkeypatch.setattr(sf, "load_models", lambda spec, threads: Scorer())
     files = []

@@ -13,6 +13,7 @@ import pytest
 from conftest import demo_library, sf
 from corpora import Face, axis, build, exact, read
 
+clip_scorer = sf.companion("clip_scorer")
 landmark_scorer = sf.companion("landmark_scorer")
 
 RED, BLUE, GREEN = (30, 30, 220), (220, 30, 30), (30, 220, 30)  # BGR: mask, sunglasses, neither
@@ -57,7 +58,7 @@ def tower(tmp_path_factory) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, str(folder / "image.onnx"))
     sides = [[(1, -1, -1), (-1, 1, 1)], [(-1, -1, 1), (1, 1, -1)]]  # RGB, with and without
-    sf.ClipTexts(
+    clip_scorer.ClipTexts(
         model="tiny/colours", attributes=np.array(list(sf.ATTRIBUTES)),
         texts=np.array([[sf.unit_rows(np.array([side]))[0] for side in pair] for pair in sides]),
         logit_scale=10.0, size=32, mean=np.full(3, 0.5, np.float32),
@@ -110,7 +111,7 @@ def test_scores_are_kept_per_model(run, tmp_path, tower):
     other = tmp_path / "other"
     other.mkdir()
     (other / "image.onnx").write_bytes((tower / "image.onnx").read_bytes())
-    texts = sf.ClipTexts.load(tower / "prompts.npz")
+    texts = clip_scorer.ClipTexts.load(tower / "prompts.npz")
     replace(texts, texts=-texts.texts).save(other / "prompts.npz")
     second = Path(score(run, root, other)["scores"])
     assert first != second and first.exists() and second.exists()
@@ -130,7 +131,7 @@ def test_a_damaged_png_costs_itself(run, tmp_path, tower):
 
 
 def test_a_tower_of_another_version(run, tmp_path, tower):
-    texts = sf.ClipTexts.load(tower / "prompts.npz")
+    texts = clip_scorer.ClipTexts.load(tower / "prompts.npz")
     replace(texts, attributes=np.array(["hat", "scarf"])).save(tmp_path / "old" / "prompts.npz")
     root = corpus_of(tmp_path / "c", "rg")
     code, _, err = run("occlusion", "score", root, "--clip", tmp_path / "old", "-q")

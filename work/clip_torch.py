@@ -1,7 +1,7 @@
 """CLIP on torch: score by an open_clip model, or turn one into ONNX that needs neither.
 
 Loaded by sort_faces.py for `occlusion prepare` and for a `--clip NAME/WEIGHTS`; needs
-work/requirements-clip.txt. Pixels and probabilities are those of sort_faces.py.
+work/requirements-clip.txt. Pixels and probabilities are those of clip_scorer.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 import sort_faces as sf
 
+clip = sf.companion("clip_scorer")
 UNTRAINED = "untrained"  # in place of the weights' name: random ones, to test everything but sense
 CLIP_TOLERANCE = 0.9999  # least cosine between the exported and the original image embedding
 CLIP_PROMPTS = {  # attribute: (it is there, it is not)
@@ -63,7 +64,7 @@ def prompt_ensemble(vectors: np.ndarray) -> np.ndarray:
     return sf.centroid(sf.unit_rows(vectors))
 
 
-class TorchClipScorer(sf.ClipScorer):
+class TorchClipScorer(clip.ClipScorer):
     """An open_clip model on torch; needs work/requirements-clip.txt."""
 
     def __init__(self, name: str) -> None:
@@ -103,7 +104,7 @@ def silenced(*loggers: logging.Logger) -> Iterator[None]:
 
 
 @silenced(logging.getLogger(), logging.getLogger("huggingface_hub"))
-def load_open_clip(name: str) -> tuple[Any, Any, sf.ClipTexts]:
+def load_open_clip(name: str) -> tuple[Any, Any, clip.ClipTexts]:
     """(torch, model in evaluation mode, texts) of an open_clip NAME/WEIGHTS."""
     architecture, _, weights = name.partition("/")
     try:
@@ -130,7 +131,7 @@ def load_open_clip(name: str) -> tuple[Any, Any, sf.ClipTexts]:
     return torch, model, texts_of(torch, open_clip, model, name)
 
 
-def texts_of(torch: Any, open_clip: Any, model: Any, name: str) -> sf.ClipTexts:
+def texts_of(torch: Any, open_clip: Any, model: Any, name: str) -> clip.ClipTexts:
     """The embedded prompts of an open_clip model, and how it takes pictures."""
     tokenize = open_clip.get_tokenizer(name.partition("/")[0])
     with torch.no_grad():
@@ -144,7 +145,7 @@ def texts_of(torch: Any, open_clip: Any, model: Any, name: str) -> sf.ClipTexts:
         scale = float(model.logit_scale.exp())
     view = model.visual.preprocess_cfg
     size = view["size"] if isinstance(view["size"], int) else view["size"][0]
-    return sf.ClipTexts(
+    return clip.ClipTexts(
         model=name,
         attributes=np.array(list(CLIP_PROMPTS)),
         texts=np.array(pairs, np.float32),
@@ -164,7 +165,7 @@ def export_clip(name: str, out: Path) -> dict[str, Any]:
     """
     torch, model, texts = load_open_clip(name)
     sf.make_folder(out)
-    sample = torch.from_numpy(sf.clip_input(clip_samples(), texts))
+    sample = torch.from_numpy(clip.clip_input(clip_samples(), texts))
     with torch.no_grad():
         expected = model.encode_image(sample).float().numpy()
     with sf.writing(out / "image.onnx") as part:
@@ -179,7 +180,7 @@ def export_clip(name: str, out: Path) -> dict[str, Any]:
             )
     texts.save(out / "prompts.npz")
     scores = [
-        sf.clip_probabilities(sf.unit_rows(e), texts.texts, texts.logit_scale)
+        clip.clip_probabilities(sf.unit_rows(e), texts.texts, texts.logit_scale)
         for e in (expected, actual)
     ]
     return {

@@ -74,7 +74,7 @@ class DlibEngine(sf.Engine):
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
         margin = math.log(self.det_threshold / (1.0 - self.det_threshold)) / 2.0
-        found, margins, _ = self.local.detector.run(sf.rgb_of(small), 0, margin)
+        found, margins, _ = self.local.detector.run(rgb_of(small), 0, margin)
         if not len(found):
             return sf.NO_DETECTIONS
         boxes = np.array([[r.left(), r.top(), r.right(), r.bottom()] for r in found]) / scale
@@ -85,7 +85,7 @@ class DlibEngine(sf.Engine):
 
     def points(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """(n, 68, 2) float32 landmarks of face boxes."""
-        shapes = self.shapes(sf.rgb_of(image), boxes)
+        shapes = self.shapes(rgb_of(image), boxes)
         points = [[(p.x, p.y) for p in shape.parts()] for shape in shapes]
         return np.array(points, np.float32).reshape(-1, 68, 2)
 
@@ -94,7 +94,7 @@ class DlibEngine(sf.Engine):
         return [self.predictor(rgb, dlib.rectangle(*box)) for box in rounded]
 
     def align(self, image: np.ndarray, found: sf.Detections) -> list[np.ndarray]:
-        rgb = sf.rgb_of(image)
+        rgb = rgb_of(image)
         return [
             dlib.get_face_chip(rgb, shape, size=CHIP, padding=CHIP_PADDING)
             for shape in self.shapes(rgb, found.bbox)
@@ -135,3 +135,7 @@ def kps_of_68(points: np.ndarray) -> np.ndarray:
     """Five key points of iBUG-68 landmarks (n, 68, 2): eyes, nose tip, mouth corners."""
     eyes = [points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)]
     return np.stack([*eyes, points[:, 30], points[:, 48], points[:, 54]], axis=1)
+
+
+def rgb_of(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image[:, :, ::-1])
