@@ -5854,7 +5854,7 @@ Work = Callable[[Iterable[Item]], Iterable[tuple[Item, Result]]]
 
 
 class Audit(Record, kw_only=True):
-    """What a consumer sees in a PNG; see audit_png."""
+    """What a consumer sees in a PNG; see audit_item."""
 
     error: str
     counts: list[int]  # faces at each of CONSUMER_DET_SIZES

@@ -192,12 +192,12 @@ def test_a_retouched_png_is_not_dropped_and_verify_mends_it(run, root, tmp_path,
 
 @pytest.mark.parametrize("failing", ["faceset_001/faces/001.png", ".png"])
 def test_an_engine_that_fails_costs_no_face(run, root, eyes, monkeypatch, failing):
-    def audit(engine: sf.Engine, item: dict, real: Callable = sf.audit_png) -> dict:
+    def audit(engine: sf.Engine, item: dict, real: Callable = sf.audit_item) -> dict:
         if item["path"].endswith(failing):
             raise RuntimeError("out of memory")
         return real(engine, item)
 
-    monkeypatch.setattr(sf, "audit_png", audit)
+    monkeypatch.setitem(sf.TASKS, "audit", sf.one_by_one(audit))
     before, number = exact(root), 14 if failing == ".png" else 1
     result = ok(run, "optimize", root, *ONE, warned="out of memory")
     assert result["not_looked_at"] == number and not result["moves"]

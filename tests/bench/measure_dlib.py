@@ -55,6 +55,8 @@ from sort_faces import (  # noqa: E402
     unit_rows,
 )
 
+OUT_SIZE, PAD_RATIO = ExportParams.out_size, ExportParams.pad_ratio
+
 # A face found: box (4,) and raw embedding (128,), or None. A variant makes another form of a photo
 # (h, w, 3) and finds the face with this box in it again.
 Found = tuple[np.ndarray, np.ndarray] | None

@@ -33,10 +33,9 @@ from sort_faces import (  # noqa: E402
     CONSUMER_DET_SIZES,
     CROP_FACE_IOU,
     DLIB_MODEL,
-    OUT_SIZE,
-    PAD_RATIO,
     Engine,
     EngineSpec,
+    ExportParams,
     Passes,
     box_iou,
     crop_square,
@@ -45,6 +44,8 @@ from sort_faces import (  # noqa: E402
     read_photo,
     unit_rows,
 )
+
+OUT_SIZE, PAD_RATIO = ExportParams.out_size, ExportParams.pad_ratio
 
 landmarks = sort_faces.companion("landmark_scorer")
 CACHE_VERSION = 1  # raise when the drawing or the choice of the main face changes
