@@ -3315,6 +3315,7 @@ def read_journal(path: Path) -> tuple[CacheMeta | None, list[JournalLine]]:
 
     Anything else that is no record raises SortFacesError: it would mean lost work.
     """
+    header: CacheMeta | None = None
     lines: list[JournalLine] = []
     for number, (_, value) in enumerate(json_lines(path), 1):
         schema = (value or {}).get("schema")
@@ -3322,25 +3323,25 @@ def read_journal(path: Path) -> tuple[CacheMeta | None, list[JournalLine]]:
             raise SortFacesError(f"{path}: line {number} is of a newer version; update")
         try:
             line = as_record(JournalLine, value if schema in (1, RECORD_SCHEMA) else None)
-            if lines and isinstance(line, PhotoLine):
-                check_embeddings(line, lines[0])
+            if header is not None and isinstance(line, PhotoLine):
+                check_embeddings(line, header.dim)
         except msgspec.ValidationError as error:
             raise SortFacesError(
                 f"{path}: line {number} is damaged ({one_line(error)}); "
                 "remove that line to go on without it"
             ) from None
-        lines.append(line)
-    if not lines:
-        return None, []
-    if not isinstance(lines[0], MetaLine):
-        raise SortFacesError(f"{path}: line 1 is no journal header; move the file away")
-    return lines[0].meta, lines[1:]
+        if number > 1:
+            lines.append(line)
+        elif isinstance(line, MetaLine):
+            header = line.meta
+        else:
+            raise SortFacesError(f"{path}: line 1 is no journal header; move the file away")
+    return header, lines
 
 
-def check_embeddings(line: PhotoLine, header: JournalLine) -> None:
+def check_embeddings(line: PhotoLine, dim: int) -> None:
     """Raise ValidationError unless a photo's embeddings are as long as the header says."""
-    dim = header.meta.dim if isinstance(header, MetaLine) else 0
-    if dim and any(len(face.embedding) != 4 * dim for face in line.faces):
+    if any(len(face.embedding) != 4 * dim for face in line.faces):
         raise msgspec.ValidationError(f"an embedding has not {dim} numbers")
 
 
