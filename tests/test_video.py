@@ -30,6 +30,8 @@ from video_material import (
 
 import sort_faces as sf
 
+writer = sf.companion("clips")
+
 SHOTS = (("anna", 2.0), ("", 1.6), ("dora", 2.4))  # (who, seconds)
 CUTS = [2.0, 3.6]
 FACE_SHOTS = [(0.0, 2.0), (3.6, 6.0)]
@@ -309,7 +311,7 @@ def test_every_kind_is_sampled_and_cut_exactly(kind, tmp_path):
     assert len(found.scenes) == 2 and found.error == ""
     assert video.vfr == (kind == "varying rate")
     start, end = int(frames[7]), int(frames[33])  # over the cut, off every key frame
-    made = sf.cut_clip(sf.Cut(video, start, end, tmp_path / "out.mp4", frames), "smart")
+    made = writer.cut_clip(sf.Cut(video, start, end, tmp_path / "out.mp4", frames), "smart")
     assert made.checked.frames == 26 and made.checked.fault == ""
     assert made.checked.difference < 5
     if kind in JOINED:

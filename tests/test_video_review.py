@@ -25,6 +25,8 @@ from video_material import face_picture, film, write_video
 
 import sort_faces as sf
 
+writer = sf.companion("clips")
+
 
 def numbered(count: int) -> list[np.ndarray]:
     """Pictures that show their number in eight blocks, white for 1."""
@@ -46,7 +48,7 @@ def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, sf.Ma
     (video, found), clip = known_video(path), path.with_name(f"{mode}-{first}.mp4")
     frames = found.pts
     cut = sf.Cut(video, int(frames[first]), int(frames[beyond]), clip, frames)
-    return clip, sf.cut_clip(cut, mode)
+    return clip, writer.cut_clip(cut, mode)
 
 
 @pytest.mark.parametrize(("group", "preset"), [("10", "ultrafast"), ("30", "medium")])
@@ -328,7 +330,7 @@ def test_a_bug_in_a_step_blames_no_file(run, done, monkeypatch, step, broken):
         raise TypeError("planted")
 
     shutil.rmtree(done / "out")
-    monkeypatch.setattr(sf, broken, bug)
+    monkeypatch.setattr(writer if step == "cut" else sf, broken, bug)
     argv = (done / "work", done / "out") if step == "cut" else (done / "work",)
     with pytest.raises(TypeError, match="planted"):
         run("video", step, *argv, "-q")
@@ -413,17 +415,17 @@ def test_arrays_that_do_not_fit_together_are_damage(run, done):
 
 def test_a_clip_that_is_cut_after_it_failed_is_told_so(run, done, monkeypatch):
     argv = ("video", "cut", done / "work", done / "out", "--write-sidecar", "-q")
-    whole, cut_clip = json.loads((done / "work/plan.json").read_text()), sf.cut_clip
+    whole, cut_clip = json.loads((done / "work/plan.json").read_text()), writer.cut_clip
 
     def fail(*_args):
         raise sf.VideoError("planted")
 
-    monkeypatch.setattr(sf, "cut_clip", fail)
+    monkeypatch.setattr(writer, "cut_clip", fail)
     assert run(*argv, "--cut", "encode")[0] == 1
     for segment in json.loads((done / "work/plan.json").read_text())["segments"]:
         assert (segment["clip"], segment["failed"]) == (None, "planted")
         assert not {"mode", "fallback", "checked"} & segment.keys()
-    monkeypatch.setattr(sf, "cut_clip", cut_clip)
+    monkeypatch.setattr(writer, "cut_clip", cut_clip)
     assert run(*argv)[0] == 0
     assert json.loads((done / "work/plan.json").read_text()) == whole
     for segment in whole["segments"]:
@@ -532,7 +534,7 @@ def test_a_check_converts_only_frames_it_compares(tmp_path, monkeypatch):
     (video, found), seen, upright = known_video(path), [], sf.upright_frame
     cut = sf.Cut(video, int(found.pts[5]), int(found.pts[55]), tmp_path / "c.mp4", found.pts)
     monkeypatch.setattr(sf, "upright_frame", lambda *args: seen.append(1) or upright(*args))
-    assert sf.cut_clip(cut, "smart").mode == "smart"
+    assert writer.cut_clip(cut, "smart").mode == "smart"
     assert len(seen) <= 12, "first, last and two beside each join, here and in the source"
 
 

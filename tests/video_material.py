@@ -11,6 +11,8 @@ import numpy as np
 
 import sort_faces as sf
 
+writer = sf.companion("clips")
+
 EDGE = 256  # px; the pictures are square
 RATE = 25  # frames per second
 
@@ -111,4 +113,4 @@ def rotated(path: Path, degrees: int) -> Path:
 def frames_of(path: Path) -> list[np.ndarray]:
     """All frames of a video, upright, as small grey pictures."""
     with sf.open_video(str(path)) as (container, stream):
-        return [sf.look_of(sf.upright_frame(f, 1.0)) for f in sf.decoded(container, stream)]
+        return [writer.look_of(sf.upright_frame(f, 1.0)) for f in sf.decoded(container, stream)]
