@@ -140,7 +140,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
     from av.container import InputContainer
-    from av.video.plane import VideoPlane
 
 # ============================================================================
 # Constants
@@ -1363,6 +1362,12 @@ class Segment:
     tracks: tuple[Track, ...]
     reason: str = ""  # why it is left out
 
+    def seen(self, name: str) -> np.ndarray:
+        """An array of its tracks (`time`, `pose`, ...): the frames of them all that lie in it."""
+        inside = [(t.time >= self.start) & (t.time < self.end) for t in self.tracks]
+        pairs = zip(self.tracks, inside, strict=True)
+        return np.concatenate([getattr(track, name)[rows] for track, rows in pairs])
+
 
 def sample_times(pts: np.ndarray, period: float) -> np.ndarray:
     """Of rising times (n,) the first at or after every multiple of `period` from the first one."""
@@ -1421,11 +1426,11 @@ def usable_frames(track: Track, gates: Gates) -> np.ndarray:
 
 def track_fault(track: Track, gates: Gates) -> str:
     """Why a track is left out, "" if it passes."""
+    faults = frame_faults(track, gates)
     good = usable_frames(track, gates).mean()
     if good >= gates.min_good and good > 0:
         return ""
-    faults = {name: int(bad.sum()) for name, bad in frame_faults(track, gates).items()}
-    told = ", ".join(f"{name} {number}" for name, number in faults.items() if number)
+    told = ", ".join(f"{name} {bad.sum()}" for name, bad in faults.items() if bad.any())
     return (
         f"{good:.0%} of {len(track.time)} frames usable, {gates.min_good:.0%} needed "
         f"(failing: {told})"
@@ -1479,9 +1484,9 @@ def segment_fault(segment: Segment, gates: Gates) -> str:
         return f"{length:.1f} s, shorter than {gates.min_dur:g} s"
     if length > gates.max_dur + 1e-6:
         return f"{length:.1f} s, longer than {gates.max_dur:g} s"
-    times = [track.time for track in segment.tracks]
-    seen = any(((time >= segment.start) & (time < segment.end)).any() for time in times)
-    return "" if seen or not times else "no frame looked at lies in it"
+    if segment.tracks and not len(segment.seen("time")):
+        return "no frame looked at lies in it"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -2535,12 +2540,6 @@ def decoded(
                 lost["frames"] += 1
 
 
-def frames_from(path: str, start: int) -> Iterator[VideoFrame]:
-    """Frames of a video from `start` (pts) on, in display order."""
-    with open_video(path) as opened:
-        yield from sought_frames(*opened, start)
-
-
 def sought_frames(
     container: InputContainer, stream: VideoStream, start: int
 ) -> Iterator[VideoFrame]:
@@ -2600,17 +2599,17 @@ def small_picture(frame: VideoFrame, width: int = SCENE_WIDTH) -> np.ndarray:
     """
     import cv2
 
-    planes = [plane_pixels(plane) for plane in frame.planes]
     step = max(1, frame.width // width)
     if frame.format.name not in ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p"):
         height = max(2, frame.height // step)
         small = frame.reformat(frame.width // step, height, "bgr24", interpolation="FAST_BILINEAR")
         return small.to_ndarray()
     parts = []
-    for pixels in planes:
-        down = max(1, round(step * pixels.shape[0] / frame.height))
-        across = max(1, round(step * pixels.shape[1] / frame.width))
-        parts.append(pixels[::down, ::across])
+    for plane in frame.planes:
+        pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        down = max(1, round(step * plane.height / frame.height))
+        across = max(1, round(step * plane.width / frame.width))
+        parts.append(pixels[: plane.height : down, : plane.width : across])
     high, wide = (min(part.shape[axis] for part in parts) for axis in (0, 1))
     small = np.dstack([part[:high, :wide] for part in parts])
     if not (frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")):
@@ -2624,13 +2623,6 @@ def studio_levels() -> np.ndarray:
     values = np.arange(256.0)
     luma, chroma = (values - 16) * 255 / 219, (values - 128) * 255 / 224 + 128  # ITU-R BT.601
     return np.rint(np.dstack([luma, chroma, chroma]).clip(0, 255)).astype(np.uint8)
-
-
-def plane_pixels(plane: VideoPlane) -> np.ndarray:
-    """(h, w) uint8 view of an 8-bit plane of a frame."""
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[
-        : plane.height, : plane.width
-    ]
 
 
 def video_facts(path: str, size: int, mtime_ns: int) -> Video:
@@ -9795,20 +9787,12 @@ class Staged(OwnFile, tag="staged", kw_only=True):
     items: list[Stretch]
 
 
-class FrameMeta(Record, kw_only=True):
-    """Which models looked at frames, and how."""
+class FrameMeta(CacheMeta, kw_only=True):
+    """Which models looked at frames, and how; gathered ones also tell how often."""
 
-    rate: float = 0.0  # frames per second looked at; 0 while they are not gathered
-    schema: int = RECORD_SCHEMA
-    tool: str = TOOL
-    version: str = VERSION
-    model: str
-    model_source: str = ""  # what --model has to say to name it
-    recognizer: str
-    dim: PositiveInt  # of an embedding
-    det_size: int  # px
-    det_threshold: float
+    schema: int = CACHE_SCHEMA
     roots: list[str] = []
+    rate: float = 0.0  # frames per second looked at
 
 
 class SeenFace(Record):
@@ -9816,13 +9800,8 @@ class SeenFace(Record):
 
     bbox: tuple[float, float, float, float]
     det_score: float
-    pose: Annotated[bytes, msgspec.Meta(min_length=12, max_length=12)]  # float32 degrees
+    pose: packed(3)  # degrees
     embedding: bytes  # float32
-
-    def packed(self) -> bytes:
-        """8 + dim float32: box, score, pose, embedding."""
-        numbers = np.array([*self.bbox, self.det_score], "<f4")
-        return numbers.tobytes() + self.pose + self.embedding
 
 
 class FrameLine(Record):
@@ -9942,11 +9921,54 @@ WORK_FILES: dict[type[OwnFile], tuple[str, str]] = {  # (name, the step that wri
 }
 
 
-class VideoWork:
-    """The work folder of one input folder."""
+FRAME_ARRAYS = ("video", "pts", "bbox", "det", "pose", "embedding")
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+@dataclass(frozen=True)
+class Frames:
+    """frames.npz: the faces of all frames, one a row."""
+
+    meta: FrameMeta
+    video: np.ndarray  # (n,) its id
+    pts: np.ndarray  # (n,) int64
+    bbox: np.ndarray  # (n, 4) float32 upright pixels
+    det: np.ndarray  # (n,) float32 in [0, 1]
+    pose: np.ndarray  # (n, 3) float32 degrees; NaN unknown
+    embedding: np.ndarray  # (n, d) float32
+
+    def take(self, rows: np.ndarray | slice) -> Frames:
+        return replace(self, **{name: getattr(self, name)[rows] for name in FRAME_ARRAYS})
+
+    def save(self, path: Path) -> None:
+        """Write all of it to a file."""
+        arrays = {name: getattr(self, name) for name in FRAME_ARRAYS}
+        with writing(path) as part, open(part, "wb") as stream:
+            np.savez(stream, meta=np.array(json.dumps(as_json(self.meta))), **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Frames:
+        """Read a file of `save`. Raises SortFacesError for a damaged one."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                meta = as_record(FrameMeta, json.loads(str(archive["meta"])))
+                frames = cls(meta, *(archive[name] for name in FRAME_ARRAYS))
+            n = len(frames.video)
+            shapes = [(n,), (n,), (n, 4), (n,), (n, 3), (n, meta.dim)]
+            if [getattr(frames, name).shape for name in FRAME_ARRAYS] != shapes or meta.rate <= 0:
+                raise ValueError("its arrays do not fit together")
+        except (*NPZ_ERRORS, msgspec.ValidationError) as error:
+            raise SortFacesError(
+                f"{path}: cannot be read ({one_line(error)}); run `video merge` again"
+            ) from None
+        return frames
+
+
+class VideoWork:
+    """The work folder of one input folder; what is written to a draft of it stays in memory."""
+
+    def __init__(self, folder: Path, draft: bool = False) -> None:
+        self.folder, self.draft = folder, draft
+        self.drafts: dict[type, Any] = {}
         self.results = folder / "results.jsonl"  # what FrameLog writes
         self.frames = folder / "frames.npz"
         self.clips = folder / "clips.jsonl"  # WrittenClip a line
@@ -9954,22 +9976,53 @@ class VideoWork:
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the folder; one that is not there is not made, its steps say what is missing."""
-        if not self.folder.is_dir():
+        if self.draft or not self.folder.is_dir():
             return contextlib.nullcontext()
         return locked(self.folder / LOCK_NAME, f"work folder {self.folder}")
 
     def path(self, kind: type[OwnFile]) -> Path:
         return self.folder / WORK_FILES[kind][0]
 
+    def needed(self, path: Path, step: str) -> Path:
+        """A file of this folder that an earlier step writes."""
+        if not path.exists():
+            raise SortFacesError(f"{path}: not found; run `video {step}` first")
+        return path
+
     def read(self, kind: type[R]) -> R:
         """One of the JSON files of this folder."""
-        path = self.path(kind)
-        if not path.exists():
-            raise SortFacesError(f"{path}: not found; run `video {WORK_FILES[kind][1]}` first")
-        return read_file(path, kind)
+        if kind in self.drafts:
+            return self.drafts[kind]
+        return read_file(self.needed(self.path(kind), WORK_FILES[kind][1]), kind)
 
     def write(self, record: OwnFile) -> None:
-        write_file(self.path(type(record)), record)
+        """Write one of them; tracks, mostly numbers, on one line."""
+        if self.draft:
+            self.drafts[type(record)] = record
+        elif isinstance(record, Tracks):
+            tracks = {"tracks": [track_json(track) for track in record.tracks]}
+            data = {"tool": TOOL, **as_json(msgspec.structs.replace(record, tracks=[])), **tracks}
+            write_bytes(self.path(Tracks), json.dumps(data).encode())
+        else:
+            write_file(self.path(type(record)), record)
+
+    def read_frames(self) -> Frames:
+        return self.drafts.get(Frames) or Frames.load(self.needed(self.frames, "merge"))
+
+    def write_frames(self, frames: Frames) -> None:
+        if self.draft:
+            self.drafts[Frames] = frames
+        else:
+            frames.save(self.frames)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for a while, where a worker finds it, too."""
+        if not self.draft:
+            remove_unfinished(self.folder)  # those of killed runs
+        place = None if self.draft else self.folder
+        with tempfile.TemporaryDirectory(dir=place, prefix=PART_PREFIX) as folder:
+            yield Path(folder)
 
     def list_videos(self) -> list[Video]:
         """The usable videos, in the order of their paths."""
@@ -9982,32 +10035,15 @@ class VideoWork:
         """Scenes and frame times of a video; None while they are not known, or damaged."""
         return read_if_sound(self.scene_file(video), Scenes)
 
-    @contextlib.contextmanager
-    def draft(self) -> Iterator[VideoWork]:
-        """A copy in a temporary folder, to find out what steps would do.
 
-        What is large and only read stays where it is.
-        """
-        with tempfile.TemporaryDirectory(prefix="sort_faces-") as folder:
-            draft = VideoWork(Path(folder) / "work")
-            left = shutil.ignore_patterns("results.jsonl", "frames.npz", "report", "workers")
-            if self.folder.is_dir():
-                shutil.copytree(self.folder, draft.folder, ignore=left)
-            draft.results = self.results
-            try:
-                yield draft
-            except SortFacesError as error:
-                told = str(error).replace(str(draft.folder), str(self.folder))
-                raise SortFacesError(told) from None
-
-
-def scan_videos(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
+def scan_videos(
+    work: VideoWork, source: Path, choice: VideoChoice, required: bool = False
+) -> Outcome:
     """list the videos of a folder and what they are"""
     if not source.exists():
         raise SortFacesError(f"{source}: no such file or folder; name a folder of videos")
     root = source.resolve()
-    known = known_entries(work, str(root))
-    skip = choice.skip_pattern
+    known, skip = known_entries(work, str(root)), choice.skip_pattern
     found = [
         path
         for path in find_videos(root)
@@ -10026,22 +10062,26 @@ def scan_videos(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
             log.warning("%s: %s", path, entry.error)
         entries.append(entry)
     work.write(VideoList(input=str(root), videos=entries))
-    usable = [entry.facts for entry in entries if entry.facts]
-    result = {
-        "work": str(work.folder),
-        "videos": len(usable),
-        "hours": round(sum(video.duration for video in usable) / 3600, 2),
-        "left_out": [f"{entry.path}: {entry.error}" for entry in entries if entry.error],
-    }
-    return Outcome(result, bool(usable))
+    usable = work.list_videos()
+    left_out = [f"{entry.path}: {entry.error}" for entry in entries if entry.error]
+    if required and not usable:
+        raise SortFacesError(f"{source}: no usable video; {left_out[0]}")
+    hours = round(sum(video.duration for video in usable) / 3600, 2)
+    result = {"work": str(work.folder), "videos": len(usable), "hours": hours}
+    return Outcome({**result, "left_out": left_out}, bool(usable))
 
 
 def known_entries(work: VideoWork, root: str) -> dict[str, Video]:
     """{path: facts} of an earlier scan. Raises SortFacesError if the folder is not for `root`."""
     path = work.path(VideoList)
     if not path.exists():
-        files = [work.results, work.frames, work.clips, work.report, *map(work.path, WORK_FILES)]
-        for file in files:
+        for file in (
+            work.results,
+            work.frames,
+            work.clips,
+            work.report,
+            *map(work.path, WORK_FILES),
+        ):
             if file.exists():
                 raise SortFacesError(
                     f"{work.folder}: holds {file.name} of something else; use another work folder"
@@ -10081,36 +10121,25 @@ def scan_video(path: str, known: Video | None) -> Scanned:
         return Scanned(path, error=error.strerror or str(error))
 
 
-def find_scenes(work: VideoWork) -> Outcome:
+def find_scenes(
+    work: VideoWork, rate: float = Sampling.sample_rate, crew: Crew | None = None
+) -> Outcome:
     """find the cuts of every video; cached in WORK/scenes"""
-    return pass_over_videos(work, Sampling.sample_rate, None)
+    if crew is None or crew.elsewhere:
+        return pass_over_videos(work, rate, None)
+    with contextlib.closing(FrameLog(work.results)) as frames:  # one decode finds faces, too
+        frames.begin(crew)
+        return pass_over_videos(work, rate, frames)
 
 
 def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> Outcome:
     """Decode every video once whose scenes are not known; with `frames` look for faces, too."""
-    videos = work.list_videos()
+    videos, failed = work.list_videos(), []
     todo = [video for video in videos if not work.scenes_of(video)]
-    failed: list[str] = []
-
-    def decode() -> Iterator[tuple[Video, int, np.ndarray | None]]:
-        for video in todo:
-            skip = None if frames is None else functools.partial(frames.has, video)
-            try:
-                once = VideoPass(checked_source(video), rate, skip)
-                for pts, image in once.samples():
-                    yield video, pts, image
-                scenes = once.result()
-            except VideoError as error:
-                log.warning("%s: %s", video.path, error)
-                failed.append(f"{video.path}: {error}")
-                continue
-            if scenes.error:
-                log.warning("%s: %s; using what came before", video.path, scenes.error)
-            write_file(work.scene_file(video), scenes)
-
-    total = round(sum(video.duration for video in todo) * rate)
-    label = "scenes" if frames is None else "decode and detect"
-    for _ in progress(decode() if frames is None else frames.look(decode()), total, label):
+    passed, label = decode_videos(work, todo, rate, frames, failed), "scenes"
+    if frames is not None:
+        passed, label = frames.look(passed), "decode and detect"
+    for _ in progress(passed, round(sum(video.duration for video in todo) * rate), label):
         pass
     known = [scenes for scenes in map(work.scenes_of, videos) if scenes]
     result = {
@@ -10121,6 +10150,32 @@ def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> O
         **({} if frames is None else {"frames": frames.counts["frames"]}),
     }
     return Outcome(result, bool(known))
+
+
+Sample = tuple[Video, int, np.ndarray | None]  # (video, pts, upright picture unless it is known)
+
+
+def decode_videos(
+    work: VideoWork, todo: list[Video], rate: float, frames: FrameLog | None, failed: list[str]
+) -> Iterator[Sample]:
+    """The sampled frames of videos; the scenes of each are written once it is through.
+
+    Pictures only of frames that `frames` still needs. failed: collects what cannot be decoded.
+    """
+    for video in todo:
+        skip = None if frames is None else functools.partial(frames.has, video.id)
+        try:
+            once = VideoPass(checked_source(video), rate, skip)
+            for pts, image in once.samples():
+                yield video, pts, image
+            scenes = once.result()
+        except VideoError as error:
+            log.warning("%s: %s", video.path, error)
+            failed.append(f"{video.path}: {error}")
+            continue
+        if scenes.error:
+            log.warning("%s: %s; using what came before", video.path, scenes.error)
+        write_file(work.scene_file(video), scenes)
 
 
 def checked_source(video: Video) -> Video:
@@ -10136,28 +10191,25 @@ def checked_source(video: Video) -> Video:
 
 def stage_frames(work: VideoWork, sampling: Sampling) -> Outcome:
     """choose the frames to look at and write them to WORK/queue.json"""
-    items, unknown, rate = [], 0, sampling.sample_rate
+    rate, items, unknown = sampling.sample_rate, [], 0
     for video in work.list_videos():
         scenes = work.scenes_of(video)  # has the frame times: nothing is decoded
-        if scenes is None:
-            unknown += 1
-            continue
+        unknown += scenes is None
         chosen = sampled_pts(video, scenes, rate).tolist()
-        items += [
-            Stretch(video.id, video.path, some, video.sar)
-            for some in batched(chosen, CHUNK_SAMPLES)
-        ]
+        for some in batched(chosen, CHUNK_SAMPLES):
+            items.append(Stretch(video.id, video.path, some, video.sar))
     if not items:
         raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
     work.write(Staged(rate=rate, items=items))
     frames = sum(len(item.pts) for item in items)
-    result = {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
-    return Outcome(result, bool(frames))
+    return Outcome(
+        {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
+    )
 
 
-def sampled_pts(video: Video, scenes: Scenes, rate: float) -> np.ndarray:
-    """(n,) pts of the frames to look at, `rate` a second."""
-    return sample_times(scenes.pts, 1.0 / (rate * video.tick))
+def sampled_pts(video: Video, scenes: Scenes | None, rate: float) -> np.ndarray:
+    """(n,) pts of the frames to look at, `rate` a second; none while scenes are not known."""
+    return sample_times(scenes.pts, 1.0 / (rate * video.tick)) if scenes else np.zeros(0, np.int64)
 
 
 def frame_name(video: str, pts: int) -> str:
@@ -10211,30 +10263,28 @@ class FrameLog:
     def close(self) -> None:
         self.lines.close()
 
-    def has(self, video: Video, pts: int) -> bool:
-        return frame_name(video.id, pts) in self.done
+    def has(self, video: str, pts: int) -> bool:
+        return frame_name(video, pts) in self.done
 
     def store(self, video: str, pts: int, result: Result) -> None:
         """Append the result of one frame."""
+        name = frame_name(video, pts)
         if "failed" in result:
-            log.warning("%s: %s", frame_name(video, pts), result["failed"])
-            self.counts["failed"] += 1
-        self.counts["frames"] += 1
-        self.counts["faces"] += len(result.get("faces", []))
-        self.lines.append({"schema": RECORD_SCHEMA, "id": frame_name(video, pts), **result})
+            log.warning("%s: %s", name, result["failed"])
+        self.counts.update(frames=1, failed="failed" in result, faces=len(result.get("faces", [])))
+        self.lines.append({"schema": RECORD_SCHEMA, "id": name, **result})
 
-    def look(self, frames: Iterable[tuple[Video, int, np.ndarray | None]]) -> Iterator[None]:
+    def look(self, samples: Iterable[Sample]) -> Iterator[None]:
         """Find the faces of frames as they are decoded; yields once per frame, in their order."""
         engine, landmarks = self.crew.engine(), self.crew.spec.landmarks
 
-        def work(frame: tuple[Video, int, np.ndarray | None]) -> tuple[Video, int, Result | None]:
-            video, pts, image = frame
-            found = None if image is None else frame_result(engine, image, landmarks)
-            return video, pts, found
+        def see(sample: Sample) -> tuple[str, int, Result | None]:
+            video, pts, image = sample
+            return video.id, pts, None if image is None else frame_result(engine, image, landmarks)
 
-        for video, pts, result in ordered_map(work, frames, self.crew.threads):
+        for video, pts, result in ordered_map(see, samples, self.crew.threads):
             if result is not None:
-                self.store(video.id, pts, result)
+                self.store(video, pts, result)
             yield None
 
     def look_elsewhere(self, items: Sequence[Item], folder: Path) -> Iterator[None]:
@@ -10258,11 +10308,11 @@ def detect_frames(work: VideoWork, crew: Crew) -> Outcome:
             )
         items = []
         for stretch in staged:
-            video = videos.get(stretch.video)
-            pts = [at for at in stretch.pts if video is not None and not frames.has(video, at)]
-            if pts:
-                item = {"video": video.id, "path": video.path, "pts": pts, "sar": stretch.sar}
-                items.append({**item, "landmarks": True})
+            pts = [at for at in stretch.pts if not frames.has(stretch.video, at)]
+            if pts and stretch.video in videos:
+                path = videos[stretch.video].path
+                stretch = msgspec.structs.replace(stretch, path=path, pts=pts)
+                items.append({**as_json(stretch), "landmarks": True})
         missing = sum(len(item["pts"]) for item in items)
         if items:
             frames.begin(crew)
@@ -10272,23 +10322,21 @@ def detect_frames(work: VideoWork, crew: Crew) -> Outcome:
                 looked = frames.look(decode_stretches(videos, items))
             for _ in progress(looked, missing, "detect"):
                 pass
-    counts, known = frames.counts, sum(len(stretch.pts) for stretch in staged) - missing
-    usable = counts["frames"] - counts["failed"] + known
+    wanted, counts = sum(len(stretch.pts) for stretch in staged), frames.counts
+    usable = counts["frames"] - counts["failed"] + wanted - missing
     result = {
-        "wanted": missing + known,
+        "wanted": wanted,
         "frames": counts["frames"],
-        "already_known": known,
+        "already_known": wanted - missing,
         "faces": counts["faces"],
         "failed": counts["failed"],
         "usable": usable,
     }
-    return Outcome(result, bool(usable or not result["wanted"]))
+    return Outcome(result, bool(usable or not wanted))
 
 
-def decode_stretches(
-    videos: dict[str, Video], items: Sequence[Item]
-) -> Iterator[tuple[Video, int, np.ndarray]]:
-    """(video, pts, upright picture) of the frames of some items, in their order."""
+def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterator[Sample]:
+    """The frames of some items, in their order."""
     for name, some in itertools.groupby(items, key=lambda item: item["video"]):
         video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
         try:
@@ -10301,72 +10349,56 @@ def decode_stretches(
 def merge_frames(work: VideoWork) -> Outcome:
     """gather the results of all frames into WORK/frames.npz"""
     staged = work.read(Staged)
-    if not work.results.exists():
-        raise SortFacesError(f"{work.results}: not found; run `video detect` first")
     meta: FrameMeta | None = None
-    data = bytearray()  # faces as they come
-    rows_of: dict[str, range] = {}  # of each frame, in data
+    data, rows = bytearray(), 0  # faces as they come, each 8 + dim float32
+    rows_of: dict[str, range] = {}  # of each frame
     failed: set[str] = set()
-    for line in frame_lines(work.results):
+    for line in frame_lines(work.needed(work.results, "detect")):
         if line.meta is not None:
-            meta, size = line.meta, 4 * (8 + line.meta.dim)
+            meta = line.meta
             continue
-        data += b"".join(face.packed() for face in line.faces)
-        rows_of[line.id] = range(len(data) // size - len(line.faces), len(data) // size)
+        for face in line.faces:
+            data += np.array([*face.bbox, face.det_score], "<f4").tobytes()
+            data += face.pose + face.embedding
+        rows_of[line.id] = range(rows, rows + len(line.faces))
+        rows += len(line.faces)
         (failed.discard if line.failed is None else failed.add)(line.id)
     if meta is None:
         raise SortFacesError(f"{work.results}: is empty; run `video detect` again")
     order = [(item.video, pts) for item in staged.items for pts in item.pts]
     names = [frame_name(*frame) for frame in order]
-    rows = [rows_of.get(name, range(0)) for name in names]
-    faces = np.frombuffer(data, "<f4").reshape(-1, size // 4)
-    chosen = np.array([*itertools.chain(*rows)], np.int64)
+    found = [rows_of.get(name, range(0)) for name in names]
+    faces = np.frombuffer(data, "<f4").reshape(-1, 8 + meta.dim)
+    chosen = np.array([*itertools.chain(*found)], np.int64)
     if not np.array_equal(chosen, np.arange(len(faces))):  # else they need no second copy
         faces = faces[chosen]
-    frame = np.repeat(np.arange(len(order)), [*map(len, rows)])
+    frame = np.repeat(np.arange(len(order)), [*map(len, found)])
     meta = msgspec.structs.replace(meta, rate=staged.rate)
-    with writing(work.frames) as part, open(part, "wb") as stream:
-        np.savez(
-            stream,
-            meta=np.array(json.dumps(as_json(meta))),
-            video=np.array([video for video, _ in order], "U16")[frame],
-            pts=np.array([pts for _, pts in order], np.int64)[frame],
-            bbox=faces[:, :4],
-            det=faces[:, 4],
-            pose=faces[:, 5:8],
-            embedding=faces[:, 8:],
-        )
+    video = np.array([video for video, _ in order], "U16")[frame]
+    pts = np.array([pts for _, pts in order], np.int64)[frame]
+    parts = faces[:, :4], faces[:, 4], faces[:, 5:8], faces[:, 8:]
+    work.write_frames(Frames(meta, video, pts, *parts))
     known = sum(name in rows_of for name in names)
-    result = {
-        "frames": known,
-        "faces": len(faces),
-        "failed": sum(name in failed for name in names),
-        "missing": len(names) - known,
-    }
-    return Outcome(result, bool(known))
+    result = {"frames": known, "faces": len(faces), "failed": sum(name in failed for name in names)}
+    return Outcome({**result, "missing": len(names) - known}, bool(known))
 
 
 def track_faces(work: VideoWork, reach: Reach) -> Outcome:
     """stitch the faces of each scene into tracks: WORK/tracks.json"""
-    meta, faces = read_frames(work)
-    reach = for_model(reach, meta.model)
-    order = np.lexsort((faces["pts"], faces["video"]))
-    faces = {key: values[order] for key, values in faces.items()}
+    faces = work.read_frames()
+    meta, reach = faces.meta, for_model(reach, faces.meta.model)
+    faces = faces.take(np.lexsort((faces.pts, faces.video)))
     tracks: list[Track] = []
     listed = {}
     videos = work.list_videos()
     for video in progress(videos, len(videos), "track"):
-        rows = slice(*np.searchsorted(faces["video"], [video.id, video.id + "~"]))
-        own = {key: values[rows] for key, values in faces.items()}
-        known = work.scenes_of(video)
-        scenes = known.scenes if known else []
-        samples = sampled_pts(video, known, meta.rate) if known else np.zeros(0, np.int64)
-        listed[video.id] = TrackedVideo(video.path, video.fps, video.start, video.tick, len(scenes))
-        tracks += video_tracks(video, scenes, samples, own, reach)
-    head = Tracks(period=1.0 / meta.rate, meta=meta, reach=reach, videos=listed, tracks=[])
-    data = {"tool": TOOL, **as_json(head), "tracks": [track_json(track) for track in tracks]}
-    write_bytes(work.path(Tracks), json.dumps(data).encode())  # all on one line
-    return Outcome({"faces": len(order), "tracks": len(tracks)})
+        own = faces.take(slice(*np.searchsorted(faces.video, [video.id, video.id + "~"])))
+        scenes = work.scenes_of(video)
+        spans = scenes.scenes if scenes else []
+        listed[video.id] = TrackedVideo(video.path, video.fps, video.start, video.tick, len(spans))
+        tracks += video_tracks(video, spans, sampled_pts(video, scenes, meta.rate), own, reach)
+    work.write(Tracks(period=1.0 / meta.rate, meta=meta, reach=reach, videos=listed, tracks=tracks))
+    return Outcome({"faces": len(faces.pts), "tracks": len(tracks)})
 
 
 TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
@@ -10374,79 +10406,56 @@ TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
 
 def track_json(track: Track) -> dict[str, Any]:
     """A track as tracks.json holds it; an unknown pose is null."""
-    rounded = {
-        key: np.round(np.asarray(getattr(track, key), np.float64), digits).tolist()
-        for key, digits in TRACK_DIGITS.items()
-    }
-    rounded["pose"] = [[v if math.isfinite(v) else None for v in row] for row in rounded["pose"]]
-    sampled = np.round(track.sampled, TRACK_DIGITS["time"]).tolist()
-    return {**as_json(track), "sampled": sampled, **rounded, "centre": pack_floats(track.centre)}
-
-
-FRAME_ARRAYS = ("video", "pts", "bbox", "det", "pose", "embedding")
-
-
-def read_frames(work: VideoWork) -> tuple[FrameMeta, dict[str, np.ndarray]]:
-    """The meta and the arrays of frames.npz, row i of each one face."""
-    if not work.frames.exists():
-        raise SortFacesError(f"{work.frames}: not found; run `video merge` first")
-    try:
-        with np.load(work.frames, allow_pickle=False) as archive:
-            meta = as_record(FrameMeta, json.loads(str(archive["meta"])))
-            faces = {name: archive[name] for name in FRAME_ARRAYS}
-        n = len(faces["video"])
-        shapes = ((n,), (n,), (n, 4), (n,), (n, 3), (n, meta.dim))
-        if tuple(values.shape for values in faces.values()) != shapes or not meta.rate > 0:
-            raise ValueError("its arrays do not fit together")
-    except (*NPZ_ERRORS, msgspec.ValidationError) as error:
-        raise SortFacesError(
-            f"{work.frames}: cannot be read ({one_line(error)}); run `video merge` again"
-        ) from None
-    return meta, faces
+    pose = [[v if math.isfinite(v) else None for v in row] for row in track.pose.tolist()]
+    return {**as_json(track), "pose": pose, "centre": pack_floats(track.centre)}
 
 
 def video_tracks(
-    video: Video,
-    scenes: Sequence[Sequence[int]],
-    samples: np.ndarray,
-    faces: dict[str, np.ndarray],
-    reach: Reach,
+    video: Video, scenes: list[tuple[int, int]], samples: np.ndarray, faces: Frames, reach: Reach
 ) -> list[Track]:
     """The tracks of one video from its sampled frames (pts) and its faces, sorted by time."""
     tracks: list[Track] = []
-    time = video.seconds(faces["pts"])
-    unit = unit_rows(faces["embedding"])
+    unit = unit_rows(faces.embedding)
+    measured = {"time": video.seconds(faces.pts), **vars(faces)}
+    values = [
+        np.round(np.asarray(measured[key], np.float64), digits)
+        for key, digits in TRACK_DIGITS.items()
+    ]
     for low, high in scenes:
-        rows = slice(*np.searchsorted(faces["pts"], [low, high]))
-        inside = np.arange(len(time))[rows]
+        rows = np.arange(*np.searchsorted(faces.pts, [low, high]))
         scene = video.seconds(low), video.seconds(high)
-        looked = samples[(samples >= low) & (samples < high)]
-        sampled = tuple(video.seconds(looked[[0, -1]]).tolist()) if len(looked) else scene
-        labels = stitch_tracks(time[rows], faces["bbox"][rows], unit[rows], reach)
+        looked = video.seconds(samples[(samples >= low) & (samples < high)])
+        sampled = (float(looked[0]), float(looked[-1])) if len(looked) else scene
+        sampled = tuple(round(moment, TRACK_DIGITS["time"]) for moment in sampled)
+        labels = stitch_tracks(measured["time"][rows], faces.bbox[rows], unit[rows], reach)
         for label in range(labels.max(initial=-1) + 1):
-            own = inside[labels == label]
+            own = rows[labels == label]
+            parts = (array[own] for array in values)
             name = f"{video.id}-{len(tracks):04d}"
-            values = (faces[key][own] for key in ("bbox", "det", "pose"))
-            tracks.append(
-                Track(name, video.id, scene, sampled, time[own], *values, centroid(unit[own]))
-            )
+            tracks.append(Track(name, video.id, scene, sampled, *parts, centroid(unit[own])))
     return tracks
 
 
 def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Crew) -> Outcome:
     """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
     data = work.read(Tracks)
-    tracks = data.tracks
-    choice = for_model(choice, data.meta.model)
-    people = find_identities(work, data.meta, choice, crew)
-    who = identify_tracks(tracks, people, choice.identity_distance)
+    tracks, choice = data.tracks, for_model(choice, data.meta.model)
+    who = identify_tracks(
+        tracks, find_identities(work, data.meta, choice, crew), choice.identity_distance
+    )
     wanted = {path.stem for path in choice.identity}
     unwanted = {path.stem for path in choice.exclude_identity}
-    reasons = {track.name: track_fault(track, gates) for track in tracks}
-    for name in reasons:
-        if not reasons[name] and wanted and who.get(name) not in wanted:
-            reasons[name] = "another person"
-    passed = [track for track in tracks if not reasons[track.name]]
+    passed: list[Track] = []
+    left_out: list[Segment] = []
+    for track in tracks:
+        reason = track_fault(track, gates)
+        if not reason and wanted and who.get(track.name) not in wanted:
+            reason = "another person"
+        if reason:
+            beyond = math.nextafter(track.time[-1], math.inf)
+            left_out.append(Segment(track.video, track.time[0], beyond, (track,), reason))
+        else:
+            passed.append(track)
     banned = [track for track in tracks if who.get(track.name) in unwanted]
     merged: list[Segment] = []
     for _, some in itertools.groupby(passed, key=lambda track: (track.video, track.scene)):
@@ -10454,6 +10463,7 @@ def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Cr
         merged += merge_segments(parts, gates)
     merged = [drop_banned(segment, banned, data.period) for segment in merged]
     segments = [planned_clip(s, data.videos[s.video], who) for s in merged if not s.reason]
+    rejected = [rejected_row(s) for s in (*left_out, *merged) if s.reason]
     work.write(
         ClipPlan(
             gates=gates,
@@ -10462,7 +10472,7 @@ def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Cr
                 for path in (*choice.identity, *choice.exclude_identity)
             },
             segments=segments,
-            rejected=rejected_rows(tracks, reasons, [s for s in merged if s.reason]),
+            rejected=sorted(rejected, key=lambda row: (row.video, row.start, row.name)),
         )
     )
     result = {
@@ -10488,13 +10498,7 @@ def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> 
     """One segment of the plan with where it comes from and how good it is."""
     span = segment.start, segment.end
     low, high = (video.start + round(time / video.tick) for time in span)
-    inside = [(track.time >= span[0]) & (track.time < span[1]) for track in segment.tracks]
-
-    def seen(name: str) -> np.ndarray:
-        pairs = zip(segment.tracks, inside, strict=True)
-        return np.concatenate([getattr(track, name)[rows] for track, rows in pairs])
-
-    pitch, yaw = np.nanmedian(np.abs(seen("pose")[:, :2]), axis=0).tolist()
+    pitch, yaw = np.nanmedian(np.abs(segment.seen("pose")[:, :2]), axis=0).tolist()
     return PlannedClip(
         uuid=str(uuid.uuid5(CLIP_SPACE, f"{segment.video}:{low}:{high}")),
         video=segment.video,
@@ -10506,40 +10510,28 @@ def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> 
         tracks=[track.name for track in segment.tracks],
         identity=sorted({who[t.name] for t in segment.tracks if t.name in who}),
         quality={
-            "samples": len(seen("time")),
+            "samples": len(segment.seen("time")),
             "yaw": round(yaw, 1),
             "pitch": round(pitch, 1),
-            "short": round(float(np.median(seen("short")))),
-            "det": round(float(np.mean(seen("det"))), 3),
+            "short": round(float(np.median(segment.seen("short")))),
+            "det": round(float(np.mean(segment.seen("det"))), 3),
         },
-        strip=strip_times(seen("time")),
+        strip=strip_times(segment),
     )
 
 
-def strip_times(times: np.ndarray) -> list[float]:
-    """Sampled times spread over a segment or track, for its thumbnails."""
-    times = np.unique(times)
+def strip_times(segment: Segment) -> list[float]:
+    """Sampled times spread over a segment, for its thumbnails."""
+    times = np.unique(segment.seen("time"))
     spread = np.linspace(0, len(times) - 1, min(REPORT_FRAMES, len(times)))
     return times[np.round(spread).astype(int)].tolist()
 
 
-def rejected_rows(
-    tracks: Sequence[Track], reasons: dict[str, str], segments: Sequence[Segment]
-) -> list[LeftOut]:
-    """What becomes no clip and why: tracks that fail, segments of the wrong length."""
-    rows = []
-    for track in tracks:
-        if reasons[track.name]:
-            span = round(float(track.time[0]), 4), round(float(track.time[-1]), 4)
-            strip = strip_times(track.time)
-            rows.append(LeftOut(track.name, track.video, *span, reasons[track.name], strip))
-    for segment in segments:
-        times = np.concatenate([track.time for track in segment.tracks])
-        strip = strip_times(times[(times >= segment.start) & (times < segment.end)])
-        name = "+".join(track.name for track in segment.tracks)
-        span = round(segment.start, 4), round(segment.end, 4)
-        rows.append(LeftOut(name, segment.video, *span, segment.reason, strip))
-    return sorted(rows, key=lambda row: (row.video, row.start, row.name))
+def rejected_row(segment: Segment) -> LeftOut:
+    """What the plan tells of a track, or of a segment, that becomes no clip."""
+    span = round(float(segment.start), 4), round(float(segment.end), 4)
+    name = "+".join(track.name for track in segment.tracks)
+    return LeftOut(name, segment.video, *span, segment.reason, strip_times(segment))
 
 
 def identify_tracks(
@@ -10557,10 +10549,7 @@ def identify_tracks(
 def find_identities(
     work: VideoWork, meta: FrameMeta, choice: IdentityChoice, crew: Crew
 ) -> dict[str, np.ndarray]:
-    """{name: mean direction of its faces} of the identities the options name.
-
-    Pictures are embedded with the model of the work folder, once: identities.json keeps them.
-    """
+    """{name: mean direction of its faces} of the identities the options name."""
     paths = [*choice.identity, *choice.exclude_identity]
     if not paths:
         return {}
@@ -10572,27 +10561,11 @@ def find_identities(
             f"--model {asked}: the frames of {work.folder} were embedded with {meta.model}, "
             "and faces of two models cannot be compared; use that one, or another work folder"
         )
-    known = known_identities(work, meta)
-    shown: dict[Path, list[str]] = {path: [] for path in paths}
-    remove_unfinished(work.folder)  # pictures of a killed run
-    with tempfile.TemporaryDirectory(dir=work.folder, prefix=PART_PREFIX) as folder:
-        new: dict[str, Path] = {}  # pictures where a worker finds them, too
-        for path in paths:
-            for name, data in identity_pictures(path):
-                sha = hashlib.sha256(data).hexdigest()
-                shown[path].append(sha)
-                if sha not in known and sha not in new:
-                    new[sha] = Path(folder) / f"{sha}{PurePosixPath(name).suffix}"
-                    new[sha].write_bytes(data)
-        if new:
-            known |= embed_identities(work, meta, new, crew)
-            work.write(Identities(recognizer=meta.recognizer, faces=known))
     people = {}
-    for path, shas in shown.items():
-        unreadable = sum(sha not in known for sha in shas)
-        if unreadable:
-            log.warning("%s: %d pictures cannot be read", path, unreadable)
-        vectors = [np.frombuffer(known[sha], "<f4") for sha in shas if known.get(sha)]
+    for path, faces in identity_faces(work, meta, paths, crew).items():
+        if None in faces:
+            log.warning("%s: %d pictures cannot be read", path, faces.count(None))
+        vectors = [np.frombuffer(face, "<f4") for face in faces if face]
         if not vectors:
             raise SortFacesError(
                 f"--identity {path}: no face found in it; name a .fsz or its folder"
@@ -10601,29 +10574,49 @@ def find_identities(
     return people
 
 
-def known_identities(work: VideoWork, meta: FrameMeta) -> dict[str, bytes]:
-    """{sha256: embedding, or nothing} of pictures embedded earlier with the model of the frames."""
-    path = work.path(Identities)
-    known = read_if_sound(path, Identities)
-    if known is None or {*map(len, known.faces.values())} - {0, 4 * meta.dim}:
-        if path.exists():
-            log.warning("%s: is damaged; looking at the pictures of the identities again", path)
-        return {}
-    return known.faces if known.recognizer == meta.recognizer else {}
+def identity_faces(
+    work: VideoWork, meta: FrameMeta, paths: Sequence[Path], crew: Crew
+) -> dict[Path, list[bytes | None]]:
+    """Of each picture of some identities its embedding: b"" without a face, None if unreadable.
+
+    Pictures are embedded with the model of the work folder, once: identities.json keeps them.
+    """
+    file = work.path(Identities)
+    kept = read_if_sound(file, Identities)
+    if kept is None or {*map(len, kept.faces.values())} - {0, 4 * meta.dim}:
+        if file.exists():
+            log.warning("%s: is damaged; looking at the pictures of the identities again", file)
+        kept = None
+    known = kept.faces if kept and kept.recognizer == meta.recognizer else {}
+    shown: dict[Path, list[str]] = {path: [] for path in paths}
+    with work.scratch() as folder:
+        new: dict[str, Path] = {}
+        for path in paths:
+            for name, data in identity_pictures(path):
+                sha = hashlib.sha256(data).hexdigest()
+                shown[path].append(sha)
+                if sha not in known and sha not in new:
+                    new[sha] = folder / f"{sha}{PurePosixPath(name).suffix}"
+                    new[sha].write_bytes(data)
+        if new:
+            known |= embed_identities(meta, new, crew, folder)
+            work.write(Identities(recognizer=meta.recognizer, faces=known))
+    return {path: [known.get(sha) for sha in shas] for path, shas in shown.items()}
 
 
 def embed_identities(
-    work: VideoWork, meta: FrameMeta, pictures: dict[str, Path], crew: Crew
+    meta: FrameMeta, pictures: dict[str, Path], crew: Crew, folder: Path
 ) -> dict[str, bytes]:
-    """{sha256: embedding of the largest face, or nothing} of those pictures that can be read."""
-    spec = replace(
-        crew.spec,
-        model=crew.spec.model or meta.model_source or meta.model,
-        det_size=meta.det_size,
-        det_threshold=meta.det_threshold,
-        landmarks=False,
+    """{sha256: embedding of the largest face, or b""} of those pictures that can be read."""
+    crew = crew.with_spec(
+        replace(
+            crew.spec,
+            model=crew.spec.model or meta.model_source or meta.model,
+            det_size=meta.det_size,
+            det_threshold=meta.det_threshold,
+            landmarks=False,
+        )
     )
-    crew = crew.with_spec(spec)
     own = crew.facts["meta"]
     if own["recognizer"] != meta.recognizer:
         raise SortFacesError(
@@ -10633,7 +10626,7 @@ def embed_identities(
     how = {"passes": asdict(Passes(pad_retry=True)), "landmarks": False}
     items = [{"sha256": sha, "path": str(path), **how} for sha, path in pictures.items()]
     found = {}
-    for item, result in crew.run("embed", items, work.folder / "workers"):
+    for item, result in crew.run("embed", items, folder / "workers"):
         if not (result.get("failed") or result.get("error")):
             largest = max(result["faces"], key=lambda face: face["face_short"], default=None)
             found[item["sha256"]] = base64.b64decode(largest["embedding"]) if largest else b""
@@ -10702,15 +10695,16 @@ class ClipFolder:
         """Where its clip goes, below OUT."""
         return f"{self.folders.get(segment.video, REMOVED_FOLDER)}/{segment.uuid}.mp4"
 
-    def holds(self, line: WrittenClip | None, file: str) -> bool:
-        """Whether a clip lies there as it was written."""
-        path, written = self.out / file, line is not None and line.file == file
-        return written and path.is_file() and path.stat().st_size == line.size
+    def written(self, segment: PlannedClip) -> WrittenClip | None:
+        """How its clip was made, if it lies there as it was written."""
+        line, file = self.done.get(segment.uuid), self.file_of(segment)
+        there = line is not None and line.file == file and (self.out / file).is_file()
+        return line if there and (self.out / file).stat().st_size == line.size else None
 
     def is_cut(self, segment: PlannedClip, mode: str) -> bool:
-        """Whether its clip lies there as it was written, in the same way."""
-        line = self.done.get(segment.uuid)
-        return self.holds(line, self.file_of(segment)) and line.asked == mode
+        """Whether its clip lies there, made in the same way."""
+        line = self.written(segment)
+        return line is not None and line.asked == mode
 
     def cut_of(self, segment: PlannedClip) -> Cut:
         """What is to be cut for it. Raises VideoError where its source is gone."""
@@ -10731,7 +10725,7 @@ class ClipFolder:
         Raises VideoError when its source is gone or cannot be cut.
         """
         cut, file = self.cut_of(segment), self.file_of(segment)
-        if cut.path.is_file() and not self.holds(self.done.get(segment.uuid), file):
+        if cut.path.is_file() and self.written(segment) is None:
             set_aside(self.out, file)
         made = companion("clips").cut_clip(cut, mode)
         return WrittenClip(
@@ -10745,7 +10739,7 @@ class ClipFolder:
         )
 
     def stale(self, segments: Sequence[PlannedClip]) -> list[str]:
-        """Clips that the plan no longer has.
+        """Clips that are there and that the plan no longer has.
 
         Those of videos that are not known now are not among them, nor the earlier ones of segments
         that failed this time.
@@ -10758,18 +10752,15 @@ class ClipFolder:
             for line in self.done.values()
             if line.video in known and line.file not in files and line.uuid not in failed
         )
-        return [*dict.fromkeys(stale)]
+        return [file for file in dict.fromkeys(stale) if (self.out / file).exists()]
 
-    def clear(self, files: Sequence[str]) -> int:
-        """Move clips and what is told beside them to OUT/_removed; returns how many there were."""
-        there = sum((self.out / file).exists() for file in files)
-        for file in files:
-            for path in (file, str(PurePosixPath(file).with_suffix(".json"))):
-                if (self.out / path).exists():
-                    set_aside(self.out, path)
-            with contextlib.suppress(OSError):
-                (self.out / file).parent.rmdir()  # unless it holds other clips
-        return there
+    def clear(self, file: str) -> None:
+        """Move a clip and what is told beside it to OUT/_removed."""
+        set_aside(self.out, file)
+        sidecar = str(PurePosixPath(file).with_suffix(".json"))
+        if (self.out / sidecar).exists():
+            set_aside(self.out, sidecar)
+        remove_empty((self.out / file).parent)
 
 
 def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> Outcome:
@@ -10786,7 +10777,9 @@ def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> Outcome:
         with contextlib.closing(AppendOnly(work.clips)) as ledger:
             segments = progress(plan.segments, len(plan.segments), "cut")
             done = [cut_segment(folder, segment, options, ledger) for segment in segments]
-        moved = folder.clear(folder.stale(done))
+        stale = folder.stale(done)
+        for file in stale:
+            folder.clear(file)
         work.write(msgspec.structs.replace(plan, segments=done, out=str(out.resolve())))
     failed = [f"{s.source} at {s.start:.1f} s: {s.failed}" for s in done if s.clip is None]
     result = {
@@ -10795,7 +10788,7 @@ def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> Outcome:
         "clips": len(done) - len(failed),
         "written": missing - len(failed),
         "encoded_instead": sum(bool(s.fallback) for s in done) or None,
-        "set_aside": moved or None,
+        "set_aside": len(stale) or None,
         "failed": failed,
     }
     return Outcome(result, bool(result["clips"]))
@@ -10805,17 +10798,17 @@ def cut_segment(
     folder: ClipFolder, segment: PlannedClip, options: ClipOptions, ledger: AppendOnly
 ) -> PlannedClip:
     """Write the clip of a segment unless it is there; returns it with what became of it."""
-    if folder.is_cut(segment, options.cut):
-        line = folder.done[segment.uuid]
-    else:
+    line = folder.written(segment)
+    if line is None or line.asked != options.cut:
         try:
             line = folder.make(segment, options.cut)
         except VideoError as error:
             log.warning("%s at %.1f s: %s", segment.source, segment.start, error)
             return segment.cut(clip=None, failed=str(error))
         ledger.append(as_json(line))
-    facts = {"mode": line.mode, "fallback": line.fallback, "checked": line.checked}
-    segment = segment.cut(clip=line.file, **facts)
+    segment = segment.cut(
+        clip=line.file, mode=line.mode, fallback=line.fallback, checked=line.checked
+    )
     if options.write_sidecar:
         write_json((folder.out / line.file).with_suffix(".json"), as_json(segment))
     return segment
@@ -10833,8 +10826,7 @@ def foresee_clips(folder: ClipFolder, plan: ClipPlan, mode: str) -> Outcome:
         span = f"{clock(segment.start)} to {clock(segment.end)}"
         rows.append({"do": do, "clip": folder.file_of(segment), "of": segment.source, "at": span})
     for file in folder.stale(plan.segments):
-        if (folder.out / file).exists():
-            rows.append({"do": "set aside", "clip": file, "of": "", "at": ""})
+        rows.append({"do": "set aside", "clip": file, "of": "", "at": ""})
     times = Counter(row["do"].partition(":")[0] for row in rows)
     counts = {f"would_{do.replace(' ', '_')}": number for do, number in times.items()}
     result = {"out": str(folder.out), "segments": len(plan.segments), **counts, "clips": rows}
@@ -10843,12 +10835,9 @@ def foresee_clips(folder: ClipFolder, plan: ClipPlan, mode: str) -> Outcome:
 
 def read_ledger(path: Path, out: Path) -> list[WrittenClip]:
     """What clips.jsonl says was written to a folder; a torn last line does not count."""
-    if not path.exists():
-        return []
     try:
-        lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-        written = [as_record(WrittenClip, line) for line in lines]
-    except (ValueError, RecursionError):  # among them msgspec.ValidationError
+        written = [as_record(WrittenClip, line) for _, line in json_lines(path)]
+    except msgspec.ValidationError:
         raise SortFacesError(
             f"{path}: is no list of clips; move it and the clips away and cut again"
         ) from None
@@ -10951,42 +10940,33 @@ def add_places(p: argparse.ArgumentParser, names: str) -> None:
         p.add_argument(name, type=Path, metavar=metavar, help=text)
 
 
-Taken = tuple[Callable[[Any], None], Callable[[argparse.Namespace], Any]]
-
-
-def crew_taken(look: bool) -> Taken:
-    """Who does the work; look: with models of one's own choice, else those of the frames."""
-    add = functools.partial(add_engine_and_work, detector=look)
-    return add, functools.partial(crew_of, landmarks=look)
-
-
-def fields_of(kind: type) -> Taken:
-    """(what adds the options of a dataclass, what makes one of arguments)."""
-    return functools.partial(add_fields, kind=kind), functools.partial(of_args, kind)
-
-
 def video_step(
-    step: Callable[..., Outcome], places: str = "work", *taken: Taken
+    step: Callable[..., Outcome], places: str = "work", *taken: type, look: bool = False
 ) -> tuple[Callable, Callable]:
     """(what adds its options, its handler) of a step, whose docstring is the help.
 
-    step: called with the work folder, the other places, and what each of `taken` gives.
+    step: called with the work folder, the other places, and of each type in `taken` what the
+    options say: a dataclass of options, or the crew; look: with models of one's own choice.
     """
 
     def add_options(p: argparse.ArgumentParser) -> None:
         add_places(p, places)
         p.set_defaults(dry_run=False)
-        for add, _ in taken:
-            add(p)
+        for kind in taken:
+            if kind is Crew:
+                add_engine_and_work(p, detector=look)
+            else:
+                add_fields(p, kind)
 
     @functools.wraps(step)
     def handler(args: argparse.Namespace) -> Outcome:
-        work = VideoWork(args.work)
+        work = VideoWork(args.work, args.dry_run)
         values = [getattr(args, name) for name in places.split() if name != "work"]
-        values += [take(args) for _, take in taken]
+        for kind in taken:
+            values.append(crew_of(args, look) if kind is Crew else of_args(kind, args))
         if "input" in places:  # the others begin no work folder
             make_folder(work.folder)
-        with contextlib.nullcontext() if args.dry_run else work.lock():
+        with work.lock():
             return step(work, *values)
 
     return add_options, handler
@@ -11004,60 +10984,41 @@ def add_video_run_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_video_run(args: argparse.Namespace) -> Outcome:
     """do all of it in one go, with one decode of each video"""
-    crew, clips, sampling = crew_of(args, True), of_args(ClipOptions, args), of_args(Sampling, args)
-    gates, own = of_args(Gates, args), VideoWork(args.work)
-    check_clip_folder(args.out, own.folder, args.input.resolve())
-
-    def steps(work: VideoWork) -> dict[str, Callable[[], Outcome]]:
-        return {
-            "scan": lambda: scan_some(work, args.input, of_args(VideoChoice, args)),
-            "scenes": lambda: decode_videos(work, sampling, crew),
-            "stage": lambda: stage_frames(work, sampling),
-            "detect": lambda: detect_frames(work, crew),
-            "merge": lambda: merge_frames(work),
-            "track": lambda: track_faces(work, of_args(Reach, args)),
-            "score": lambda: score_tracks(work, gates, of_args(IdentityChoice, args), crew),
-            "cut": lambda: cut_clips(work, args.out, clips),
-            "report": lambda: show_videos(work),
-        }
-
-    if clips.dry_run:
-        with own.draft() as draft:
-            return foresee_run(draft, steps(draft))
-    make_folder(own.folder)
-    with own.lock():
-        return run_video_steps(args.out, steps(own))
-
-
-def scan_some(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
-    """The scan of a whole run, which needs a video."""
-    found = scan_videos(work, source, choice)
-    if not found.ok:
-        raise SortFacesError(f"{source}: no usable video; {found.result['left_out'][0]}")
-    return found
-
-
-def decode_videos(work: VideoWork, sampling: Sampling, crew: Crew) -> Outcome:
-    """The decode of a whole run; it finds the faces, too, unless that is done elsewhere."""
-    if crew.elsewhere:
-        return pass_over_videos(work, sampling.sample_rate, None)
-    with contextlib.closing(FrameLog(work.results)) as frames:
-        frames.begin(crew)
-        return pass_over_videos(work, sampling.sample_rate, frames)
-
-
-def run_video_steps(out: Path, steps: dict[str, Callable[[], Outcome]]) -> Outcome:
-    """Do every step in turn; returns what the closing table shows."""
-    table, results = run_steps({name: lambda s=step: s().result for name, step in steps.items()})
+    work, clips, gates = (
+        VideoWork(args.work, args.dry_run),
+        of_args(ClipOptions, args),
+        of_args(Gates, args),
+    )
+    crew, sampling = crew_of(args, True), of_args(Sampling, args)
+    check_clip_folder(args.out, work.folder, args.input.resolve())
+    steps: dict[str, Callable[[], Outcome]] = {
+        "scan": lambda: scan_videos(work, args.input, of_args(VideoChoice, args), required=True),
+        "scenes": lambda: find_scenes(work, sampling.sample_rate, crew),
+        "stage": lambda: stage_frames(work, sampling),
+        "detect": lambda: detect_frames(work, crew),
+        "merge": lambda: merge_frames(work),
+        "track": lambda: track_faces(work, of_args(Reach, args)),
+        "score": lambda: score_tracks(work, gates, of_args(IdentityChoice, args), crew),
+        "cut": lambda: cut_clips(work, args.out, clips),
+        "report": lambda: show_videos(work),
+    }
+    if work.draft:
+        return foresee_run(work, steps)
+    make_folder(work.folder)
+    with work.lock():
+        table, results = run_steps(
+            {name: lambda s=step: s().result for name, step in steps.items()}
+        )
+    cut = results["cut"]
     result = {
-        "out": str(out),
+        "out": str(args.out),
         "page": results["report"]["page"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
-        "clips": results["cut"]["clips"],
-        "failed": results["cut"]["failed"],
+        "clips": cut["clips"],
+        "failed": cut["failed"],
     }
-    return Outcome(result, bool(result["clips"]))
+    return Outcome(result, bool(cut["clips"]))
 
 
 def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Outcome:
@@ -11077,16 +11038,14 @@ def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Out
 
 
 VIDEO_STEPS: Steps = {  # in pipeline order
-    "scan": video_step(scan_videos, "input work", fields_of(VideoChoice)),
+    "scan": video_step(scan_videos, "input work", VideoChoice),
     "scenes": video_step(find_scenes),
-    "stage": video_step(stage_frames, "work", fields_of(Sampling)),
-    "detect": video_step(detect_frames, "work", crew_taken(look=True)),
+    "stage": video_step(stage_frames, "work", Sampling),
+    "detect": video_step(detect_frames, "work", Crew, look=True),
     "merge": video_step(merge_frames),
-    "track": video_step(track_faces, "work", fields_of(Reach)),
-    "score": video_step(
-        score_tracks, "work", fields_of(Gates), fields_of(IdentityChoice), crew_taken(look=False)
-    ),
-    "cut": video_step(cut_clips, "work out", fields_of(ClipOptions)),
+    "track": video_step(track_faces, "work", Reach),
+    "score": video_step(score_tracks, "work", Gates, IdentityChoice, Crew),
+    "cut": video_step(cut_clips, "work out", ClipOptions),
     "report": video_step(show_videos),
     "run": (add_video_run_options, cmd_video_run),
 }

@@ -148,7 +148,7 @@ class ClipWriter:
         packets: list[Packet] = []
         aspect = stream.sample_aspect_ratio
         ready = False
-        for frame in sf.frames_from(self.cut.video.path, start) if start < end else ():
+        for frame in frames_from(self.cut.video.path, start) if start < end else ():
             if frame.pts >= end:
                 break
             if frame.rotation and not self.same_codec:  # nothing else says that it is turned
@@ -193,6 +193,12 @@ class ClipWriter:
             quiet = "log-level=none" + ":bframes=0" * bool(self.joins)
             encoder.options |= {"x265-params": quiet}
         return encoder
+
+
+def frames_from(path: str, start: int) -> Iterator[VideoFrame]:
+    """Frames of a video from `start` (pts) on, in display order."""
+    with sf.open_video(path) as opened:
+        yield from sf.sought_frames(*opened, start)
 
 
 def with_start_codes(
