@@ -2492,9 +2492,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         import av
     except ImportError as error:
-        raise SortFacesError(
-            f"video: {error}; pip install av (it is in requirements.txt)"
-        ) from None
+        raise SortFacesError(package_hint(error)) from None
     try:
         if os.path.getsize(path) == 0:
             raise VideoError("empty file")
@@ -2628,7 +2626,6 @@ def studio_levels() -> np.ndarray:
 def video_facts(path: str, size: int, mtime_ns: int) -> Video:
     """Read the metadata and the first frame of a video. Raises VideoError if it has none."""
     with open_video(path) as (container, stream):
-        audio = tuple(track.codec_context.name for track in container.streams.audio)
         first = next(decoded(container, stream), None)
         if first is None:
             raise VideoError("no frame can be decoded")
@@ -2651,7 +2648,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
             height=codec.height,
             codec=codec.name,
             pix_fmt=codec.pix_fmt or "",
-            audio=audio,
+            audio=tuple(track.codec_context.name for track in container.streams.audio),
             time_base=(base.numerator, base.denominator),
             start=first.pts,
         )
@@ -2684,7 +2681,7 @@ class SceneFinder:
             from scenedetect.common import FrameTimecode, Timecode
             from scenedetect.detectors import AdaptiveDetector
         except ImportError as error:
-            raise SortFacesError(f"scenes: {error}; pip install 'scenedetect>=0.7'") from None
+            raise SortFacesError(package_hint(error)) from None
         from fractions import Fraction
 
         base, rate = Fraction(*video.time_base), Fraction(video.fps or 25.0)
@@ -9837,6 +9834,18 @@ class Tracks(OwnFile, tag="tracks", kw_only=True):
         if any(t.video not in self.videos or t.centre.shape != (dim,) for t in self.tracks):
             raise ValueError("a track is of an unlisted video or another model")
 
+    def save(self, path: Path) -> None:
+        """Write it on one line: it is mostly numbers."""
+        head = as_json(msgspec.structs.replace(self, tracks=[]))
+        data = {"tool": TOOL, **head, "tracks": [track_json(track) for track in self.tracks]}
+        write_bytes(path, json.dumps(data).encode())
+
+
+def track_json(track: Track) -> dict[str, Any]:
+    """A track as tracks.json holds it; an unknown pose is null."""
+    pose = [[v if math.isfinite(v) else None for v in row] for row in track.pose.tolist()]
+    return {**as_json(track), "pose": pose, "centre": pack_floats(track.centre)}
+
 
 class Checked(Record):
     """What decoding a written clip has shown."""
@@ -9912,21 +9921,12 @@ class Identities(OwnFile, tag="identities", kw_only=True):
     faces: dict[str, bytes]  # sha256 of a picture: float32 embedding of its face, "" if none
 
 
-WORK_FILES: dict[type[OwnFile], tuple[str, str]] = {  # (name, the step that writes it)
-    VideoList: ("videos.json", "scan"),
-    Staged: ("queue.json", "stage"),
-    Tracks: ("tracks.json", "track"),
-    ClipPlan: ("plan.json", "score"),
-    Identities: ("identities.json", "score"),
-}
-
-
 FRAME_ARRAYS = ("video", "pts", "bbox", "det", "pose", "embedding")
 
 
 @dataclass(frozen=True)
 class Frames:
-    """frames.npz: the faces of all frames, one a row."""
+    """The faces of all frames, one a row."""
 
     meta: FrameMeta
     video: np.ndarray  # (n,) its id
@@ -9940,14 +9940,14 @@ class Frames:
         return replace(self, **{name: getattr(self, name)[rows] for name in FRAME_ARRAYS})
 
     def save(self, path: Path) -> None:
-        """Write all of it to a file."""
+        """Write all of it to a .npz."""
         arrays = {name: getattr(self, name) for name in FRAME_ARRAYS}
         with writing(path) as part, open(part, "wb") as stream:
             np.savez(stream, meta=np.array(json.dumps(as_json(self.meta))), **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Frames:
-        """Read a file of `save`. Raises SortFacesError for a damaged one."""
+        """What `save` has written. Raises SortFacesError for anything else."""
         try:
             with np.load(path, allow_pickle=False) as archive:
                 meta = as_record(FrameMeta, json.loads(str(archive["meta"])))
@@ -9963,6 +9963,19 @@ class Frames:
         return frames
 
 
+WORK_FILES: dict[type, tuple[str, str]] = {  # (name, the step that writes it)
+    VideoList: ("videos.json", "scan"),
+    Staged: ("queue.json", "stage"),
+    Frames: ("frames.npz", "merge"),
+    Tracks: ("tracks.json", "track"),
+    ClipPlan: ("plan.json", "score"),
+    Identities: ("identities.json", "score"),
+}
+
+
+WorkFile = TypeVar("WorkFile")
+
+
 class VideoWork:
     """The work folder of one input folder; what is written to a draft of it stays in memory."""
 
@@ -9970,7 +9983,6 @@ class VideoWork:
         self.folder, self.draft = folder, draft
         self.drafts: dict[type, Any] = {}
         self.results = folder / "results.jsonl"  # what FrameLog writes
-        self.frames = folder / "frames.npz"
         self.clips = folder / "clips.jsonl"  # WrittenClip a line
         self.report = folder / "report"
 
@@ -9980,40 +9992,25 @@ class VideoWork:
             return contextlib.nullcontext()
         return locked(self.folder / LOCK_NAME, f"work folder {self.folder}")
 
-    def path(self, kind: type[OwnFile]) -> Path:
+    def path(self, kind: type) -> Path:
         return self.folder / WORK_FILES[kind][0]
 
-    def needed(self, path: Path, step: str) -> Path:
-        """A file of this folder that an earlier step writes."""
-        if not path.exists():
-            raise SortFacesError(f"{path}: not found; run `video {step}` first")
-        return path
-
-    def read(self, kind: type[R]) -> R:
-        """One of the JSON files of this folder."""
+    def read(self, kind: type[WorkFile]) -> WorkFile:
+        """One of the WORK_FILES."""
         if kind in self.drafts:
             return self.drafts[kind]
-        return read_file(self.needed(self.path(kind), WORK_FILES[kind][1]), kind)
+        path = needed(self.path(kind), WORK_FILES[kind][1])
+        return kind.load(path) if hasattr(kind, "load") else read_file(path, kind)
 
-    def write(self, record: OwnFile) -> None:
-        """Write one of them; tracks, mostly numbers, on one line."""
+    def write(self, content: Any) -> None:
+        """Write one of them."""
+        path = self.path(type(content))
         if self.draft:
-            self.drafts[type(record)] = record
-        elif isinstance(record, Tracks):
-            tracks = {"tracks": [track_json(track) for track in record.tracks]}
-            data = {"tool": TOOL, **as_json(msgspec.structs.replace(record, tracks=[])), **tracks}
-            write_bytes(self.path(Tracks), json.dumps(data).encode())
+            self.drafts[type(content)] = content
+        elif hasattr(content, "save"):
+            content.save(path)
         else:
-            write_file(self.path(type(record)), record)
-
-    def read_frames(self) -> Frames:
-        return self.drafts.get(Frames) or Frames.load(self.needed(self.frames, "merge"))
-
-    def write_frames(self, frames: Frames) -> None:
-        if self.draft:
-            self.drafts[Frames] = frames
-        else:
-            frames.save(self.frames)
+            write_file(path, content)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -10034,6 +10031,13 @@ class VideoWork:
     def scenes_of(self, video: Video) -> Scenes | None:
         """Scenes and frame times of a video; None while they are not known, or damaged."""
         return read_if_sound(self.scene_file(video), Scenes)
+
+
+def needed(path: Path, step: str) -> Path:
+    """A file of a work folder that an earlier step writes."""
+    if not path.exists():
+        raise SortFacesError(f"{path}: not found; run `video {step}` first")
+    return path
 
 
 def scan_videos(
@@ -10075,17 +10079,11 @@ def known_entries(work: VideoWork, root: str) -> dict[str, Video]:
     """{path: facts} of an earlier scan. Raises SortFacesError if the folder is not for `root`."""
     path = work.path(VideoList)
     if not path.exists():
-        for file in (
-            work.results,
-            work.frames,
-            work.clips,
-            work.report,
-            *map(work.path, WORK_FILES),
-        ):
-            if file.exists():
-                raise SortFacesError(
-                    f"{work.folder}: holds {file.name} of something else; use another work folder"
-                )
+        others = [work.results, work.clips, work.report, *map(work.path, WORK_FILES)]
+        for file in filter(Path.exists, others):
+            raise SortFacesError(
+                f"{work.folder}: holds {file.name} of something else; use another work folder"
+            )
         return {}
     head = read_if_sound(path, WorkHead)
     if head is None:
@@ -10127,8 +10125,8 @@ def find_scenes(
     """find the cuts of every video; cached in WORK/scenes"""
     if crew is None or crew.elsewhere:
         return pass_over_videos(work, rate, None)
-    with contextlib.closing(FrameLog(work.results)) as frames:  # one decode finds faces, too
-        frames.begin(crew)
+    with contextlib.closing(FrameLog(work.results, crew)) as frames:  # one decode finds faces, too
+        frames.begin()
         return pass_over_videos(work, rate, frames)
 
 
@@ -10235,11 +10233,12 @@ def frame_lines(path: Path) -> Iterator[FrameLine]:
         yield found
 
 
-class FrameLog:
-    """results.jsonl: what was found in each frame, appended as it comes."""
+class FrameLog(AppendOnly):
+    """results.jsonl: what a crew finds in each frame, appended as it comes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.lines = path, AppendOnly(path)
+    def __init__(self, path: Path, crew: Crew) -> None:
+        super().__init__(path)
+        self.crew = crew
         self.meta: FrameMeta | None = None
         self.done: set[str] = set()  # frames that need not be looked at again
         self.counts: Counter[str] = Counter()
@@ -10247,21 +10246,25 @@ class FrameLog:
             self.meta = line.meta or self.meta
             if line.meta is None and line.failed is None:
                 self.done.add(line.id)
+        self.refuse_others({"model": model_label(crew.spec.model)})
 
-    def begin(self, crew: Crew) -> None:
-        """Take results of a crew from now on; of other models than so far they are refused."""
-        self.crew, meta = crew, crew.facts["meta"]
-        for key in ("recognizer", "det_size", "det_threshold"):
-            if self.meta is not None and getattr(self.meta, key) != meta[key]:
+    def begin(self) -> None:
+        """Load the models and take results of theirs from now on."""
+        meta = self.crew.facts["meta"]
+        self.refuse_others({key: meta[key] for key in ("recognizer", "det_size", "det_threshold")})
+        if self.is_new():
+            self.append({"schema": RECORD_SCHEMA, "id": "meta", "meta": meta})
+
+    def refuse_others(self, asked: dict[str, Any]) -> None:
+        """Raise SortFacesError where the results so far are of other models than `asked`."""
+        for key, value in asked.items() if self.meta else ():
+            own = getattr(self.meta, key)
+            if own != value:
+                made = own if key == "model" else f"{self.meta.model}, {key} {own}"
                 raise SortFacesError(
-                    f"{self.path}: made with {self.meta.model}, {key} {getattr(self.meta, key)}, "
-                    f"not {meta[key]}; use another work folder, or remove that file to begin again"
+                    f"{self.path}: made with {made}, not {value}; use another work folder, "
+                    "or remove that file to begin again"
                 )
-        if self.lines.is_new():
-            self.lines.append({"schema": RECORD_SCHEMA, "id": "meta", "meta": meta})
-
-    def close(self) -> None:
-        self.lines.close()
 
     def has(self, video: str, pts: int) -> bool:
         return frame_name(video, pts) in self.done
@@ -10272,7 +10275,7 @@ class FrameLog:
         if "failed" in result:
             log.warning("%s: %s", name, result["failed"])
         self.counts.update(frames=1, failed="failed" in result, faces=len(result.get("faces", [])))
-        self.lines.append({"schema": RECORD_SCHEMA, "id": name, **result})
+        self.append({"schema": RECORD_SCHEMA, "id": name, **result})
 
     def look(self, samples: Iterable[Sample]) -> Iterator[None]:
         """Find the faces of frames as they are decoded; yields once per frame, in their order."""
@@ -10300,12 +10303,7 @@ def detect_frames(work: VideoWork, crew: Crew) -> Outcome:
     """find and embed the faces of the chosen frames; here, on a worker or on a cluster"""
     videos = {video.id: video for video in work.list_videos()}
     staged = work.read(Staged).items
-    with contextlib.closing(FrameLog(work.results)) as frames:
-        asked, own = model_label(crew.spec.model), frames.meta
-        if own is not None and own.model != asked:  # without loading either
-            raise SortFacesError(
-                f"{work.results}: made with {own.model}, not {asked}; use another work folder"
-            )
+    with contextlib.closing(FrameLog(work.results, crew)) as frames:
         items = []
         for stretch in staged:
             pts = [at for at in stretch.pts if not frames.has(stretch.video, at)]
@@ -10315,7 +10313,7 @@ def detect_frames(work: VideoWork, crew: Crew) -> Outcome:
                 items.append({**as_json(stretch), "landmarks": True})
         missing = sum(len(item["pts"]) for item in items)
         if items:
-            frames.begin(crew)
+            frames.begin()
             if crew.elsewhere:
                 looked = frames.look_elsewhere(items, work.folder / "workers")
             else:
@@ -10353,7 +10351,7 @@ def merge_frames(work: VideoWork) -> Outcome:
     data, rows = bytearray(), 0  # faces as they come, each 8 + dim float32
     rows_of: dict[str, range] = {}  # of each frame
     failed: set[str] = set()
-    for line in frame_lines(work.needed(work.results, "detect")):
+    for line in frame_lines(needed(work.results, "detect")):
         if line.meta is not None:
             meta = line.meta
             continue
@@ -10377,7 +10375,7 @@ def merge_frames(work: VideoWork) -> Outcome:
     video = np.array([video for video, _ in order], "U16")[frame]
     pts = np.array([pts for _, pts in order], np.int64)[frame]
     parts = faces[:, :4], faces[:, 4], faces[:, 5:8], faces[:, 8:]
-    work.write_frames(Frames(meta, video, pts, *parts))
+    work.write(Frames(meta, video, pts, *parts))
     known = sum(name in rows_of for name in names)
     result = {"frames": known, "faces": len(faces), "failed": sum(name in failed for name in names)}
     return Outcome({**result, "missing": len(names) - known}, bool(known))
@@ -10385,7 +10383,7 @@ def merge_frames(work: VideoWork) -> Outcome:
 
 def track_faces(work: VideoWork, reach: Reach) -> Outcome:
     """stitch the faces of each scene into tracks: WORK/tracks.json"""
-    faces = work.read_frames()
+    faces = work.read(Frames)
     meta, reach = faces.meta, for_model(reach, faces.meta.model)
     faces = faces.take(np.lexsort((faces.pts, faces.video)))
     tracks: list[Track] = []
@@ -10402,12 +10400,6 @@ def track_faces(work: VideoWork, reach: Reach) -> Outcome:
 
 
 TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
-
-
-def track_json(track: Track) -> dict[str, Any]:
-    """A track as tracks.json holds it; an unknown pose is null."""
-    pose = [[v if math.isfinite(v) else None for v in row] for row in track.pose.tolist()]
-    return {**as_json(track), "pose": pose, "centre": pack_floats(track.centre)}
 
 
 def video_tracks(
@@ -10440,9 +10432,8 @@ def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Cr
     """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
     data = work.read(Tracks)
     tracks, choice = data.tracks, for_model(choice, data.meta.model)
-    who = identify_tracks(
-        tracks, find_identities(work, data.meta, choice, crew), choice.identity_distance
-    )
+    people = find_identities(work, data.meta, choice, crew)
+    who = identify_tracks(tracks, people, choice.identity_distance)
     wanted = {path.stem for path in choice.identity}
     unwanted = {path.stem for path in choice.exclude_identity}
     passed: list[Track] = []
@@ -10464,17 +10455,12 @@ def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Cr
     merged = [drop_banned(segment, banned, data.period) for segment in merged]
     segments = [planned_clip(s, data.videos[s.video], who) for s in merged if not s.reason]
     rejected = [rejected_row(s) for s in (*left_out, *merged) if s.reason]
-    work.write(
-        ClipPlan(
-            gates=gates,
-            identities={
-                path.stem: {"file": str(path), "distance": choice.identity_distance}
-                for path in (*choice.identity, *choice.exclude_identity)
-            },
-            segments=segments,
-            rejected=sorted(rejected, key=lambda row: (row.video, row.start, row.name)),
-        )
-    )
+    rejected.sort(key=lambda row: (row.video, row.start, row.name))
+    asked = {
+        path.stem: {"file": str(path), "distance": choice.identity_distance}
+        for path in (*choice.identity, *choice.exclude_identity)
+    }
+    work.write(ClipPlan(gates=gates, identities=asked, segments=segments, rejected=rejected))
     result = {
         "frames": sum(len(track.time) for track in tracks),
         "tracks": len(tracks),
@@ -10652,217 +10638,11 @@ def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
         ) from None
 
 
-class MadeClip(Record):
-    """How a clip was made."""
-
-    mode: str
-    fallback: str  # why not in the mode that was asked for, "" if it was
-    checked: Checked
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One clip to write."""
-
-    video: Video
-    start: int  # pts of the first frame
-    end: int  # pts of the first frame that is no longer in it
-    path: Path
-    frames: np.ndarray  # (n,) int64 pts of all frames of the video
-
-
-class WrittenClip(MadeClip, kw_only=True):
-    """A line of clips.jsonl: a clip that was written, checked and put in its place."""
-
-    uuid: str
-    out: str
-    video: str = ""
-    file: Annotated[str, msgspec.Meta(pattern="^[^/]+/[^/]+$")]  # below out
-    asked: str = ""  # the mode it was to be made in
-    size: int  # bytes
-
-
-class ClipFolder:
-    """OUT: the clips of one work folder, and what clips.jsonl says of them."""
-
-    def __init__(self, out: Path, work: VideoWork) -> None:
-        self.out, self.work = out, work
-        self.videos = {video.id: video for video in work.list_videos()}
-        self.done = {line.uuid: line for line in read_ledger(work.clips, out)}
-        self.folders = clip_folders([*self.videos.values()], self.done.values())
-
-    def file_of(self, segment: PlannedClip) -> str:
-        """Where its clip goes, below OUT."""
-        return f"{self.folders.get(segment.video, REMOVED_FOLDER)}/{segment.uuid}.mp4"
-
-    def written(self, segment: PlannedClip) -> WrittenClip | None:
-        """How its clip was made, if it lies there as it was written."""
-        line, file = self.done.get(segment.uuid), self.file_of(segment)
-        there = line is not None and line.file == file and (self.out / file).is_file()
-        return line if there and (self.out / file).stat().st_size == line.size else None
-
-    def is_cut(self, segment: PlannedClip, mode: str) -> bool:
-        """Whether its clip lies there, made in the same way."""
-        line = self.written(segment)
-        return line is not None and line.asked == mode
-
-    def cut_of(self, segment: PlannedClip) -> Cut:
-        """What is to be cut for it. Raises VideoError where its source is gone."""
-        video = self.videos.get(segment.video)
-        if video is None:
-            raise VideoError("its video is no longer listed; run `video scan` again")
-        scenes = self.work.scenes_of(video)
-        if scenes is None:
-            raise VideoError("its scenes are gone; run `video scenes` again")
-        frames = scenes.pts
-        start = int(frames[min(np.searchsorted(frames, segment.pts[0]), len(frames) - 1)])
-        path = self.out / self.file_of(segment)
-        return Cut(checked_source(video), start, segment.pts[1], path, frames)
-
-    def make(self, segment: PlannedClip, mode: str) -> WrittenClip:
-        """Cut and check one clip; one that was edited since goes to _removed first.
-
-        Raises VideoError when its source is gone or cannot be cut.
-        """
-        cut, file = self.cut_of(segment), self.file_of(segment)
-        if cut.path.is_file() and self.written(segment) is None:
-            set_aside(self.out, file)
-        made = companion("clips").cut_clip(cut, mode)
-        return WrittenClip(
-            **msgspec.structs.asdict(made),
-            uuid=segment.uuid,
-            out=str(self.out.resolve()),
-            video=segment.video,
-            file=file,
-            asked=mode,
-            size=cut.path.stat().st_size,
-        )
-
-    def stale(self, segments: Sequence[PlannedClip]) -> list[str]:
-        """Clips that are there and that the plan no longer has.
-
-        Those of videos that are not known now are not among them, nor the earlier ones of segments
-        that failed this time.
-        """
-        known = {name for name, video in self.videos.items() if self.work.scenes_of(video)}
-        files = {self.file_of(segment) for segment in segments}
-        failed = {segment.uuid for segment in segments if segment.clip is None}
-        stale = (
-            line.file
-            for line in self.done.values()
-            if line.video in known and line.file not in files and line.uuid not in failed
-        )
-        return [file for file in dict.fromkeys(stale) if (self.out / file).exists()]
-
-    def clear(self, file: str) -> None:
-        """Move a clip and what is told beside it to OUT/_removed."""
-        set_aside(self.out, file)
-        sidecar = str(PurePosixPath(file).with_suffix(".json"))
-        if (self.out / sidecar).exists():
-            set_aside(self.out, sidecar)
-        remove_empty((self.out / file).parent)
-
-
 def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> Outcome:
     """write the segments of the plan as clips and check each against its source"""
     plan = work.read(ClipPlan)
     check_clip_folder(out, work.folder, Path(work.read(VideoList).input))
-    if options.dry_run:
-        return foresee_clips(ClipFolder(out, work), plan, options.cut)
-    make_folder(out)
-    with locked(out / LOCK_NAME, f"clip folder {out}"):
-        remove_unfinished(out)
-        folder = ClipFolder(out, work)
-        missing = sum(not folder.is_cut(segment, options.cut) for segment in plan.segments)
-        with contextlib.closing(AppendOnly(work.clips)) as ledger:
-            segments = progress(plan.segments, len(plan.segments), "cut")
-            done = [cut_segment(folder, segment, options, ledger) for segment in segments]
-        stale = folder.stale(done)
-        for file in stale:
-            folder.clear(file)
-        work.write(msgspec.structs.replace(plan, segments=done, out=str(out.resolve())))
-    failed = [f"{s.source} at {s.start:.1f} s: {s.failed}" for s in done if s.clip is None]
-    result = {
-        "out": str(out),
-        "segments": len(done),
-        "clips": len(done) - len(failed),
-        "written": missing - len(failed),
-        "encoded_instead": sum(bool(s.fallback) for s in done) or None,
-        "set_aside": len(stale) or None,
-        "failed": failed,
-    }
-    return Outcome(result, bool(result["clips"]))
-
-
-def cut_segment(
-    folder: ClipFolder, segment: PlannedClip, options: ClipOptions, ledger: AppendOnly
-) -> PlannedClip:
-    """Write the clip of a segment unless it is there; returns it with what became of it."""
-    line = folder.written(segment)
-    if line is None or line.asked != options.cut:
-        try:
-            line = folder.make(segment, options.cut)
-        except VideoError as error:
-            log.warning("%s at %.1f s: %s", segment.source, segment.start, error)
-            return segment.cut(clip=None, failed=str(error))
-        ledger.append(as_json(line))
-    segment = segment.cut(
-        clip=line.file, mode=line.mode, fallback=line.fallback, checked=line.checked
-    )
-    if options.write_sidecar:
-        write_json((folder.out / line.file).with_suffix(".json"), as_json(segment))
-    return segment
-
-
-def foresee_clips(folder: ClipFolder, plan: ClipPlan, mode: str) -> Outcome:
-    """What cutting would do to each clip; nothing is written."""
-    rows = []
-    for segment in plan.segments:
-        do = "keep" if folder.is_cut(segment, mode) else "write"
-        try:
-            folder.cut_of(segment)
-        except VideoError as error:
-            do = do if do == "keep" else f"fail: {error}"
-        span = f"{clock(segment.start)} to {clock(segment.end)}"
-        rows.append({"do": do, "clip": folder.file_of(segment), "of": segment.source, "at": span})
-    for file in folder.stale(plan.segments):
-        rows.append({"do": "set aside", "clip": file, "of": "", "at": ""})
-    times = Counter(row["do"].partition(":")[0] for row in rows)
-    counts = {f"would_{do.replace(' ', '_')}": number for do, number in times.items()}
-    result = {"out": str(folder.out), "segments": len(plan.segments), **counts, "clips": rows}
-    return Outcome(result, bool(times["keep"] + times["write"]))
-
-
-def read_ledger(path: Path, out: Path) -> list[WrittenClip]:
-    """What clips.jsonl says was written to a folder; a torn last line does not count."""
-    try:
-        written = [as_record(WrittenClip, line) for _, line in json_lines(path)]
-    except msgspec.ValidationError:
-        raise SortFacesError(
-            f"{path}: is no list of clips; move it and the clips away and cut again"
-        ) from None
-    return [line for line in written if line.out == str(out.resolve())]
-
-
-def clip_folders(videos: Sequence[Video], done: Iterable[WrittenClip] = ()) -> dict[str, str]:
-    """{video: folder of its clips}: the name of the file, made distinct where two share it.
-
-    A video keeps the folder its earlier clips are in: `done` are lines of the ledger.
-    """
-    stems = {video.id: Path(video.path).stem for video in videos}
-    folders = {
-        line.video: PurePosixPath(line.file).parts[0] for line in done if line.video in stems
-    }
-    times = Counter(stem.casefold() for stem in stems.values())
-    for video in videos:
-        if video.id in folders:
-            continue
-        stem = stems[video.id]
-        plain = safe_dst_name(stem.replace("_", "-")) == stem.replace("_", "-")
-        name = stem if plain else safe_dst_name(stem)
-        shared = times[stem.casefold()] > 1 or name == REMOVED_FOLDER
-        folders[video.id] = f"{name}-{path_mark(video.path)}" if shared else name
-    return folders
+    return companion("clips").cut_plan(work, plan, out, options)
 
 
 def check_clip_folder(out: Path, work: Path, source: Path) -> None:
@@ -10934,10 +10714,19 @@ PLACES = {
 }
 
 
-def add_places(p: argparse.ArgumentParser, names: str) -> None:
-    for name in names.split():
+def add_step_options(
+    p: argparse.ArgumentParser, places: str, taken: Sequence[type], look: bool
+) -> None:
+    """The folders a step names, and the options of each type it takes."""
+    for name in places.split():
         metavar, text = PLACES[name]
         p.add_argument(name, type=Path, metavar=metavar, help=text)
+    p.set_defaults(dry_run=False)
+    for kind in taken:
+        if kind is Crew:
+            add_engine_and_work(p, detector=look)
+        else:
+            add_fields(p, kind)
 
 
 def video_step(
@@ -10948,15 +10737,6 @@ def video_step(
     step: called with the work folder, the other places, and of each type in `taken` what the
     options say: a dataclass of options, or the crew; look: with models of one's own choice.
     """
-
-    def add_options(p: argparse.ArgumentParser) -> None:
-        add_places(p, places)
-        p.set_defaults(dry_run=False)
-        for kind in taken:
-            if kind is Crew:
-                add_engine_and_work(p, detector=look)
-            else:
-                add_fields(p, kind)
 
     @functools.wraps(step)
     def handler(args: argparse.Namespace) -> Outcome:
@@ -10969,27 +10749,19 @@ def video_step(
         with work.lock():
             return step(work, *values)
 
-    return add_options, handler
+    return functools.partial(add_step_options, places=places, taken=taken, look=look), handler
 
 
 def add_video_run_options(p: argparse.ArgumentParser) -> None:
     """Those of every step."""
-    add_places(p, "input work out")
-    for kind in (ClipOptions, VideoChoice, Sampling):
-        add_fields(p, kind)
-    add_engine_and_work(p)
-    for kind in (Reach, Gates, IdentityChoice):
-        add_fields(p, kind)
+    taken = (ClipOptions, VideoChoice, Sampling, Crew, Reach, Gates, IdentityChoice)
+    add_step_options(p, "input work out", taken, look=True)
 
 
 def cmd_video_run(args: argparse.Namespace) -> Outcome:
     """do all of it in one go, with one decode of each video"""
-    work, clips, gates = (
-        VideoWork(args.work, args.dry_run),
-        of_args(ClipOptions, args),
-        of_args(Gates, args),
-    )
-    crew, sampling = crew_of(args, True), of_args(Sampling, args)
+    work, crew = VideoWork(args.work, args.dry_run), crew_of(args, True)
+    clips, sampling, gates = (of_args(kind, args) for kind in (ClipOptions, Sampling, Gates))
     check_clip_folder(args.out, work.folder, args.input.resolve())
     steps: dict[str, Callable[[], Outcome]] = {
         "scan": lambda: scan_videos(work, args.input, of_args(VideoChoice, args), required=True),
@@ -11002,23 +10774,22 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "cut": lambda: cut_clips(work, args.out, clips),
         "report": lambda: show_videos(work),
     }
-    if work.draft:
+    if args.dry_run:
         return foresee_run(work, steps)
     make_folder(work.folder)
     with work.lock():
         table, results = run_steps(
-            {name: lambda s=step: s().result for name, step in steps.items()}
+            {name: lambda step=step: step().result for name, step in steps.items()}
         )
-    cut = results["cut"]
     result = {
         "out": str(args.out),
         "page": results["report"]["page"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
-        "clips": cut["clips"],
-        "failed": cut["failed"],
+        "clips": results["cut"]["clips"],
+        "failed": results["cut"]["failed"],
     }
-    return Outcome(result, bool(cut["clips"]))
+    return Outcome(result, bool(result["clips"]))
 
 
 def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Outcome:

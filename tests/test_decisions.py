@@ -382,7 +382,8 @@ def score_of(run: Callable, work: Path, tracks: Sequence[sf.Track], *options: ob
     """The plan that `video score` makes of these tracks of the videos v and w."""
     facts = {"fps": 25.0, "start": 0, "tick": 0.04, "scenes": 1}
     meta = {"model": "buffalo_l", "recognizer": "feed", "rate": 2.0, "det_size": 640,
-            "det_threshold": 0.5, "model_source": "buffalo_l"}  # fmt: skip
+            "det_threshold": 0.5, "model_source": "buffalo_l",
+            "dim": tracks[0].centre.size}  # fmt: skip
     head = {"tool": "sort_faces", "kind": "tracks", "version": sf.VERSION, "period": 0.5}
     videos = {name: {**facts, "path": f"/{name}.mp4"} for name in "vw"}
     value = {**head, "meta": meta, "videos": videos}
@@ -469,7 +470,8 @@ def films_with_tracks(run: Callable, folder: Path, films: int, kept: int, reject
             )  # fmt: skip
             tracks.append(sf.track_json(track))
     head = {"tool": "sort_faces", "kind": "tracks", "version": sf.VERSION, "period": 0.5}
-    meta = {"model": "buffalo_l", "recognizer": "feed", "rate": 2.0}
+    meta = {"model": "buffalo_l", "recognizer": "feed", "rate": 2.0, "det_size": 640,
+            "det_threshold": 0.5, "dim": axis(0).size}  # fmt: skip
     value = {**head, "meta": meta, "videos": listed, "tracks": tracks}
     sf.write_json(work / "tracks.json", value)
     said = ok(run, "video", "score", work)

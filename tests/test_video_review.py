@@ -21,7 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_video import known_video
 from test_video_core import make_track
-from video_material import face_picture, film, write_video
+from video_material import face_picture, film, renamed, write_video
 
 import sort_faces as sf
 
@@ -43,11 +43,11 @@ def numbers(path: Path) -> list[int]:
     return [int((row << np.arange(8)).sum()) for row in bits]
 
 
-def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, sf.MadeClip]:
+def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, writer.MadeClip]:
     """A clip of the frames [first, beyond) of a film, and what the plan will say of it."""
     (video, found), clip = known_video(path), path.with_name(f"{mode}-{first}.mp4")
     frames = found.pts
-    cut = sf.Cut(video, int(frames[first]), int(frames[beyond]), clip, frames)
+    cut = writer.Cut(video, int(frames[first]), int(frames[beyond]), clip, frames)
     return clip, writer.cut_clip(cut, mode)
 
 
@@ -158,7 +158,7 @@ def done(finished, tmp_path) -> Path:
     """A copy of it, to go on with."""
     base = Path(shutil.copytree(finished, tmp_path / "base"))
     for path in (base / "work").glob("*.json*"):
-        path.write_text(path.read_text().replace(str(finished), str(base)))
+        renamed(path, finished, base)
     return base
 
 
@@ -532,7 +532,7 @@ def test_a_step_reads_the_results_once(run, done, monkeypatch, step):
 def test_a_check_converts_only_frames_it_compares(tmp_path, monkeypatch):
     path = write_video(tmp_path / "f.mp4", numbered(60), g="20")
     (video, found), seen, upright = known_video(path), [], sf.upright_frame
-    cut = sf.Cut(video, int(found.pts[5]), int(found.pts[55]), tmp_path / "c.mp4", found.pts)
+    cut = writer.Cut(video, int(found.pts[5]), int(found.pts[55]), tmp_path / "c.mp4", found.pts)
     monkeypatch.setattr(sf, "upright_frame", lambda *args: seen.append(1) or upright(*args))
     assert writer.cut_clip(cut, "smart").mode == "smart"
     assert len(seen) <= 12, "first, last and two beside each join, here and in the source"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -114,3 +115,13 @@ def frames_of(path: Path) -> list[np.ndarray]:
     """All frames of a video, upright, as small grey pictures."""
     with sf.open_video(str(path)) as (container, stream):
         return [writer.look_of(sf.upright_frame(f, 1.0)) for f in sf.decoded(container, stream)]
+
+
+def renamed(path: Path, old: Path, new: Path) -> None:
+    """Let a file of a work folder name another folder."""
+    text = path.read_text().replace(str(old), str(new))
+    if path.suffix == ".jsonl":  # whose lines carry checksums
+        lines = [json.loads(line) for line in text.splitlines()]
+        lines = [{key: line[key] for key in line if key != "crc32"} for line in lines]
+        text = b"".join(map(sf.checked_line, lines)).decode()
+    path.write_text(text)

@@ -1,18 +1,23 @@
-"""Writes the clips of `video cut`: packets copied where they can be, frames encoded where not.
+"""Carries out the plan of `video cut`: a folder of clips, each written, checked and remembered.
 
 A clip is written packet by packet: those of the source where they can be copied, new ones where
 the source's need frames outside the clip. Both carry their parameter sets in front of key frames,
-so a decoder follows the change. What was written is then decoded and compared.
+so a decoder follows the change. What was written is then decoded and compared, and the work
+folder's clips.jsonl remembers it: what lies there as it was written is not made again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import numpy as np
 
 import sort_faces as sf
@@ -34,10 +39,29 @@ NAL_START = re.compile(rb"\x00\x00\x00?\x01")
 PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}  # NAL unit types of SPS, PPS (and VPS)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """One clip to write."""
+
+    video: sf.Video
+    start: int  # pts of the first frame
+    end: int  # pts of the first frame that is no longer in it
+    path: Path
+    frames: np.ndarray  # (n,) int64 pts of all frames of the video
+
+
+class MadeClip(sf.Record):
+    """How a clip was made."""
+
+    mode: str
+    fallback: str  # why not in the mode that was asked for, "" if it was
+    checked: sf.Checked
+
+
 class ClipWriter:
     """Writes one clip: `copy` packets, `encode` frames, or `smart`, both."""
 
-    def __init__(self, cut: sf.Cut, mode: str) -> None:
+    def __init__(self, cut: Cut, mode: str) -> None:
         self.cut, self.mode = cut, mode
         self.same_codec = cut.video.codec in CLIP_ENCODERS
         self.codec = cut.video.codec if self.same_codec or mode == "copy" else "h264"
@@ -228,7 +252,7 @@ def parameter_sets(data: bytes, codec: str) -> bytes:
     return b"".join(found)
 
 
-def restamp(packets: list[Packet], cut: sf.Cut, base: Fraction) -> Fraction:
+def restamp(packets: list[Packet], cut: Cut, base: Fraction) -> Fraction:
     """Make the clip begin at 0; returns how much earlier its packets now are, in seconds.
 
     packets: in decode order, with the pts of the source, in units of `base` seconds. Each gets the
@@ -338,7 +362,7 @@ def look_of(image: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (64, 36), interpolation=cv2.INTER_AREA).astype(np.int16)
 
 
-def cut_clip(cut: sf.Cut, mode: str) -> sf.MadeClip:
+def cut_clip(cut: Cut, mode: str) -> MadeClip:
     """Write one clip and check it; a join that does not hold is encoded instead, and says so."""
     note = ""
     for way in dict.fromkeys((mode, "encode")):
@@ -347,7 +371,202 @@ def cut_clip(cut: sf.Cut, mode: str) -> sf.MadeClip:
             with sf.writing(cut.path) as part:
                 writer.write(part)
                 checked = check_clip(part, writer)
-            return sf.MadeClip(way, note, checked)
+            return MadeClip(way, note, checked)
         except sf.VideoError as error:
             note = f"{way}: {error}"
     raise sf.VideoError(note)
+
+
+class WrittenClip(MadeClip, kw_only=True):
+    """A line of clips.jsonl: a clip that was written, checked and put in its place."""
+
+    uuid: str
+    out: str
+    video: str = ""
+    file: Annotated[str, msgspec.Meta(pattern="^[^/]+/[^/]+$")]  # below out
+    asked: str = ""  # the mode it was to be made in
+    size: int  # bytes
+
+
+class ClipFolder:
+    """OUT: the clips of one work folder, and what clips.jsonl says of them."""
+
+    def __init__(self, out: Path, work: sf.VideoWork) -> None:
+        self.out, self.work = out, work
+        self.videos = {video.id: video for video in work.list_videos()}
+        self.done = {line.uuid: line for line in read_ledger(work.clips, out)}
+        self.folders = clip_folders([*self.videos.values()], self.done.values())
+
+    def file_of(self, segment: sf.PlannedClip) -> str:
+        """Where its clip goes, below OUT."""
+        return f"{self.folders.get(segment.video, sf.REMOVED_FOLDER)}/{segment.uuid}.mp4"
+
+    def written(self, segment: sf.PlannedClip) -> WrittenClip | None:
+        """How its clip was made, if it lies there as it was written."""
+        line, file = self.done.get(segment.uuid), self.file_of(segment)
+        there = line is not None and line.file == file and (self.out / file).is_file()
+        return line if there and (self.out / file).stat().st_size == line.size else None
+
+    def is_cut(self, segment: sf.PlannedClip, mode: str) -> bool:
+        """Whether its clip lies there, made in the same way."""
+        line = self.written(segment)
+        return line is not None and line.asked == mode
+
+    def cut_of(self, segment: sf.PlannedClip) -> Cut:
+        """What is to be cut for it. Raises VideoError where its source is gone."""
+        video = self.videos.get(segment.video)
+        if video is None:
+            raise sf.VideoError("its video is no longer listed; run `video scan` again")
+        scenes = self.work.scenes_of(video)
+        if scenes is None:
+            raise sf.VideoError("its scenes are gone; run `video scenes` again")
+        frames = scenes.pts
+        start = int(frames[min(np.searchsorted(frames, segment.pts[0]), len(frames) - 1)])
+        path = self.out / self.file_of(segment)
+        return Cut(sf.checked_source(video), start, segment.pts[1], path, frames)
+
+    def make(self, segment: sf.PlannedClip, mode: str) -> WrittenClip:
+        """Cut and check one clip; one that was edited since goes to _removed first.
+
+        Raises VideoError when its source is gone or cannot be cut.
+        """
+        cut, file = self.cut_of(segment), self.file_of(segment)
+        if cut.path.is_file() and self.written(segment) is None:
+            sf.set_aside(self.out, file)
+        made = cut_clip(cut, mode)
+        return WrittenClip(
+            **msgspec.structs.asdict(made),
+            uuid=segment.uuid,
+            out=str(self.out.resolve()),
+            video=segment.video,
+            file=file,
+            asked=mode,
+            size=cut.path.stat().st_size,
+        )
+
+    def stale(self, segments: Sequence[sf.PlannedClip]) -> list[str]:
+        """Clips that the plan no longer has.
+
+        Those of videos that are not known now are not among them, nor the earlier ones of segments
+        that failed this time.
+        """
+        known = {name for name, video in self.videos.items() if self.work.scenes_of(video)}
+        files = {self.file_of(segment) for segment in segments}
+        failed = {segment.uuid for segment in segments if segment.clip is None}
+        stale = (
+            line.file
+            for line in self.done.values()
+            if line.video in known and line.file not in files and line.uuid not in failed
+        )
+        return [*dict.fromkeys(stale)]
+
+    def clear(self, files: Sequence[str]) -> int:
+        """Move clips and what is told beside them to OUT/_removed; returns how many there were."""
+        there = sum((self.out / file).exists() for file in files)
+        for file in files:
+            for path in (file, str(PurePosixPath(file).with_suffix(".json"))):
+                if (self.out / path).exists():
+                    sf.set_aside(self.out, path)
+            sf.remove_empty((self.out / file).parent)
+        return there
+
+
+def read_ledger(path: Path, out: Path) -> list[WrittenClip]:
+    """What clips.jsonl says was written to a folder; a torn last line does not count."""
+    try:
+        written = [sf.as_record(WrittenClip, line) for _, line in sf.json_lines(path)]
+    except msgspec.ValidationError:
+        raise sf.SortFacesError(
+            f"{path}: is no list of clips; move it and the clips away and cut again"
+        ) from None
+    return [line for line in written if line.out == str(out.resolve())]
+
+
+def clip_folders(videos: Sequence[sf.Video], done: Iterable[WrittenClip] = ()) -> dict[str, str]:
+    """{video: folder of its clips}: the name of the file, made distinct where two share it.
+
+    A video keeps the folder its earlier clips are in: `done` are lines of the ledger.
+    """
+    stems = {video.id: Path(video.path).stem for video in videos}
+    folders = {
+        line.video: PurePosixPath(line.file).parts[0] for line in done if line.video in stems
+    }
+    times = Counter(stem.casefold() for stem in stems.values())
+    for video in videos:
+        if video.id in folders:
+            continue
+        stem = stems[video.id]
+        plain = sf.safe_dst_name(stem.replace("_", "-")) == stem.replace("_", "-")
+        name = stem if plain else sf.safe_dst_name(stem)
+        shared = times[stem.casefold()] > 1 or name == sf.REMOVED_FOLDER
+        folders[video.id] = f"{name}-{sf.path_mark(video.path)}" if shared else name
+    return folders
+
+
+def cut_plan(
+    work: sf.VideoWork, plan: sf.ClipPlan, out: Path, options: sf.ClipOptions
+) -> sf.Outcome:
+    """Bring the clips in `out` to what the plan says, and the plan to what became of each."""
+    if options.dry_run:
+        return foresee_clips(ClipFolder(out, work), plan, options.cut)
+    sf.make_folder(out)
+    with sf.locked(out / sf.LOCK_NAME, f"clip folder {out}"):
+        sf.remove_unfinished(out)
+        folder = ClipFolder(out, work)
+        missing = sum(not folder.is_cut(segment, options.cut) for segment in plan.segments)
+        with contextlib.closing(sf.AppendOnly(work.clips)) as ledger:
+            segments = sf.progress(plan.segments, len(plan.segments), "cut")
+            done = [cut_segment(folder, segment, options, ledger) for segment in segments]
+        moved = folder.clear(folder.stale(done))
+        work.write(msgspec.structs.replace(plan, segments=done, out=str(out.resolve())))
+    failed = [f"{s.source} at {s.start:.1f} s: {s.failed}" for s in done if s.clip is None]
+    result = {
+        "out": str(out),
+        "segments": len(done),
+        "clips": len(done) - len(failed),
+        "written": missing - len(failed),
+        "encoded_instead": sum(bool(s.fallback) for s in done) or None,
+        "set_aside": moved or None,
+        "failed": failed,
+    }
+    return sf.Outcome(result, bool(result["clips"]))
+
+
+def cut_segment(
+    folder: ClipFolder, segment: sf.PlannedClip, options: sf.ClipOptions, ledger: sf.AppendOnly
+) -> sf.PlannedClip:
+    """Write the clip of a segment unless it is there; returns it with what became of it."""
+    line = folder.written(segment)
+    if line is None or line.asked != options.cut:
+        try:
+            line = folder.make(segment, options.cut)
+        except sf.VideoError as error:
+            sf.log.warning("%s at %.1f s: %s", segment.source, segment.start, error)
+            return segment.cut(clip=None, failed=str(error))
+        ledger.append(sf.as_json(line))
+    segment = segment.cut(
+        clip=line.file, mode=line.mode, fallback=line.fallback, checked=line.checked
+    )
+    if options.write_sidecar:
+        sf.write_json((folder.out / line.file).with_suffix(".json"), sf.as_json(segment))
+    return segment
+
+
+def foresee_clips(folder: ClipFolder, plan: sf.ClipPlan, mode: str) -> sf.Outcome:
+    """What cutting would do to each clip; nothing is written."""
+    rows = []
+    for segment in plan.segments:
+        do = "keep" if folder.is_cut(segment, mode) else "write"
+        try:
+            folder.cut_of(segment)
+        except sf.VideoError as error:
+            do = do if do == "keep" else f"fail: {error}"
+        span = f"{sf.clock(segment.start)} to {sf.clock(segment.end)}"
+        rows.append({"do": do, "clip": folder.file_of(segment), "of": segment.source, "at": span})
+    for file in folder.stale(plan.segments):
+        if (folder.out / file).exists():
+            rows.append({"do": "set aside", "clip": file, "of": "", "at": ""})
+    times = Counter(row["do"].partition(":")[0] for row in rows)
+    counts = {f"would_{do.replace(' ', '_')}": number for do, number in times.items()}
+    result = {"out": str(folder.out), "segments": len(plan.segments), **counts, "clips": rows}
+    return sf.Outcome(result, bool(times["keep"] + times["write"]))
