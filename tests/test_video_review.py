@@ -592,6 +592,14 @@ def test_a_dry_run_decodes_nothing_and_leaves_all_as_it_is(run, done, monkeypatc
     assert tree(done) == before
 
 
+def test_a_dry_run_for_a_new_person_leaves_all_as_it_is(run, done):
+    argv = ("video", "run", done / "in", done / "work", done / "out", "--model", "dlib")
+    anna, before = crop_of(done, "anna"), tree(done)
+    _, does = told(run(*argv, "--identity", anna, "--dry-run", "--json"))
+    assert does == ["keep", "set aside"]
+    assert tree(done) == before
+
+
 # -- identities elsewhere ----------------------------------------------------
 
 
