@@ -366,14 +366,14 @@ def option(
     return field(default=default, metadata={"option": said})
 
 
-def model_distance(own: str, text: str = "", group: str = "", name: str = "") -> Any:
+def model_distance(limit: str, text: str = "", group: str = "", name: str = "") -> Any:
     """A field that holds a cosine distance; with a help text it is an option.
 
-    own: the field of Thresholds its default comes from, once for_model knows the recogniser.
+    limit: the field of Thresholds its default comes from, once for_model knows the recogniser.
     """
-    usual, dlib = getattr(Thresholds(), own), getattr(DLIB_THRESHOLDS, own)
+    usual, dlib = getattr(Thresholds(), limit), getattr(DLIB_THRESHOLDS, limit)
     made = option(COSINE, f"{text} (default: {usual}; dlib: {dlib})", usual, group=group, name=name)
-    about = {**made.metadata, "own": own} if text else {"own": own}
+    about = {**made.metadata, "own": limit} if text else {"own": limit}
     return field(default=usual, metadata=about)
 
 
@@ -4099,8 +4099,8 @@ class ResultTail:
 
     def read(self) -> Iterator[Result]:
         """The results that came since the last call, each with the id of its item."""
-        for self.offset, result in json_lines(self.path, self.offset):
-            self.lines += 1
+        for offset, result in json_lines(self.path, self.offset):
+            self.offset, self.lines = offset, self.lines + 1
             ours = result is not None and result.get("schema") in (1, RECORD_SCHEMA)
             if not ours or not isinstance(result.get("id"), str):
                 raise SortFacesError(
@@ -5158,7 +5158,7 @@ class FacesetManifest(Manifest, tag="faceset", kw_only=True):
     quality_terms: list[str] = []
     era: Era | Maybe = UNSET
     counts: dict[str, int] = {}
-    files: list[str] = []  # everything the tool has written into the folder
+    files: list[Any] = []  # names of all that the tool has written into the folder
     faces: list[Face]
     dropped: list[Left]
 
@@ -5215,16 +5215,16 @@ def read_name(folder: Path) -> str:
 
 def finish_faceset(stage: Path, manifest: FacesetManifest) -> FacesetManifest:
     """Write bundles, contact sheet and manifest of a folder that holds its PNGs; the manifest."""
-    faces, own = manifest.faces, ["manifest.json", "NAME.txt"]
+    faces, written = manifest.faces, ["manifest.json", "NAME.txt"]
     if faces:
         files = [face.file for face in faces]
-        own += write_bundles(stage, manifest.id, files, manifest.params.top_n)
+        written += write_bundles(stage, manifest.id, files, manifest.params.top_n)
         sheet = contact_sheet([stage / file for file in files], [face.quality for face in faces])
         write_part(stage / "previews" / "top_20_grid.jpg", sheet)
-        own += ["previews/top_20_grid.jpg", *files]
-    own += [gone.file for gone in manifest.dropped if gone.file]
+        written += ["previews/top_20_grid.jpg", *files]
+    written += [gone.file for gone in manifest.dropped if gone.file]
     counts = {"faces": len(faces), "dropped": len(manifest.dropped)}
-    manifest = msgspec.structs.replace(manifest, counts=counts, files=own)
+    manifest = msgspec.structs.replace(manifest, counts=counts, files=written)
     write_file(stage / "manifest.json", manifest)
     return manifest
 
@@ -5311,12 +5311,20 @@ def carry_over(old: Path, stage: Path, moved: Iterable[str] = ()) -> None:
 
 def foreign_files(folder: Path) -> set[str]:
     """Files of a folder of ours that its manifest does not know."""
-    known: set[str] = set()
-    for kind in (FacesetManifest, CandidatesManifest):
-        manifest = read_if_sound(folder / "manifest.json", kind)
-        known.update(manifest.files if manifest else ())
+    known = told_by(folder).get("files", [])
     found = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
-    return {path.relative_to(folder).as_posix() for path in found} - known
+    files = {path.relative_to(folder).as_posix() for path in found}
+    told = known if isinstance(known, list) else []
+    return files - {file for file in told if isinstance(file, str)}
+
+
+def told_by(folder: Path) -> dict[str, Any]:
+    """The manifest of a face set or of candidates, whatever a person has made of it."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        value = json.loads((folder / "manifest.json").read_bytes())
+        if isinstance(value, dict) and value.get("kind") in ("faceset", "candidates"):
+            return value
+    return {}
 
 
 def sha_of_own(path: Path) -> str:
@@ -5449,25 +5457,25 @@ class Corpus:
 
     @property
     def active(self) -> dict[str, FaceSet]:
-        return {folder: own for folder, own in self.sets.items() if not own.shelf}
+        return {folder: faceset for folder, faceset in self.sets.items() if not faceset.shelf}
 
     def get(self, name: str) -> FaceSet:
         """An active face set by its id or by the operator's name. Raises SortFacesError."""
-        own = [s for s in self.active.values() if name in (s.id, s.name)]
-        if len(own) != 1:
-            what = f"{len(own)} face sets are named so" if own else "no such face set"
+        found = [s for s in self.active.values() if name in (s.id, s.name)]
+        if len(found) != 1:
+            what = f"{len(found)} face sets are named so" if found else "no such face set"
             raise SortFacesError(f"{name}: {what}; name the folder of one in {self.root}")
-        return own[0]
+        return found[0]
 
     def again(self) -> Corpus:
         """The corpus as it lies there now."""
         return Corpus(self.root, read_file(self.root / "manifest.json", SwapManifest))
 
     def repairs(self) -> list[Move]:
-        return [move for own in self.sets.values() for move in own.repairs]
+        return [move for faceset in self.sets.values() for move in faceset.repairs]
 
-    def eras_of(self, own: FaceSet) -> list[FaceSet]:
-        return [era for era in self.sets.values() if era.is_era and era.family == own.id]
+    def eras_of(self, faceset: FaceSet) -> list[FaceSet]:
+        return [era for era in self.sets.values() if era.is_era and era.family == faceset.id]
 
     def state(self) -> str:
         """Hash over every manifest and the PNGs beside it; names the operator gives do not count.
@@ -5596,19 +5604,21 @@ def by_hand_in_dropped(here: Path, face: Face, told: set[str]) -> str:
 # changed face set is built anew.
 
 
-def drop(own: FaceSet, face: Face, reason: str, **numbers: float) -> Move:
+def drop(faceset: FaceSet, face: Face, reason: str, **numbers: float) -> Move:
     """The move that takes one PNG out of its face set."""
     name = PurePosixPath(face.file).name
-    if any(gone.file == f"{DROPPED}/{name}" for gone in own.manifest.dropped):
+    if any(gone.file == f"{DROPPED}/{name}" for gone in faceset.manifest.dropped):
         name = f"{PurePosixPath(name).stem}-{face.sha256[:8]}.png"  # numbers come again
-    move = move_file("drop", own.folder, face.file, f"{DROPPED}/{name}", reason)
+    move = move_file("drop", faceset.folder, face.file, f"{DROPPED}/{name}", reason)
     return msgspec.structs.replace(move, numbers=numbers)
 
 
-def shelve(corpus: Corpus, own: FaceSet, shelf: str, reason: str, **numbers: float) -> Move:
+def shelve(corpus: Corpus, faceset: FaceSet, shelf: str, reason: str, **numbers: float) -> Move:
     """The move that takes a whole face set out of use."""
-    target = free_shelf(corpus.root, f"{shelf}/{own.folder}")
-    return Move(action="shelve", source=own.folder, target=target, reason=reason, numbers=numbers)
+    target = free_shelf(corpus.root, f"{shelf}/{faceset.folder}")
+    return Move(
+        action="shelve", source=faceset.folder, target=target, reason=reason, numbers=numbers
+    )
 
 
 def free_shelf(root: Path, target: str) -> str:
@@ -5717,10 +5727,10 @@ def check_move(corpus: Corpus, move: Move, taken: set[str]) -> None:
         name = PurePosixPath(move.folder).name
         if not re.fullmatch(re.escape(name) + SHELVED_AGAIN, PurePosixPath(move.target).name):
             raise ValueError(f"{move.target} is another name")
-    own = corpus.sets.get(move.folder)
-    if own is None:
+    faceset = corpus.sets.get(move.folder)
+    if faceset is None:
         raise ValueError(f"{move.folder} is no face set")
-    if move.action == "adopt" and any(face.file == move.file for face in own.faces):
+    if move.action == "adopt" and any(face.file == move.file for face in faceset.faces):
         raise ValueError(f"{move.source} is in the set already")
     for place in places:
         if place in taken:
@@ -5798,16 +5808,16 @@ class Draft:
             for rank, ((face, png), name) in enumerate(zip(self.faces, names, strict=True))
         ]
 
-    def is_like(self, own: FaceSet) -> bool:
+    def is_like(self, faceset: FaceSet) -> bool:
         """Whether a face set is already what this one will be."""
-        old, new = own.manifest, self.manifest
+        old, new = faceset.manifest, self.manifest
         same = ("id", "params", "quality_terms", "era", "model", "recognizer", "rescans")
         return (
             all(getattr(old, key) == getattr(new, key) for key in same)
             and [face for face, _ in self.ranked()] == old.faces
             and self.dropped == old.dropped
-            and self.name.decode().strip() == own.name
-            and len(own.faces) == len(old.faces)
+            and self.name.decode().strip() == faceset.name
+            and len(faceset.faces) == len(old.faces)
         )
 
     def write(self, stage: Path) -> FaceSet:
@@ -5870,8 +5880,8 @@ def draft_sets(corpus: Corpus, plan: Plan, run: str) -> tuple[dict[str, Draft], 
         elif move.action == "adopt":
             draft(move.folder).adopt(move)
         elif move.action == "copy":
-            own = corpus.sets[move.folder]
-            face = next((face for face in own.faces if face.file == move.file), None)
+            faceset = corpus.sets[move.folder]
+            face = next((face for face in faceset.faces if face.file == move.file), None)
             if face is None:
                 raise SortFacesError(f"{move.source}: is not among the faces of its set")
             draft(move.aim).join(face, corpus.root / move.source, move.reason)
@@ -5929,7 +5939,9 @@ def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
     record = plan_file(plan, corpus)
     with new_run(corpus.root, name) as run:
         drafts, shelved = draft_sets(corpus, plan, name)
-        after = {folder: own for folder, own in corpus.sets.items() if folder not in shelved}
+        after = {
+            folder: faceset for folder, faceset in corpus.sets.items() if folder not in shelved
+        }
         notes, names = {}, {}
         for folder, draft in progress(sorted(drafts.items()), len(drafts), "staging"):
             final = shelved[folder].target if folder in shelved else folder
@@ -5988,8 +6000,8 @@ def carry_back(now: Path, before: Path, staged_name: str) -> bool:
     out of use. Returns whether there was anything.
     """
     added, theirs = foreign_files(now), foreign_files(before)
-    own = {face.sha256: face.file for face in faces_listed(before)}
-    known = {sha_of_own(before / file) for file in (*theirs, *own.values()) if added}
+    file_of = {face.sha256: face.file for face in faces_listed(before)}
+    known = {sha_of_own(before / file) for file in (*theirs, *file_of.values()) if added}
     wanted = {file: file for file in added if sha_of_own(now / file) not in known - {""}}
     links = [file for file in added & theirs if (now / file).is_symlink()]
     for file in links:
@@ -6000,10 +6012,10 @@ def carry_back(now: Path, before: Path, staged_name: str) -> bool:
         if not (now / face.file).is_file():
             gone.add(face.sha256)
         elif sha256_of_file(now / face.file) != face.sha256:
-            wanted[face.file] = own.get(face.sha256, f"{YOURS}/{face.file}")
+            wanted[face.file] = file_of.get(face.sha256, f"{YOURS}/{face.file}")
     for source, file in sorted(wanted.items()):
         target = before / file
-        mine = theirs if source in added else own.values()
+        mine = theirs if source in added else file_of.values()
         if os.path.lexists(target) and file not in mine:
             mark = sha_of_own(now / source) or "link"
             target = target.with_stem(f"{target.stem}-{mark[:8]}")
@@ -6014,9 +6026,9 @@ def carry_back(now: Path, before: Path, staged_name: str) -> bool:
     if renamed:
         with writing(before / "NAME.txt") as part:
             shutil.copyfile(now / "NAME.txt", part)
-    for sha in gone & own.keys():
-        if (before / own[sha]).is_file():
-            put_in_dropped(before, own[sha], sha)
+    for sha in gone & file_of.keys():
+        if (before / file_of[sha]).is_file():
+            put_in_dropped(before, file_of[sha], sha)
     return bool(wanted or renamed or gone)
 
 
@@ -6030,9 +6042,12 @@ def put_in_dropped(folder: Path, file: str, sha256: str) -> None:
 
 
 def faces_listed(folder: Path) -> list[Face]:
-    """The faces of a face set's manifest, none where it cannot be read."""
-    manifest = read_if_sound(folder / "manifest.json", FacesetManifest)
-    return manifest.faces if manifest else []
+    """The usable faces of a face set's manifest."""
+    faces = []
+    for entry in told_by(folder).get("faces", []):
+        with contextlib.suppress(msgspec.ValidationError):
+            faces.append(as_record(Face, entry))
+    return faces
 
 
 # ============================================================================
@@ -6131,7 +6146,9 @@ def is_whole(record: Audit | Scores) -> bool:
 
 def faces_of(sets: Iterable[FaceSet]) -> list[tuple[str, str]]:
     """(path within the corpus, sha256) of every face of these sets."""
-    return [(f"{own.folder}/{face.file}", face.sha256) for own in sets for face in own.faces]
+    return [
+        (f"{faceset.folder}/{face.file}", face.sha256) for faceset in sets for face in faceset.faces
+    ]
 
 
 class Looker:
@@ -6158,11 +6175,11 @@ class Looker:
         """
         rows = {} if by_crop or self.cache is None else self.cache.row_of_face
         unseen = [
-            replace(own, faces=[face for face in own.faces if face.face not in rows])
-            for own in sets
+            replace(faceset, faces=[face for face in faceset.faces if face.face not in rows])
+            for faceset in sets
         ]
-        audits = self.audits(unseen) if any(own.faces for own in unseen) else {}
-        raw = {own.folder: self.known(own, rows, audits) for own in sets}
+        audits = self.audits(unseen) if any(faceset.faces for faceset in unseen) else {}
+        raw = {faceset.folder: self.known(faceset, rows, audits) for faceset in sets}
         widths = Counter(len(vector) for found in raw.values() for vector in found if len(vector))
         width = widths.most_common(1)[0][0] if widths else 0
         zero = np.zeros(width, np.float32)
@@ -6176,11 +6193,11 @@ class Looker:
         }
 
     def known(
-        self, own: FaceSet, rows: dict[str, int], audits: dict[str, Audit]
+        self, faceset: FaceSet, rows: dict[str, int], audits: dict[str, Audit]
     ) -> list[np.ndarray]:
         """Embeddings of one set from the cache or from audits; an empty one where unknown."""
         found = []
-        for face in own.faces:
+        for face in faceset.faces:
             if face.face in rows:
                 found.append(self.cache.embedding[rows[face.face]])
             else:
@@ -6225,17 +6242,17 @@ class Finding:
 Findings = Iterator[tuple[Finding, Move | None]]  # with what would mend it
 
 
-def face_count_findings(own: FaceSet, audits: dict[str, Audit]) -> Findings:
+def face_count_findings(faceset: FaceSet, audits: dict[str, Audit]) -> Findings:
     """PNGs in which a consumer would not find exactly one face."""
-    for face in own.faces:
+    for face in faceset.faces:
         seen = audits.get(face.sha256)
         if seen is None:  # an engine or a disk that failed says nothing of the face
-            yield Finding(own.id, face.file, "one face", "could not be looked at"), None
+            yield Finding(faceset.id, face.file, "one face", "could not be looked at"), None
         elif set(seen.counts) != {1}:
             sizes = zip(seen.counts, CONSUMER_DET_SIZES, strict=bool(seen.counts))
             wrong = ", ".join(f"{found or 'no'} faces at {size}" for found, size in sizes)
             wrong = seen.error or wrong
-            yield Finding(own.id, face.file, "one face", wrong), drop(own, face, wrong)
+            yield Finding(faceset.id, face.file, "one face", wrong), drop(faceset, face, wrong)
 
 
 def corpus_cache(master: SwapManifest) -> FaceCache | None:
@@ -6251,14 +6268,14 @@ def corpus_cache(master: SwapManifest) -> FaceCache | None:
     return cache if made_with == (master.recognizer, master.rescans) else None
 
 
-def era_copy(own: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: Anchor) -> Move:
+def era_copy(faceset: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: Anchor) -> Move:
     """The move that puts a face into an era, with the two numbers that decided."""
     numbers = {"distance": round(1.0 - float(vector @ anchor.vector), 4)}
     dated = math.isfinite(face.year)
     numbers |= {"years": round(abs(face.year - anchor.year), 1)} if dated else {}
     return Move(
         action="copy",
-        source=f"{own.folder}/{face.file}",
+        source=f"{faceset.folder}/{face.file}",
         target=f"{folder}/faces/",
         reason="of this era" if dated else "undated, looks most like this era",
         numbers=numbers,
@@ -6266,15 +6283,15 @@ def era_copy(own: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: 
 
 
 def extend_era_moves(
-    corpus: Corpus, own: FaceSet, unit: np.ndarray
+    corpus: Corpus, faceset: FaceSet, unit: np.ndarray
 ) -> tuple[list[Move], dict[str, Any]]:
     """New faces of a set go to the era whose anchor they agree with; anchors stay as they are.
 
     unit: (n, d) of its faces. Returns the moves and notes for the report.
     """
-    eras = [era for era in corpus.eras_of(own) if era.shelf != "_merged"]
+    eras = [era for era in corpus.eras_of(faceset) if era.shelf != "_merged"]
     if not eras:
-        raise SortFacesError(f"{own.id}: has no eras yet; run era split first")
+        raise SortFacesError(f"{faceset.id}: has no eras yet; run era split first")
     about = [era.manifest.era for era in eras]
     try:
         anchors = [
@@ -6283,7 +6300,8 @@ def extend_era_moves(
         ]
     except (TypeError, ValueError) as error:
         raise SortFacesError(
-            f"{own.id}: the anchor of an era is damaged ({one_line(error)}); restore and split anew"
+            f"{faceset.id}: the anchor of an era is damaged ({one_line(error)}); "
+            "restore and split anew"
         ) from None
     rule = EraParams(about[0].distance, about[0].max_years)
     placed = {
@@ -6293,14 +6311,14 @@ def extend_era_moves(
         for key in (face.sha256, face.face)
     }
     moves, homeless = [], 0
-    for row, face in enumerate(own.faces):
+    for row, face in enumerate(faceset.faces):
         if face.sha256 in placed or face.face in placed:
             continue
         at = nearest_era(unit[row], face.year, anchors, rule)
         if at < 0:
             homeless += 1
         else:
-            moves.append(era_copy(own, face, eras[at].folder, unit[row], anchors[at]))
+            moves.append(era_copy(faceset, face, eras[at].folder, unit[row], anchors[at]))
     grown = Counter(move.aim for move in moves)
     sizes = {era.folder: len(era.faces) + grown[era.folder] for era in eras}
     back = [
@@ -6314,10 +6332,12 @@ def extend_era_moves(
 def extend_eras(corpus: Corpus, crew: Crew) -> None:
     """Put the new faces of every set into the eras it has, as a run of its own."""
     looker, moves = Looker(corpus, crew), []
-    for own in corpus.active.values():
-        if not own.is_era and any(era.shelf != "_merged" for era in corpus.eras_of(own)):
+    for faceset in corpus.active.values():
+        if not faceset.is_era and any(era.shelf != "_merged" for era in corpus.eras_of(faceset)):
             try:
-                moves += extend_era_moves(corpus, own, looker.vectors([own])[own.folder])[0]
+                moves += extend_era_moves(
+                    corpus, faceset, looker.vectors([faceset])[faceset.folder]
+                )[0]
             except SortFacesError as error:
                 log.warning("%s", error)
     if moves:
@@ -6965,11 +6985,11 @@ def with_empty_shelved(corpus: Corpus, moves: list[Move]) -> list[Move]:
     leaving = {move.source for move in moves if move.action == "drop"}
     joined = {move.aim for move in moves if move.action == "copy"}
     joined |= {move.folder for move in moves if move.action in ("adopt", "shelve")}
-    for folder, own in corpus.active.items():
-        files = {f"{folder}/{face.file}" for face in own.faces}
+    for folder, faceset in corpus.active.items():
+        files = {f"{folder}/{face.file}" for face in faceset.faces}
         if folder not in joined and files <= leaving:
-            repairs = [move for move in moves if move.folder != folder or move in own.repairs]
-            moves = [*repairs, shelve(corpus, own, "_thin", "no face left")]
+            repairs = [move for move in moves if move.folder != folder or move in faceset.repairs]
+            moves = [*repairs, shelve(corpus, faceset, "_thin", "no face left")]
     return moves
 
 
@@ -7764,7 +7784,7 @@ def planned_export(
         "out": str(export.out),
         "to_cut": sum(store.get(row) is None for row in rows),
         "merged_as_before": [f"{name} into {into}" for name, into in heritage.merged.items()],
-        "set_aside": [own.folder for own in heritage.retired()],
+        "set_aside": [faceset.folder for faceset in heritage.retired()],
         "facesets": [
             {"id": plan.name, "faces": len(plan.rows), "left_out": len(plan.left)} for plan in plans
         ],
@@ -7782,9 +7802,9 @@ class Heritage:
     def __init__(self, corpus: Corpus, groups: dict[str, list[str]]) -> None:
         """groups: {id of a new set: its face ids}."""
         self.corpus = corpus
-        self.whole = {f: own for f, own in corpus.sets.items() if not own.is_era}
+        self.whole = {f: faceset for f, faceset in corpus.sets.items() if not faceset.is_era}
         self.heirs = best_matches(
-            {folder: own.known() for folder, own in self.whole.items()},
+            {folder: faceset.known() for folder, faceset in self.whole.items()},
             {name: set(faces) for name, faces in groups.items()},
         )  # {folder of an old set: id of the new one}
         self.old: dict[str, FaceSet] = {}  # {id of a new set: the old one whose place it takes}
@@ -7804,7 +7824,9 @@ class Heritage:
             found = re.fullmatch(r"same person as (\S+)", told.get(folder, ""))
             if not found:
                 break
-            named = [f for f, own in self.whole.items() if own.id == found[1] and f != folder]
+            named = [
+                f for f, faceset in self.whole.items() if faceset.id == found[1] and f != folder
+            ]
             folder = min(named, key=lambda f: f.startswith("_merged/"), default="")
         return folder if folder in self.whole and not folder.startswith("_merged/") else ""
 
@@ -7818,24 +7840,24 @@ class Heritage:
 
     def dropped(self, name: str) -> dict[str, Left]:
         """{face id: its entry} of what runs took out of the old selves of a new set."""
-        own = self.old.get(name)
+        faceset = self.old.get(name)
         parts = [f for f, heir in self.heirs.items() if self.merged.get(heir, heir) == name]
         found: dict[str, Left] = {}
-        for part in (*(self.whole[f] for f in parts), *([own] if own else [])):
+        for part in (*(self.whole[f] for f in parts), *([faceset] if faceset else [])):
             for gone in part.manifest.dropped:
                 if gone.run is not UNSET:
-                    here = part is own
+                    here = part is faceset
                     found[gone.face] = gone if here else msgspec.structs.replace(gone, file="")
         return found
 
     def retired(self) -> list[FaceSet]:
         """Sets in use that no new set takes the place of, and the eras of none."""
-        taken = {own.folder for own in self.old.values()}
-        families = {own.id for own in self.old.values()}
+        taken = {faceset.folder for faceset in self.old.values()}
+        families = {faceset.id for faceset in self.old.values()}
         return [
-            own
-            for folder, own in self.corpus.active.items()
-            if (own.family not in families if own.is_era else folder not in taken)
+            faceset
+            for folder, faceset in self.corpus.active.items()
+            if (faceset.family not in families if faceset.is_era else folder not in taken)
         ]
 
 
@@ -7952,8 +7974,8 @@ class CropStore:
         manifest = read_if_sound(candidates / "manifest.json", CandidatesManifest)
         for face in manifest.faces if manifest else ():
             self.pngs[face.sha256] = candidates / face.file
-        for folder, own in corpus.sets.items():
-            for face in (*own.manifest.faces, *own.manifest.dropped):
+        for folder, faceset in corpus.sets.items():
+            for face in (*faceset.manifest.faces, *faceset.manifest.dropped):
                 if face.sha256 and face.file:
                     self.pngs[face.sha256] = corpus.root / folder / face.file
 
@@ -7995,7 +8017,7 @@ def cut_faces(export: Export, corpus: Corpus, rows: Sequence[int]) -> dict[int, 
     """The crops of faces by row; only those not cut before are cut."""
     store = CropStore(export, corpus)
     crops = {row: crop for row in rows if (crop := store.get(row)) is not None}
-    todo = [row for row in rows if row not in crops]
+    todo = sorted({*rows} - crops.keys(), key=lambda row: export.cache.face_file[row])
     if todo:
         check_recognizer(corpus, export.crew)
     try:
@@ -8023,8 +8045,9 @@ def fit_crops(export: Export, store: CropStore, keys: dict[int, str]) -> Iterato
     refused: dict[int, str] = {}
     label = "looking at crops" if export.crew.elsewhere else ""
     for variant in CROP_VARIANTS:
-        cut = functools.partial(cut_face, export, variant, keys, others)
-        crops = list(ordered_map(cut, list(others), export.crew.threads))
+        cut = functools.partial(cut_photo, export, variant, keys, others)
+        photos = [list(some) for _, some in itertools.groupby(others, export.cache.face_file.item)]
+        crops = [*itertools.chain(*ordered_map(cut, photos, export.crew.threads))]
         shots = [crop for crop in crops if crop.png is not None]
         faces = [(f"{CROPS_FOLDER}/{crop.png.name}", crop.note.sha256) for crop in shots]
         work = crew_work(store.corpus, "audit", export.crew)
@@ -8047,37 +8070,48 @@ def not_cut(row: int, key: str, reason: str, final: bool = False) -> Crop:
     return Crop(row, None, CropNote(key=key, sha256="", reason=reason), final=final)
 
 
-def cut_face(
+def cut_photo(
     export: Export,
     variant: tuple[float, float | None],
     keys: dict[int, str],
     others: dict[int, np.ndarray],
-    row: int,
+    rows: Sequence[int],
+) -> list[Crop]:
+    """Cut faces out of their photo into CROPS_FOLDER; what goes wrong costs these faces only."""
+    path = export.library.live_path(int(export.cache.face_file[rows[0]]))
+    if not path:
+        return [not_cut(row, keys[row], PHOTO_GONE) for row in rows]
+    try:
+        photo = read_photo(path, export.photo(rows[0])[1])
+    except PhotoError as error:
+        return [not_cut(row, keys[row], f"photo unreadable: {error}") for row in rows]
+    return [cut_face(export, photo, variant, keys[row], (row, others[row])) for row in rows]
+
+
+def cut_face(
+    export: Export,
+    photo: Photo,
+    variant: tuple[float, float | None],
+    key: str,
+    face: tuple[int, np.ndarray],
 ) -> Crop:
-    """Cut a face out of its photo into CROPS_FOLDER; what goes wrong costs this face only."""
+    """Cut one face, as one of CROP_VARIANTS says; face: its row, and boxes (k, 4) of others."""
     import cv2
 
-    path = export.library.live_path(int(export.cache.face_file[row]))
-    if not path:
-        return not_cut(row, keys[row], PHOTO_GONE)
-    try:
-        photo = read_photo(path, export.photo(row)[1])
-    except PhotoError as error:
-        return not_cut(row, keys[row], f"photo unreadable: {error}")
-    scale, margin = variant
+    (row, others), (scale, margin) = face, variant
     bbox, pad = export.cache.bbox[row], export.params.pad_ratio * scale
     window = x, y, side = crop_square(bbox, photo.wh, pad)
     crop = cut_window(photo.image, window, export.params.out_size)
     zoom = len(crop) / side
     if margin is not None:
-        own = grow_box(bbox, margin)
-        crop = paint_over(crop, (others[row] - (x, y, x, y)) * zoom, (own - (x, y, x, y)) * zoom)
+        clear = grow_box(bbox, margin)
+        crop = paint_over(crop, (others - (x, y, x, y)) * zoom, (clear - (x, y, x, y)) * zoom)
     data = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
     sha = hashlib.sha256(data).hexdigest()
     png = export.out / CROPS_FOLDER / f"{sha}.png"
     with writing(png, sync=False) as part:
         part.write_bytes(data)
-    note = CropNote(key=keys[row], sha256=sha, pad=pad, painted=margin is not None)
+    note = CropNote(key=key, sha256=sha, pad=pad, painted=margin is not None)
     return Crop(row, png, note, window)
 
 
@@ -8134,8 +8168,8 @@ def write_corpus(
         exported = [after[draft.folder] for draft in drafts]
         counts = {
             "facesets": len(exported),
-            "faces": sum(len(own.manifest.faces) for own in exported),
-            "left_out": sum(len(own.manifest.dropped) for own in exported),
+            "faces": sum(len(faceset.manifest.faces) for faceset in exported),
+            "left_out": sum(len(faceset.manifest.dropped) for faceset in exported),
             "cut": sum(crop.fresh for crop in crops.values()),
         }
         if export.params.candidates and raw is not None:
@@ -8146,10 +8180,12 @@ def write_corpus(
             master = msgspec.structs.replace(corpus.master, params=params)
             about = {"command": "export-swap", "params": params, "counts": counts}
             stage_master(run, master, lists, about)
-            run.commit({folder: own.name for folder, own in after.items()} | CANDIDATES_NAME)
+            run.commit(
+                {folder: faceset.name for folder, faceset in after.items()} | CANDIDATES_NAME
+            )
     shutil.rmtree(out / CROPS_FOLDER, ignore_errors=True)
     (out / NAMES_PENDING).unlink(missing_ok=True)
-    table = [listed(own.folder, own.manifest, own.name) for own in exported]
+    table = [listed(faceset.folder, faceset.manifest, faceset.name) for faceset in exported]
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
     return {"out": str(out), **counts, "facesets": rows_shown}
@@ -8164,9 +8200,9 @@ def operator_names(
 ) -> dict[str, str]:
     """{id: what the operator wrote into NAME.txt}: a name goes where most of its faces went."""
     faces: dict[str, set[str]] = defaultdict(set)
-    for own in corpus.sets.values():
-        if not own.is_era:
-            faces[own.name] |= own.known()
+    for faceset in corpus.sets.values():
+        if not faceset.is_era:
+            faces[faceset.name] |= faceset.known()
     for folder in sorted((corpus.root / REMOVED_FOLDER).glob("faceset_*")):
         manifest = read_if_sound(folder / "manifest.json", FacesetManifest)
         if manifest is not None and manifest.era is UNSET:
@@ -8177,9 +8213,9 @@ def operator_names(
     faces.pop(UNNAMED, None)
     sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
     found = best_matches(faces, sets)
-    for own in corpus.active.values():
-        if not own.is_era and own.name not in (UNNAMED, *found):
-            log.warning("the name %r fits no face set any more", own.name)
+    for faceset in corpus.active.values():
+        if not faceset.is_era and faceset.name not in (UNNAMED, *found):
+            log.warning("the name %r fits no face set any more", faceset.name)
     return {name: text for text, name in found.items()}
 
 
@@ -8255,21 +8291,23 @@ def stage_sets(
     """Build the face sets that change; (all sets there will be, notes on those on shelves)."""
     corpus, after, notes = heritage.corpus, dict(heritage.corpus.sets), {}
     drafted = {draft.manifest.id: draft for draft in drafts}
-    for own in heritage.retired():
-        log.info("%s: no longer a face set, moved to %s", own.folder, REMOVED_FOLDER)
-        run.set_aside(own.folder)
-        del after[own.folder]
+    for faceset in heritage.retired():
+        log.info("%s: no longer a face set, moved to %s", faceset.folder, REMOVED_FOLDER)
+        run.set_aside(faceset.folder)
+        del after[faceset.folder]
     renamed = []
-    for name, own in heritage.old.items():
+    for name, faceset in heritage.old.items():
         draft = drafted.get(name)
-        if draft is None and not own.shelf:
-            run.set_aside(own.folder)
-            del after[own.folder]
-        elif draft is not None and draft.folder != own.folder:
-            run.clear(own.folder)
-            after.pop(own.folder, None)
-            notes[draft.folder] = corpus.note(own.folder)
-            renamed += [renamed_era(corpus, era, own.id, name) for era in corpus.eras_of(own)]
+        if draft is None and not faceset.shelf:
+            run.set_aside(faceset.folder)
+            del after[faceset.folder]
+        elif draft is not None and draft.folder != faceset.folder:
+            run.clear(faceset.folder)
+            after.pop(faceset.folder, None)
+            notes[draft.folder] = corpus.note(faceset.folder)
+            renamed += [
+                renamed_era(corpus, era, faceset.id, name) for era in corpus.eras_of(faceset)
+            ]
     for draft in renamed:
         run.clear(draft.lies)
         after.pop(draft.lies, None)
@@ -8503,7 +8541,9 @@ def cmd_occlusion_apply(args: argparse.Namespace) -> Outcome:
 
     def decide(corpus: Corpus) -> Decision:
         scores = load_scores(corpus, rules.scores)
-        found = [occlusion_moves(corpus, own, scores, rules) for own in corpus.active.values()]
+        found = [
+            occlusion_moves(corpus, faceset, scores, rules) for faceset in corpus.active.values()
+        ]
         moves = [move for _, some in found for move in some]
         counts = dict(Counter(verdict for verdict, _ in found))
         params = {**asdict(rules), "scores": scores.name}
@@ -8519,10 +8559,10 @@ class OcclusionScores:
     name: str
     results: dict[str, Scores]
 
-    def of(self, own: FaceSet) -> np.ndarray:
+    def of(self, faceset: FaceSet) -> np.ndarray:
         """(n, 2) float64 of a set's faces, 0 where a face could not be read."""
         width = len(CLIP_PROMPTS)
-        found = (self.results.get(face.sha256) for face in own.faces)
+        found = (self.results.get(face.sha256) for face in faceset.faces)
         rows = [(scores.scores if scores else None) or [0.0] * width for scores in found]
         return np.array(rows, np.float64).reshape(len(rows), width)
 
@@ -8549,24 +8589,24 @@ def load_scores(corpus: Corpus, name: str) -> OcclusionScores:
 
 
 def occlusion_moves(
-    corpus: Corpus, own: FaceSet, scores: OcclusionScores, rules: VerdictRules
+    corpus: Corpus, faceset: FaceSet, scores: OcclusionScores, rules: VerdictRules
 ) -> tuple[str, list[Move]]:
     """(occlusion_verdict, what it means for a face set)."""
-    values = scores.of(own)
+    values = scores.of(faceset)
     flagged = values >= rules.threshold
     verdict, what = occlusion_verdict(flagged, rules.dominance, rules.min_survivors)
     attributes = list(CLIP_PROMPTS)
     if verdict == "masked":
         shares = zip(attributes, flagged.mean(axis=0), strict=True)
         words = ", ".join(f"{100 * share:.0f} % {attribute}" for attribute, share in shares)
-        return verdict, [shelve(corpus, own, "_masked", words)]
+        return verdict, [shelve(corpus, faceset, "_masked", words)]
     if verdict == "thin":
         left = int(np.count_nonzero(~what))
         reason = f"{left} of {len(what)} faces are not occluded"
-        return verdict, [shelve(corpus, own, "_thin", reason)]
+        return verdict, [shelve(corpus, faceset, "_thin", reason)]
     return verdict, [
-        drop(own, face, attributes[row.argmax()], score=round(float(row.max()), 4))
-        for face, row, hidden in zip(own.faces, values, what, strict=True)
+        drop(faceset, face, attributes[row.argmax()], score=round(float(row.max()), 4))
+        for face, row, hidden in zip(faceset.faces, values, what, strict=True)
         if hidden
     ]
 
@@ -8576,16 +8616,16 @@ def occlusion_pages(
 ) -> dict[str, Any]:
     """Write the verdict per set and, per attribute, every face sorted by score."""
     rows, faces = [], []
-    for own in corpus.active.values():
-        values = scores.of(own)
+    for faceset in corpus.active.values():
+        values = scores.of(faceset)
         flagged = values >= rules.threshold
         verdict, _ = occlusion_verdict(flagged, rules.dominance, rules.min_survivors)
         counts = dict(zip(CLIP_PROMPTS, flagged.sum(axis=0).tolist(), strict=True))
-        about = {"id": own.id, "name": own.name, "faces": len(own.faces)}
+        about = {"id": faceset.id, "name": faceset.name, "faces": len(faceset.faces)}
         rows.append({**about, **counts, "verdict": verdict})
-        for face, row in zip(own.faces, values, strict=True):
-            lines = (own.id, PurePosixPath(face.file).name)
-            faces.append((row, lines, faceset_picture(corpus, own, face)))
+        for face, row in zip(faceset.faces, values, strict=True):
+            lines = (faceset.id, PurePosixPath(face.file).name)
+            faces.append((row, lines, faceset_picture(corpus, faceset, face)))
     files = {name: f"{name}.html" for name in CLIP_PROMPTS}
     with page_folder(out, corpus.root, [str(corpus.root.resolve())]) as pages:
         pages.start(["index.html", *files.values()], [face[-1] for face in faces], threads)
@@ -8602,9 +8642,9 @@ def occlusion_pages(
     return {"out": str(out), "scores": scores.name, "faces": len(faces), "facesets": rows}
 
 
-def faceset_picture(corpus: Corpus, own: FaceSet, face: Face) -> Picture:
+def faceset_picture(corpus: Corpus, faceset: FaceSet, face: Face) -> Picture:
     """An exported face on a page."""
-    return png_picture(face.face, corpus.root.resolve() / own.folder / face.file)
+    return png_picture(face.face, corpus.root.resolve() / faceset.folder / face.file)
 
 
 def add_occlusion_prepare_options(p: argparse.ArgumentParser) -> None:
@@ -8718,15 +8758,15 @@ def consolidate(
 
     Sets the operator gave different names stay apart unless he says yes.
     """
-    sets = [own for own in corpus.active.values() if not own.is_era and own.faces]
+    sets = [faceset for faceset in corpus.active.values() if not faceset.is_era and faceset.faces]
     vectors = looker.vectors(sets)
-    sets = [own for own in sets if vectors[own.folder].any()]
+    sets = [faceset for faceset in sets if vectors[faceset.folder].any()]
     if not sets:
         return [], []
-    centres = np.stack([centroid(vectors[own.folder]) for own in sets])
+    centres = np.stack([centroid(vectors[faceset.folder]) for faceset in sets])
     cosine = centres @ centres.T
     yes, no = (answer_matrix(sets, answers, wanted) for wanted in ("yes", "no"))
-    named = np.array([own.name if own.name != UNNAMED else "" for own in sets])
+    named = np.array([faceset.name if faceset.name != UNNAMED else "" for faceset in sets])
     differ = (named[:, None] != named) & (named[:, None] != "") & (named != "")
     groups = complete_linkage_groups(cosine, edge, yes, (no | differ) & ~yes)
     moves = []
@@ -8749,7 +8789,7 @@ def answer_matrix(
     sets: Sequence[FaceSet], answers: dict[tuple[str, str], str], wanted: str
 ) -> np.ndarray:
     """(n, n) bool: the pairs the operator answered so."""
-    at = {own.id: row for row, own in enumerate(sets)}
+    at = {faceset.id: row for row, faceset in enumerate(sets)}
     matrix = np.zeros((len(sets), len(sets)), dtype=bool)
     for (a, b), answer in answers.items():
         if answer == wanted and a in at and b in at and a != b:
@@ -8761,39 +8801,39 @@ def merge_moves(
     corpus: Corpus, group: list[FaceSet], vectors: dict[str, np.ndarray], looker: Looker
 ) -> list[Move]:
     """Unite face sets of one person: the largest stays and takes the best faces of the others."""
-    group = sorted(group, key=lambda own: (-len(own.faces), natural(own.folder)))
+    group = sorted(group, key=lambda faceset: (-len(faceset.faces), natural(faceset.folder)))
     survivor, others = group[0], group[1:]
-    pool = [(own, face, at) for own in group for at, face in enumerate(own.faces)]
+    pool = [(faceset, face, at) for faceset in group for at, face in enumerate(faceset.faces)]
     pool.sort(key=lambda entry: -entry[1].quality)
-    unit = np.stack([vectors[own.folder][at] for own, _, at in pool])
+    unit = np.stack([vectors[faceset.folder][at] for faceset, _, at in pool])
     photos = np.array([face.photo for _, face, _ in pool])
     limits = looker.thresholds
     chosen = choose_faces(unit, photos, limits.outlier, limits.duplicate)
     moves = []
-    for row, (own, face, _) in enumerate(pool):
+    for row, (faceset, face, _) in enumerate(pool):
         reason, number = chosen.reason[row], round(float(chosen.distance[row]), 4)
-        if reason and own is survivor:
+        if reason and faceset is survivor:
             reason += " of the merged set" * (reason == OUTLIER)
-            moves.append(drop(own, face, reason, distance=number))
-        elif not reason and own is not survivor:
+            moves.append(drop(faceset, face, reason, distance=number))
+        elif not reason and faceset is not survivor:
             move = Move(
                 action="copy",
-                source=f"{own.folder}/{face.file}",
+                source=f"{faceset.folder}/{face.file}",
                 target=f"{survivor.folder}/faces/",
-                reason=f"merged from {own.id}",
+                reason=f"merged from {faceset.id}",
                 numbers={"distance": number},
             )
             moves.append(move)
-    centres = {own.folder: centroid(vectors[own.folder]) for own in group}
-    for own in others:
-        cosine = round(float(centres[own.folder] @ centres[survivor.folder]), 4)
+    centres = {faceset.folder: centroid(vectors[faceset.folder]) for faceset in group}
+    for faceset in others:
+        cosine = round(float(centres[faceset.folder] @ centres[survivor.folder]), 4)
         because = f"same person as {survivor.id}"
-        moves.append(shelve(corpus, own, "_merged", because, cosine=cosine))
-        eras = [era for era in corpus.eras_of(own) if not era.shelf]
-        moves += [shelve(corpus, era, "_merged", f"era of {own.id}, {because}") for era in eras]
-    name = next((own for own in group if own.name != UNNAMED), survivor)
+        moves.append(shelve(corpus, faceset, "_merged", because, cosine=cosine))
+        eras = [era for era in corpus.eras_of(faceset) if not era.shelf]
+        moves += [shelve(corpus, era, "_merged", f"era of {faceset.id}, {because}") for era in eras]
+    name = next((faceset for faceset in group if faceset.name != UNNAMED), survivor)
     if name is not survivor:
-        source, target = (f"{own.folder}/NAME.txt" for own in (name, survivor))
+        source, target = (f"{faceset.folder}/NAME.txt" for faceset in (name, survivor))
         reason = f"named in {name.id}"
         moves.append(Move(action="name", source=source, target=target, reason=reason))
     return moves
@@ -8822,9 +8862,9 @@ def write_review(
     parts = []
     for pair in pairs:
         cards = [
-            Card(own.id, faceset_picture(corpus, own, face), lines=(own.name,))
-            for own in (pair.a, pair.b)
-            for face in own.faces[:REVIEW_FACES]
+            Card(faceset.id, faceset_picture(corpus, faceset, face), lines=(faceset.name,))
+            for faceset in (pair.a, pair.b)
+            for face in faceset.faces[:REVIEW_FACES]
         ]
         parts.append((f"{pair.cosine:.3f} {pair.a.id} and {pair.b.id}: {pair.why}", "", cards))
     with page_folder(folder, corpus.root, [str(corpus.root.resolve())]) as pages:
@@ -8871,30 +8911,34 @@ def cmd_era_split(args: argparse.Namespace) -> Outcome:
     params = of_args(EraParams, args)
 
     def decide(corpus: Corpus) -> Decision:
-        own = corpus.get(args.faceset)
-        if corpus.eras_of(own):
-            raise SortFacesError(f"{own.id}: has eras already; use era extend, or restore first")
+        faceset = corpus.get(args.faceset)
+        if corpus.eras_of(faceset):
+            raise SortFacesError(
+                f"{faceset.id}: has eras already; use era extend, or restore first"
+            )
         looker = Looker(corpus, crew_of(args, False))
-        decision = split_decision(own, looker.vectors([own])[own.folder], params)
+        decision = split_decision(faceset, looker.vectors([faceset])[faceset.folder], params)
         return replace(decision, params={"faceset": args.faceset, **asdict(params)})
 
     return Outcome(maintain(args, decide))
 
 
-def split_decision(own: FaceSet, unit: np.ndarray, params: EraParams) -> Decision:
+def split_decision(faceset: FaceSet, unit: np.ndarray, params: EraParams) -> Decision:
     """The eras of a face set, as copies beside it; thin ones straight into _thin."""
-    years = np.array([face.year for face in own.faces])
+    years = np.array([face.year for face in faceset.faces])
     if not np.isfinite(years).any():
-        raise SortFacesError(f"{own.id}: none of its faces has a capture time; nothing to go by")
+        raise SortFacesError(
+            f"{faceset.id}: none of its faces has a capture time; nothing to go by"
+        )
     moves, sets, names = [], {}, Counter()
     for anchor, rows in split_eras(unit, years, params):
         span = year_range(years[rows])
         names[span] += 1
         span += f"_{names[span]}" if names[span] > 1 else ""
         shelf = "" if len(rows) >= params.min_faces else "_thin/"
-        folder = f"{shelf}{own.id}_{span}"
+        folder = f"{shelf}{faceset.id}_{span}"
         era = Era(
-            of=own.id,
+            of=faceset.id,
             years=year_range(years[rows]),
             anchor_year=anchor.year,
             anchor=pack_floats(anchor.vector),
@@ -8903,12 +8947,12 @@ def split_decision(own: FaceSet, unit: np.ndarray, params: EraParams) -> Decisio
             min_faces=params.min_faces,
         )
         sets[folder] = NewSet(
-            like=own.folder,
-            name=UNNAMED if own.name == UNNAMED else f"{own.name} {span}",
+            like=faceset.folder,
+            name=UNNAMED if faceset.name == UNNAMED else f"{faceset.name} {span}",
             reason=f"an era of {len(rows)} faces" if shelf else "",
             era=era,
         )
-        moves += [era_copy(own, own.faces[row], folder, unit[row], anchor) for row in rows]
+        moves += [era_copy(faceset, faceset.faces[row], folder, unit[row], anchor) for row in rows]
     sizes = Counter(move.aim for move in moves)
     table = [{"era": folder, "faces": faces} for folder, faces in sizes.items()]
     return Decision(moves, sets=sets, notes={"eras": table})
@@ -8918,9 +8962,9 @@ def cmd_era_extend(args: argparse.Namespace) -> Outcome:
     """put new faces of a face set into its existing eras"""
 
     def decide(corpus: Corpus) -> Decision:
-        own = corpus.get(args.faceset)
+        faceset = corpus.get(args.faceset)
         looker = Looker(corpus, crew_of(args, False))
-        moves, notes = extend_era_moves(corpus, own, looker.vectors([own])[own.folder])
+        moves, notes = extend_era_moves(corpus, faceset, looker.vectors([faceset])[faceset.folder])
         return Decision(moves, {"faceset": args.faceset}, notes=notes)
 
     return Outcome(maintain(args, decide))
@@ -8958,7 +9002,7 @@ def cmd_optimize(args: argparse.Namespace) -> Outcome:
     }
 
     def decide(corpus: Corpus) -> Decision:
-        sets = [own for own in corpus.active.values() if own.faces]
+        sets = [faceset for faceset in corpus.active.values() if faceset.faces]
         looker = Looker(corpus, crew_of(args, False))
         vectors = looker.vectors(sets) if passes["bytes"] or passes["near"] else {}
         moves: dict[str, Move] = {}  # by the PNG they take away: once is enough
@@ -8967,7 +9011,7 @@ def cmd_optimize(args: argparse.Namespace) -> Outcome:
             moves |= {move.source: move for move in byte_duplicates(sets, vectors)}
         if passes["audit"]:
             audits = looker.audits(sets)
-            found = [move for own in sets for _, move in face_count_findings(own, audits)]
+            found = [move for faceset in sets for _, move in face_count_findings(faceset, audits)]
             unseen = found.count(None)
             moves = {move.source: move for move in found if move is not None} | moves
         if passes["near"]:
@@ -8986,26 +9030,29 @@ def byte_duplicates(sets: Sequence[FaceSet], vectors: dict[str, np.ndarray]) -> 
     Copies within one family, a set and its eras, stay; twice in one set is once too often.
     """
     owners: dict[str, list[tuple[FaceSet, int]]] = defaultdict(list)
-    for own in sets:
-        for at, face in enumerate(own.faces):
-            owners[face.sha256].append((own, at))
+    for faceset in sets:
+        for at, face in enumerate(faceset.faces):
+            owners[face.sha256].append((faceset, at))
     moves = []
     for holders in owners.values():
-        if len({own.family for own, _ in holders}) > 1:
-            likeness = {own.family: leave_one_out(vectors[own.folder], at) for own, at in holders}
+        if len({faceset.family for faceset, _ in holders}) > 1:
+            likeness = {
+                faceset.family: leave_one_out(vectors[faceset.folder], at)
+                for faceset, at in holders
+            }
             best = max(likeness, key=lambda family: (likeness[family], natural(family)))
-            wrong = [(own, at) for own, at in holders if own.family != best]
+            wrong = [(faceset, at) for faceset, at in holders if faceset.family != best]
             reason = f"the same PNG is in {best}"
             moves += [
-                drop(own, own.faces[at], reason, cosine=round(likeness[own.family], 4))
-                for own, at in wrong
+                drop(faceset, faceset.faces[at], reason, cosine=round(likeness[faceset.family], 4))
+                for faceset, at in wrong
             ]
-            holders = [(own, at) for own, at in holders if own.family == best]
+            holders = [(faceset, at) for faceset, at in holders if faceset.family == best]
         seen = set()
-        for own, at in holders:
-            if own.folder in seen:
-                moves.append(drop(own, own.faces[at], "the same PNG twice"))
-            seen.add(own.folder)
+        for faceset, at in holders:
+            if faceset.folder in seen:
+                moves.append(drop(faceset, faceset.faces[at], "the same PNG twice"))
+            seen.add(faceset.folder)
     return moves
 
 
@@ -9024,19 +9071,19 @@ def near_duplicates(
 ) -> list[Move]:
     """Within each set drop what lies within a distance of a better face that stays."""
     moves = []
-    for own in sets:
+    for faceset in sets:
         rows = [
             row
-            for row, face in enumerate(own.faces)
-            if f"{own.folder}/{face.file}" not in gone and vectors[own.folder][row].any()
+            for row, face in enumerate(faceset.faces)
+            if f"{faceset.folder}/{face.file}" not in gone and vectors[faceset.folder][row].any()
         ]
-        unit = vectors[own.folder][rows]
+        unit = vectors[faceset.folder][rows]
         for at, keeper in enumerate(nearest_keeper(unit, distance)):
             if keeper != at:
-                face, better = own.faces[rows[at]], own.faces[rows[keeper]]
+                face, better = faceset.faces[rows[at]], faceset.faces[rows[keeper]]
                 numbers = {"cosine": round(float(unit[at] @ unit[keeper]), 4)}
                 reason = f"near-duplicate of {PurePosixPath(better.file).name}"
-                moves.append(drop(own, face, reason, **numbers))
+                moves.append(drop(faceset, face, reason, **numbers))
     return moves
 
 
@@ -9081,7 +9128,7 @@ def cmd_verify(args: argparse.Namespace) -> Outcome:
             "corpus": str(args.corpus),
             "facesets": len(corpus.active),
             "shelved": len(corpus.sets) - len(corpus.active),
-            "faces": sum(len(own.faces) for own in corpus.active.values()),
+            "faces": sum(len(faceset.faces) for faceset in corpus.active.values()),
             "wrong": len(findings),
             "can_be_mended": len(plan.moves),
             "rules": dict(Counter(finding.rule for finding in findings)),
@@ -9102,17 +9149,17 @@ def corpus_findings(corpus: Corpus, options: VerifyOptions, crew: Crew) -> Findi
     for folder, why in corpus.broken.items():
         yield Finding(folder, "manifest.json", "manifest", why), None
     yield from master_findings(corpus)
-    for own in progress(corpus.sets.values(), len(corpus.sets), "verify"):
-        yield from set_findings(corpus.root, own)
+    for faceset in progress(corpus.sets.values(), len(corpus.sets), "verify"):
+        yield from set_findings(corpus.root, faceset)
     active = list(corpus.active.values())
     if not options.no_faces and active:
         looker = Looker(corpus, crew)
         audits = looker.audits(active)
         vectors = looker.vectors(active, by_crop=True)
         gate = for_model(options, corpus.master.model).gate
-        for own in active:
-            yield from face_count_findings(own, audits)
-            yield from identity_findings(own, vectors[own.folder], gate)
+        for faceset in active:
+            yield from face_count_findings(faceset, audits)
+            yield from identity_findings(faceset, vectors[faceset.folder], gate)
 
 
 def master_findings(corpus: Corpus) -> Findings:
@@ -9121,9 +9168,11 @@ def master_findings(corpus: Corpus) -> Findings:
     for key, right in lists.items():
         told = {entry.folder or entry.id: entry for entry in getattr(corpus.master, key)}
         for entry in right:
-            own = told.pop(entry.folder or entry.id, None)
-            if own is None or msgspec.structs.replace(own, name=entry.name) != entry:
-                what = "is not listed" if own is None else "is listed otherwise than it lies there"
+            listing = told.pop(entry.folder or entry.id, None)
+            if listing is None or msgspec.structs.replace(listing, name=entry.name) != entry:
+                what = (
+                    "is not listed" if listing is None else "is listed otherwise than it lies there"
+                )
                 yield Finding(entry.id, "manifest.json", "master", f"{key}: {what}"), None
         for name in told:
             yield Finding(name, "manifest.json", "master", f"{key}: is not there"), None
@@ -9135,39 +9184,39 @@ def master_findings(corpus: Corpus) -> Findings:
             yield Finding("", path.name, "unknown file", "no manifest knows it"), None
 
 
-def set_findings(root: Path, own: FaceSet) -> Findings:
+def set_findings(root: Path, faceset: FaceSet) -> Findings:
     """What is wrong with the files of one face set."""
-    folder = root / own.folder
-    rebuild = move_file("rebuild", own.folder, "", "", "verify")
-    for move in own.repairs:
-        yield Finding(own.id, move.file, "by hand", move.reason), move
+    folder = root / faceset.folder
+    rebuild = move_file("rebuild", faceset.folder, "", "", "verify")
+    for move in faceset.repairs:
+        yield Finding(faceset.id, move.file, "by hand", move.reason), move
     for file in sorted(foreign_files(folder)):
-        if not file.startswith(f"{YOURS}/") and not any(m.file == file for m in own.repairs):
+        if not file.startswith(f"{YOURS}/") and not any(m.file == file for m in faceset.repairs):
             why = "no manifest knows it"
-            move = move_file("yours", own.folder, file, f"{YOURS}/{file}", why)
-            yield Finding(own.id, file, "unknown file", why), move
+            move = move_file("yours", faceset.folder, file, f"{YOURS}/{file}", why)
+            yield Finding(faceset.id, file, "unknown file", why), move
     photos: set[str] = set()
-    for face in own.faces:
+    for face in faceset.faces:
         data = (folder / face.file).read_bytes()
-        wrong = png_fault(data, own.manifest.params.out_size)
+        wrong = png_fault(data, faceset.manifest.params.out_size)
         if wrong:
-            yield Finding(own.id, face.file, "png", wrong), drop(own, face, wrong)
+            yield Finding(faceset.id, face.file, "png", wrong), drop(faceset, face, wrong)
         elif hashlib.sha256(data).hexdigest() != face.sha256:
-            yield Finding(own.id, face.file, "changed", "is not the listed PNG"), rebuild
+            yield Finding(faceset.id, face.file, "changed", "is not the listed PNG"), rebuild
         if face.photo_sha256 and face.photo_sha256 in photos:
-            move = drop(own, face, "photo twice")
-            yield Finding(own.id, face.file, "photo twice", face.photo_sha256[:16]), move
+            move = drop(faceset, face, "photo twice")
+            yield Finding(faceset.id, face.file, "photo twice", face.photo_sha256[:16]), move
         photos.add(face.photo_sha256 or "")
-    names = [face.file for face in own.manifest.faces]
+    names = [face.file for face in faceset.manifest.faces]
     if names != sorted(names) or not all(map(RANKED_PNG.fullmatch, names)):
-        yield Finding(own.id, "faces", "names", "do not sort in rank order"), rebuild
-    for bundle, files in bundles_of(own.manifest).items():
+        yield Finding(faceset.id, "faces", "names", "do not sort in rank order"), rebuild
+    for bundle, files in bundles_of(faceset.manifest).items():
         wrong = bundle_fault(folder, bundle, files) if names else ""
         if wrong:
-            yield Finding(own.id, bundle, "bundle", wrong), rebuild
-    for gone in own.manifest.dropped:
+            yield Finding(faceset.id, bundle, "bundle", wrong), rebuild
+    for gone in faceset.manifest.dropped:
         if gone.file and not (folder / gone.file).is_file():
-            yield Finding(own.id, gone.file, "by hand", "dropped PNG is gone"), rebuild
+            yield Finding(faceset.id, gone.file, "by hand", "dropped PNG is gone"), rebuild
 
 
 def bundle_fault(folder: Path, bundle: str, files: Sequence[str]) -> str:
@@ -9204,17 +9253,17 @@ def png_fault(data: bytes, size: int) -> str:
     return "has an orientation tag" if b"eXIf" in data[:4096] else ""
 
 
-def identity_findings(own: FaceSet, unit: np.ndarray, gate: float) -> Findings:
+def identity_findings(faceset: FaceSet, unit: np.ndarray, gate: float) -> Findings:
     """Faces farther from the centroid of their set than the gate."""
     known = unit.any(axis=1)
     if np.count_nonzero(known) < OUTLIER_MIN_CLUSTER:
         return
     distance = 1.0 - unit @ centroid(unit[known])
-    for face, away, seen in zip(own.faces, distance, known, strict=True):
+    for face, away, seen in zip(faceset.faces, distance, known, strict=True):
         if seen and away > gate:
             number = round(float(away), 4)
-            move = drop(own, face, "outlier", distance=number)
-            yield Finding(own.id, face.file, "identity", f"distance {number}"), move
+            move = drop(faceset, face, "outlier", distance=number)
+            yield Finding(faceset.id, face.file, "identity", f"distance {number}"), move
 
 
 # ============================================================================

@@ -274,7 +274,7 @@ def test_a_finished_run_without_its_journal_is_kept_and_not_undone(run, root, da
     assert (code, out, len(lines)) == (2, "", 1) and lines[0].startswith("sort_faces restore: ")
     assert exact(root) == before
     (root / "faceset_003/faces/000.png").unlink()
-    warned = None if damage is bad_steps else "no usable journal"
+    warned = "no usable journal"
     second = idle(run, root, warned=warned)["run"]
     assert exact(first / "before") == kept and second.startswith("0002-")
     assert ok(run, "restore", root, warned=warned)["undone"] == [second]
@@ -404,7 +404,7 @@ def test_a_damaged_audit_is_made_again(run, root, eyes, line):
     assert_clean(run, root, *ONE)
     code = withstands(run, "occlusion", "score", root, "--scorer", "landmarks", *ONE)
     assert (code, eyes.asked) == (0, 1)
-    assert sf.read_results(scores_of(root))[whole["sha256"]]["counts"] == [1, 1]
+    assert sf.read_results(scores_of(root))[whole["sha256"]].counts == [1, 1]
 
 
 @pytest.mark.parametrize("scores", [[0.5], [[0.5, 0.5]], ["a", "b"], [None, 1], 1, {}, [1, 1e999]])
@@ -572,3 +572,20 @@ def test_a_full_disk_names_the_corpus(run, root, monkeypatch):
     monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
     assert "No space" in refused(run, "consolidate", root, word=str(root))
     assert exact(root) == before
+
+
+def test_a_command_that_fails_says_that_it_took_in_what_was_done_by_hand(run, root):
+    (root / "faceset_001/faces/000.png").unlink()
+    err = refused(run, "era", "split", root, "nobody", word="no such face set")
+    assert "taken in first, as 0001-reconcile" in err
+    assert [path.name for path in (root / "_runs").iterdir()] == ["0001-reconcile"]
+    assert_clean(run, root)
+
+
+def test_verify_writes_no_plan_in_a_dry_run(run, root, tmp_path):
+    (root / "faceset_001/faces/000.png").unlink()
+    before = exact(root)
+    for options in (("--fix",), ("--plan", tmp_path / "plan.json")):
+        assert run("verify", root, "--no-faces", "--dry-run", *options)[0] == 1
+    assert exact(root) == before
+    assert not list(root.parent.glob("*verify.json")) and not (tmp_path / "plan.json").exists()
