@@ -382,8 +382,7 @@ def score_of(run: Callable, work: Path, tracks: Sequence[sf.Track], *options: ob
     """The plan that `video score` makes of these tracks of the videos v and w."""
     facts = {"fps": 25.0, "start": 0, "tick": 0.04, "scenes": 1}
     meta = {"model": "buffalo_l", "recognizer": "feed", "rate": 2.0, "det_size": 640,
-            "det_threshold": 0.5, "model_source": "buffalo_l",
-            "dim": tracks[0].centre.size}  # fmt: skip
+            "det_threshold": 0.5, "model_source": "", "dim": tracks[0].centre.size}  # fmt: skip
     head = {"tool": "sort_faces", "kind": "tracks", "version": sf.VERSION, "period": 0.5}
     videos = {name: {**facts, "path": f"/{name}.mp4"} for name in "vw"}
     value = {**head, "meta": meta, "videos": videos}
