@@ -233,6 +233,8 @@ def test_another_model_is_refused_even_when_all_frames_are_known(run, done, monk
     monkeypatch.setattr(sf, "load_engine", lambda *_: pytest.fail("loads a model"))
     argv = ("video", "detect", done / "work", "--model")
     refused(run(*argv, "no_such_pack"), "made with dlib, not no_such_pack")
+    whole = ("video", "run", done / "in", done / "work", done / "out", "-q", "--model")
+    refused(run(*whole, "no_such_pack"), "made with dlib, not no_such_pack")
     assert run(*argv, "dlib")[0] == 0
 
 
@@ -400,6 +402,13 @@ def test_whatever_is_wrong_in_a_work_file_no_bug_comes_of_it(run, done, monkeypa
         answer = run("video", step, "work", *rest, "-q")
         if answer[0] == 2:
             refused(answer, file.partition(".")[0])
+
+
+def test_a_flipped_letter_in_the_list_of_clips_is_noticed(run, done):
+    path, before = done / "work/clips.jsonl", clips_in(done)
+    path.write_text(path.read_text().replace('"asked": "smart"', '"asked": "smaru"', 1))
+    refused(run("video", "cut", done / "work", done / "out"), path, "is no list of clips")
+    assert clips_in(done) == before
 
 
 def test_arrays_that_do_not_fit_together_are_damage(run, done):
