@@ -54,7 +54,6 @@ Contents
     Maintenance runs
     Looking at exported faces
     Reporting
-    Pages
     Shared options
     Command: enrich
     Command: embed
@@ -117,7 +116,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
-from urllib.parse import quote
 
 
 def package_hint(error: ImportError) -> str:
@@ -1912,11 +1910,6 @@ def is_group(entry: Any) -> bool:
         return False
     faces = entry.get("faces")
     return isinstance(faces, list) and all(isinstance(face, str) for face in faces)
-
-
-def entries_of(value: Any) -> list[dict[str, Any]]:
-    """The objects in a list of a JSON file, whatever a person has made of it."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def read_own(path: Path, *kinds: str) -> dict[str, Any]:
@@ -6428,6 +6421,12 @@ def plain(value: Any) -> str:
     return str(value)
 
 
+def clock(seconds: float) -> str:
+    """`1:02:03.4`"""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes // 60}:{minutes % 60:02d}:{tenths / 10:04.1f}"
+
+
 def run_steps(
     steps: dict[str, Callable[[], dict[str, Any]]],
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -6517,239 +6516,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(word, list(known), 1)
     return f", did you mean {near[0]}?" if near else ""
-
-
-# ============================================================================
-# Pages
-# ============================================================================
-# HTML for a person to look at: static files that fetch nothing. The templates, style and script
-# lie in work/pages/; Jinja escapes every value.
-
-PAGE_THUMBNAIL = 192  # px; longer edge; what a card shows, and a little more for dense screens
-PAGE_PAD = 0.25  # of the face box, around a face cut from its photo; chosen: hair and chin
-THUMBS = "thumbs"
-PAGE_FILE = re.compile(rf"{THUMBS}/(\w+/)?[^/\\]+\.jpg|[^/\\]+\.html")  # all that is removed
-OLD_PAGE = re.compile(  # begins the pages of version 0.1.0, which wrote no manifest beside them
-    rb'<!DOCTYPE html>\n<html lang="en">\n(?:<meta [^>]*>\n)+'
-    rb"<title>(?:Occluded faces|Nearly the same person|Segments with a usable face)</title>"
-)
-OLD_THUMB = re.compile(rf"{THUMBS}/(?:[0-9a-f]{{16}}|[0-9a-f]{{16}}/-?\d+)\.jpg")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A thumbnail and what it shows."""
-
-    thumb: str = ""  # its file in a page folder, named by what it shows; "" without a picture
-    source: Any = None  # what is read once for all its parts: (path, sha256 or None) of a photo
-    part: Any = None  # of a photo: the box (4,) of a face in it, None shows all
-
-
-@dataclass(frozen=True)
-class Card:
-    """A picture with its facts, as cards.html shows them in a grid.
-
-    The page gets a button per flag; pressed, it leaves the cards with that flag.
-    """
-
-    title: str
-    picture: Picture = Picture()
-    link: str = ""  # where a click leads
-    lines: Sequence[str] = ()
-    hover: str = ""
-    flags: Sequence[str] = ()  # words without |
-    rule: str = ""  # text of a line drawn across the page before this card: a threshold
-
-
-def flag_counts(cards: Iterable[Card]) -> list[tuple[str, int]]:
-    """(flag, cards that have it), the most frequent first; "" stands for cards without any."""
-    return Counter(flag for card in cards for flag in card.flags or ("",)).most_common()
-
-
-@functools.cache
-def page_templates() -> Any:
-    """The Jinja environment of work/pages."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(part_of_work("pages"))
-    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"flag_counts": flag_counts, "clock": clock}
-    return env
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03.4`"""
-    minutes, tenths = divmod(round(seconds * 10), 600)
-    return f"{minutes // 60}:{minutes % 60:02d}:{tenths / 10:04.1f}"
-
-
-def png_picture(name: str, path: Path) -> Picture:
-    """The PNG of an exported face; no picture where it is gone."""
-    if not path.is_file():
-        return Picture()
-    facts = path.stat()
-    return Picture(thumb_name(name, f"{facts.st_size} {facts.st_mtime_ns}"), (str(path), None))
-
-
-def thumb_name(name: str, shows: str) -> str:
-    """File of the thumbnail of a face: another one when it `shows` something else."""
-    mark = path_mark(f"{PAGE_THUMBNAIL} {PAGE_PAD} {shows}")
-    return f"{THUMBS}/{safe_dst_name(name)}-{mark}.jpg"
-
-
-Drawing = Callable[[Any, dict[str, Any]], Iterable[tuple[str, np.ndarray]]]
-# Pictures of a source and {thumbnail: part of it}: (thumbnail, picture) as far as they can be made.
-
-
-def photo_parts(
-    source: tuple[str, str | None], parts: dict[str, np.ndarray | None]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(thumbnail, picture of its face box or of all) from one photo, if that can be read."""
-    path, sha256 = source
-    try:
-        photo = read_photo(path, sha256)
-    except PhotoError as error:
-        log.warning("%s: %s", path, error)
-        return
-    for name, box in parts.items():
-        image = photo.image
-        if box is not None:
-            image = cut_window(image, crop_square(box, photo.wh, PAGE_PAD), PAGE_THUMBNAIL)
-        yield name, image
-
-
-def write_thumbnail(path: Path, image: np.ndarray) -> None:
-    """Write a picture (h, w, 3) uint8 BGR as a JPEG of at most PAGE_THUMBNAIL px each way."""
-    import cv2
-
-    scale = min(1.0, PAGE_THUMBNAIL / max(image.shape[:2]))
-    wh = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-    small = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
-    with writing(path, sync=False) as part:  # a torn one would be taken for finished
-        part.write_bytes(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
-
-
-class PageList(OwnFile, tag="report", kw_only=True):
-    """manifest.json of a folder of pages: whose the folder is, and which of its files."""
-
-    of: str = ""  # what the pages show
-    created: str = ""
-    files: list[str]  # paths within the folder
-
-
-class PageFolder:
-    """A folder of pages and thumbnails; files that are not in its manifest are never touched.
-
-    `page_folder` opens one, `start` names all files and makes thumbnails, `write` writes a page.
-    """
-
-    def __init__(self, path: Path, of: Path) -> None:
-        self.path, self.of = path.resolve(), str(of.resolve())
-        self.before = files_of_pages(path)
-        self.files: list[str] = []
-        self.have: set[str] = set()  # thumbnails that are there
-        self.templates = page_templates()
-
-    def start(
-        self,
-        files: Sequence[str],
-        pictures: Iterable[Picture],
-        threads: int = 1,
-        draw: Drawing = photo_parts,
-    ) -> int:
-        """Make the thumbnails that are not there yet, reading each source once; returns how many.
-
-        `files` are all others that will be written. A killed run goes on where it was, and the
-        pages of the run before work until the new ones are there.
-        """
-        thumbs = {picture.thumb: picture for picture in pictures if picture.thumb}
-        self.files = [*files, *sorted(thumbs)]
-        self.save_list(sorted({*self.before, *self.files}))
-        jobs: dict[Any, dict[str, Any]] = defaultdict(dict)
-        for name, picture in thumbs.items():
-            file = self.path / name
-            if file.is_file() and file.stat().st_size:
-                self.have.add(name)
-            elif picture.source:
-                jobs[picture.source][name] = picture.part
-        before = len(self.have)
-        work = functools.partial(self.make_thumbnails, draw)
-        made = ordered_map(work, jobs.items(), threads)
-        for names in progress(made, len(jobs), "thumbnails"):
-            self.have.update(names)
-        return len(self.have) - before
-
-    def make_thumbnails(self, draw: Drawing, job: tuple[Any, dict[str, Any]]) -> list[str]:
-        """Write the thumbnails of one source; returns those that could be made."""
-        names = []
-        for name, image in draw(*job):
-            write_thumbnail(self.path / name, image)
-            names.append(name)
-        return names
-
-    def shown(self, picture: Picture) -> str:
-        """Link to a thumbnail, "" where there is none."""
-        return quote(picture.thumb) if picture.thumb in self.have else ""
-
-    def link(self, target: Path | str) -> str:
-        """Link to a file (absolute) from these pages: relative and percent-encoded."""
-        try:
-            relative = os.path.relpath(target, self.path)
-        except ValueError:  # another drive
-            return Path(target).as_uri()
-        return quote(os.fsencode(relative.replace(os.sep, "/")))
-
-    def write(self, name: str, template: str, title: str, **values: Any) -> None:
-        """Write one page; `values` and this folder as `pages` are what its template can show."""
-        page = self.templates.get_template(template).render(title=title, pages=self, **values)
-        write_bytes(self.path / name, page.encode("utf-8", "backslashreplace"))
-
-    def save_list(self, files: list[str]) -> None:
-        record = PageList(of=self.of, created=now_text(), files=files)
-        write_file(self.path / "manifest.json", record)
-
-    def finish(self) -> None:
-        """Remove what earlier runs wrote and the pages no longer show."""
-        for file in {*self.before} - {*self.files}:
-            if PAGE_FILE.fullmatch(file) and (self.path / file).is_file():
-                (self.path / file).unlink()
-                remove_empty((self.path / file).parent)
-        self.save_list(self.files)
-
-
-@contextlib.contextmanager
-def page_folder(out: Path, of: Path, roots: Sequence[str] = ()) -> Iterator[PageFolder]:
-    """Hold a folder while its pages are written.
-
-    of: what they show. Raises SortFacesError for a folder of others or one inside the `roots`.
-    """
-    check_place(out, roots)
-    pages = PageFolder(out, of)
-    make_folder(out)
-    with locked(out / LOCK_NAME, str(out)):
-        remove_unfinished(out)
-        yield pages
-        pages.finish()
-
-
-def files_of_pages(out: Path) -> list[str]:
-    """What earlier runs wrote into a folder. Raises SortFacesError where others' files lie."""
-    manifest, index = out / "manifest.json", out / "index.html"
-    if manifest.exists():
-        known = read_if_sound(manifest, PageList)
-        if known is None:
-            what = f"is no report manifest of {TOOL}; move it away or choose another folder"
-            raise SortFacesError(f"{manifest}: {what}")
-        return known.files
-    found = (file.relative_to(out).as_posix() for file in out.glob(f"{THUMBS}/**/*.jpg"))
-    old = [file for file in found if OLD_THUMB.fullmatch(file)]
-    names = os.listdir(out) if out.is_dir() else []
-    names = [name for name in names if not name.startswith((LOCK_NAME, PART_PREFIX))]
-    begun = names == [THUMBS] and old
-    finished = index.is_file() and OLD_PAGE.match(index.read_bytes()[:1000])
-    if names and not begun and not finished:
-        raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
-    return old
 
 
 # ============================================================================
@@ -8525,7 +8291,7 @@ def cmd_occlusion_report(args: argparse.Namespace) -> Outcome:
         scores = load_scores(corpus, args.scores)
         out = args.out or beside(args.corpus, "-occlusion")
         rules = of_args(VerdictRules, args)
-        result = occlusion_pages(corpus, scores, rules, out, args.threads)
+        result = companion("pages").occlusion_pages(corpus, scores, rules, out, args.threads)
     return Outcome({"corpus": str(args.corpus), **result})
 
 
@@ -8609,42 +8375,6 @@ def occlusion_moves(
         for face, row, hidden in zip(faceset.faces, values, what, strict=True)
         if hidden
     ]
-
-
-def occlusion_pages(
-    corpus: Corpus, scores: OcclusionScores, rules: VerdictRules, out: Path, threads: int
-) -> dict[str, Any]:
-    """Write the verdict per set and, per attribute, every face sorted by score."""
-    rows, faces = [], []
-    for faceset in corpus.active.values():
-        values = scores.of(faceset)
-        flagged = values >= rules.threshold
-        verdict, _ = occlusion_verdict(flagged, rules.dominance, rules.min_survivors)
-        counts = dict(zip(CLIP_PROMPTS, flagged.sum(axis=0).tolist(), strict=True))
-        about = {"id": faceset.id, "name": faceset.name, "faces": len(faceset.faces)}
-        rows.append({**about, **counts, "verdict": verdict})
-        for face, row in zip(faceset.faces, values, strict=True):
-            lines = (faceset.id, PurePosixPath(face.file).name)
-            faces.append((row, lines, faceset_picture(corpus, faceset, face)))
-    files = {name: f"{name}.html" for name in CLIP_PROMPTS}
-    with page_folder(out, corpus.root, [str(corpus.root.resolve())]) as pages:
-        pages.start(["index.html", *files.values()], [face[-1] for face in faces], threads)
-        for at, (name, file) in enumerate(files.items()):
-            ranked = sorted(faces, key=lambda face: -face[0][at])
-            cards = [Card(f"{row[at]:.3f}", shows, lines=lines) for row, lines, shows in ranked]
-            above = sum(row[at] >= rules.threshold for row, _, _ in faces)
-            if above < len(cards):
-                cards[above] = replace(cards[above], rule=f"threshold {rules.threshold}")
-            links, parts = [("all face sets", "index.html")], [("", "", cards)]
-            pages.write(file, "cards.html", f"Faces by {name}", links=links, parts=parts)
-        about = {"rows": rows, "scores": scores.name, "threshold": rules.threshold}
-        pages.write("index.html", "occlusion.html", "Occluded faces", files=files, **about)
-    return {"out": str(out), "scores": scores.name, "faces": len(faces), "facesets": rows}
-
-
-def faceset_picture(corpus: Corpus, faceset: FaceSet, face: Face) -> Picture:
-    """An exported face on a page."""
-    return png_picture(face.face, corpus.root.resolve() / faceset.folder / face.file)
 
 
 def add_occlusion_prepare_options(p: argparse.ArgumentParser) -> None:
@@ -8839,9 +8569,6 @@ def merge_moves(
     return moves
 
 
-REVIEW_FACES = 6  # best faces of each set on the contact sheet
-
-
 def write_review(
     corpus: Corpus,
     folder: Path,
@@ -8849,7 +8576,7 @@ def write_review(
     answers: dict[tuple[str, str], str],
     threads: int,
 ) -> None:
-    """Write pairs.json for the operator's answers, and the pictures to answer by."""
+    """Write pairs.json for the operator's answers, and the pages to answer by."""
     path = folder / "pairs.json"
     told = (read_answers(path) if path.exists() else {}) | answers  # no answer is ever lost
     new = []
@@ -8859,20 +8586,8 @@ def write_review(
         cosine = round(pair.cosine, 4)
         new.append(Pair(a=both[0], b=both[1], cosine=cosine, why=pair.why, answer=answer))
     old = [Pair(a=a, b=b, answer=answer) for (a, b), answer in told.items()]
-    parts = []
-    for pair in pairs:
-        cards = [
-            Card(faceset.id, faceset_picture(corpus, faceset, face), lines=(faceset.name,))
-            for faceset in (pair.a, pair.b)
-            for face in faceset.faces[:REVIEW_FACES]
-        ]
-        parts.append((f"{pair.cosine:.3f} {pair.a.id} and {pair.b.id}: {pair.why}", "", cards))
-    with page_folder(folder, corpus.root, [str(corpus.root.resolve())]) as pages:
-        pictures = [card.picture for _, _, cards in parts for card in cards]
-        pages.start(["index.html", path.name], pictures, threads)
-        write_file(path, PairsFile(pairs=[*new, *old]))
-        about = {"parts": parts, "corpus": corpus.root, "answers": path}
-        pages.write("index.html", "review.html", "Nearly the same person", **about)
+    companion("pages").review_pages(corpus, pairs, path, threads)
+    write_file(path, PairsFile(pairs=[*new, *old]))
 
 
 # ============================================================================
@@ -9311,98 +9026,6 @@ def cmd_restore(args: argparse.Namespace) -> Outcome:
 # Command: report
 # ============================================================================
 
-REPORT_FACES = 5000  # on one page; it opens in well under 2 seconds (tests/bench/bench_report.py)
-REPORT_FRONTAL = 0.5  # frontality of a face turned by 45 degrees
-REPORT_SHARE = 0.5  # of a group's faces that makes a flag one of the group
-REPORT_GRAVE = ("missing", "far")  # flags of a group that has them on one face
-REPORT_FACTS = (  # of a face, in the order the mouse shows them
-    *("quality", "distance", "value", "pad", *QUALITY_TERMS, "pixels", "taken"),
-    *("kept_because", "reason", "run", "file", "source", "face"),
-)
-REASON_DETAIL = re.compile(r" \(|: | \d+\.\d")  # what follows differs from face to face
-REPORT_PARTS = {  # lists of a swap-ready manifest, and the heading each gets
-    "facesets": "",
-    "masked": "Set aside: masked",
-    "thin_eras": "Set aside: too few faces left",
-    "merged": "Merged into other sets",
-}
-
-
-@dataclass(frozen=True)
-class ShownFace:
-    """One face of a report."""
-
-    facts: dict[str, Any]  # face_entry with its quality terms; what is not known is not there
-    picture: Picture  # of its PNG, or of what the cache's photo shows of it
-    missing: bool  # the file it should be is not there
-
-    def number(self, key: str) -> float:
-        return number_of(self.facts.get(key))
-
-
-@dataclass(frozen=True)
-class ShownGroup:
-    """A person, a face set, or what else gets a page of its own."""
-
-    id: str
-    name: str  # the operator's, or UNNAMED
-    part: str  # heading it stands under; "" for the persons
-    note: str  # why it was set aside, or what is wrong with it
-    faces: list[ShownFace]  # in rank order
-    dropped: list[ShownFace]
-
-    @property
-    def title(self) -> str:
-        return self.id if self.name == UNNAMED else self.name
-
-    @property
-    def facts(self) -> list[str]:
-        """Id, size, spread and note, in words."""
-        distance = np.array([face.number("distance") for face in self.faces])
-        distance = distance[np.isfinite(distance)]
-        facts = [self.id] * (self.title != self.id)
-        facts.append(f"{len(self.faces)} face{'s' * (len(self.faces) != 1)}")
-        if len(distance):
-            facts.append(f"spread {distance.mean():.2f} · max {distance.max():.2f}")
-        return facts + [self.note] * bool(self.note)
-
-
-@dataclass(frozen=True)
-class ReportRun:
-    """One report: what it is about, and where it goes."""
-
-    path: Path
-    manifest: dict[str, Any]
-    library: Library | None
-    pages: PageFolder
-
-    @property
-    def swap(self) -> bool:
-        return self.manifest["kind"] == "swap"
-
-    def face(self, entry: dict[str, Any], folder: Path | None = None) -> ShownFace:
-        """Find the picture of a face: its PNG in a face set, else the photo the cache knows."""
-        name, file = str(entry.get("face") or entry.get("file")), entry.get("file")
-        png = below(folder, file) if folder is not None and isinstance(file, str) else None
-        picture = png_picture(name, png) if png is not None else Picture()
-        missing = file is not None and not picture.thumb
-        if not picture.thumb and self.library and name in self.library.cache.row_of_face:
-            cache = self.library.cache
-            row = cache.row_of_face[name]
-            photo, box = int(cache.face_file[row]), cache.bbox[row]
-            path = self.library.live_path(photo)
-            source = (path, str(cache.file_sha256[photo])) if path else None
-            picture = Picture(thumb_name(name, str(box.tolist())), source, box)
-            missing |= not self.swap and not path
-        terms = entry["terms"] if isinstance(entry.get("terms"), dict) else {}
-        facts = {**terms, **entry, "pixels": short_edge(entry.get("bbox"))}
-        return ShownFace(facts, picture, missing)
-
-    def is_missing(self, face: ShownFace) -> bool:
-        """Whether a face's file is gone or cannot be read."""
-        unreadable = "reason" not in face.facts and face.picture.thumb not in self.pages.have
-        return face.missing or unreadable
-
 
 def add_report_options(p: argparse.ArgumentParser) -> None:
     """What to show, where to, and from which cache."""
@@ -9417,310 +9040,7 @@ def add_report_options(p: argparse.ArgumentParser) -> None:
 def cmd_report(args: argparse.Namespace) -> Outcome:
     """show an output as HTML pages: every person, every face, what was left out and why"""
     out = args.out or beside(args.path, "-report")
-    return Outcome(report_tree(args.path, out, args.cache, args.threads))
-
-
-def report_tree(path: Path, out: Path, cache: Path | None, threads: int) -> dict[str, Any]:
-    """Write the report of an output tree; returns the counts."""
-    manifest = read_tree(path)
-    library = report_library(path, manifest, cache)
-    roots = library.cache.meta.roots if library is not None else []
-    with page_folder(out, path, [str(path.resolve()), *roots]) as pages:
-        run = ReportRun(path.resolve(), manifest, library, pages)
-        return write_report(run, swap_groups(run) if run.swap else cached_groups(run), threads)
-
-
-def read_tree(path: Path) -> dict[str, Any]:
-    """The manifest of an output tree, whatever its kind."""
-    for kind, groups in (("refined", "facesets"), ("swap", "facesets"), ("raw", "persons")):
-        file = path / MANIFEST_NAMES[kind]
-        if file.is_file() and re.search(f'"kind":\\s*"{kind}"'.encode(), file.read_bytes()):
-            manifest = read_loosely(file, kind, groups)
-            if manifest:
-                return manifest
-            raise SortFacesError(f"{file}: is damaged; run the step that writes it again")
-    trees = [name for name in RUN_TREES.values() if (path / name).is_dir()]
-    hint = f"one of its folders {', '.join(trees)}" if trees else "a folder with a manifest"
-    raise SortFacesError(f"{path}: no raw, refined or swap-ready output of {TOOL}; name {hint}")
-
-
-def read_loosely(path: Path, kind: str, groups: str) -> dict[str, Any]:
-    """A manifest with a list of `groups`, whatever a person made of the rest; {} without one."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        value = json.loads(path.read_text(encoding="utf-8"))
-        ours = isinstance(value, dict) and (value.get("tool"), value.get("kind")) == (TOOL, kind)
-        return value if ours and isinstance(value.get(groups), list) else {}
-    return {}
-
-
-def report_library(path: Path, manifest: dict[str, Any], cache: Path | None) -> Library | None:
-    """The cache an output was made from; a swap-ready one can be shown without."""
-    kind, given = manifest["kind"], cache or Path(str(manifest.get("cache")))
-    try:
-        if cache is None and not manifest.get("cache"):
-            raise SortFacesError(f"{path}: its manifest names no cache; name it with --cache")
-        library = Library(load_cache(given), given)
-        facts = [library.cache.meta.recognizer, library.cache.meta.rescans]
-        if kind != "swap":
-            tree = RawManifest if kind == "raw" else RefinedManifest
-            load_manifest(path / MANIFEST_NAMES[kind], tree, library.cache)
-        elif facts != [manifest.get(key) or 0 for key in ("recognizer", "rescans")]:
-            raise SortFacesError(f"{given}: is not the cache as it was at the export; export again")
-        return library
-    except SortFacesError as error:
-        if cache is not None or kind != "swap":
-            raise
-        log.warning("faces left out are shown without a picture: %s", error)
-        return None
-
-
-def below(folder: Path, relative: str) -> Path | None:
-    """A path inside a folder, None where the text (of a hand-edited manifest) leads out of it."""
-    path = PurePath(relative)
-    return None if path.is_absolute() or ".." in path.parts else folder / path
-
-
-def number_of(value: Any) -> float:
-    """A number of a manifest, NaN where there is none."""
-    return float(value) if isinstance(value, (int, float)) else math.nan
-
-
-def short_edge(box: Any) -> float:
-    """Short edge in pixels of the face box in a manifest, NaN where there is none."""
-    corners = [number_of(value) for value in box] if isinstance(box, list) else []
-    return min(corners[2] - corners[0], corners[3] - corners[1]) if len(corners) == 4 else math.nan
-
-
-def cached_groups(run: ReportRun) -> list[ShownGroup]:
-    """The persons of a raw or the face sets of a refined tree, best faces first."""
-    manifest, terms = run.manifest, cached_quality_terms(run.library.cache)
-    groups = [
-        cached_group(run, entry["id"], "", entry["faces"], terms)
-        for entry in manifest.get("persons", manifest.get("facesets", []))
-    ]
-    if singles := manifest.get("singletons"):
-        groups.append(cached_group(run, "_singletons", "Faces that are alone", singles, terms))
-    return groups
-
-
-def cached_group(
-    run: ReportRun, name: str, part: str, ids: list[str], terms: np.ndarray
-) -> ShownGroup:
-    """A group of cached faces by rank; with a heading of its own it is no person.
-
-    terms: quality terms (n, 5) of every face of the cache.
-    """
-    cache = run.library.cache
-    rows = rows_of_faces(cache, ids)
-    unit = cache.unit[rows]
-    distance = np.full(len(rows), np.nan) if part else 1.0 - unit @ centroid(unit)
-    quality = composite_quality(terms[rows], QualityWeights())
-    faces = []
-    for at in np.argsort(-quality, kind="stable"):
-        row, file = rows[at], cache.face_file[rows[at]]
-        entry = {  # a face_entry from the cache alone
-            **dict(zip(QUALITY_TERMS, terms[row].tolist(), strict=True)),
-            "face": cache.face_ids[row],
-            "source": str(cache.file_path[file]),
-            "bbox": cache.bbox[row].tolist(),
-            "taken": float(cache.file_taken[file]),
-            "quality": float(quality[at]),
-            "distance": float(distance[at]),
-        }
-        faces.append(run.face(entry))
-    folder = below(run.path, name)
-    there = folder is not None and folder.is_dir()
-    note = "" if there or part else "its folder is missing"
-    return ShownGroup(name, read_name(folder) if there else UNNAMED, part, note, faces, [])
-
-
-def swap_groups(run: ReportRun) -> list[ShownGroup]:
-    """The face sets of a swap-ready corpus, those set aside, and the candidates."""
-    groups = [
-        swap_group(run, entry, part)
-        for key, part in REPORT_PARTS.items()
-        for entry in entries_of(run.manifest.get(key))
-    ]
-    candidates: dict[str, list[ShownFace]] = defaultdict(list)
-    folder = run.path / "_candidates"
-    manifest = read_loosely(folder / "manifest.json", "candidates", "faces")
-    for entry in entries_of(manifest.get("faces")):
-        at = PurePosixPath(str(entry.get("file"))).parent
-        candidates[f"_candidates/{at}"].append(run.face(entry, folder))
-    for name, faces in candidates.items():
-        groups.append(ShownGroup(name, UNNAMED, "Candidates", "", faces, []))
-    return groups
-
-
-def swap_group(run: ReportRun, entry: dict[str, Any], part: str) -> ShownGroup:
-    """A face set as its own manifest and folder have it."""
-    name = str(entry.get("folder") or entry.get("id") or "?")
-    folder, note = below(run.path, name), str(entry.get("reason") or "")
-    manifest = read_loosely(folder / "manifest.json", "faceset", "faces") if folder else {}
-    faces, dropped = entries_of(manifest.get("faces")), entries_of(manifest.get("dropped"))
-    if folder is None or not folder.is_dir():
-        folder, note = run.path, "its folder is missing"
-    elif not manifest:
-        note = "its manifest is missing or damaged"
-    if not manifest:  # each face's own file is then unknown, and so missing
-        ids = entry.get("faces")
-        faces = [{"face": face, "file": ""} for face in ids] if isinstance(ids, list) else []
-    known = {str(item.get("file")) for item in [*faces, *dropped]}
-    pngs = [*sorted(folder.glob("faces/*.png")), *sorted(folder.glob(f"{DROPPED}/*.png"))]
-    found = [png.relative_to(folder).as_posix() for png in pngs]
-    dropped += [{"file": file, "reason": "in no manifest"} for file in found if file not in known]
-    shown, left_out = ([run.face(item, folder) for item in items] for items in (faces, dropped))
-    return ShownGroup(name, read_name(folder), part, note, shown, left_out)
-
-
-def write_report(run: ReportRun, groups: Sequence[ShownGroup], threads: int) -> dict[str, Any]:
-    """Bring the pages to what the groups say; returns the counts."""
-    persons = [group for group in groups if not group.part]
-    faces = [face for group in groups for face in group.faces]
-    shown = [*faces, *(face for group in groups for face in group.dropped)]
-    pages = plan_pages(groups)
-    files = ["index.html", *pages]
-    made = run.pages.start(files, [face.picture for face in shown], threads)
-    for before, file, after in zip(["", *pages], pages, [*pages, ""][1:], strict=False):
-        links = [("all", "index.html"), ("previous", before), ("next", after)]
-        write_group(run, file, *pages[file], [link for link in links if link[1]])
-    write_index(run, groups, {id(group): file for file, (group, at) in pages.items() if not at})
-    return {
-        "out": str(run.pages.path),
-        "pages": len(files),
-        "identities": len(persons),
-        "faces": sum(len(group.faces) for group in persons),
-        "faces_elsewhere": sum(len(group.faces) for group in groups if group.part),
-        "left_out": len(shown) - len(faces),
-        "thumbnails": len(run.pages.have),
-        "thumbnails_made": made,
-        "missing": sum(run.is_missing(face) for face in shown),
-        "look_at": str(run.pages.path / "index.html"),
-    }
-
-
-def plan_pages(groups: Sequence[ShownGroup]) -> dict[str, tuple[ShownGroup, int]]:
-    """{file name: (group, its first face on this page)}; large groups get several pages."""
-    pages: dict[str, tuple[ShownGroup, int]] = {}
-    taken = {"index"}
-    for group in groups:
-        for start in range(0, max(len(group.faces), 1), REPORT_FACES):
-            stem = safe_dst_name(group.id) or "set"
-            stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-            stem = next(name for name in stems if name.casefold() not in taken)
-            taken.add(stem.casefold())
-            pages[f"{stem}.html"] = group, start
-    return pages
-
-
-def face_flags(run: ReportRun, face: ShownFace) -> list[str]:
-    """What a person should look at twice; of a face left out, why it was."""
-    if "reason" in face.facts:
-        words = REASON_DETAIL.split(str(face.facts["reason"]))[0].replace("|", "/")
-        return [words] + ["missing"] * face.missing
-    params = run.manifest.get("params")
-    pad = number_of(params.get("pad_ratio")) if isinstance(params, dict) else math.nan
-    sharp = RefineParams.min_blur / (RefineParams.min_blur + HALF_SHARP_BLUR)
-    small = ExportParams.min_face_short if run.swap else RefineParams.min_short
-    far = thresholds_for(str(run.manifest.get("model"))).merge
-    tests = {  # every comparison with NaN is false
-        "missing": run.is_missing(face),
-        "far": face.number("distance") > far,
-        "small": face.number("pixels") < small,
-        "blurred": face.number("sharpness") < sharp,
-        "low score": face.number("det_score") < RefineParams.min_det_score,
-        "turned": face.number("frontality") < REPORT_FRONTAL,
-        "cut tight": face.number("pad") < pad,
-        "neighbours painted": face.facts.get("neighbours_painted") is True,
-        "undated": "taken" in face.facts and not date_text(face.facts["taken"]),
-    }
-    return [flag for flag, is_so in tests.items() if is_so]
-
-
-def date_text(taken: Any) -> str:
-    """The day of a capture time in seconds, "" if unknown."""
-    with contextlib.suppress(ValueError, OverflowError, OSError):
-        return f"{datetime.fromtimestamp(number_of(taken), timezone.utc):%Y-%m-%d}"
-    return ""
-
-
-def face_card(run: ReportRun, face: ShownFace, title: str) -> Card:
-    """A face on the page of its group."""
-    source, day = face.picture.source, date_text(face.facts.get("taken"))
-    facts = {**face.facts, "pixels": np.round(face.number("pixels")), "taken": day}
-    shown = [(key.replace("_", " "), facts.get(key)) for key in REPORT_FACTS]
-    known = [(key, value) for key, value in shown if value not in (None, "") and value == value]
-    numbers = [face.number(key) for key in ("quality", "value")]
-    line = [f"{value:.2f}" for value in numbers if not math.isnan(value)]
-    return Card(
-        title=title,
-        picture=face.picture,
-        link=run.pages.link(source[0]) if source else "",
-        lines=[" · ".join(filter(None, [*line, day[:4]]))],
-        hover="\n".join(f"{key}  {plain(value)}" for key, value in known),
-        flags=face_flags(run, face),
-    )
-
-
-def write_group(
-    run: ReportRun, file: str, group: ShownGroup, start: int, links: Sequence[tuple[str, str]]
-) -> None:
-    """The page of one group, or of REPORT_FACES of its faces from `start`."""
-    some = group.faces[start : start + REPORT_FACES]
-    about, last = group.facts, start + REPORT_FACES >= len(group.faces)
-    parts = [("", "", [face_card(run, face, str(rank)) for rank, face in enumerate(some, start)])]
-    if start or not last:
-        about.append(f"ranks {start} to {start + len(some) - 1} on this page")
-    if last and group.dropped:
-        left_out = [face_card(run, face, "") for face in group.dropped]
-        parts.append(("Left out", len(left_out), left_out))
-    run.pages.write(file, "cards.html", group.title, about=about, links=links, parts=parts)
-
-
-def write_index(run: ReportRun, groups: Sequence[ShownGroup], files: dict[int, str]) -> None:
-    """The first page: a card per group, and what was left out in sum."""
-    manifest, unreadable = run.manifest, []
-    parts: dict[str, list[Card]] = defaultdict(list)
-    for group in groups:
-        parts[group.part].append(group_card(run, group, quote(files[id(group)])))
-    reasons = Counter(face_flags(run, face)[0] for group in groups for face in group.dropped)
-    counts = manifest["counts"] if isinstance(manifest.get("counts"), dict) else {}
-    if isinstance(counts.get("dropped"), dict):
-        reasons.update({key.replace("_", " "): times for key, times in counts["dropped"].items()})
-    if run.library is not None and not run.swap:
-        cache = run.library.cache
-        bad = np.flatnonzero(cache.file_status == STATUS_UNREADABLE)
-        unreadable = list(zip(cache.file_path[bad], cache.file_error[bad], strict=True))
-    totals = {
-        "persons" if manifest["kind"] == "raw" else "face sets": len(parts.get("", ())),
-        "faces": sum(len(group.faces) for group in groups if not group.part),
-        "left out": reasons.total(),
-        "photos without a face": counts.get("without_face"),
-    }
-    about = [str(run.path), *(f"{value} {key}" for key, value in totals.items() if value)]
-    about.append(f"made with {manifest.get('model')}, {str(manifest.get('created'))[:10]}")
-    shown = [(part, len(cards), cards) for part, cards in parts.items()]
-    left_out = [(reason, times) for reason, times in reasons.most_common() if times]
-    values = {"about": about, "parts": shown, "left_out": left_out, "unreadable": unreadable}
-    run.pages.write("index.html", "report.html", run.path.name, **values)
-
-
-def group_card(run: ReportRun, group: ShownGroup, link: str) -> Card:
-    """A group on the first page, with its best face and the flags its faces have."""
-    flags = Counter(flag for face in group.faces for flag in face_flags(run, face))
-    pictures = (face.picture for face in group.faces)
-    return Card(
-        title=group.title,
-        picture=next(filter(run.pages.shown, pictures), Picture()),
-        link=link,
-        lines=group.facts,
-        hover="\n".join(f"{times} {flag}" for flag, times in flags.most_common()),
-        flags=[
-            flag
-            for flag, times in flags.items()
-            if flag in REPORT_GRAVE or times >= REPORT_SHARE * len(group.faces)
-        ],
-    )
+    return Outcome(companion("pages").report_pages(args.path, out, args.cache, args.threads))
 
 
 # ============================================================================
@@ -9732,7 +9052,6 @@ def group_card(run: ReportRun, group: ShownGroup, link: str) -> Card:
 
 CHUNK_SAMPLES = 64  # frames per queue item; what is lost when a worker dies
 REPORT_FRAMES = 5  # thumbnails per strip
-REPORT_REJECTED = 500  # rejected tracks of a video that get thumbnails
 CLIP_SPACE = uuid.UUID("6f1c2f0e-8e0b-5d0a-9d3b-3a3b1f6f7c11")  # of the names of clips
 
 
@@ -10715,45 +10034,9 @@ def show_videos(work: VideoWork) -> Outcome:
 
 
 def report_videos(work: VideoWork) -> dict[str, Any]:
-    """Write the page and its thumbnails; those that are there already stay."""
-    plan, videos = as_json(work.read(ClipPlan)), work.list_videos()
-    shown = [(Path(video.path), video_rows(plan, video)) for video in videos]
-    pictures = [picture for _, rows in shown for row in rows for picture in row["strip"]]
-    seconds = sum(entry["end"] - entry["start"] for entry in plan["segments"])
-    counts = {"segments": len(plan["segments"]), "rejected": len(plan["rejected"])}
-    with page_folder(work.report, work.folder) as pages:
-        pages.start(["index.html"], pictures, draw=frame_parts)
-        about = {**counts, "minutes": round(seconds / 60, 1), "out": plan.get("out")}
-        title = "Segments with a usable face"
-        pages.write("index.html", "video.html", title, videos=shown, **about)
-    return {"page": str(work.report / "index.html"), **counts}
-
-
-def video_rows(plan: dict[str, Any], video: Video) -> list[dict[str, Any]]:
-    """What the page shows of a video: its segments, then what was left out, each by time."""
-    rows = []
-    for kept, key in ((True, "segments"), (False, "rejected")):
-        entries = [entry for entry in plan[key] if entry["video"] == video.id]
-        entries.sort(key=lambda entry: (entry["start"], entry["end"]))
-        for at, entry in enumerate(entries):
-            times = entry["strip"] if kept or at < REPORT_REJECTED else []
-            wanted = [video.start + round(time / video.tick) for time in sorted(times)]
-            source = (video, len(rows))  # a row's thumbnails are read together
-            strip = [Picture(f"{THUMBS}/{video.id}/{pts}.jpg", source, pts) for pts in wanted]
-            rows.append({"entry": entry, "kept": kept, "strip": strip})
-    return rows
-
-
-def frame_parts(
-    source: tuple[Video, int], parts: dict[str, int]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(thumbnail, frame at its pts) of one row of the page, as far as the video can be read."""
-    video, names = source[0], {pts: name for name, pts in parts.items()}
-    try:
-        for pts, image in frames_at(checked_source(video).path, sorted(names), video.sar):
-            yield names[pts], image
-    except VideoError as error:
-        log.warning("%s: %s", video.path, error)
+    """Write the page of the plan as it is now."""
+    plan = as_json(work.read(ClipPlan))
+    return companion("pages").video_pages(work, plan, work.list_videos())
 
 
 PLACES = {

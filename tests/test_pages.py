@@ -6,6 +6,9 @@ import contextlib
 import io
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +17,12 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 import pytest
-from conftest import sf
+from conftest import SCRIPT, sf
 from corpora import Space, build, edit, read, rewrite, turned
 from material import ok, refused, tree
 from video_material import film, write_video
+
+pages = sf.companion("pages")
 
 KINDS = ("report", "occlusion", "consolidate", "video")
 OLD_HEAD = """<!DOCTYPE html>
@@ -73,12 +78,14 @@ def work(scanned, tmp_path) -> Path:
     [video] = sf.VideoWork(tmp_path / "work").list_videos()
     rows = [{"video": video.id, "start": at, "end": at + 0.4, "strip": [at + 0.2], "name": f"t{n}"}
             for n, at in enumerate((1.2, 0.4, 0.8, 0.0, 1.6))]  # fmt: skip
+    seen = dict.fromkeys(sf.Checked.__struct_fields__[:-1], 1)
     plan = {
         "tool": sf.TOOL, "kind": "segments", "version": sf.VERSION, "identities": {},
         "gates": asdict(sf.Gates()), "out": str(tmp_path / "clips & more"),
         "segments": [{**row, "uuid": f"u{n}", "source": video.path, "pts": [0, 9], "tracks": [],
                       "frames": [0, 9], "quality": {"yaw": n}, "identity": [],
-                      "clip": f"film/{n}.mp4"} for n, row in enumerate(rows[:2])],
+                      "clip": f"film/{n}.mp4", "mode": "copy", "fallback": "", "checked": seen}
+                     for n, row in enumerate(rows[:2])],
         "rejected": [{**row, "reason": "too dark"} for row in rows[2:]],
     }  # fmt: skip
     sf.write_json(tmp_path / "work/plan.json", plan)
@@ -114,8 +121,8 @@ def files_in(out: Path) -> set[str]:
 
 
 def pictures_on(out: Path) -> set[str]:
-    pages = [page.read_text(encoding="utf-8") for page in out.glob("*.html")]
-    return {unquote(name) for text in pages for name in re.findall(r'<img src="([^"]+)"', text)}
+    texts = [page.read_text(encoding="utf-8") for page in out.glob("*.html")]
+    return {unquote(name) for text in texts for name in re.findall(r'<img src="([^"]+)"', text)}
 
 
 @every_command()
@@ -218,11 +225,11 @@ def test_a_killed_run_is_finished_by_the_next(run, command, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sf.PageFolder, "write", stop)
+        patch.setattr(pages.PageFolder, "write", stop)
         assert run(*argv)[0] == 130
     listed = {*read(out / "manifest.json")["files"], "manifest.json", sf.LOCK_NAME}
     assert files_in(out) <= listed
-    monkeypatch.setattr(sf, "write_thumbnail", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(pages, "write_thumbnail", lambda *_: pytest.fail("made again"))
     ok(run, *argv)
     assert files_in(out) == listed
 
@@ -239,7 +246,7 @@ def test_a_killed_run_forgets_nothing_it_has_to_remove(run, command, corpus, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sf.PageFolder, "write", stop)
+        patch.setattr(pages.PageFolder, "write", stop)
         assert run(*argv)[0] == 130
     assert before <= files_in(out)  # the old pages still show all of it
     for name in before:
@@ -254,10 +261,35 @@ def test_a_killed_run_forgets_nothing_it_has_to_remove(run, command, corpus, mon
 def test_the_script_alone_says_what_is_missing(run, command, monkeypatch, tmp_path):
     argv, out = command
     monkeypatch.setattr(sf, "WORK_FOLDER", tmp_path / "elsewhere")
-    sf.page_templates.cache_clear()
+    pages.page_templates.cache_clear()
     refused(run, *argv, word="keep the folder work/ beside sort_faces.py")
-    sf.page_templates.cache_clear()
+    pages.page_templates.cache_clear()
     assert not out.exists()
+
+
+def as_script(script: Path, *argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own that says on stderr what it imports."""
+    argv = (sys.executable, "-X", "importtime", str(script), *argv)
+    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_run_as_a_script_it_stays_one_module(corpus):
+    done = as_script(SCRIPT, "report", corpus.name, "--json", "-q", cwd=corpus.parent)
+    assert done.returncode == 0, done.stderr
+    assert Path(json.loads(done.stdout)["look_at"]).is_file()
+    told = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    imported = {line.split("|")[-1].strip() for line in told}
+    assert "jinja2" in imported and "sort_faces" not in imported
+
+
+def test_the_script_copied_alone_says_so_in_one_line(corpus, tmp_path):
+    (tmp_path / "alone").mkdir()
+    script = shutil.copy(SCRIPT, tmp_path / "alone")
+    done = as_script(script, "report", corpus.name, "-q", cwd=corpus.parent)
+    told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert (done.returncode, done.stdout, len(told)) == (2, "", 1)
+    assert "work/pages.py: not there; keep the folder work/ beside sort_faces.py" in told[0]
+    assert not (corpus.parent / f"{corpus.name}-report").exists()
 
 
 @every_command()
@@ -289,7 +321,7 @@ def rows_of(work: Path) -> list[str]:
 @pytest.mark.parametrize(("limit", "pictured"), [(0, 2), (2, 4), (3, 5), (9, 5)])
 def test_so_many_rejected_tracks_get_thumbnails(run, work, monkeypatch, limit, pictured):
     """Segments do not count; what has no thumbnails still says when and why."""
-    monkeypatch.setattr(sf, "REPORT_REJECTED", limit)
+    monkeypatch.setattr(pages, "REPORT_REJECTED", limit)
     ok(run, "video", "report", work)
     rows = rows_of(work)
     assert [("<img" in row) for row in rows] == [True] * pictured + [False] * (5 - pictured)
@@ -355,14 +387,14 @@ def test_the_threshold_is_drawn_below_the_last_face_that_reaches_it(run, corpus,
     (0, 0, []), (0, 1, []), (0, 2, ["small"]), (1, 1, ["far"]), (1, 4, ["far", "small"]),
 ])  # fmt: skip
 def test_a_group_has_a_flag_of_half_its_faces_or_a_grave_one(tmp_path, far, small, flags):
-    pages = sf.PageFolder(tmp_path, tmp_path)
-    pages.have.add("")
-    run = sf.ReportRun(tmp_path, {"kind": "swap", "model": "buffalo_l"}, None, pages)
+    folder = pages.PageFolder(tmp_path, tmp_path)
+    folder.have.add("")
+    run = pages.ReportRun(tmp_path, {"kind": "swap", "model": "buffalo_l"}, None, folder)
     entries = [{"face": f"a:{n}", "distance": 0.5 if n < far else 0.1,
                 "bbox": [0, 0, 50 if n < small else 200, 200]} for n in range(4)]  # fmt: skip
     faces = [run.face(entry) for entry in entries]
-    group = sf.ShownGroup("faceset_001", "Ada", "", "a note", faces, [])
-    card = sf.group_card(run, group, "x.html")
+    group = pages.ShownGroup("faceset_001", "Ada", "", "a note", faces, [])
+    card = pages.group_card(run, group, "x.html")
     assert (card.title, card.flags) == ("Ada", flags)
     assert card.lines[:2] == ["faceset_001", "4 faces"] and card.lines[-1] == "a note"
 

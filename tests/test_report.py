@@ -19,6 +19,8 @@ import pytest
 from conftest import make_cache, sf
 from material import manifest_of, ok, refused, tree, write_photo
 
+pages = sf.companion("pages")
+
 PEOPLE, PHOTOS = 3, 8
 EVIL = "<script>alert(1)</script>"
 NAMES = {"faceset_001": EVIL, "faceset_002": "Ζωή 日本 علي"}
@@ -117,7 +119,7 @@ class Page(HTMLParser):
         return [card for card in self.cards if flag in card["flags"]]
 
 
-def pages(out: Path) -> list[Page]:
+def pages_in(out: Path) -> list[Page]:
     return [Page(path) for path in sorted(out.glob("*.html"))]
 
 
@@ -143,7 +145,7 @@ def test_every_face_has_a_card_and_every_link_leads_somewhere(run, made, tmp_pat
     assert result["identities"] == PEOPLE and result["pages"] == PEOPLE + 1
     assert (result["faces"], result["left_out"], result["missing"]) == (faces, left_out, 0)
     assert result["thumbnails"] == result["thumbnails_made"] == faces + left_out
-    index, *groups = sorted(pages(tmp_path / "out"), key=lambda page: page.path.stem != "index")
+    index, *groups = sorted(pages_in(tmp_path / "out"), key=lambda page: page.path.stem != "index")
     assert len(index.cards) == PEOPLE
     assert sum(len(page.cards) for page in groups) == faces + left_out
     assert sum(len(page.pictures) for page in groups) == faces + left_out
@@ -170,7 +172,7 @@ def test_faces_stand_in_rank_order_with_their_terms(run, made, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_flags_follow_the_thresholds(run, made, tmp_path, kind):
     make(run, made / kind, tmp_path / "out")
-    cards = [card for page in pages(tmp_path / "out") for card in page.cards]
+    cards = [card for page in pages_in(tmp_path / "out") for card in page.cards]
     faces = [card for card in cards if "face  " in card["hover"]]
     assert sum("undated" in card["flags"] for card in faces) == 1
     assert not any("blurred" in card["flags"] or "missing" in card["flags"] for card in faces)
@@ -193,14 +195,14 @@ def test_flags_follow_the_thresholds(run, made, tmp_path, kind):
 ])  # fmt: skip
 def test_each_flag_on_both_sides_of_its_threshold(tmp_path, flag, entry):
     manifest = {"kind": "swap", "model": "buffalo_l", "params": {"pad_ratio": 0.5}}
-    shown = sf.ReportRun(tmp_path, manifest, None, sf.PageFolder(tmp_path, tmp_path))
+    shown = pages.ReportRun(tmp_path, manifest, None, pages.PageFolder(tmp_path, tmp_path))
     shown.pages.have.add("")  # of a face without a file
-    assert sf.face_flags(shown, shown.face({"face": "a:0", **entry})) == [flag] * bool(flag)
+    assert pages.face_flags(shown, shown.face({"face": "a:0", **entry})) == [flag] * bool(flag)
 
 
 def test_names_are_text(run, made, tmp_path):
     make(run, made / "ready", tmp_path / "out")
-    for page in pages(tmp_path / "out"):
+    for page in pages_in(tmp_path / "out"):
         assert page.scripts == 1 and EVIL not in page.path.read_text(encoding="utf-8")
     index = Page(tmp_path / "out" / "index.html")
     assert all(name in index.text for name in NAMES.values())
@@ -222,8 +224,8 @@ def test_an_evil_manifest_reaches_nothing_outside(run, own, tmp_path):
     out = tmp_path / "out"
     make(run, own, out)
     assert {path.name for path in tmp_path.iterdir()} == {"ready", "secret.png", "out"}
-    assert not any("secret" in link for page in pages(out) for link in page.links)
-    assert all(page.scripts == 1 for page in pages(out))
+    assert not any("secret" in link for page in pages_in(out) for link in page.links)
+    assert all(page.scripts == 1 for page in pages_in(out))
 
 
 def test_what_maintenance_set_aside_is_shown_with_its_reason(run, own, tmp_path):
@@ -257,12 +259,12 @@ def test_what_maintenance_set_aside_is_shown_with_its_reason(run, own, tmp_path)
 
 
 def test_a_threshold_is_drawn_between_cards(tmp_path):
-    cards = [sf.Card("a", hover="0.9", flags=["mask"]), sf.Card("b", rule="below 0.7 <kept>")]
-    pages = sf.PageFolder(tmp_path, tmp_path)
-    pages.write("page.html", "cards.html", "scores", parts=[("", "", cards)])
+    cards = [pages.Card("a", hover="0.9", flags=["mask"]), pages.Card("b", rule="below 0.7 <kept>")]
+    folder = pages.PageFolder(tmp_path, tmp_path)
+    folder.write("page.html", "cards.html", "scores", parts=[("", "", cards)])
     text = (tmp_path / "page.html").read_text()
     assert text.index("<b>a</b>") < text.index("below 0.7 &lt;kept&gt;") < text.index("<b>b</b>")
-    assert sf.flag_counts(cards) == [("mask", 1), ("", 1)]
+    assert pages.flag_counts(cards) == [("mask", 1), ("", 1)]
 
 
 # --- missing and damaged ----------------------------------------------------
@@ -374,7 +376,7 @@ def test_a_run_cut_short_is_finished_by_the_next(run, own, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sf, "write_index", stop)
+        patch.setattr(pages, "write_index", stop)
         assert run("report", own, "--out", out)[0] == 130
     again = make(run, own, out)
     assert again["thumbnails_made"] == 0 and again["thumbnails"] == PEOPLE * PHOTOS
@@ -383,13 +385,13 @@ def test_a_run_cut_short_is_finished_by_the_next(run, own, tmp_path, monkeypatch
 
 
 def test_large_groups_get_several_pages(run, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(sf, "REPORT_FACES", 5)
+    monkeypatch.setattr(pages, "REPORT_FACES", 5)
     result = make(run, made / "raw", tmp_path / "out")
     assert result["pages"] == 1 + 2 * PEOPLE
     assert [len(Page(tmp_path / "out" / name).cards) for name in
             ("person_001.html", "person_001-2.html")] == [5, 3]  # fmt: skip
     told = make(run, made / "ready", tmp_path / "ready")
-    groups = [page for page in pages(tmp_path / "ready") if page.path.stem != "index"]
+    groups = [page for page in pages_in(tmp_path / "ready") if page.path.stem != "index"]
     assert sum(len(page.cards) for page in groups) == told["faces"] + told["left_out"]
 
 
@@ -428,7 +430,7 @@ def test_the_pages_work_in_a_browser(run, own, tmp_path, browser):
     cards = shown(browser)
     assert len(cards) == len(Page(out / "faceset_001.html").cards)
     widths = browser.execute_script("return [...document.images].map(i => i.naturalWidth)")
-    assert widths == [sf.PAGE_THUMBNAIL] * len(cards)  # the cache still has the missing one
+    assert widths == [pages.PAGE_THUMBNAIL] * len(cards)  # the cache still has the missing one
     button = browser.find_element("css selector", 'button[data-flag="missing"]')
     button.click()
     assert len(shown(browser)) == 1 and button.get_attribute("aria-pressed") == "true"

@@ -95,6 +95,16 @@ def test_contents_are_the_banners():
     assert [line.strip() for line in contents] == [name for _, name in banners()]
 
 
+@pytest.mark.parametrize(
+    "path", sorted((SCRIPT.parent / "work").glob("*.py")), ids=lambda path: path.name
+)
+def test_contents_of_a_companion_are_its_banners(path: Path):
+    text = path.read_text(encoding="utf-8")
+    contents = ast.get_docstring(ast.parse(text)).partition("\nContents\n")[2].splitlines()
+    found = re.findall(rf"^{RULE}\n# (.+)\n{RULE}$", text, re.MULTILINE)
+    assert [line.strip() for line in contents] == found
+
+
 def test_every_function_is_annotated():
     bare = [
         where(node)

@@ -28,6 +28,8 @@ import cv2
 import numpy as np
 from common import machine, median, print_table, sf
 
+pages = sf.companion("pages")
+
 NAVIGATION = "const n = performance.getEntriesByType('navigation')[0]"
 DRAWN = "requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - t)))"
 PRESS = "document.querySelector('button[data-flag=undated]').click()"
@@ -52,9 +54,9 @@ def main() -> int:
             corpus, out = Path(folder) / "ready", Path(folder) / "report"
             make_corpus(corpus, faces)
             started = time.perf_counter()
-            sf.report_tree(corpus, out, None, sf.usable_cores())
+            pages.report_pages(corpus, out, None, sf.usable_cores())
             between = time.perf_counter()
-            result = sf.report_tree(corpus, out, None, sf.usable_cores())
+            result = pages.report_pages(corpus, out, None, sf.usable_cores())
             again = time.perf_counter() - between
             assert result["thumbnails"] == faces and result["thumbnails_made"] == 0
             page = out / "faceset_001.html"
