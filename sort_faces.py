@@ -9152,12 +9152,20 @@ class Staged(OwnFile, tag="staged", kw_only=True):
     items: list[Stretch]
 
 
-class FrameMeta(CacheMeta, kw_only=True):
-    """Which models looked at frames, and how; gathered ones also tell how often."""
+class FrameMeta(Record, kw_only=True):
+    """Which models looked at frames, and how; of a CacheMeta what concerns them."""
 
+    rate: float = 0.0  # frames per second looked at; 0 while they are not gathered
     schema: int = CACHE_SCHEMA
+    tool: str = TOOL
+    version: str = VERSION
+    model: str
+    model_source: str = ""  # what --model has to say to name it
+    recognizer: str
+    dim: PositiveInt  # of an embedding
+    det_size: int  # px
+    det_threshold: float
     roots: list[str] = []
-    rate: float = 0.0  # frames per second looked at
 
 
 class SeenFace(Record):
@@ -9785,14 +9793,14 @@ def video_tracks(
         rows = np.arange(*np.searchsorted(faces.pts, [low, high]))
         scene = video.seconds(low), video.seconds(high)
         looked = video.seconds(samples[(samples >= low) & (samples < high)])
-        sampled = (float(looked[0]), float(looked[-1])) if len(looked) else scene
-        sampled = tuple(round(moment, TRACK_DIGITS["time"]) for moment in sampled)
+        sampled = np.round(looked[[0, -1]] if len(looked) else scene, TRACK_DIGITS["time"])
         labels = stitch_tracks(measured["time"][rows], faces.bbox[rows], unit[rows], reach)
         for label in range(labels.max(initial=-1) + 1):
             own = rows[labels == label]
             parts = (array[own] for array in values)
             name = f"{video.id}-{len(tracks):04d}"
-            tracks.append(Track(name, video.id, scene, sampled, *parts, centroid(unit[own])))
+            about = name, video.id, scene, tuple(sampled.tolist())
+            tracks.append(Track(*about, *parts, centroid(unit[own])))
     return tracks
 
 
@@ -10030,13 +10038,8 @@ def check_clip_folder(out: Path, work: Path, source: Path) -> None:
 
 def show_videos(work: VideoWork) -> Outcome:
     """show segments and rejected tracks on an HTML page: WORK/report/index.html"""
-    return Outcome(report_videos(work))
-
-
-def report_videos(work: VideoWork) -> dict[str, Any]:
-    """Write the page of the plan as it is now."""
     plan = as_json(work.read(ClipPlan))
-    return companion("pages").video_pages(work, plan, work.list_videos())
+    return Outcome(companion("pages").video_pages(work, plan, work.list_videos()))
 
 
 PLACES = {
