@@ -4833,7 +4833,7 @@ def stage_tree(run: Run, plan: TreePlan, link: str) -> None:
         run.set_aside(dst)
     for dst, item in plan.move:
         run.move(dst, item.dst)
-    for item in progress(plan.place, len(plan.place), f"placing in {run.root.name}"):
+    for item in progress(plan.place, len(plan.place), f"placing in {run.root.name}", "photo"):
         place_file(Path(item.source), run.place(item.dst), link)
     for dst, replaceable in plan.stale:
         (run.clear if replaceable else run.set_aside)(dst)
@@ -5936,7 +5936,7 @@ def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
             folder: faceset for folder, faceset in corpus.sets.items() if folder not in shelved
         }
         notes, names = {}, {}
-        for folder, draft in progress(sorted(drafts.items()), len(drafts), "staging"):
+        for folder, draft in progress(sorted(drafts.items()), len(drafts), "staging", "set"):
             final = shelved[folder].target if folder in shelved else folder
             after[final] = draft.write(run.place(final, folder))
             names[final] = after[final].name
@@ -6088,7 +6088,7 @@ class Kept:
         lines = AppendOnly(self.path)
         items = ({"path": str(root.resolve() / todo[sha]), "sha256": sha} for sha in todo)
         try:
-            for item, result in progress(work(items) if todo else (), len(todo), label):
+            for item, result in progress(work(items) if todo else (), len(todo), label, "PNG"):
                 if "failed" in result:
                     log.warning("%s: %s", item["path"], result["failed"])
                     continue
@@ -7787,7 +7787,7 @@ def cut_faces(export: Export, corpus: Corpus, rows: Sequence[int]) -> dict[int, 
     if todo:
         check_recognizer(corpus, export.crew)
     try:
-        for crop in progress(fit_all(export, store, todo), len(todo), "cutting faces"):
+        for crop in progress(fit_all(export, store, todo), len(todo), "cutting faces", "face"):
             crops[crop.row] = crop
     finally:
         store.lines.close()
@@ -8078,7 +8078,7 @@ def stage_sets(
         run.clear(draft.lies)
         after.pop(draft.lies, None)
         notes[draft.folder] = corpus.note(draft.lies)
-    for draft in progress([*drafts, *renamed], len(drafts) + len(renamed), "staging"):
+    for draft in progress([*drafts, *renamed], len(drafts) + len(renamed), "staging", "set"):
         old = corpus.sets.get(draft.folder)
         if old is None or not draft.is_like(old):
             after[draft.folder] = draft.write(run.place(draft.folder))
@@ -8438,7 +8438,9 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
         write_review(corpus, review, pairs, answers, args.threads)
         told = [[*pair, answer] for pair, answer in answers.items()]
         params = {"accept": told, "edge": round(edge, 4)}
-        return Decision(moves, params, notes={"almost": len(pairs), "review": str(review)})
+        return Decision(
+            moves, params, notes={"almost": len(pairs), "look_at": str(review / "index.html")}
+        )
 
     return Outcome(maintain(args, decide))
 
@@ -8864,7 +8866,7 @@ def corpus_findings(corpus: Corpus, options: VerifyOptions, crew: Crew) -> Findi
     for folder, why in corpus.broken.items():
         yield Finding(folder, "manifest.json", "manifest", why), None
     yield from master_findings(corpus)
-    for faceset in progress(corpus.sets.values(), len(corpus.sets), "verify"):
+    for faceset in progress(corpus.sets.values(), len(corpus.sets), "verify", "set"):
         yield from set_findings(corpus.root, faceset)
     active = list(corpus.active.values())
     if not options.no_faces and active:
@@ -10118,7 +10120,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         )
     result = {
         "out": str(args.out),
-        "page": results["report"]["page"],
+        "look_at": results["report"]["look_at"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
         "clips": results["cut"]["clips"],
