@@ -2182,9 +2182,10 @@ class LogLines(io.TextIOBase):
 def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Iterable:
     """Iterate with a progress bar on a terminal, with a line now and then in a log.
 
-    label: what is done; unit: what is counted, for the rate (1.50photo/s, or 2.50s/photo).
+    label: what is done, "" to show nothing; unit: what is counted, for the rate (1.50photo/s, or
+    2.50s/photo).
     """
-    if total == 0 or log.level > logging.INFO:
+    if total == 0 or not label or log.level > logging.INFO:
         return items
     from tqdm import tqdm
 
