@@ -42,7 +42,6 @@ Contents
     Progress
     Photos
     Videos
-    Clips
     Cache I/O
     Engines
     Analysing one photo
@@ -135,11 +134,8 @@ except ImportError as error:
     raise SystemExit(2) from None
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
-    from av import AudioStream, Packet, VideoCodecContext, VideoFrame, VideoStream
-    from av.container import InputContainer, OutputContainer
-    from av.video.plane import VideoPlane
+    from av import VideoFrame, VideoStream
+    from av.container import InputContainer
 
 # ============================================================================
 # Constants
@@ -1359,6 +1355,12 @@ class Segment:
     tracks: tuple[Track, ...]
     reason: str = ""  # why it is left out
 
+    def seen(self, name: str) -> np.ndarray:
+        """An array of its tracks (`time`, `pose`, ...): the frames of them all that lie in it."""
+        inside = [(t.time >= self.start) & (t.time < self.end) for t in self.tracks]
+        pairs = zip(self.tracks, inside, strict=True)
+        return np.concatenate([getattr(track, name)[rows] for track, rows in pairs])
+
 
 def sample_times(pts: np.ndarray, period: float) -> np.ndarray:
     """Of rising times (n,) the first at or after every multiple of `period` from the first one."""
@@ -1417,11 +1419,11 @@ def usable_frames(track: Track, gates: Gates) -> np.ndarray:
 
 def track_fault(track: Track, gates: Gates) -> str:
     """Why a track is left out, "" if it passes."""
+    faults = frame_faults(track, gates)
     good = usable_frames(track, gates).mean()
     if good >= gates.min_good and good > 0:
         return ""
-    faults = {name: int(bad.sum()) for name, bad in frame_faults(track, gates).items()}
-    told = ", ".join(f"{name} {number}" for name, number in faults.items() if number)
+    told = ", ".join(f"{name} {bad.sum()}" for name, bad in faults.items() if bad.any())
     return (
         f"{good:.0%} of {len(track.time)} frames usable, {gates.min_good:.0%} needed "
         f"(failing: {told})"
@@ -1475,9 +1477,9 @@ def segment_fault(segment: Segment, gates: Gates) -> str:
         return f"{length:.1f} s, shorter than {gates.min_dur:g} s"
     if length > gates.max_dur + 1e-6:
         return f"{length:.1f} s, longer than {gates.max_dur:g} s"
-    times = [track.time for track in segment.tracks]
-    seen = any(((time >= segment.start) & (time < segment.end)).any() for time in times)
-    return "" if seen or not times else "no frame looked at lies in it"
+    if segment.tracks and not len(segment.seen("time")):
+        return "no frame looked at lies in it"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -2130,9 +2132,10 @@ def note(line: str, level: int = logging.INFO) -> None:
 def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Iterable:
     """Iterate with a progress bar on a terminal, with a line now and then in a log.
 
-    label: what is done; unit: what is counted, for the rate (1.50photo/s, or 2.50s/photo).
+    label: what is done, "" to show nothing; unit: what is counted, for the rate (1.50photo/s, or
+    2.50s/photo).
     """
-    if total == 0 or log.level > logging.INFO:
+    if total == 0 or not label or log.level > logging.INFO:
         return items
     from tqdm import tqdm
 
@@ -2401,9 +2404,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         import av
     except ImportError as error:
-        raise SortFacesError(
-            f"video: {error}; pip install av (it is in requirements.txt)"
-        ) from None
+        raise SortFacesError(package_hint(error)) from None
     try:
         if os.path.getsize(path) == 0:
             raise VideoError("empty file")
@@ -2447,12 +2448,6 @@ def decoded(
                 yield frame
             elif lost is not None:
                 lost["frames"] += 1
-
-
-def frames_from(path: str, start: int) -> Iterator[VideoFrame]:
-    """Frames of a video from `start` (pts) on, in display order."""
-    with open_video(path) as opened:
-        yield from sought_frames(*opened, start)
 
 
 def sought_frames(
@@ -2514,17 +2509,17 @@ def small_picture(frame: VideoFrame, width: int = SCENE_WIDTH) -> np.ndarray:
     """
     import cv2
 
-    planes = [plane_pixels(plane) for plane in frame.planes]
     step = max(1, frame.width // width)
     if frame.format.name not in ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p"):
         height = max(2, frame.height // step)
         small = frame.reformat(frame.width // step, height, "bgr24", interpolation="FAST_BILINEAR")
         return small.to_ndarray()
     parts = []
-    for pixels in planes:
-        down = max(1, round(step * pixels.shape[0] / frame.height))
-        across = max(1, round(step * pixels.shape[1] / frame.width))
-        parts.append(pixels[::down, ::across])
+    for plane in frame.planes:
+        pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        down = max(1, round(step * plane.height / frame.height))
+        across = max(1, round(step * plane.width / frame.width))
+        parts.append(pixels[: plane.height : down, : plane.width : across])
     high, wide = (min(part.shape[axis] for part in parts) for axis in (0, 1))
     small = np.dstack([part[:high, :wide] for part in parts])
     if not (frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")):
@@ -2540,17 +2535,9 @@ def studio_levels() -> np.ndarray:
     return np.rint(np.dstack([luma, chroma, chroma]).clip(0, 255)).astype(np.uint8)
 
 
-def plane_pixels(plane: VideoPlane) -> np.ndarray:
-    """(h, w) uint8 view of an 8-bit plane of a frame."""
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[
-        : plane.height, : plane.width
-    ]
-
-
 def video_facts(path: str, size: int, mtime_ns: int) -> Video:
     """Read the metadata and the first frame of a video. Raises VideoError if it has none."""
     with open_video(path) as (container, stream):
-        audio = tuple(track.codec_context.name for track in container.streams.audio)
         first = next(decoded(container, stream), None)
         if first is None:
             raise VideoError("no frame can be decoded")
@@ -2573,7 +2560,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
             height=codec.height,
             codec=codec.name,
             pix_fmt=codec.pix_fmt or "",
-            audio=audio,
+            audio=tuple(track.codec_context.name for track in container.streams.audio),
             time_base=(base.numerator, base.denominator),
             start=first.pts,
         )
@@ -2606,7 +2593,7 @@ class SceneFinder:
             from scenedetect.common import FrameTimecode, Timecode
             from scenedetect.detectors import AdaptiveDetector
         except ImportError as error:
-            raise SortFacesError(f"scenes: {error}; pip install 'scenedetect>=0.7'") from None
+            raise SortFacesError(package_hint(error)) from None
         from fractions import Fraction
 
         base, rate = Fraction(*video.time_base), Fraction(video.fps or 25.0)
@@ -2722,368 +2709,6 @@ def unpack_steps(first: int, steps: Sequence[Sequence[int]]) -> np.ndarray:
     """(n,) int64 time stamps of pack_steps."""
     times = [np.repeat(*pair) for pair in steps]
     return first + np.cumsum(np.concatenate([[0], *times])).astype(np.int64)
-
-
-# ============================================================================
-# Clips
-# ============================================================================
-# A clip is written packet by packet: those of the source where they can be copied, new ones where
-# the source's need frames outside the clip. Both carry their parameter sets in front of key
-# frames, so a decoder follows the change. What was written is then decoded and compared.
-
-CLIP_ENCODERS = {"h264": "libx264", "hevc": "libx265"}  # everything else becomes H.264
-CLIP_CRF = {"libx264": "17", "libx265": "19"}  # chosen: no loss a face swap would show
-CLIP_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac"})  # mp4 takes these as they are
-AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 11025, 8000)  # Hz; the first for all else
-CLIP_DIFFERENCE = 12.0  # mean grey levels between a frame and its re-encoded copy; measured < 3
-CLIP_INTERLEAVE = 5  # s; how much later in a file than in time a packet may lie
-CLIP_TIME_SLACK = 0.002  # s; time bases round differently
-NAL_START = re.compile(rb"\x00\x00\x00?\x01")
-PARAMETER_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}  # NAL unit types of SPS, PPS (and VPS)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One clip to write."""
-
-    video: Video
-    start: int  # pts of the first frame
-    end: int  # pts of the first frame that is no longer in it
-    path: Path
-    frames: np.ndarray  # (n,) int64 pts of all frames of the video
-
-
-class ClipWriter:
-    """Writes one clip: `copy` packets, `encode` frames, or `smart`, both."""
-
-    def __init__(self, cut: Cut, mode: str) -> None:
-        self.cut, self.mode = cut, mode
-        self.same_codec = cut.video.codec in CLIP_ENCODERS
-        self.codec = cut.video.codec if self.same_codec or mode == "copy" else "h264"
-        self.first = cut.start  # pts of the first frame written
-        self.joins: list[int] = []  # pts of frames where copied and encoded ones meet
-
-    def write(self, part: Path) -> None:
-        """Write the clip to `part`. Raises VideoError where the mode does not work."""
-        import av
-
-        with open_video(self.cut.video.path) as (container, stream):
-            packets, sound = self.read_packets(container, stream)
-            with av.open(str(part), "w", format="mp4") as out:
-                track, pictures = self.picture_track(out, stream, packets)
-                shift = restamp(pictures, self.cut, stream.time_base)
-                heard = {
-                    source: [packet for packet in some if packet_end(packet) > shift]
-                    for source, some in sound.items()
-                }
-                voices = [sound_track(out, *pair) for pair in heard.items() if pair[1]]
-                for packet in pictures:
-                    packet.stream = track
-                    out.mux(packet)
-                for voice, some in voices:
-                    for packet in some:
-                        packet.pts -= round(shift / packet.time_base)
-                        packet.dts = packet.pts
-                        packet.stream = voice
-                        out.mux(packet)
-
-    def picture_track(
-        self, out: OutputContainer, stream: VideoStream, packets: list[Packet]
-    ) -> tuple[VideoStream, list[Packet]]:
-        """(a track of the clip, its packets in decode order, stamped as in the source)."""
-        if self.same_codec or self.mode == "copy":
-            track, pictures = same_stream(out, stream), self.joined(stream, packets)
-            if self.mode != "copy" and pictures:
-                head = parameter_sets(bytes(pictures[0]), self.codec)
-                track.codec_context.extradata = head
-        else:
-            track = out.add_stream(CLIP_ENCODERS[self.codec])
-            pictures = self.encoded(stream, self.cut.start, self.cut.end, track.codec_context)
-        if not pictures:
-            raise VideoError("no frame of the clip can be read")
-        return track, pictures
-
-    def joined(self, stream: VideoStream, packets: list[Packet]) -> list[Packet]:
-        """The clip's packets in decode order, copied where the mode and the source allow."""
-        cut, copy = self.cut, self.mode == "copy"
-        parts = ClipParts([], cut.start, cut.end, cut.end)
-        if self.mode != "encode":
-            pts = [packet.pts for packet in packets]
-            parts = plan_clip(pts, [p.is_keyframe for p in packets], cut.start, cut.end, copy)
-        copied = [packets[at] for at in parts.copied]
-        self.first = parts.first
-        if copy:
-            if not copied:
-                raise VideoError("no key frame begins anything that could be copied")
-            return copied
-        if not copied:
-            return self.encoded(stream, cut.start, cut.end)
-        self.joins = [pts for pts in (parts.key, parts.tail) if cut.start < pts < cut.end]
-        head = self.encoded(stream, cut.start, parts.key)
-        tail = self.encoded(stream, parts.tail, cut.end)
-        return [*head, *with_start_codes(stream, copied, self.codec), *tail]
-
-    def read_packets(
-        self, container: InputContainer, stream: VideoStream
-    ) -> tuple[list[Packet], dict[AudioStream, list[Packet]]]:
-        """The packets of the clip: of the video from a key frame before it, and of each sound."""
-        high = self.cut.end * stream.time_base
-        sound = {track: [] for track in container.streams.audio if track.codec_context}
-        packets: list[Packet] = []
-        container.seek(self.seek_point(container, stream), stream=stream)
-        for packet in container.demux(stream, *sound):
-            if packet.pts is None:
-                continue
-            time = packet.pts * packet.time_base
-            if packet.stream is not stream:
-                if time < high:
-                    sound[packet.stream].append(packet)
-            elif (packet.pts if packet.dts is None else packet.dts) < self.cut.end:
-                packets.append(packet)
-            if time > high + CLIP_INTERLEAVE:
-                break
-        return packets, sound
-
-    def seek_point(self, container: InputContainer, stream: VideoStream) -> int:
-        """A pts to seek to that lands on a key frame at or before the clip."""
-        at, back = self.cut.start, SEEK_BACK
-        while at > self.cut.video.start:
-            container.seek(at, stream=stream)
-            keys = (p for p in container.demux(stream) if p.is_keyframe and p.pts is not None)
-            packet = next(keys, None)
-            if packet is not None and packet.pts <= self.cut.start:
-                return at
-            at, back = at - round(back / stream.time_base), 2 * back
-        return self.cut.video.start - round(2 * SEEK_BACK / stream.time_base)
-
-    def encoded(
-        self,
-        stream: VideoStream,
-        start: int,
-        end: int,
-        encoder: VideoCodecContext | None = None,
-    ) -> list[Packet]:
-        """Packets of the frames [start, end), encoded anew; by default as the source's codec."""
-        packets: list[Packet] = []
-        aspect = stream.sample_aspect_ratio
-        ready = False
-        for frame in frames_from(self.cut.video.path, start) if start < end else ():
-            if frame.pts >= end:
-                break
-            if frame.rotation and not self.same_codec:  # nothing else says that it is turned
-                frame, aspect = self.turned(frame), None
-            if not ready:
-                encoder = self.prepare(encoder, frame, stream)
-                encoder.sample_aspect_ratio = aspect or 1
-                ready = True
-            if frame.format.name != encoder.pix_fmt:
-                frame = frame.reformat(format=encoder.pix_fmt)
-            frame.pict_type = 0  # whatever it was in the source
-            packets += encoder.encode(frame)
-        return [*packets, *encoder.encode(None)] if ready else []
-
-    def turned(self, frame: VideoFrame) -> VideoFrame:
-        """A frame with its picture upright."""
-        import av
-
-        result = av.VideoFrame.from_ndarray(upright_frame(frame, self.cut.video.sar), "bgr24")
-        result.pts, result.time_base = frame.pts, frame.time_base
-        return result.reformat(format="yuv420p")
-
-    def prepare(
-        self, encoder: VideoCodecContext | None, frame: VideoFrame, stream: VideoStream
-    ) -> VideoCodecContext:
-        """An encoder that gives what the source has: size, pixel format, colours, time base."""
-        import av
-
-        name = CLIP_ENCODERS[self.codec]
-        encoder = encoder or av.CodecContext.create(name, "w")
-        formats = {item.name for item in encoder.codec.video_formats}
-        encoder.width, encoder.height = frame.width, frame.height
-        encoder.pix_fmt = frame.format.name if frame.format.name in formats else "yuv420p"
-        encoder.time_base = stream.time_base
-        encoder.framerate = stream.average_rate or 25
-        for key in ("color_range", "color_primaries", "color_trc", "colorspace"):
-            setattr(encoder, key, getattr(frame, key))
-        encoder.options = {"crf": CLIP_CRF[name], "preset": "medium"}
-        if self.joins:  # frames come as they are shown: none waits across a join
-            encoder.options |= {"bf": "0"}
-        if name == "libx265":
-            quiet = "log-level=none" + ":bframes=0" * bool(self.joins)
-            encoder.options |= {"x265-params": quiet}
-        return encoder
-
-
-def with_start_codes(
-    stream: VideoStream, packets: Sequence[Packet], codec: str
-) -> Iterator[Packet]:
-    """Copied packets in the form encoders give: start codes, parameter sets before key frames."""
-    import av
-
-    if (stream.codec_context.extradata or b"\0")[0] == 0:  # a transport stream has that form
-        yield from packets
-        return
-    change = av.BitStreamFilterContext(f"{codec}_mp4toannexb", stream)
-    for packet in packets:
-        yield from change.filter(packet)
-
-
-def parameter_sets(data: bytes, codec: str) -> bytes:
-    """The parameter sets in front of a key frame, for the header of the file."""
-    kinds = PARAMETER_SETS[codec]
-    found = []
-    for unit in NAL_START.split(data):
-        kind = -1 if not unit else unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63
-        if kind in kinds:
-            found.append(b"\0\0\0\1" + unit)
-    if len(found) < len(kinds):
-        raise VideoError("its key frames carry no parameter sets")
-    return b"".join(found)
-
-
-def restamp(packets: list[Packet], cut: Cut, base: Fraction) -> Fraction:
-    """Make the clip begin at 0; returns how much earlier its packets now are, in seconds.
-
-    packets: in decode order, with the pts of the source, in units of `base` seconds. Each gets the
-    time to the next shown frame as its duration. A file must be decoded in rising order and no
-    frame later than it is shown, so the n-th packet takes the n-th smallest pts as its dts, less
-    what the packet that would come latest after its own pts needs.
-    """
-    shown = sorted(packet.pts for packet in packets)
-    late = max(pts - packet.pts for pts, packet in zip(shown, packets, strict=True))
-    length = {int(a): int(b - a) for a, b in itertools.pairwise([*shown, cut.end])}
-    for pts, packet in zip(shown, packets, strict=True):
-        packet.duration = max(1, length[packet.pts])
-        packet.time_base = base
-        packet.pts, packet.dts = packet.pts - shown[0], pts - late - shown[0]
-    return shown[0] * base
-
-
-def packet_end(packet: Packet) -> Fraction:
-    """When what a packet holds is over, s."""
-    return (packet.pts + (packet.duration or 0)) * packet.time_base
-
-
-def same_stream(out: OutputContainer, stream: Any) -> Any:
-    """A track of the clip for packets of a stream as they are. Raises VideoError."""
-    try:
-        return out.add_stream_from_template(stream)
-    except ValueError as error:  # nothing mp4 can hold
-        raise VideoError(one_line(error)) from None
-
-
-def sound_track(
-    out: OutputContainer, source: AudioStream, packets: list[Packet]
-) -> tuple[AudioStream, Iterable[Packet]]:
-    """(a track of the clip, its packets): those of the source where mp4 takes them, or AAC."""
-    if source.codec_context.name in CLIP_AUDIO:
-        return same_stream(out, source), packets
-    track = out.add_stream("aac", rate=source.rate if source.rate in AAC_RATES else AAC_RATES[0])
-    track.layout = "mono" if source.channels == 1 else "stereo"
-    return track, as_aac(track, packets)
-
-
-def as_aac(track: AudioStream, packets: list[Packet]) -> Iterator[Packet]:
-    """Decode audio packets and encode them as AAC."""
-    import av
-
-    resampler = av.AudioResampler(track.format.name, track.layout, track.rate)
-    for packet in [*packets, None]:
-        frames = packet.decode() if packet is not None else packets[-1].stream.decode(None)
-        for frame in [*frames, *([None] if packet is None else [])]:
-            for part in resampler.resample(frame):
-                yield from track.encode(part)
-    yield from track.encode(None)
-
-
-class Checked(Record):
-    """What decoding a written clip has shown."""
-
-    first_frame: int  # number of its first frame in the source
-    start: float  # s; of that frame
-    frames: int
-    last_time: float  # s; of the last frame, in the source
-    duration: float  # s
-    difference: float  # mean grey levels between its frames and the source's, at most
-    fault: str = ""  # a clip with one is not kept
-
-
-def check_clip(path: Path, writer: ClipWriter) -> Checked:
-    """Decode a clip and compare it with the source: number, times and look of its frames.
-
-    Looked at are the first and the last frame and those beside a join. Raises VideoError where
-    they are not as planned; a copy may end before the last planned frame.
-    """
-    cut, copy, times, looks = writer.cut, writer.mode == "copy", [], {}
-    low, high = np.searchsorted(cut.frames, [writer.first, cut.end])
-    expected = cut.frames[low:high]
-    joins = set(np.searchsorted(expected, writer.joins).tolist())
-    beside = {0} | joins | {at - 1 for at in joins}
-    with open_video(str(path)) as (container, stream):
-        for number, frame in enumerate(decoded(container, stream)):
-            times.append(float(frame.pts * stream.time_base))
-            if number in beside:
-                looks[number] = look_of(upright_frame(frame, 1.0))
-        if not times:
-            raise VideoError("no frame can be decoded")
-        looks[number] = look_of(upright_frame(frame, 1.0))
-    shown = expected[: len(times)]
-    looks = {int(shown[number]): look for number, look in looks.items() if number < len(shown)}
-    difference = max(frame_differences(cut.video, looks), default=255.0)
-    drift = np.abs(cut.video.tick * (shown - shown[0]) - times[: len(shown)]).max()
-    if copy and writer.first > cut.start:
-        raise VideoError("no key frame lies before it")
-    if len(times) > len(expected) or (len(times) < len(expected) and not copy):
-        raise VideoError(f"{len(times)} frames, {len(expected)} expected")
-    if drift > CLIP_TIME_SLACK:
-        raise VideoError(f"frames up to {drift:.3f} s off")
-    if difference > CLIP_DIFFERENCE:
-        raise VideoError(f"frames differ from the source by {difference:.0f} grey levels")
-    return Checked(
-        first_frame=int(low),
-        start=round(cut.video.seconds(writer.first), 3),
-        frames=len(times),
-        last_time=round(cut.video.seconds(int(shown[-1])), 3),
-        duration=round(times[-1] - times[0] + (times[-1] - times[-2] if times[1:] else 0.0), 3),
-        difference=round(difference, 2),
-    )
-
-
-def frame_differences(video: Video, looks: dict[int, np.ndarray]) -> Iterator[float]:
-    """Mean grey levels between looks {pts: of the clip's frame} and the source's frames there."""
-    for pts, image in frames_at(video.path, sorted(looks), 1.0):
-        yield float(np.abs(look_of(image) - looks[pts]).mean())
-
-
-def look_of(image: np.ndarray) -> np.ndarray:
-    """(36, 64) int16 grey levels of a picture, for comparing two."""
-    import cv2
-
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return cv2.resize(grey, (64, 36), interpolation=cv2.INTER_AREA).astype(np.int16)
-
-
-class MadeClip(Record):
-    """How a clip was made."""
-
-    mode: str
-    fallback: str  # why not in the mode that was asked for, "" if it was
-    checked: Checked
-
-
-def cut_clip(cut: Cut, mode: str) -> MadeClip:
-    """Write one clip and check it; a join that does not hold is encoded instead, and says so."""
-    note = ""
-    for way in dict.fromkeys((mode, "encode")):
-        writer = ClipWriter(cut, way)
-        try:
-            with writing(cut.path) as part:
-                writer.write(part)
-                checked = check_clip(part, writer)
-            return MadeClip(way, note, checked)
-        except VideoError as error:
-            note = f"{way}: {error}"
-    raise VideoError(note)
 
 
 # ============================================================================
@@ -4634,7 +4259,7 @@ def stage_tree(run: Run, plan: TreePlan, link: str) -> None:
         run.set_aside(dst)
     for dst, item in plan.move:
         run.move(dst, item.dst)
-    for item in progress(plan.place, len(plan.place), f"placing in {run.root.name}"):
+    for item in progress(plan.place, len(plan.place), f"placing in {run.root.name}", "photo"):
         place_file(Path(item.source), run.place(item.dst), link)
     for dst, replaceable in plan.stale:
         (run.clear if replaceable else run.set_aside)(dst)
@@ -5737,7 +5362,7 @@ def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
             folder: faceset for folder, faceset in corpus.sets.items() if folder not in shelved
         }
         notes, names = {}, {}
-        for folder, draft in progress(sorted(drafts.items()), len(drafts), "staging"):
+        for folder, draft in progress(sorted(drafts.items()), len(drafts), "staging", "set"):
             final = shelved[folder].target if folder in shelved else folder
             after[final] = draft.write(run.place(final, folder))
             names[final] = after[final].name
@@ -5889,7 +5514,7 @@ class Kept:
         lines = AppendOnly(self.path)
         items = ({"path": str(root.resolve() / todo[sha]), "sha256": sha} for sha in todo)
         try:
-            for item, result in progress(work(items) if todo else (), len(todo), label):
+            for item, result in progress(work(items) if todo else (), len(todo), label, "PNG"):
                 if "failed" in result:
                     log.warning("%s: %s", item["path"], result["failed"])
                     continue
@@ -7565,7 +7190,7 @@ def cut_faces(export: Export, corpus: Corpus, rows: Sequence[int]) -> dict[int, 
     if todo:
         check_recognizer(corpus, export.crew)
     try:
-        for crop in progress(fit_all(export, store, todo), len(todo), "cutting faces"):
+        for crop in progress(fit_all(export, store, todo), len(todo), "cutting faces", "face"):
             crops[crop.row] = crop
     finally:
         store.lines.close()
@@ -7856,7 +7481,7 @@ def stage_sets(
         run.clear(draft.lies)
         after.pop(draft.lies, None)
         notes[draft.folder] = corpus.note(draft.lies)
-    for draft in progress([*drafts, *renamed], len(drafts) + len(renamed), "staging"):
+    for draft in progress([*drafts, *renamed], len(drafts) + len(renamed), "staging", "set"):
         old = corpus.sets.get(draft.folder)
         if old is None or not draft.is_like(old):
             after[draft.folder] = draft.write(run.place(draft.folder))
@@ -8202,7 +7827,9 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
         write_review(corpus, review, pairs, answers, args.threads)
         told = [[*pair, answer] for pair, answer in answers.items()]
         params = {"accept": told, "edge": round(edge, 4)}
-        return Decision(moves, params, notes={"almost": len(pairs), "review": str(review)})
+        return Decision(
+            moves, params, notes={"almost": len(pairs), "look_at": str(review / "index.html")}
+        )
 
     return Outcome(maintain(args, decide))
 
@@ -8628,7 +8255,7 @@ def corpus_findings(corpus: Corpus, options: VerifyOptions, crew: Crew) -> Findi
     for folder, why in corpus.broken.items():
         yield Finding(folder, "manifest.json", "manifest", why), None
     yield from master_findings(corpus)
-    for faceset in progress(corpus.sets.values(), len(corpus.sets), "verify"):
+    for faceset in progress(corpus.sets.values(), len(corpus.sets), "verify", "set"):
         yield from set_findings(corpus.root, faceset)
     active = list(corpus.active.values())
     if not options.no_faces and active:
@@ -8917,10 +8544,10 @@ class Staged(OwnFile, tag="staged", kw_only=True):
 
 
 class FrameMeta(Record, kw_only=True):
-    """Which models looked at frames, and how."""
+    """Which models looked at frames, and how; of a CacheMeta what concerns them."""
 
     rate: float = 0.0  # frames per second looked at; 0 while they are not gathered
-    schema: int = RECORD_SCHEMA
+    schema: int = CACHE_SCHEMA
     tool: str = TOOL
     version: str = VERSION
     model: str
@@ -8937,13 +8564,8 @@ class SeenFace(Record):
 
     bbox: tuple[float, float, float, float]
     det_score: float
-    pose: Annotated[bytes, msgspec.Meta(min_length=12, max_length=12)]  # float32 degrees
+    pose: packed(3)  # degrees
     embedding: bytes  # float32
-
-    def packed(self) -> bytes:
-        """8 + dim float32: box, score, pose, embedding."""
-        numbers = np.array([*self.bbox, self.det_score], "<f4")
-        return numbers.tobytes() + self.pose + self.embedding
 
 
 class FrameLine(Record):
@@ -8978,6 +8600,30 @@ class Tracks(OwnFile, tag="tracks", kw_only=True):
         dim = self.meta.dim
         if any(t.video not in self.videos or t.centre.shape != (dim,) for t in self.tracks):
             raise ValueError("a track is of an unlisted video or another model")
+
+    def save(self, path: Path) -> None:
+        """Write it on one line: it is mostly numbers."""
+        head = as_json(msgspec.structs.replace(self, tracks=[]))
+        data = {"tool": TOOL, **head, "tracks": [track_json(track) for track in self.tracks]}
+        write_bytes(path, json.dumps(data).encode())
+
+
+def track_json(track: Track) -> dict[str, Any]:
+    """A track as tracks.json holds it; an unknown pose is null."""
+    pose = [[v if math.isfinite(v) else None for v in row] for row in track.pose.tolist()]
+    return {**as_json(track), "pose": pose, "centre": pack_floats(track.centre)}
+
+
+class Checked(Record):
+    """What decoding a written clip has shown."""
+
+    first_frame: int  # number of its first frame in the source
+    start: float  # s; of that frame
+    frames: int
+    last_time: float  # s; of the last frame, in the source
+    duration: float  # s
+    difference: float  # mean grey levels between its frames and the source's, at most
+    fault: str = ""  # a clip with one is not kept
 
 
 class PlannedClip(Record):
@@ -9042,43 +8688,105 @@ class Identities(OwnFile, tag="identities", kw_only=True):
     faces: dict[str, bytes]  # sha256 of a picture: float32 embedding of its face, "" if none
 
 
-WORK_FILES: dict[type[OwnFile], tuple[str, str]] = {  # (name, the step that writes it)
+FRAME_ARRAYS = ("video", "pts", "bbox", "det", "pose", "embedding")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The faces of all frames, one a row."""
+
+    meta: FrameMeta
+    video: np.ndarray  # (n,) its id
+    pts: np.ndarray  # (n,) int64
+    bbox: np.ndarray  # (n, 4) float32 upright pixels
+    det: np.ndarray  # (n,) float32 in [0, 1]
+    pose: np.ndarray  # (n, 3) float32 degrees; NaN unknown
+    embedding: np.ndarray  # (n, d) float32
+
+    def take(self, rows: np.ndarray | slice) -> Frames:
+        return replace(self, **{name: getattr(self, name)[rows] for name in FRAME_ARRAYS})
+
+    def save(self, path: Path) -> None:
+        """Write all of it to a .npz."""
+        arrays = {name: getattr(self, name) for name in FRAME_ARRAYS}
+        with writing(path) as part, open(part, "wb") as stream:
+            np.savez(stream, meta=np.array(json.dumps(as_json(self.meta))), **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Frames:
+        """What `save` has written. Raises SortFacesError for anything else."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                meta = as_record(FrameMeta, json.loads(str(archive["meta"])))
+                frames = cls(meta, *(archive[name] for name in FRAME_ARRAYS))
+            n = len(frames.video)
+            shapes = [(n,), (n,), (n, 4), (n,), (n, 3), (n, meta.dim)]
+            if [getattr(frames, name).shape for name in FRAME_ARRAYS] != shapes or meta.rate <= 0:
+                raise ValueError("its arrays do not fit together")
+        except (*NPZ_ERRORS, msgspec.ValidationError) as error:
+            raise SortFacesError(
+                f"{path}: cannot be read ({one_line(error)}); run `video merge` again"
+            ) from None
+        return frames
+
+
+WORK_FILES: dict[type, tuple[str, str]] = {  # (name, the step that writes it)
     VideoList: ("videos.json", "scan"),
     Staged: ("queue.json", "stage"),
+    Frames: ("frames.npz", "merge"),
     Tracks: ("tracks.json", "track"),
     ClipPlan: ("plan.json", "score"),
     Identities: ("identities.json", "score"),
 }
 
 
-class VideoWork:
-    """The work folder of one input folder."""
+WorkFile = TypeVar("WorkFile")
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+class VideoWork:
+    """The work folder of one input folder; what is written to a draft of it stays in memory."""
+
+    def __init__(self, folder: Path, draft: bool = False) -> None:
+        self.folder, self.draft = folder, draft
+        self.drafts: dict[type, Any] = {}
         self.results = folder / "results.jsonl"  # what FrameLog writes
-        self.frames = folder / "frames.npz"
         self.clips = folder / "clips.jsonl"  # WrittenClip a line
         self.report = folder / "report"
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the folder; one that is not there is not made, its steps say what is missing."""
-        if not self.folder.is_dir():
+        if self.draft or not self.folder.is_dir():
             return contextlib.nullcontext()
         return locked(self.folder / LOCK_NAME, f"work folder {self.folder}")
 
-    def path(self, kind: type[OwnFile]) -> Path:
+    def path(self, kind: type) -> Path:
         return self.folder / WORK_FILES[kind][0]
 
-    def read(self, kind: type[R]) -> R:
-        """One of the JSON files of this folder."""
-        path = self.path(kind)
-        if not path.exists():
-            raise SortFacesError(f"{path}: not found; run `video {WORK_FILES[kind][1]}` first")
-        return read_file(path, kind)
+    def read(self, kind: type[WorkFile]) -> WorkFile:
+        """One of the WORK_FILES."""
+        if kind in self.drafts:
+            return self.drafts[kind]
+        path = needed(self.path(kind), WORK_FILES[kind][1])
+        return kind.load(path) if hasattr(kind, "load") else read_file(path, kind)
 
-    def write(self, record: OwnFile) -> None:
-        write_file(self.path(type(record)), record)
+    def write(self, content: Any) -> None:
+        """Write one of them."""
+        path = self.path(type(content))
+        if self.draft:
+            self.drafts[type(content)] = content
+        elif hasattr(content, "save"):
+            content.save(path)
+        else:
+            write_file(path, content)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for a while, where a worker finds it, too."""
+        if not self.draft:
+            remove_unfinished(self.folder)  # those of killed runs
+        place = None if self.draft else self.folder
+        with tempfile.TemporaryDirectory(dir=place, prefix=PART_PREFIX) as folder:
+            yield Path(folder)
 
     def list_videos(self) -> list[Video]:
         """The usable videos, in the order of their paths."""
@@ -9091,32 +8799,22 @@ class VideoWork:
         """Scenes and frame times of a video; None while they are not known, or damaged."""
         return read_if_sound(self.scene_file(video), Scenes)
 
-    @contextlib.contextmanager
-    def draft(self) -> Iterator[VideoWork]:
-        """A copy in a temporary folder, to find out what steps would do.
 
-        What is large and only read stays where it is.
-        """
-        with tempfile.TemporaryDirectory(prefix="sort_faces-") as folder:
-            draft = VideoWork(Path(folder) / "work")
-            left = shutil.ignore_patterns("results.jsonl", "frames.npz", "report", "workers")
-            if self.folder.is_dir():
-                shutil.copytree(self.folder, draft.folder, ignore=left)
-            draft.results = self.results
-            try:
-                yield draft
-            except SortFacesError as error:
-                told = str(error).replace(str(draft.folder), str(self.folder))
-                raise SortFacesError(told) from None
+def needed(path: Path, step: str) -> Path:
+    """A file of a work folder that an earlier step writes."""
+    if not path.exists():
+        raise SortFacesError(f"{path}: not found; run `video {step}` first")
+    return path
 
 
-def scan_videos(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
+def scan_videos(
+    work: VideoWork, source: Path, choice: VideoChoice, required: bool = False
+) -> Outcome:
     """list the videos of a folder and what they are"""
     if not source.exists():
         raise SortFacesError(f"{source}: no such file or folder; name a folder of videos")
     root = source.resolve()
-    known = known_entries(work, str(root))
-    skip = choice.skip_pattern
+    known, skip = known_entries(work, str(root)), choice.skip_pattern
     found = [
         path
         for path in find_videos(root)
@@ -9135,26 +8833,24 @@ def scan_videos(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
             log.warning("%s: %s", path, entry.error)
         entries.append(entry)
     work.write(VideoList(input=str(root), videos=entries))
-    usable = [entry.facts for entry in entries if entry.facts]
-    result = {
-        "work": str(work.folder),
-        "videos": len(usable),
-        "hours": round(sum(video.duration for video in usable) / 3600, 2),
-        "left_out": [f"{entry.path}: {entry.error}" for entry in entries if entry.error],
-    }
-    return Outcome(result, bool(usable))
+    usable = work.list_videos()
+    left_out = [f"{entry.path}: {entry.error}" for entry in entries if entry.error]
+    if required and not usable:
+        raise SortFacesError(f"{source}: no usable video; {left_out[0]}")
+    hours = round(sum(video.duration for video in usable) / 3600, 2)
+    result = {"work": str(work.folder), "videos": len(usable), "hours": hours}
+    return Outcome({**result, "left_out": left_out}, bool(usable))
 
 
 def known_entries(work: VideoWork, root: str) -> dict[str, Video]:
     """{path: facts} of an earlier scan. Raises SortFacesError if the folder is not for `root`."""
     path = work.path(VideoList)
     if not path.exists():
-        files = [work.results, work.frames, work.clips, work.report, *map(work.path, WORK_FILES)]
-        for file in files:
-            if file.exists():
-                raise SortFacesError(
-                    f"{work.folder}: holds {file.name} of something else; use another work folder"
-                )
+        others = [work.results, work.clips, work.report, *map(work.path, WORK_FILES)]
+        for file in filter(Path.exists, others):
+            raise SortFacesError(
+                f"{work.folder}: holds {file.name} of something else; use another work folder"
+            )
         return {}
     head = read_if_sound(path, WorkHead)
     if head is None:
@@ -9190,36 +8886,25 @@ def scan_video(path: str, known: Video | None) -> Scanned:
         return Scanned(path, error=error.strerror or str(error))
 
 
-def find_scenes(work: VideoWork) -> Outcome:
+def find_scenes(
+    work: VideoWork, rate: float = Sampling.sample_rate, crew: Crew | None = None
+) -> Outcome:
     """find the cuts of every video; cached in WORK/scenes"""
-    return pass_over_videos(work, Sampling.sample_rate, None)
+    if crew is None or crew.elsewhere:
+        return pass_over_videos(work, rate, None)
+    with contextlib.closing(FrameLog(work.results, crew)) as frames:  # one decode finds faces, too
+        frames.begin()
+        return pass_over_videos(work, rate, frames)
 
 
 def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> Outcome:
     """Decode every video once whose scenes are not known; with `frames` look for faces, too."""
-    videos = work.list_videos()
+    videos, failed = work.list_videos(), []
     todo = [video for video in videos if not work.scenes_of(video)]
-    failed: list[str] = []
-
-    def decode() -> Iterator[tuple[Video, int, np.ndarray | None]]:
-        for video in todo:
-            skip = None if frames is None else functools.partial(frames.has, video)
-            try:
-                once = VideoPass(checked_source(video), rate, skip)
-                for pts, image in once.samples():
-                    yield video, pts, image
-                scenes = once.result()
-            except VideoError as error:
-                log.warning("%s: %s", video.path, error)
-                failed.append(f"{video.path}: {error}")
-                continue
-            if scenes.error:
-                log.warning("%s: %s; using what came before", video.path, scenes.error)
-            write_file(work.scene_file(video), scenes)
-
-    total = round(sum(video.duration for video in todo) * rate)
-    label = "scenes" if frames is None else "decode and detect"
-    for _ in progress(decode() if frames is None else frames.look(decode()), total, label):
+    passed, label = decode_videos(work, todo, rate, frames, failed), "scenes"
+    if frames is not None:
+        passed, label = frames.look(passed), "decode and detect"
+    for _ in progress(passed, round(sum(video.duration for video in todo) * rate), label):
         pass
     known = [scenes for scenes in map(work.scenes_of, videos) if scenes]
     result = {
@@ -9230,6 +8915,32 @@ def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> O
         **({} if frames is None else {"frames": frames.counts["frames"]}),
     }
     return Outcome(result, bool(known))
+
+
+Sample = tuple[Video, int, np.ndarray | None]  # (video, pts, upright picture unless it is known)
+
+
+def decode_videos(
+    work: VideoWork, todo: list[Video], rate: float, frames: FrameLog | None, failed: list[str]
+) -> Iterator[Sample]:
+    """The sampled frames of videos; the scenes of each are written once it is through.
+
+    Pictures only of frames that `frames` still needs. failed: collects what cannot be decoded.
+    """
+    for video in todo:
+        skip = None if frames is None else functools.partial(frames.has, video.id)
+        try:
+            once = VideoPass(checked_source(video), rate, skip)
+            for pts, image in once.samples():
+                yield video, pts, image
+            scenes = once.result()
+        except VideoError as error:
+            log.warning("%s: %s", video.path, error)
+            failed.append(f"{video.path}: {error}")
+            continue
+        if scenes.error:
+            log.warning("%s: %s; using what came before", video.path, scenes.error)
+        write_file(work.scene_file(video), scenes)
 
 
 def checked_source(video: Video) -> Video:
@@ -9245,28 +8956,25 @@ def checked_source(video: Video) -> Video:
 
 def stage_frames(work: VideoWork, sampling: Sampling) -> Outcome:
     """choose the frames to look at and write them to WORK/queue.json"""
-    items, unknown, rate = [], 0, sampling.sample_rate
+    rate, items, unknown = sampling.sample_rate, [], 0
     for video in work.list_videos():
         scenes = work.scenes_of(video)  # has the frame times: nothing is decoded
-        if scenes is None:
-            unknown += 1
-            continue
+        unknown += scenes is None
         chosen = sampled_pts(video, scenes, rate).tolist()
-        items += [
-            Stretch(video.id, video.path, some, video.sar)
-            for some in batched(chosen, CHUNK_SAMPLES)
-        ]
+        for some in batched(chosen, CHUNK_SAMPLES):
+            items.append(Stretch(video.id, video.path, some, video.sar))
     if not items:
         raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
     work.write(Staged(rate=rate, items=items))
     frames = sum(len(item.pts) for item in items)
-    result = {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
-    return Outcome(result, bool(frames))
+    return Outcome(
+        {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
+    )
 
 
-def sampled_pts(video: Video, scenes: Scenes, rate: float) -> np.ndarray:
-    """(n,) pts of the frames to look at, `rate` a second."""
-    return sample_times(scenes.pts, 1.0 / (rate * video.tick))
+def sampled_pts(video: Video, scenes: Scenes | None, rate: float) -> np.ndarray:
+    """(n,) pts of the frames to look at, `rate` a second; none while scenes are not known."""
+    return sample_times(scenes.pts, 1.0 / (rate * video.tick)) if scenes else np.zeros(0, np.int64)
 
 
 def frame_name(video: str, pts: int) -> str:
@@ -9292,11 +9000,12 @@ def frame_lines(path: Path) -> Iterator[FrameLine]:
         yield found
 
 
-class FrameLog:
-    """results.jsonl: what was found in each frame, appended as it comes."""
+class FrameLog(AppendOnly):
+    """results.jsonl: what a crew finds in each frame, appended as it comes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.lines = path, AppendOnly(path)
+    def __init__(self, path: Path, crew: Crew) -> None:
+        super().__init__(path)
+        self.crew = crew
         self.meta: FrameMeta | None = None
         self.done: set[str] = set()  # frames that need not be looked at again
         self.counts: Counter[str] = Counter()
@@ -9304,46 +9013,48 @@ class FrameLog:
             self.meta = line.meta or self.meta
             if line.meta is None and line.failed is None:
                 self.done.add(line.id)
+        self.refuse_others({"model": model_label(crew.spec.model)})
 
-    def begin(self, crew: Crew) -> None:
-        """Take results of a crew from now on; of other models than so far they are refused."""
-        self.crew, meta = crew, crew.facts["meta"]
-        for key in ("recognizer", "det_size", "det_threshold"):
-            if self.meta is not None and getattr(self.meta, key) != meta[key]:
+    def begin(self) -> None:
+        """Load the models and take results of theirs from now on."""
+        meta = self.crew.facts["meta"]
+        self.refuse_others({key: meta[key] for key in ("recognizer", "det_size", "det_threshold")})
+        if self.is_new():
+            self.append({"schema": RECORD_SCHEMA, "id": "meta", "meta": meta})
+
+    def refuse_others(self, asked: dict[str, Any]) -> None:
+        """Raise SortFacesError where the results so far are of other models than `asked`."""
+        for key, value in asked.items() if self.meta else ():
+            own = getattr(self.meta, key)
+            if own != value:
+                made = own if key == "model" else f"{self.meta.model}, {key} {own}"
                 raise SortFacesError(
-                    f"{self.path}: made with {self.meta.model}, {key} {getattr(self.meta, key)}, "
-                    f"not {meta[key]}; use another work folder, or remove that file to begin again"
+                    f"{self.path}: made with {made}, not {value}; use another work folder, "
+                    "or remove that file to begin again"
                 )
-        if self.lines.is_new():
-            self.lines.append({"schema": RECORD_SCHEMA, "id": "meta", "meta": meta})
 
-    def close(self) -> None:
-        self.lines.close()
-
-    def has(self, video: Video, pts: int) -> bool:
-        return frame_name(video.id, pts) in self.done
+    def has(self, video: str, pts: int) -> bool:
+        return frame_name(video, pts) in self.done
 
     def store(self, video: str, pts: int, result: Result) -> None:
         """Append the result of one frame."""
+        name = frame_name(video, pts)
         if "failed" in result:
-            log.warning("%s: %s", frame_name(video, pts), result["failed"])
-            self.counts["failed"] += 1
-        self.counts["frames"] += 1
-        self.counts["faces"] += len(result.get("faces", []))
-        self.lines.append({"schema": RECORD_SCHEMA, "id": frame_name(video, pts), **result})
+            log.warning("%s: %s", name, result["failed"])
+        self.counts.update(frames=1, failed="failed" in result, faces=len(result.get("faces", [])))
+        self.append({"schema": RECORD_SCHEMA, "id": name, **result})
 
-    def look(self, frames: Iterable[tuple[Video, int, np.ndarray | None]]) -> Iterator[None]:
+    def look(self, samples: Iterable[Sample]) -> Iterator[None]:
         """Find the faces of frames as they are decoded; yields once per frame, in their order."""
         engine, landmarks = self.crew.engine(), self.crew.spec.landmarks
 
-        def work(frame: tuple[Video, int, np.ndarray | None]) -> tuple[Video, int, Result | None]:
-            video, pts, image = frame
-            found = None if image is None else frame_result(engine, image, landmarks)
-            return video, pts, found
+        def see(sample: Sample) -> tuple[str, int, Result | None]:
+            video, pts, image = sample
+            return video.id, pts, None if image is None else frame_result(engine, image, landmarks)
 
-        for video, pts, result in ordered_map(work, frames, self.crew.threads):
+        for video, pts, result in ordered_map(see, samples, self.crew.threads):
             if result is not None:
-                self.store(video.id, pts, result)
+                self.store(video, pts, result)
             yield None
 
     def look_elsewhere(self, items: Sequence[Item], folder: Path) -> Iterator[None]:
@@ -9359,45 +9070,38 @@ def detect_frames(work: VideoWork, crew: Crew) -> Outcome:
     """find and embed the faces of the chosen frames; here, on a worker or on a cluster"""
     videos = {video.id: video for video in work.list_videos()}
     staged = work.read(Staged).items
-    with contextlib.closing(FrameLog(work.results)) as frames:
-        asked, own = model_label(crew.spec.model), frames.meta
-        if own is not None and own.model != asked:  # without loading either
-            raise SortFacesError(
-                f"{work.results}: made with {own.model}, not {asked}; use another work folder"
-            )
+    with contextlib.closing(FrameLog(work.results, crew)) as frames:
         items = []
         for stretch in staged:
-            video = videos.get(stretch.video)
-            pts = [at for at in stretch.pts if video is not None and not frames.has(video, at)]
-            if pts:
-                item = {"video": video.id, "path": video.path, "pts": pts, "sar": stretch.sar}
-                items.append({**item, "landmarks": True})
+            pts = [at for at in stretch.pts if not frames.has(stretch.video, at)]
+            if pts and stretch.video in videos:
+                path = videos[stretch.video].path
+                stretch = msgspec.structs.replace(stretch, path=path, pts=pts)
+                items.append({**as_json(stretch), "landmarks": True})
         missing = sum(len(item["pts"]) for item in items)
         if items:
-            frames.begin(crew)
+            frames.begin()
             if crew.elsewhere:
                 looked = frames.look_elsewhere(items, work.folder / "workers")
             else:
                 looked = frames.look(decode_stretches(videos, items))
             for _ in progress(looked, missing, "detect"):
                 pass
-    counts, known = frames.counts, sum(len(stretch.pts) for stretch in staged) - missing
-    usable = counts["frames"] - counts["failed"] + known
+    wanted, counts = sum(len(stretch.pts) for stretch in staged), frames.counts
+    usable = counts["frames"] - counts["failed"] + wanted - missing
     result = {
-        "wanted": missing + known,
+        "wanted": wanted,
         "frames": counts["frames"],
-        "already_known": known,
+        "already_known": wanted - missing,
         "faces": counts["faces"],
         "failed": counts["failed"],
         "usable": usable,
     }
-    return Outcome(result, bool(usable or not result["wanted"]))
+    return Outcome(result, bool(usable or not wanted))
 
 
-def decode_stretches(
-    videos: dict[str, Video], items: Sequence[Item]
-) -> Iterator[tuple[Video, int, np.ndarray]]:
-    """(video, pts, upright picture) of the frames of some items, in their order."""
+def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterator[Sample]:
+    """The frames of some items, in their order."""
     for name, some in itertools.groupby(items, key=lambda item: item["video"]):
         video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
         try:
@@ -9410,152 +9114,106 @@ def decode_stretches(
 def merge_frames(work: VideoWork) -> Outcome:
     """gather the results of all frames into WORK/frames.npz"""
     staged = work.read(Staged)
-    if not work.results.exists():
-        raise SortFacesError(f"{work.results}: not found; run `video detect` first")
     meta: FrameMeta | None = None
-    data = bytearray()  # faces as they come
-    rows_of: dict[str, range] = {}  # of each frame, in data
+    data, rows = bytearray(), 0  # faces as they come, each 8 + dim float32
+    rows_of: dict[str, range] = {}  # of each frame
     failed: set[str] = set()
-    for line in frame_lines(work.results):
+    for line in frame_lines(needed(work.results, "detect")):
         if line.meta is not None:
-            meta, size = line.meta, 4 * (8 + line.meta.dim)
+            meta = line.meta
             continue
-        data += b"".join(face.packed() for face in line.faces)
-        rows_of[line.id] = range(len(data) // size - len(line.faces), len(data) // size)
+        for face in line.faces:
+            data += np.array([*face.bbox, face.det_score], "<f4").tobytes()
+            data += face.pose + face.embedding
+        rows_of[line.id] = range(rows, rows + len(line.faces))
+        rows += len(line.faces)
         (failed.discard if line.failed is None else failed.add)(line.id)
     if meta is None:
         raise SortFacesError(f"{work.results}: is empty; run `video detect` again")
     order = [(item.video, pts) for item in staged.items for pts in item.pts]
     names = [frame_name(*frame) for frame in order]
-    rows = [rows_of.get(name, range(0)) for name in names]
-    faces = np.frombuffer(data, "<f4").reshape(-1, size // 4)
-    chosen = np.array([*itertools.chain(*rows)], np.int64)
+    found = [rows_of.get(name, range(0)) for name in names]
+    faces = np.frombuffer(data, "<f4").reshape(-1, 8 + meta.dim)
+    chosen = np.array([*itertools.chain(*found)], np.int64)
     if not np.array_equal(chosen, np.arange(len(faces))):  # else they need no second copy
         faces = faces[chosen]
-    frame = np.repeat(np.arange(len(order)), [*map(len, rows)])
+    frame = np.repeat(np.arange(len(order)), [*map(len, found)])
     meta = msgspec.structs.replace(meta, rate=staged.rate)
-    with writing(work.frames) as part, open(part, "wb") as stream:
-        np.savez(
-            stream,
-            meta=np.array(json.dumps(as_json(meta))),
-            video=np.array([video for video, _ in order], "U16")[frame],
-            pts=np.array([pts for _, pts in order], np.int64)[frame],
-            bbox=faces[:, :4],
-            det=faces[:, 4],
-            pose=faces[:, 5:8],
-            embedding=faces[:, 8:],
-        )
+    video = np.array([video for video, _ in order], "U16")[frame]
+    pts = np.array([pts for _, pts in order], np.int64)[frame]
+    parts = faces[:, :4], faces[:, 4], faces[:, 5:8], faces[:, 8:]
+    work.write(Frames(meta, video, pts, *parts))
     known = sum(name in rows_of for name in names)
-    result = {
-        "frames": known,
-        "faces": len(faces),
-        "failed": sum(name in failed for name in names),
-        "missing": len(names) - known,
-    }
-    return Outcome(result, bool(known))
+    result = {"frames": known, "faces": len(faces), "failed": sum(name in failed for name in names)}
+    return Outcome({**result, "missing": len(names) - known}, bool(known))
 
 
 def track_faces(work: VideoWork, reach: Reach) -> Outcome:
     """stitch the faces of each scene into tracks: WORK/tracks.json"""
-    meta, faces = read_frames(work)
-    reach = for_model(reach, meta.model)
-    order = np.lexsort((faces["pts"], faces["video"]))
-    faces = {key: values[order] for key, values in faces.items()}
+    faces = work.read(Frames)
+    meta, reach = faces.meta, for_model(reach, faces.meta.model)
+    faces = faces.take(np.lexsort((faces.pts, faces.video)))
     tracks: list[Track] = []
     listed = {}
     videos = work.list_videos()
     for video in progress(videos, len(videos), "track"):
-        rows = slice(*np.searchsorted(faces["video"], [video.id, video.id + "~"]))
-        own = {key: values[rows] for key, values in faces.items()}
-        known = work.scenes_of(video)
-        scenes = known.scenes if known else []
-        samples = sampled_pts(video, known, meta.rate) if known else np.zeros(0, np.int64)
-        listed[video.id] = TrackedVideo(video.path, video.fps, video.start, video.tick, len(scenes))
-        tracks += video_tracks(video, scenes, samples, own, reach)
-    head = Tracks(period=1.0 / meta.rate, meta=meta, reach=reach, videos=listed, tracks=[])
-    data = {"tool": TOOL, **as_json(head), "tracks": [track_json(track) for track in tracks]}
-    write_bytes(work.path(Tracks), json.dumps(data).encode())  # all on one line
-    return Outcome({"faces": len(order), "tracks": len(tracks)})
+        own = faces.take(slice(*np.searchsorted(faces.video, [video.id, video.id + "~"])))
+        scenes = work.scenes_of(video)
+        spans = scenes.scenes if scenes else []
+        listed[video.id] = TrackedVideo(video.path, video.fps, video.start, video.tick, len(spans))
+        tracks += video_tracks(video, spans, sampled_pts(video, scenes, meta.rate), own, reach)
+    work.write(Tracks(period=1.0 / meta.rate, meta=meta, reach=reach, videos=listed, tracks=tracks))
+    return Outcome({"faces": len(faces.pts), "tracks": len(tracks)})
 
 
 TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
 
 
-def track_json(track: Track) -> dict[str, Any]:
-    """A track as tracks.json holds it; an unknown pose is null."""
-    rounded = {
-        key: np.round(np.asarray(getattr(track, key), np.float64), digits).tolist()
-        for key, digits in TRACK_DIGITS.items()
-    }
-    rounded["pose"] = [[v if math.isfinite(v) else None for v in row] for row in rounded["pose"]]
-    sampled = np.round(track.sampled, TRACK_DIGITS["time"]).tolist()
-    return {**as_json(track), "sampled": sampled, **rounded, "centre": pack_floats(track.centre)}
-
-
-FRAME_ARRAYS = ("video", "pts", "bbox", "det", "pose", "embedding")
-
-
-def read_frames(work: VideoWork) -> tuple[FrameMeta, dict[str, np.ndarray]]:
-    """The meta and the arrays of frames.npz, row i of each one face."""
-    if not work.frames.exists():
-        raise SortFacesError(f"{work.frames}: not found; run `video merge` first")
-    try:
-        with np.load(work.frames, allow_pickle=False) as archive:
-            meta = as_record(FrameMeta, json.loads(str(archive["meta"])))
-            faces = {name: archive[name] for name in FRAME_ARRAYS}
-        n = len(faces["video"])
-        shapes = ((n,), (n,), (n, 4), (n,), (n, 3), (n, meta.dim))
-        if tuple(values.shape for values in faces.values()) != shapes or not meta.rate > 0:
-            raise ValueError("its arrays do not fit together")
-    except (*NPZ_ERRORS, msgspec.ValidationError) as error:
-        raise SortFacesError(
-            f"{work.frames}: cannot be read ({one_line(error)}); run `video merge` again"
-        ) from None
-    return meta, faces
-
-
 def video_tracks(
-    video: Video,
-    scenes: Sequence[Sequence[int]],
-    samples: np.ndarray,
-    faces: dict[str, np.ndarray],
-    reach: Reach,
+    video: Video, scenes: list[tuple[int, int]], samples: np.ndarray, faces: Frames, reach: Reach
 ) -> list[Track]:
     """The tracks of one video from its sampled frames (pts) and its faces, sorted by time."""
     tracks: list[Track] = []
-    time = video.seconds(faces["pts"])
-    unit = unit_rows(faces["embedding"])
+    unit = unit_rows(faces.embedding)
+    measured = {"time": video.seconds(faces.pts), **vars(faces)}
+    values = [
+        np.round(np.asarray(measured[key], np.float64), digits)
+        for key, digits in TRACK_DIGITS.items()
+    ]
     for low, high in scenes:
-        rows = slice(*np.searchsorted(faces["pts"], [low, high]))
-        inside = np.arange(len(time))[rows]
+        rows = np.arange(*np.searchsorted(faces.pts, [low, high]))
         scene = video.seconds(low), video.seconds(high)
-        looked = samples[(samples >= low) & (samples < high)]
-        sampled = tuple(video.seconds(looked[[0, -1]]).tolist()) if len(looked) else scene
-        labels = stitch_tracks(time[rows], faces["bbox"][rows], unit[rows], reach)
+        looked = video.seconds(samples[(samples >= low) & (samples < high)])
+        sampled = np.round(looked[[0, -1]] if len(looked) else scene, TRACK_DIGITS["time"])
+        labels = stitch_tracks(measured["time"][rows], faces.bbox[rows], unit[rows], reach)
         for label in range(labels.max(initial=-1) + 1):
-            own = inside[labels == label]
+            own = rows[labels == label]
+            parts = (array[own] for array in values)
             name = f"{video.id}-{len(tracks):04d}"
-            values = (faces[key][own] for key in ("bbox", "det", "pose"))
-            tracks.append(
-                Track(name, video.id, scene, sampled, time[own], *values, centroid(unit[own]))
-            )
+            about = name, video.id, scene, tuple(sampled.tolist())
+            tracks.append(Track(*about, *parts, centroid(unit[own])))
     return tracks
 
 
 def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Crew) -> Outcome:
     """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
     data = work.read(Tracks)
-    tracks = data.tracks
-    choice = for_model(choice, data.meta.model)
+    tracks, choice = data.tracks, for_model(choice, data.meta.model)
     people = find_identities(work, data.meta, choice, crew)
     who = identify_tracks(tracks, people, choice.identity_distance)
     wanted = {path.stem for path in choice.identity}
     unwanted = {path.stem for path in choice.exclude_identity}
-    reasons = {track.name: track_fault(track, gates) for track in tracks}
-    for name in reasons:
-        if not reasons[name] and wanted and who.get(name) not in wanted:
-            reasons[name] = "another person"
-    passed = [track for track in tracks if not reasons[track.name]]
+    passed: list[Track] = []
+    left_out: list[Segment] = []
+    for track in tracks:
+        reason = track_fault(track, gates)
+        if not reason and wanted and who.get(track.name) not in wanted:
+            reason = "another person"
+        if reason:
+            beyond = math.nextafter(track.time[-1], math.inf)
+            left_out.append(Segment(track.video, track.time[0], beyond, (track,), reason))
+        else:
+            passed.append(track)
     banned = [track for track in tracks if who.get(track.name) in unwanted]
     merged: list[Segment] = []
     for _, some in itertools.groupby(passed, key=lambda track: (track.video, track.scene)):
@@ -9563,17 +9221,13 @@ def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Cr
         merged += merge_segments(parts, gates)
     merged = [drop_banned(segment, banned, data.period) for segment in merged]
     segments = [planned_clip(s, data.videos[s.video], who) for s in merged if not s.reason]
-    work.write(
-        ClipPlan(
-            gates=gates,
-            identities={
-                path.stem: {"file": str(path), "distance": choice.identity_distance}
-                for path in (*choice.identity, *choice.exclude_identity)
-            },
-            segments=segments,
-            rejected=rejected_rows(tracks, reasons, [s for s in merged if s.reason]),
-        )
-    )
+    rejected = [rejected_row(s) for s in (*left_out, *merged) if s.reason]
+    rejected.sort(key=lambda row: (row.video, row.start, row.name))
+    asked = {
+        path.stem: {"file": str(path), "distance": choice.identity_distance}
+        for path in (*choice.identity, *choice.exclude_identity)
+    }
+    work.write(ClipPlan(gates=gates, identities=asked, segments=segments, rejected=rejected))
     result = {
         "frames": sum(len(track.time) for track in tracks),
         "tracks": len(tracks),
@@ -9597,13 +9251,7 @@ def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> 
     """One segment of the plan with where it comes from and how good it is."""
     span = segment.start, segment.end
     low, high = (video.start + round(time / video.tick) for time in span)
-    inside = [(track.time >= span[0]) & (track.time < span[1]) for track in segment.tracks]
-
-    def seen(name: str) -> np.ndarray:
-        pairs = zip(segment.tracks, inside, strict=True)
-        return np.concatenate([getattr(track, name)[rows] for track, rows in pairs])
-
-    pitch, yaw = np.nanmedian(np.abs(seen("pose")[:, :2]), axis=0).tolist()
+    pitch, yaw = np.nanmedian(np.abs(segment.seen("pose")[:, :2]), axis=0).tolist()
     return PlannedClip(
         uuid=str(uuid.uuid5(CLIP_SPACE, f"{segment.video}:{low}:{high}")),
         video=segment.video,
@@ -9615,40 +9263,28 @@ def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> 
         tracks=[track.name for track in segment.tracks],
         identity=sorted({who[t.name] for t in segment.tracks if t.name in who}),
         quality={
-            "samples": len(seen("time")),
+            "samples": len(segment.seen("time")),
             "yaw": round(yaw, 1),
             "pitch": round(pitch, 1),
-            "short": round(float(np.median(seen("short")))),
-            "det": round(float(np.mean(seen("det"))), 3),
+            "short": round(float(np.median(segment.seen("short")))),
+            "det": round(float(np.mean(segment.seen("det"))), 3),
         },
-        strip=strip_times(seen("time")),
+        strip=strip_times(segment),
     )
 
 
-def strip_times(times: np.ndarray) -> list[float]:
-    """Sampled times spread over a segment or track, for its thumbnails."""
-    times = np.unique(times)
+def strip_times(segment: Segment) -> list[float]:
+    """Sampled times spread over a segment, for its thumbnails."""
+    times = np.unique(segment.seen("time"))
     spread = np.linspace(0, len(times) - 1, min(REPORT_FRAMES, len(times)))
     return times[np.round(spread).astype(int)].tolist()
 
 
-def rejected_rows(
-    tracks: Sequence[Track], reasons: dict[str, str], segments: Sequence[Segment]
-) -> list[LeftOut]:
-    """What becomes no clip and why: tracks that fail, segments of the wrong length."""
-    rows = []
-    for track in tracks:
-        if reasons[track.name]:
-            span = round(float(track.time[0]), 4), round(float(track.time[-1]), 4)
-            strip = strip_times(track.time)
-            rows.append(LeftOut(track.name, track.video, *span, reasons[track.name], strip))
-    for segment in segments:
-        times = np.concatenate([track.time for track in segment.tracks])
-        strip = strip_times(times[(times >= segment.start) & (times < segment.end)])
-        name = "+".join(track.name for track in segment.tracks)
-        span = round(segment.start, 4), round(segment.end, 4)
-        rows.append(LeftOut(name, segment.video, *span, segment.reason, strip))
-    return sorted(rows, key=lambda row: (row.video, row.start, row.name))
+def rejected_row(segment: Segment) -> LeftOut:
+    """What the plan tells of a track, or of a segment, that becomes no clip."""
+    span = round(float(segment.start), 4), round(float(segment.end), 4)
+    name = "+".join(track.name for track in segment.tracks)
+    return LeftOut(name, segment.video, *span, segment.reason, strip_times(segment))
 
 
 def identify_tracks(
@@ -9666,10 +9302,7 @@ def identify_tracks(
 def find_identities(
     work: VideoWork, meta: FrameMeta, choice: IdentityChoice, crew: Crew
 ) -> dict[str, np.ndarray]:
-    """{name: mean direction of its faces} of the identities the options name.
-
-    Pictures are embedded with the model of the work folder, once: identities.json keeps them.
-    """
+    """{name: mean direction of its faces} of the identities the options name."""
     paths = [*choice.identity, *choice.exclude_identity]
     if not paths:
         return {}
@@ -9681,27 +9314,11 @@ def find_identities(
             f"--model {asked}: the frames of {work.folder} were embedded with {meta.model}, "
             "and faces of two models cannot be compared; use that one, or another work folder"
         )
-    known = known_identities(work, meta)
-    shown: dict[Path, list[str]] = {path: [] for path in paths}
-    remove_unfinished(work.folder)  # pictures of a killed run
-    with tempfile.TemporaryDirectory(dir=work.folder, prefix=PART_PREFIX) as folder:
-        new: dict[str, Path] = {}  # pictures where a worker finds them, too
-        for path in paths:
-            for name, data in identity_pictures(path):
-                sha = hashlib.sha256(data).hexdigest()
-                shown[path].append(sha)
-                if sha not in known and sha not in new:
-                    new[sha] = Path(folder) / f"{sha}{PurePosixPath(name).suffix}"
-                    new[sha].write_bytes(data)
-        if new:
-            known |= embed_identities(work, meta, new, crew)
-            work.write(Identities(recognizer=meta.recognizer, faces=known))
     people = {}
-    for path, shas in shown.items():
-        unreadable = sum(sha not in known for sha in shas)
-        if unreadable:
-            log.warning("%s: %d pictures cannot be read", path, unreadable)
-        vectors = [np.frombuffer(known[sha], "<f4") for sha in shas if known.get(sha)]
+    for path, faces in identity_faces(work, meta, paths, crew).items():
+        if None in faces:
+            log.warning("%s: %d pictures cannot be read", path, faces.count(None))
+        vectors = [np.frombuffer(face, "<f4") for face in faces if face]
         if not vectors:
             raise SortFacesError(
                 f"--identity {path}: no face found in it; name a .fsz or its folder"
@@ -9710,29 +9327,49 @@ def find_identities(
     return people
 
 
-def known_identities(work: VideoWork, meta: FrameMeta) -> dict[str, bytes]:
-    """{sha256: embedding, or nothing} of pictures embedded earlier with the model of the frames."""
-    path = work.path(Identities)
-    known = read_if_sound(path, Identities)
-    if known is None or {*map(len, known.faces.values())} - {0, 4 * meta.dim}:
-        if path.exists():
-            log.warning("%s: is damaged; looking at the pictures of the identities again", path)
-        return {}
-    return known.faces if known.recognizer == meta.recognizer else {}
+def identity_faces(
+    work: VideoWork, meta: FrameMeta, paths: Sequence[Path], crew: Crew
+) -> dict[Path, list[bytes | None]]:
+    """Of each picture of some identities its embedding: b"" without a face, None if unreadable.
+
+    Pictures are embedded with the model of the work folder, once: identities.json keeps them.
+    """
+    file = work.path(Identities)
+    kept = read_if_sound(file, Identities)
+    if kept is None or {*map(len, kept.faces.values())} - {0, 4 * meta.dim}:
+        if file.exists():
+            log.warning("%s: is damaged; looking at the pictures of the identities again", file)
+        kept = None
+    known = kept.faces if kept and kept.recognizer == meta.recognizer else {}
+    shown: dict[Path, list[str]] = {path: [] for path in paths}
+    with work.scratch() as folder:
+        new: dict[str, Path] = {}
+        for path in paths:
+            for name, data in identity_pictures(path):
+                sha = hashlib.sha256(data).hexdigest()
+                shown[path].append(sha)
+                if sha not in known and sha not in new:
+                    new[sha] = folder / f"{sha}{PurePosixPath(name).suffix}"
+                    new[sha].write_bytes(data)
+        if new:
+            known |= embed_identities(meta, new, crew, folder)
+            work.write(Identities(recognizer=meta.recognizer, faces=known))
+    return {path: [known.get(sha) for sha in shas] for path, shas in shown.items()}
 
 
 def embed_identities(
-    work: VideoWork, meta: FrameMeta, pictures: dict[str, Path], crew: Crew
+    meta: FrameMeta, pictures: dict[str, Path], crew: Crew, folder: Path
 ) -> dict[str, bytes]:
-    """{sha256: embedding of the largest face, or nothing} of those pictures that can be read."""
-    spec = replace(
-        crew.spec,
-        model=crew.spec.model or meta.model_source or meta.model,
-        det_size=meta.det_size,
-        det_threshold=meta.det_threshold,
-        landmarks=False,
+    """{sha256: embedding of the largest face, or b""} of those pictures that can be read."""
+    crew = crew.with_spec(
+        replace(
+            crew.spec,
+            model=crew.spec.model or meta.model_source or meta.model,
+            det_size=meta.det_size,
+            det_threshold=meta.det_threshold,
+            landmarks=False,
+        )
     )
-    crew = crew.with_spec(spec)
     own = crew.facts["meta"]
     if own["recognizer"] != meta.recognizer:
         raise SortFacesError(
@@ -9742,7 +9379,7 @@ def embed_identities(
     how = {"passes": asdict(Passes(pad_retry=True)), "landmarks": False}
     items = [{"sha256": sha, "path": str(path), **how} for sha, path in pictures.items()]
     found = {}
-    for item, result in crew.run("embed", items, work.folder / "workers"):
+    for item, result in crew.run("embed", items, folder / "workers"):
         if not (result.get("failed") or result.get("error")):
             largest = max(result["faces"], key=lambda face: face["face_short"], default=None)
             found[item["sha256"]] = base64.b64decode(largest["embedding"]) if largest else b""
@@ -9768,202 +9405,11 @@ def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
         ) from None
 
 
-class WrittenClip(MadeClip, kw_only=True):
-    """A line of clips.jsonl: a clip that was written, checked and put in its place."""
-
-    uuid: str
-    out: str
-    video: str = ""
-    file: Annotated[str, msgspec.Meta(pattern="^[^/]+/[^/]+$")]  # below out
-    asked: str = ""  # the mode it was to be made in
-    size: int  # bytes
-
-
-class ClipFolder:
-    """OUT: the clips of one work folder, and what clips.jsonl says of them."""
-
-    def __init__(self, out: Path, work: VideoWork) -> None:
-        self.out, self.work = out, work
-        self.videos = {video.id: video for video in work.list_videos()}
-        self.done = {line.uuid: line for line in read_ledger(work.clips, out)}
-        self.folders = clip_folders([*self.videos.values()], self.done.values())
-
-    def file_of(self, segment: PlannedClip) -> str:
-        """Where its clip goes, below OUT."""
-        return f"{self.folders.get(segment.video, REMOVED_FOLDER)}/{segment.uuid}.mp4"
-
-    def holds(self, line: WrittenClip | None, file: str) -> bool:
-        """Whether a clip lies there as it was written."""
-        path, written = self.out / file, line is not None and line.file == file
-        return written and path.is_file() and path.stat().st_size == line.size
-
-    def is_cut(self, segment: PlannedClip, mode: str) -> bool:
-        """Whether its clip lies there as it was written, in the same way."""
-        line = self.done.get(segment.uuid)
-        return self.holds(line, self.file_of(segment)) and line.asked == mode
-
-    def cut_of(self, segment: PlannedClip) -> Cut:
-        """What is to be cut for it. Raises VideoError where its source is gone."""
-        video = self.videos.get(segment.video)
-        if video is None:
-            raise VideoError("its video is no longer listed; run `video scan` again")
-        scenes = self.work.scenes_of(video)
-        if scenes is None:
-            raise VideoError("its scenes are gone; run `video scenes` again")
-        frames = scenes.pts
-        start = int(frames[min(np.searchsorted(frames, segment.pts[0]), len(frames) - 1)])
-        path = self.out / self.file_of(segment)
-        return Cut(checked_source(video), start, segment.pts[1], path, frames)
-
-    def make(self, segment: PlannedClip, mode: str) -> WrittenClip:
-        """Cut and check one clip; one that was edited since goes to _removed first.
-
-        Raises VideoError when its source is gone or cannot be cut.
-        """
-        cut, file = self.cut_of(segment), self.file_of(segment)
-        if cut.path.is_file() and not self.holds(self.done.get(segment.uuid), file):
-            set_aside(self.out, file)
-        made = cut_clip(cut, mode)
-        return WrittenClip(
-            **msgspec.structs.asdict(made),
-            uuid=segment.uuid,
-            out=str(self.out.resolve()),
-            video=segment.video,
-            file=file,
-            asked=mode,
-            size=cut.path.stat().st_size,
-        )
-
-    def stale(self, segments: Sequence[PlannedClip]) -> list[str]:
-        """Clips that the plan no longer has.
-
-        Those of videos that are not known now are not among them, nor the earlier ones of segments
-        that failed this time.
-        """
-        known = {name for name, video in self.videos.items() if self.work.scenes_of(video)}
-        files = {self.file_of(segment) for segment in segments}
-        failed = {segment.uuid for segment in segments if segment.clip is None}
-        stale = (
-            line.file
-            for line in self.done.values()
-            if line.video in known and line.file not in files and line.uuid not in failed
-        )
-        return [*dict.fromkeys(stale)]
-
-    def clear(self, files: Sequence[str]) -> int:
-        """Move clips and what is told beside them to OUT/_removed; returns how many there were."""
-        there = sum((self.out / file).exists() for file in files)
-        for file in files:
-            for path in (file, str(PurePosixPath(file).with_suffix(".json"))):
-                if (self.out / path).exists():
-                    set_aside(self.out, path)
-            with contextlib.suppress(OSError):
-                (self.out / file).parent.rmdir()  # unless it holds other clips
-        return there
-
-
 def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> Outcome:
     """write the segments of the plan as clips and check each against its source"""
     plan = work.read(ClipPlan)
     check_clip_folder(out, work.folder, Path(work.read(VideoList).input))
-    if options.dry_run:
-        return foresee_clips(ClipFolder(out, work), plan, options.cut)
-    make_folder(out)
-    with locked(out / LOCK_NAME, f"clip folder {out}"):
-        remove_unfinished(out)
-        folder = ClipFolder(out, work)
-        missing = sum(not folder.is_cut(segment, options.cut) for segment in plan.segments)
-        with contextlib.closing(AppendOnly(work.clips)) as ledger:
-            segments = progress(plan.segments, len(plan.segments), "cut")
-            done = [cut_segment(folder, segment, options, ledger) for segment in segments]
-        moved = folder.clear(folder.stale(done))
-        work.write(msgspec.structs.replace(plan, segments=done, out=str(out.resolve())))
-    failed = [f"{s.source} at {s.start:.1f} s: {s.failed}" for s in done if s.clip is None]
-    result = {
-        "out": str(out),
-        "segments": len(done),
-        "clips": len(done) - len(failed),
-        "written": missing - len(failed),
-        "encoded_instead": sum(bool(s.fallback) for s in done) or None,
-        "set_aside": moved or None,
-        "failed": failed,
-    }
-    return Outcome(result, bool(result["clips"]))
-
-
-def cut_segment(
-    folder: ClipFolder, segment: PlannedClip, options: ClipOptions, ledger: AppendOnly
-) -> PlannedClip:
-    """Write the clip of a segment unless it is there; returns it with what became of it."""
-    if folder.is_cut(segment, options.cut):
-        line = folder.done[segment.uuid]
-    else:
-        try:
-            line = folder.make(segment, options.cut)
-        except VideoError as error:
-            log.warning("%s at %.1f s: %s", segment.source, segment.start, error)
-            return segment.cut(clip=None, failed=str(error))
-        ledger.append(as_json(line))
-    facts = {"mode": line.mode, "fallback": line.fallback, "checked": line.checked}
-    segment = segment.cut(clip=line.file, **facts)
-    if options.write_sidecar:
-        write_json((folder.out / line.file).with_suffix(".json"), as_json(segment))
-    return segment
-
-
-def foresee_clips(folder: ClipFolder, plan: ClipPlan, mode: str) -> Outcome:
-    """What cutting would do to each clip; nothing is written."""
-    rows = []
-    for segment in plan.segments:
-        do = "keep" if folder.is_cut(segment, mode) else "write"
-        try:
-            folder.cut_of(segment)
-        except VideoError as error:
-            do = do if do == "keep" else f"fail: {error}"
-        span = f"{clock(segment.start)} to {clock(segment.end)}"
-        rows.append({"do": do, "clip": folder.file_of(segment), "of": segment.source, "at": span})
-    for file in folder.stale(plan.segments):
-        if (folder.out / file).exists():
-            rows.append({"do": "set aside", "clip": file, "of": "", "at": ""})
-    times = Counter(row["do"].partition(":")[0] for row in rows)
-    counts = {f"would_{do.replace(' ', '_')}": number for do, number in times.items()}
-    result = {"out": str(folder.out), "segments": len(plan.segments), **counts, "clips": rows}
-    return Outcome(result, bool(times["keep"] + times["write"]))
-
-
-def read_ledger(path: Path, out: Path) -> list[WrittenClip]:
-    """What clips.jsonl says was written to a folder; a torn last line does not count."""
-    if not path.exists():
-        return []
-    try:
-        lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-        written = [as_record(WrittenClip, line) for line in lines]
-    except (ValueError, RecursionError):  # among them msgspec.ValidationError
-        raise SortFacesError(
-            f"{path}: is no list of clips; move it and the clips away and cut again"
-        ) from None
-    return [line for line in written if line.out == str(out.resolve())]
-
-
-def clip_folders(videos: Sequence[Video], done: Iterable[WrittenClip] = ()) -> dict[str, str]:
-    """{video: folder of its clips}: the name of the file, made distinct where two share it.
-
-    A video keeps the folder its earlier clips are in: `done` are lines of the ledger.
-    """
-    stems = {video.id: Path(video.path).stem for video in videos}
-    folders = {
-        line.video: PurePosixPath(line.file).parts[0] for line in done if line.video in stems
-    }
-    times = Counter(stem.casefold() for stem in stems.values())
-    for video in videos:
-        if video.id in folders:
-            continue
-        stem = stems[video.id]
-        plain = safe_dst_name(stem.replace("_", "-")) == stem.replace("_", "-")
-        name = stem if plain else safe_dst_name(stem)
-        shared = times[stem.casefold()] > 1 or name == REMOVED_FOLDER
-        folders[video.id] = f"{name}-{path_mark(video.path)}" if shared else name
-    return folders
+    return companion("clips").cut_plan(work, plan, out, options)
 
 
 def check_clip_folder(out: Path, work: Path, source: Path) -> None:
@@ -9983,13 +9429,8 @@ def check_clip_folder(out: Path, work: Path, source: Path) -> None:
 
 def show_videos(work: VideoWork) -> Outcome:
     """show segments and rejected tracks on an HTML page: WORK/report/index.html"""
-    return Outcome(report_videos(work))
-
-
-def report_videos(work: VideoWork) -> dict[str, Any]:
-    """Write the page of the plan as it is now."""
     plan = as_json(work.read(ClipPlan))
-    return companion("pages").video_pages(work, plan, work.list_videos())
+    return Outcome(companion("pages").video_pages(work, plan, work.list_videos()))
 
 
 PLACES = {
@@ -9999,113 +9440,76 @@ PLACES = {
 }
 
 
-def add_places(p: argparse.ArgumentParser, names: str) -> None:
-    for name in names.split():
+def add_step_options(
+    p: argparse.ArgumentParser, places: str, taken: Sequence[type], look: bool
+) -> None:
+    """The folders a step names, and the options of each type it takes."""
+    for name in places.split():
         metavar, text = PLACES[name]
         p.add_argument(name, type=Path, metavar=metavar, help=text)
-
-
-Taken = tuple[Callable[[Any], None], Callable[[argparse.Namespace], Any]]
-
-
-def crew_taken(look: bool) -> Taken:
-    """Who does the work; look: with models of one's own choice, else those of the frames."""
-    add = functools.partial(add_engine_and_work, detector=look)
-    return add, functools.partial(crew_of, landmarks=look)
-
-
-def fields_of(kind: type) -> Taken:
-    """(what adds the options of a dataclass, what makes one of arguments)."""
-    return functools.partial(add_fields, kind=kind), functools.partial(of_args, kind)
+    p.set_defaults(dry_run=False)
+    for kind in taken:
+        if kind is Crew:
+            add_engine_and_work(p, detector=look)
+        else:
+            add_fields(p, kind)
 
 
 def video_step(
-    step: Callable[..., Outcome], places: str = "work", *taken: Taken
+    step: Callable[..., Outcome], places: str = "work", *taken: type, look: bool = False
 ) -> tuple[Callable, Callable]:
     """(what adds its options, its handler) of a step, whose docstring is the help.
 
-    step: called with the work folder, the other places, and what each of `taken` gives.
+    step: called with the work folder, the other places, and of each type in `taken` what the
+    options say: a dataclass of options, or the crew; look: with models of one's own choice.
     """
-
-    def add_options(p: argparse.ArgumentParser) -> None:
-        add_places(p, places)
-        p.set_defaults(dry_run=False)
-        for add, _ in taken:
-            add(p)
 
     @functools.wraps(step)
     def handler(args: argparse.Namespace) -> Outcome:
-        work = VideoWork(args.work)
+        work = VideoWork(args.work, args.dry_run)
         values = [getattr(args, name) for name in places.split() if name != "work"]
-        values += [take(args) for _, take in taken]
+        for kind in taken:
+            values.append(crew_of(args, look) if kind is Crew else of_args(kind, args))
         if "input" in places:  # the others begin no work folder
             make_folder(work.folder)
-        with contextlib.nullcontext() if args.dry_run else work.lock():
+        with work.lock():
             return step(work, *values)
 
-    return add_options, handler
+    return functools.partial(add_step_options, places=places, taken=taken, look=look), handler
 
 
 def add_video_run_options(p: argparse.ArgumentParser) -> None:
     """Those of every step."""
-    add_places(p, "input work out")
-    for kind in (ClipOptions, VideoChoice, Sampling):
-        add_fields(p, kind)
-    add_engine_and_work(p)
-    for kind in (Reach, Gates, IdentityChoice):
-        add_fields(p, kind)
+    taken = (ClipOptions, VideoChoice, Sampling, Crew, Reach, Gates, IdentityChoice)
+    add_step_options(p, "input work out", taken, look=True)
 
 
 def cmd_video_run(args: argparse.Namespace) -> Outcome:
     """do all of it in one go, with one decode of each video"""
-    crew, clips, sampling = crew_of(args, True), of_args(ClipOptions, args), of_args(Sampling, args)
-    gates, own = of_args(Gates, args), VideoWork(args.work)
-    check_clip_folder(args.out, own.folder, args.input.resolve())
-
-    def steps(work: VideoWork) -> dict[str, Callable[[], Outcome]]:
-        return {
-            "scan": lambda: scan_some(work, args.input, of_args(VideoChoice, args)),
-            "scenes": lambda: decode_videos(work, sampling, crew),
-            "stage": lambda: stage_frames(work, sampling),
-            "detect": lambda: detect_frames(work, crew),
-            "merge": lambda: merge_frames(work),
-            "track": lambda: track_faces(work, of_args(Reach, args)),
-            "score": lambda: score_tracks(work, gates, of_args(IdentityChoice, args), crew),
-            "cut": lambda: cut_clips(work, args.out, clips),
-            "report": lambda: show_videos(work),
-        }
-
-    if clips.dry_run:
-        with own.draft() as draft:
-            return foresee_run(draft, steps(draft))
-    make_folder(own.folder)
-    with own.lock():
-        return run_video_steps(args.out, steps(own))
-
-
-def scan_some(work: VideoWork, source: Path, choice: VideoChoice) -> Outcome:
-    """The scan of a whole run, which needs a video."""
-    found = scan_videos(work, source, choice)
-    if not found.ok:
-        raise SortFacesError(f"{source}: no usable video; {found.result['left_out'][0]}")
-    return found
-
-
-def decode_videos(work: VideoWork, sampling: Sampling, crew: Crew) -> Outcome:
-    """The decode of a whole run; it finds the faces, too, unless that is done elsewhere."""
-    if crew.elsewhere:
-        return pass_over_videos(work, sampling.sample_rate, None)
-    with contextlib.closing(FrameLog(work.results)) as frames:
-        frames.begin(crew)
-        return pass_over_videos(work, sampling.sample_rate, frames)
-
-
-def run_video_steps(out: Path, steps: dict[str, Callable[[], Outcome]]) -> Outcome:
-    """Do every step in turn; returns what the closing table shows."""
-    table, results = run_steps({name: lambda s=step: s().result for name, step in steps.items()})
+    work, crew = VideoWork(args.work, args.dry_run), crew_of(args, True)
+    clips, sampling, gates = (of_args(kind, args) for kind in (ClipOptions, Sampling, Gates))
+    check_clip_folder(args.out, work.folder, args.input.resolve())
+    steps: dict[str, Callable[[], Outcome]] = {
+        "scan": lambda: scan_videos(work, args.input, of_args(VideoChoice, args), required=True),
+        "scenes": lambda: find_scenes(work, sampling.sample_rate, crew),
+        "stage": lambda: stage_frames(work, sampling),
+        "detect": lambda: detect_frames(work, crew),
+        "merge": lambda: merge_frames(work),
+        "track": lambda: track_faces(work, of_args(Reach, args)),
+        "score": lambda: score_tracks(work, gates, of_args(IdentityChoice, args), crew),
+        "cut": lambda: cut_clips(work, args.out, clips),
+        "report": lambda: show_videos(work),
+    }
+    if args.dry_run:
+        return foresee_run(work, steps)
+    make_folder(work.folder)
+    with work.lock():
+        table, results = run_steps(
+            {name: lambda step=step: step().result for name, step in steps.items()}
+        )
     result = {
-        "out": str(out),
-        "page": results["report"]["page"],
+        "out": str(args.out),
+        "look_at": results["report"]["look_at"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
         "clips": results["cut"]["clips"],
@@ -10131,16 +9535,14 @@ def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Out
 
 
 VIDEO_STEPS: Steps = {  # in pipeline order
-    "scan": video_step(scan_videos, "input work", fields_of(VideoChoice)),
+    "scan": video_step(scan_videos, "input work", VideoChoice),
     "scenes": video_step(find_scenes),
-    "stage": video_step(stage_frames, "work", fields_of(Sampling)),
-    "detect": video_step(detect_frames, "work", crew_taken(look=True)),
+    "stage": video_step(stage_frames, "work", Sampling),
+    "detect": video_step(detect_frames, "work", Crew, look=True),
     "merge": video_step(merge_frames),
-    "track": video_step(track_faces, "work", fields_of(Reach)),
-    "score": video_step(
-        score_tracks, "work", fields_of(Gates), fields_of(IdentityChoice), crew_taken(look=False)
-    ),
-    "cut": video_step(cut_clips, "work out", fields_of(ClipOptions)),
+    "track": video_step(track_faces, "work", Reach),
+    "score": video_step(score_tracks, "work", Gates, IdentityChoice, Crew),
+    "cut": video_step(cut_clips, "work out", ClipOptions),
     "report": video_step(show_videos),
     "run": (add_video_run_options, cmd_video_run),
 }

@@ -23,12 +23,15 @@ from video_material import (
     face_picture,
     film,
     frames_of,
+    renamed,
     rotated,
     shot,
     write_video,
 )
 
 import sort_faces as sf
+
+writer = sf.companion("clips")
 
 SHOTS = (("anna", 2.0), ("", 1.6), ("dora", 2.4))  # (who, seconds)
 CUTS = [2.0, 3.6]
@@ -59,8 +62,7 @@ def again(finished, tmp_path) -> tuple[Path, Path]:
     """A copy of the finished run, to go on with."""
     work = Path(shutil.copytree(finished[0], tmp_path / "work"))
     clips = Path(shutil.copytree(finished[1], tmp_path / "clips"))
-    text = (work / "clips.jsonl").read_text().replace(str(finished[1]), str(clips))
-    (work / "clips.jsonl").write_text(text)
+    renamed(work / "clips.jsonl", finished[1], clips)
     return work, clips
 
 
@@ -309,7 +311,7 @@ def test_every_kind_is_sampled_and_cut_exactly(kind, tmp_path):
     assert len(found.scenes) == 2 and found.error == ""
     assert video.vfr == (kind == "varying rate")
     start, end = int(frames[7]), int(frames[33])  # over the cut, off every key frame
-    made = sf.cut_clip(sf.Cut(video, start, end, tmp_path / "out.mp4", frames), "smart")
+    made = writer.cut_clip(writer.Cut(video, start, end, tmp_path / "out.mp4", frames), "smart")
     assert made.checked.frames == 26 and made.checked.fault == ""
     assert made.checked.difference < 5
     if kind in JOINED:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import sort_faces as sf
 
+writer = sf.companion("clips")
+
 PERIOD = 0.5  # s between samples
 DIM = 32
 
@@ -359,7 +361,7 @@ def test_folders_of_clips_keep_videos_of_one_name_apart():
 
     paths = ["/in/a/clip.mp4", "/in/b/Clip.mp4", "/in/ct_src_00050.mp4", "/in/影片 1.mkv",
              "/in/what?.mp4", "/in/_removed.mp4", "/in/a__b.mp4"]  # fmt: skip
-    folders = list(sf.clip_folders([video(n, p) for n, p in enumerate(paths)]).values())
+    folders = list(writer.clip_folders([video(n, p) for n, p in enumerate(paths)]).values())
     assert folders[2] == "ct_src_00050" and folders[3] == "影片 1" and folders[6] == "a__b"
     assert len({name.casefold() for name in folders}) == len(paths)
     assert "?" not in "".join(folders) and sf.REMOVED_FOLDER not in folders

@@ -21,9 +21,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_video import known_video
 from test_video_core import make_track
-from video_material import face_picture, film, write_video
+from video_material import face_picture, film, renamed, write_video
 
 import sort_faces as sf
+
+writer = sf.companion("clips")
 
 
 def numbered(count: int) -> list[np.ndarray]:
@@ -41,12 +43,12 @@ def numbers(path: Path) -> list[int]:
     return [int((row << np.arange(8)).sum()) for row in bits]
 
 
-def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, sf.MadeClip]:
+def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, writer.MadeClip]:
     """A clip of the frames [first, beyond) of a film, and what the plan will say of it."""
     (video, found), clip = known_video(path), path.with_name(f"{mode}-{first}.mp4")
     frames = found.pts
-    cut = sf.Cut(video, int(frames[first]), int(frames[beyond]), clip, frames)
-    return clip, sf.cut_clip(cut, mode)
+    cut = writer.Cut(video, int(frames[first]), int(frames[beyond]), clip, frames)
+    return clip, writer.cut_clip(cut, mode)
 
 
 @pytest.mark.parametrize(("group", "preset"), [("10", "ultrafast"), ("30", "medium")])
@@ -156,7 +158,7 @@ def done(finished, tmp_path) -> Path:
     """A copy of it, to go on with."""
     base = Path(shutil.copytree(finished, tmp_path / "base"))
     for path in (base / "work").glob("*.json*"):
-        path.write_text(path.read_text().replace(str(finished), str(base)))
+        renamed(path, finished, base)
     return base
 
 
@@ -231,6 +233,8 @@ def test_another_model_is_refused_even_when_all_frames_are_known(run, done, monk
     monkeypatch.setattr(sf, "load_engine", lambda *_: pytest.fail("loads a model"))
     argv = ("video", "detect", done / "work", "--model")
     refused(run(*argv, "no_such_pack"), "made with dlib, not no_such_pack")
+    whole = ("video", "run", done / "in", done / "work", done / "out", "-q", "--model")
+    refused(run(*whole, "no_such_pack"), "made with dlib, not no_such_pack")
     assert run(*argv, "dlib")[0] == 0
 
 
@@ -328,7 +332,7 @@ def test_a_bug_in_a_step_blames_no_file(run, done, monkeypatch, step, broken):
         raise TypeError("planted")
 
     shutil.rmtree(done / "out")
-    monkeypatch.setattr(sf, broken, bug)
+    monkeypatch.setattr(writer if step == "cut" else sf, broken, bug)
     argv = (done / "work", done / "out") if step == "cut" else (done / "work",)
     with pytest.raises(TypeError, match="planted"):
         run("video", step, *argv, "-q")
@@ -400,6 +404,13 @@ def test_whatever_is_wrong_in_a_work_file_no_bug_comes_of_it(run, done, monkeypa
             refused(answer, file.partition(".")[0])
 
 
+def test_a_flipped_letter_in_the_list_of_clips_is_noticed(run, done):
+    path, before = done / "work/clips.jsonl", clips_in(done)
+    path.write_text(path.read_text().replace('"asked": "smart"', '"asked": "smaru"', 1))
+    refused(run("video", "cut", done / "work", done / "out"), path, "is no list of clips")
+    assert clips_in(done) == before
+
+
 def test_arrays_that_do_not_fit_together_are_damage(run, done):
     path = done / "work/frames.npz"
     with np.load(path) as archive:
@@ -413,17 +424,17 @@ def test_arrays_that_do_not_fit_together_are_damage(run, done):
 
 def test_a_clip_that_is_cut_after_it_failed_is_told_so(run, done, monkeypatch):
     argv = ("video", "cut", done / "work", done / "out", "--write-sidecar", "-q")
-    whole, cut_clip = json.loads((done / "work/plan.json").read_text()), sf.cut_clip
+    whole, cut_clip = json.loads((done / "work/plan.json").read_text()), writer.cut_clip
 
     def fail(*_args):
         raise sf.VideoError("planted")
 
-    monkeypatch.setattr(sf, "cut_clip", fail)
+    monkeypatch.setattr(writer, "cut_clip", fail)
     assert run(*argv, "--cut", "encode")[0] == 1
     for segment in json.loads((done / "work/plan.json").read_text())["segments"]:
         assert (segment["clip"], segment["failed"]) == (None, "planted")
         assert not {"mode", "fallback", "checked"} & segment.keys()
-    monkeypatch.setattr(sf, "cut_clip", cut_clip)
+    monkeypatch.setattr(writer, "cut_clip", cut_clip)
     assert run(*argv)[0] == 0
     assert json.loads((done / "work/plan.json").read_text()) == whole
     for segment in whole["segments"]:
@@ -530,9 +541,9 @@ def test_a_step_reads_the_results_once(run, done, monkeypatch, step):
 def test_a_check_converts_only_frames_it_compares(tmp_path, monkeypatch):
     path = write_video(tmp_path / "f.mp4", numbered(60), g="20")
     (video, found), seen, upright = known_video(path), [], sf.upright_frame
-    cut = sf.Cut(video, int(found.pts[5]), int(found.pts[55]), tmp_path / "c.mp4", found.pts)
+    cut = writer.Cut(video, int(found.pts[5]), int(found.pts[55]), tmp_path / "c.mp4", found.pts)
     monkeypatch.setattr(sf, "upright_frame", lambda *args: seen.append(1) or upright(*args))
-    assert sf.cut_clip(cut, "smart").mode == "smart"
+    assert writer.cut_clip(cut, "smart").mode == "smart"
     assert len(seen) <= 12, "first, last and two beside each join, here and in the source"
 
 
@@ -587,6 +598,14 @@ def test_a_dry_run_decodes_nothing_and_leaves_all_as_it_is(run, done, monkeypatc
     fresh = (*argv[:3], done / "none/work", done / "none/out", *argv[5:])
     result, does = told(run(*fresh))
     assert len(result["would_decode"]) == 3 and does == []
+    assert tree(done) == before
+
+
+def test_a_dry_run_for_a_new_person_leaves_all_as_it_is(run, done):
+    argv = ("video", "run", done / "in", done / "work", done / "out", "--model", "dlib")
+    anna, before = crop_of(done, "anna"), tree(done)
+    _, does = told(run(*argv, "--identity", anna, "--dry-run", "--json"))
+    assert does == ["keep", "set aside"]
     assert tree(done) == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -11,7 +12,8 @@ import numpy as np
 
 import sort_faces as sf
 
-demo_library = sf.companion("demo_library")
+demo_library, writer = sf.companion("demo_library"), sf.companion("clips")
+
 EDGE = 256  # px; the pictures are square
 RATE = 25  # frames per second
 
@@ -112,4 +114,14 @@ def rotated(path: Path, degrees: int) -> Path:
 def frames_of(path: Path) -> list[np.ndarray]:
     """All frames of a video, upright, as small grey pictures."""
     with sf.open_video(str(path)) as (container, stream):
-        return [sf.look_of(sf.upright_frame(f, 1.0)) for f in sf.decoded(container, stream)]
+        return [writer.look_of(sf.upright_frame(f, 1.0)) for f in sf.decoded(container, stream)]
+
+
+def renamed(path: Path, old: Path, new: Path) -> None:
+    """Let a file of a work folder name another folder."""
+    text = path.read_text().replace(str(old), str(new))
+    if path.suffix == ".jsonl":  # whose lines carry checksums
+        lines = [json.loads(line) for line in text.splitlines()]
+        lines = [{key: line[key] for key in line if key != "crc32"} for line in lines]
+        text = b"".join(map(sf.checked_line, lines)).decode()
+    path.write_text(text)

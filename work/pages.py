@@ -310,7 +310,9 @@ def occlusion_pages(
             pages.write(file, "cards.html", f"Faces by {name}", links=links, parts=parts)
         about = {"rows": rows, "scores": scores.name, "threshold": rules.threshold}
         pages.write("index.html", "occlusion.html", "Occluded faces", files=files, **about)
-    return {"out": str(out), "scores": scores.name, "faces": len(faces), "facesets": rows}
+    look_at = str(out / "index.html")
+    told = {"out": str(out), "scores": scores.name, "faces": len(faces)}
+    return {**told, "facesets": rows, "look_at": look_at}
 
 
 # ============================================================================
@@ -362,7 +364,7 @@ def video_pages(
         about = {**counts, "minutes": round(seconds / 60, 1), "out": plan.get("out")}
         title = "Segments with a usable face"
         pages.write("index.html", "video.html", title, videos=shown, **about)
-    return {"page": str(work.report / "index.html"), **counts}
+    return {"look_at": str(work.report / "index.html"), **counts}
 
 
 def video_rows(plan: dict[str, Any], video: sf.Video) -> list[dict[str, Any]]:

@@ -78,13 +78,13 @@ GROUPS: dict[str, tuple[str, str, str]] = {  # functions, test files, further py
     ),
     "tracks": (
         "Gates Reach stitch_tracks frame_faults usable_frames track_fault sample_times "
-        "track_segments merge_segments segment_fault plan_clip",
+        "track_segments merge_segments segment_fault Segment plan_clip",
         "test_video_core",
         "",
     ),
     "score": (
-        "score_tracks drop_banned plan_entry strip_times rejected_entries identify_tracks "
-        "video_tracks report_videos",
+        "score_tracks drop_banned planned_clip strip_times rejected_row identify_tracks "
+        "video_tracks",
         "test_video_core test_video test_video_review",
         "-k 'not mixtape and not killed and not worker and not chain and not hundred'",
     ),
