@@ -140,7 +140,8 @@ def score_rows(frames: int = 100_000, length: int = 50) -> dict[str, object]:
 
     def score() -> None:
         gates = sf.Gates()
-        good = [t for t in map(sf.track_from_json, tracks) if not sf.track_fault(t, gates)]
+        read = (sf.as_record(sf.Track, track) for track in tracks)
+        good = [track for track in read if not sf.track_fault(track, gates)]
         for track in good:
             sf.merge_segments(sf.track_segments(track, gates, 0.5), gates)
 
