@@ -5502,6 +5502,7 @@ class Kept:
     def __init__(self, corpus: Corpus, name: str) -> None:
         self.corpus, self.path = corpus, scores_path(corpus, name)
         self.known = read_results(self.path)
+        self.lines = AppendOnly(self.path)
 
     def complete(self, faces: Sequence[tuple[str, str]], work: Work, label: str) -> dict[str, Any]:
         """Work on the PNGs not seen before; returns all results.
@@ -5509,22 +5510,29 @@ class Kept:
         faces: (path within the corpus, sha256); work: items with path and sha256 to (item,
         result); label: of the progress bar.
         """
-        root = self.corpus.root
+        root = self.corpus.root.resolve()
         todo = {sha: file for file, sha in faces if sha not in self.known}
-        lines = AppendOnly(self.path)
-        items = ({"path": str(root.resolve() / todo[sha]), "sha256": sha} for sha in todo)
+        items = ({"path": str(root / file), "sha256": sha} for sha, file in todo.items())
         try:
             for item, result in progress(work(items) if todo else (), len(todo), label, "PNG"):
-                if "failed" in result:
-                    log.warning("%s: %s", item["path"], result["failed"])
-                    continue
-                self.known[item["sha256"]] = as_record(result_kind(self.path), result)
-                if os.access(root, os.W_OK):
-                    lines.append({"sha256": item["sha256"], **result})
+                self.add(item, result)
         finally:
-            lines.close()
-            remove_empty(self.path.parent / "queue")
+            self.close()
         return self.known
+
+    def add(self, item: Item, result: Result) -> Any:
+        """Keep a result; returns it as a record, None where it says nothing of the PNG."""
+        if "failed" in result:
+            log.warning("%s: %s", item["path"], result["failed"])
+            return None
+        record = self.known[item["sha256"]] = as_record(result_kind(self.path), result)
+        if os.access(self.corpus.root, os.W_OK):
+            self.lines.append({"sha256": item["sha256"], **result})
+        return record
+
+    def close(self) -> None:
+        self.lines.close()
+        remove_empty(self.path.parent / "queue")
 
 
 def scores_path(corpus: Corpus, name: str) -> Path:
@@ -7125,7 +7133,7 @@ class Crop:
 
 PHOTO_GONE = "photo gone or changed since embed"
 CROPS_FOLDER = f"{SCORES_FOLDER}/crops"  # finished crops until their face set is there
-CROP_CHUNK = 64  # faces cut here before the next; what a kill loses
+PHOTOS_HELD = 4  # decoded photos kept for the next faces cut from them
 
 
 class CropStore:
@@ -7174,6 +7182,10 @@ class CropStore:
         if crop.final:
             self.lines.append(as_json(crop.note))
 
+    def close(self) -> None:
+        self.lines.close()
+        self.audits.close()
+
 
 def read_crop_notes(path: Path) -> Iterator[CropNote]:
     """The notes of finished crops; a damaged line costs that crop, which is then cut again."""
@@ -7190,98 +7202,118 @@ def cut_faces(export: Export, corpus: Corpus, rows: Sequence[int]) -> dict[int, 
     if todo:
         check_recognizer(corpus, export.crew)
     try:
-        for crop in progress(fit_all(export, store, todo), len(todo), "cutting faces", "face"):
+        fitted = Cutter(export, store, todo).crops()
+        for crop in progress(fitted, len(todo), "cutting faces", "face"):
             crops[crop.row] = crop
     finally:
-        store.lines.close()
+        store.close()
     return crops
 
 
-def fit_all(export: Export, store: CropStore, rows: Sequence[int]) -> Iterator[Crop]:
-    """Cut faces, a few at a time where it is done here: what is finished is noted at once."""
-    for some in batched(rows, len(rows) if export.crew.elsewhere else CROP_CHUNK):
-        for crop in fit_crops(export, store, {row: store.key(row) for row in some}):
-            store.add(crop)
+@dataclass(frozen=True)
+class Attempt:
+    """A crop to be cut."""
+
+    row: int
+    variant: int  # of CROP_VARIANTS
+    others: np.ndarray  # (k, 4) boxes of other faces in the photo, to be painted over
+
+
+class Cutter:
+    """Cuts faces and has the crops looked at until a consumer finds exactly that one face.
+
+    CROP_VARIANTS are tried in turn. A refused crop's next attempt joins the stream of those still
+    to be cut, so that nobody who looks waits for a round to end.
+    """
+
+    def __init__(self, export: Export, store: CropStore, rows: Sequence[int]) -> None:
+        self.export, self.store = export, store
+        self.attempts = deque(Attempt(row, 0, export.neighbours(row)) for row in rows)
+        self.shown: dict[str, list[tuple[Attempt, Crop]]] = {}  # by sha256; in somebody's hands
+        self.finished: deque[Crop] = deque()
+        self.photo = functools.lru_cache(PHOTOS_HELD)(self.read)
+
+    def crops(self) -> Iterator[Crop]:
+        """The crops of all faces as they are finished; each is noted at once."""
+        look = crew_work(self.store.corpus, "audit", self.export.crew)
+        while self.attempts:
+            for item, result in look(self.items()):
+                audit = self.store.audits.add(item, result)
+                for attempt, crop in self.shown.pop(item["sha256"], ()):
+                    self.settle(attempt, crop, audit)
+                yield from self.drain()
+            yield from self.drain()
+
+    def drain(self) -> Iterator[Crop]:
+        while self.finished:
+            crop = self.finished.popleft()
+            self.store.add(crop)
             yield crop
 
+    def items(self) -> Iterator[Item]:
+        """Queue items for the crops nobody has looked at yet."""
+        while self.attempts:
+            attempt = self.attempts.popleft()
+            crop = self.cut(attempt)
+            sha = crop.note.sha256
+            if crop.png is None:
+                self.finished.append(crop)
+            elif sha in self.store.audits.known:
+                self.settle(attempt, crop, self.store.audits.known[sha])
+            else:
+                alike = self.shown.setdefault(sha, [])
+                alike.append((attempt, crop))
+                if len(alike) == 1:
+                    yield {"path": str(crop.png.resolve()), "sha256": sha}
 
-def fit_crops(export: Export, store: CropStore, keys: dict[int, str]) -> Iterator[Crop]:
-    """Try CROP_VARIANTS in turn until a consumer finds exactly this one face in each crop.
+    def settle(self, attempt: Attempt, crop: Crop, audit: Audit | None) -> None:
+        """Take a crop, or try the next variant with the strangers it showed painted over."""
+        reason, strangers = judge_crop(self.export, crop, audit)
+        if not reason:
+            self.finished.append(crop)
+        elif audit is not None and attempt.variant + 1 < len(CROP_VARIANTS):
+            others = np.concatenate([attempt.others, strangers])
+            self.attempts.appendleft(Attempt(attempt.row, attempt.variant + 1, others))
+        else:
+            self.finished.append(self.refused(attempt.row, reason, audit is not None))
 
-    keys: {row: key of its crop}.
-    """
-    others = {row: export.neighbours(row) for row in keys}
-    refused: dict[int, str] = {}
-    label = "looking at crops" if export.crew.elsewhere else ""
-    for variant in CROP_VARIANTS:
-        cut = functools.partial(cut_photo, export, variant, keys, others)
-        photos = [list(some) for _, some in itertools.groupby(others, export.cache.face_file.item)]
-        crops = [*itertools.chain(*ordered_map(cut, photos, export.crew.threads))]
-        shots = [crop for crop in crops if crop.png is not None]
-        faces = [(f"{CROPS_FOLDER}/{crop.png.name}", crop.note.sha256) for crop in shots]
-        work = crew_work(store.corpus, "audit", export.crew)
-        audits = store.audits.complete(faces, work, label)
-        for crop in crops:
-            audit = audits.get(crop.note.sha256)
-            reason, strangers = judge_crop(export, crop, audit) if crop.png else ("", None)
-            if reason and audit is not None:
-                refused[crop.row] = reason
-                others[crop.row] = np.concatenate([others[crop.row], strangers])
-                continue
-            del others[crop.row]
-            yield crop if not reason else not_cut(crop.row, keys[crop.row], reason)
-    for row in others:
-        yield not_cut(row, keys[row], refused[row], final=True)
+    def refused(self, row: int, reason: str, final: bool = False) -> Crop:
+        """The crop of a face that could not be cut."""
+        note = CropNote(key=self.store.key(row), sha256="", reason=reason)
+        return Crop(row, None, note, final=final)
 
+    def read(self, file: int) -> Photo | str:
+        """A photo of the cache, or why there is none."""
+        path = self.export.library.live_path(file)
+        try:
+            sha = str(self.export.cache.file_sha256[file])
+            return read_photo(path, sha) if path else PHOTO_GONE
+        except PhotoError as error:
+            return f"photo unreadable: {error}"
 
-def not_cut(row: int, key: str, reason: str, final: bool = False) -> Crop:
-    """The crop of a face that could not be cut."""
-    return Crop(row, None, CropNote(key=key, sha256="", reason=reason), final=final)
+    def cut(self, attempt: Attempt) -> Crop:
+        """Cut a face out of its photo into CROPS_FOLDER; what goes wrong costs this face only."""
+        import cv2
 
-
-def cut_photo(
-    export: Export,
-    variant: tuple[float, float | None],
-    keys: dict[int, str],
-    others: dict[int, np.ndarray],
-    rows: Sequence[int],
-) -> list[Crop]:
-    """Cut faces out of their photo into CROPS_FOLDER; what goes wrong costs these faces only."""
-    path = export.library.live_path(int(export.cache.face_file[rows[0]]))
-    if not path:
-        return [not_cut(row, keys[row], PHOTO_GONE) for row in rows]
-    try:
-        photo = read_photo(path, export.photo(rows[0])[1])
-    except PhotoError as error:
-        return [not_cut(row, keys[row], f"photo unreadable: {error}") for row in rows]
-    return [cut_face(export, photo, variant, keys[row], (row, others[row])) for row in rows]
-
-
-def cut_face(
-    export: Export,
-    photo: Photo,
-    variant: tuple[float, float | None],
-    key: str,
-    face: tuple[int, np.ndarray],
-) -> Crop:
-    """Cut one face, as one of CROP_VARIANTS says; face: its row, and boxes (k, 4) of others."""
-    import cv2
-
-    (row, others), (scale, margin) = face, variant
-    bbox, pad = export.cache.bbox[row], export.params.pad_ratio * scale
-    window = x, y, side = crop_square(bbox, photo.wh, pad)
-    crop = cut_window(photo.image, window, export.params.out_size)
-    zoom = len(crop) / side
-    if margin is not None:
-        clear = grow_box(bbox, margin)
-        crop = paint_over(crop, (others - (x, y, x, y)) * zoom, (clear - (x, y, x, y)) * zoom)
-    data = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
-    sha = hashlib.sha256(data).hexdigest()
-    png = export.out / CROPS_FOLDER / f"{sha}.png"
-    with writing(png, sync=False) as part:
-        part.write_bytes(data)
-    note = CropNote(key=key, sha256=sha, pad=pad, painted=margin is not None)
-    return Crop(row, png, note, window)
+        export, row = self.export, attempt.row
+        photo = self.photo(int(export.cache.face_file[row]))
+        if isinstance(photo, str):
+            return self.refused(row, photo)
+        scale, margin = CROP_VARIANTS[attempt.variant]
+        bbox, pad = export.cache.bbox[row], export.params.pad_ratio * scale
+        window = x, y, side = crop_square(bbox, photo.wh, pad)
+        crop = cut_window(photo.image, window, export.params.out_size)
+        if margin is not None:
+            zoom, corner = len(crop) / side, (x, y, x, y)
+            clear = (grow_box(bbox, margin) - corner) * zoom
+            crop = paint_over(crop, (attempt.others - corner) * zoom, clear)
+        data = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+        sha = hashlib.sha256(data).hexdigest()
+        png = export.out / CROPS_FOLDER / f"{sha}.png"
+        with writing(png, sync=False) as part:
+            part.write_bytes(data)
+        key, painted = self.store.key(row), margin is not None
+        return Crop(row, png, CropNote(key=key, sha256=sha, pad=pad, painted=painted), window)
 
 
 def judge_crop(export: Export, crop: Crop, audit: Audit | None) -> tuple[str, np.ndarray]:
