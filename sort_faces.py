@@ -84,6 +84,7 @@ import contextlib
 import errno
 import fnmatch
 import functools
+import glob
 import hashlib
 import importlib.util
 import io
@@ -109,7 +110,7 @@ import uuid
 import zipfile
 import zlib
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
@@ -3845,7 +3846,8 @@ RUNS_FOLDER = "_runs"
 JOURNAL = "journal.json"
 TREE_RUN = "tree"  # name of the run that changes a tree of photos; nobody undoes that
 # A path below a folder: relative, and no part of it leads out.
-Inside = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!([\s\S]*/)?\.\.(/|\Z))[\s\S]+\Z")]
+UNSAFE = r"\x00\ud800-\udc7f\udd00-\udfff"  # no file name holds these
+Inside = Annotated[str, msgspec.Meta(pattern=rf"\A(?!/)(?!([\s\S]*/)?\.\.(/|\Z))[^{UNSAFE}]+\Z")]
 
 
 class RunJournal(OwnFile, tag="journal", kw_only=True):
@@ -3855,6 +3857,7 @@ class RunJournal(OwnFile, tag="journal", kw_only=True):
     state: Literal["applying", "done", "restoring"]
     steps: list[tuple[Inside, Inside]]
     names: dict[str, str] = {}  # folder: the operator's name as the run wrote it
+    before: dict[str, str] = {}  # folder: where that set lay before, "" if nowhere
     keep: bool = True  # so that it can be undone
 
 
@@ -3866,6 +3869,7 @@ class Run:
         self.folder = root / RUNS_FOLDER / name
         self.steps: list[tuple[str, str]] = []
         self.left: set[str] = set()  # places that are empty by then
+        self.before: dict[str, str] = {}  # of sets that get another place, as in RunJournal
 
     def place(self, target: str, instead_of: str = "") -> Path:
         """Where to build what shall lie at `target`, in place of what lies there (or elsewhere)."""
@@ -3893,7 +3897,12 @@ class Run:
         if self.keep and hasattr(os, "sync"):
             os.sync()  # what the renames are about to make visible
         journal = RunJournal(
-            run=self.name, state="applying", steps=self.steps, names=names or {}, keep=self.keep
+            run=self.name,
+            state="applying",
+            steps=self.steps,
+            names=names or {},
+            before=self.before,
+            keep=self.keep,
         )
         write_file(self.folder / JOURNAL, journal)
         finish_run(self.root, self.folder)
@@ -3971,7 +3980,8 @@ def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
         os.rename(root / source, root / target)
     for source, _ in steps:
         if not source.startswith(f"{RUNS_FOLDER}/"):
-            remove_empty((root / source).parent)  # a shelf, a person's folder
+            for parent in list(PurePosixPath(source).parents)[:-1]:
+                remove_empty(root / parent)  # a shelf, a person's folder
 
 
 def keep_leftovers(root: Path, folder: Path, part: str) -> None:
@@ -4531,6 +4541,7 @@ class Face(Record, kw_only=True):
     pad: float | Maybe = UNSET
     neighbours_painted: bool | Maybe = UNSET
     kept_because: str | Maybe = UNSET
+    retouched: bool | Maybe = UNSET  # by the operator
 
     @property
     def photo(self) -> str:
@@ -4612,7 +4623,7 @@ class SwapManifest(Manifest, tag="swap", kw_only=True):
 class Candidate(Face, kw_only=True):
     """A singleton that may belong to a face set, or to another singleton."""
 
-    file: str  # below _candidates
+    file: Inside  # below _candidates
 
 
 class CandidatesManifest(Manifest, tag="candidates", kw_only=True):
@@ -4720,10 +4731,10 @@ def carry_over(old: Path, stage: Path, moved: Iterable[str] = ()) -> None:
 
     One whose name the new folder needs goes to YOURS.
     """
-    for file in foreign_files(old) - set(moved):
+    for file in sorted(foreign_files(old) - set(moved)):  # those of YOURS first
         places = (stage / file, *(stage / part for part in PurePosixPath(file).parents))
         taken = os.path.lexists(places[0]) or any(map(os.path.isfile, places))
-        target = stage / YOURS / file if taken else stage / file
+        target = stage / (free_place(stage, f"{YOURS}/{file}") if taken else file)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(old / file, target, follow_symlinks=False)
 
@@ -4894,7 +4905,11 @@ class Corpus:
         return [move for faceset in self.sets.values() for move in faceset.repairs]
 
     def eras_of(self, faceset: FaceSet) -> list[FaceSet]:
-        return [era for era in self.sets.values() if era.is_era and era.family == faceset.id]
+        eras = [era for era in self.sets.values() if era.is_era and era.family == faceset.id]
+        if faceset.shelf and any(faceset.id == other.id for other in self.active.values()):
+            return []  # its number was given to another set since
+        merged = faceset.shelf == "_merged"
+        return [era for era in eras if (era.shelf == "_merged") == merged]
 
     def state(self) -> str:
         """Hash over every manifest and the PNGs beside it; names the operator gives do not count.
@@ -5007,7 +5022,8 @@ def by_hand_in_dropped(here: Path, face: Face, told: set[str]) -> str:
     Restoring puts it there under a longer name where its own is taken.
     """
     name = PurePosixPath(face.file)
-    found = [*(here / DROPPED).glob(name.name), *(here / DROPPED).glob(f"{name.stem}-*.png")]
+    stem = glob.escape(name.stem)
+    found = [*(here / DROPPED).glob(f"{stem}.png"), *(here / DROPPED).glob(f"{stem}-*.png")]
     for path in found:
         file = path.relative_to(here).as_posix()
         same = path.name == name.name or sha_of_own(path) == face.sha256
@@ -5034,7 +5050,7 @@ def drop(faceset: FaceSet, face: Face, reason: str, **numbers: float) -> Move:
 
 def shelve(corpus: Corpus, faceset: FaceSet, shelf: str, reason: str, **numbers: float) -> Move:
     """The move that takes a whole face set out of use."""
-    target = free_shelf(corpus.root, f"{shelf}/{faceset.folder}")
+    target = free_shelf(corpus.root, f"{shelf}/{PurePosixPath(faceset.folder).name}")
     return Move(
         action="shelve", source=faceset.folder, target=target, reason=reason, numbers=numbers
     )
@@ -5235,7 +5251,7 @@ class Draft:
             all(getattr(old, key) == getattr(new, key) for key in same)
             and [face for face, _ in self.ranked()] == old.faces
             and self.dropped == old.dropped
-            and self.name.decode().strip() == faceset.name
+            and self.name.decode("utf-8-sig", "replace").strip() == faceset.name
             and len(faceset.faces) == len(old.faces)
         )
 
@@ -5244,8 +5260,10 @@ class Draft:
         faces = []
         for face, png in self.ranked():
             clone_or_copy(png, stage / face.file)
-            sha = sha256_of_file(stage / face.file)  # the operator may have retouched it
-            faces.append(msgspec.structs.replace(face, sha256=sha))
+            sha = sha256_of_file(stage / face.file)
+            if sha != face.sha256:
+                face = msgspec.structs.replace(face, sha256=sha, retouched=True)
+            faces.append(face)
         for file, source in self.files.items():
             if source.is_file():
                 clone_or_copy(source, stage / file)
@@ -5399,7 +5417,8 @@ def restore_run(root: Path, folder: Path) -> bool:
     touched = False
     for source, target in journal.steps:
         name = source.removeprefix(stage)
-        now, before = root / target, folder / "before" / name
+        now, lay = root / target, journal.before.get(target, name)
+        before = folder / "before" / (lay or "nowhere")
         if name == source or name == "manifest.json" or not now.is_dir():
             continue
         if before.is_dir():
@@ -6978,7 +6997,7 @@ class Heritage:
 
     def __init__(self, corpus: Corpus, groups: dict[str, list[str]]) -> None:
         """groups: {id of a new set: its face ids}."""
-        self.corpus = corpus
+        self.corpus, self.groups = corpus, groups
         self.whole = {f: faceset for f, faceset in corpus.sets.items() if not faceset.is_era}
         self.heirs = best_matches(
             {folder: faceset.known() for folder, faceset in self.whole.items()},
@@ -6986,9 +7005,12 @@ class Heritage:
         )  # {folder of an old set: id of the new one}
         self.old: dict[str, FaceSet] = {}  # {id of a new set: the old one whose place it takes}
         self.merged: dict[str, str] = {}  # {id of a new set: the one it is part of}
+        leader: dict[str, str] = {}  # {survivor without an heir: the heir of its first part}
         for folder, name in self.heirs.items():
             survivor = self.survivor(folder)
-            into = self.heirs.get(survivor, name)
+            into = self.heirs.get(survivor) or name
+            if survivor and survivor not in self.heirs:
+                into = leader.setdefault(survivor, name)
             if into != name:
                 self.merged[name] = into
             elif survivor or not folder.startswith("_merged/"):
@@ -7007,6 +7029,24 @@ class Heritage:
             folder = min(named, key=lambda f: f.startswith("_merged/"), default="")
         return folder if folder in self.whole and not folder.startswith("_merged/") else ""
 
+    def merge_notes(self, there: Container[str]) -> dict[str, dict[str, str]]:
+        """{folder of a merged set: why it lies there}, with the present number of its survivor.
+
+        there: ids of the sets that are exported; a number of one that is gone may come again.
+        """
+        number = {old.folder: name for name, old in self.old.items() if name in there}
+        notes = {}
+        for folder in self.whole:
+            note, survivor = self.corpus.note(folder), self.survivor(folder)
+            if survivor in number:
+                reason = f"same person as {number[survivor]}"
+            elif survivor and not self.whole[survivor].shelf:
+                reason = f"{note['reason']}, which is gone"
+            else:
+                continue
+            notes[folder] = {**note, "reason": reason}
+        return notes
+
     def folder(self, name: str) -> str:
         """Where a new set goes: in use, or to the shelf its old self lies on."""
         old = self.old.get(name)
@@ -7017,15 +7057,19 @@ class Heritage:
 
     def dropped(self, name: str) -> dict[str, Left]:
         """{face id: its entry} of what runs took out of the old selves of a new set."""
-        faceset = self.old.get(name)
-        parts = [f for f, heir in self.heirs.items() if self.merged.get(heir, heir) == name]
-        found: dict[str, Left] = {}
-        for part in (*(self.whole[f] for f in parts), *([faceset] if faceset else [])):
-            for gone in part.manifest.dropped:
-                if gone.run is not UNSET:
-                    here = part is faceset
-                    found[gone.face] = gone if here else msgspec.structs.replace(gone, file="")
-        return found
+        own = self.old.get(name)
+        sets = [faceset for faceset in self.whole.values() if faceset is not own]
+        live = {face.face for s in sets if s.shelf != "_merged" for face in s.manifest.faces}
+        parts = [some for n, some in self.groups.items() if self.merged.get(n, n) == name]
+        here = {face for some in parts for face in some} - live
+        found = {
+            gone.face: msgspec.structs.replace(gone, file="")
+            for faceset in sets
+            for gone in faceset.manifest.dropped
+            if gone.run is not UNSET and gone.face in here
+        }
+        kept = own.manifest.dropped if own else []
+        return found | {gone.face: gone for gone in kept if gone.run is not UNSET}
 
     def retired(self) -> list[FaceSet]:
         """Sets in use that no new set takes the place of, and the eras of none."""
@@ -7033,8 +7077,12 @@ class Heritage:
         families = {faceset.id for faceset in self.old.values()}
         return [
             faceset
-            for folder, faceset in self.corpus.active.items()
-            if (faceset.family not in families if faceset.is_era else folder not in taken)
+            for folder, faceset in self.corpus.sets.items()
+            if (
+                faceset.shelf in ("", "_thin") and faceset.family not in families
+                if faceset.is_era
+                else not faceset.shelf and folder not in taken
+            )
         ]
 
 
@@ -7125,6 +7173,7 @@ class Crop:
     window: tuple[int, int, int] = (0, 0, 0)  # x, y, side in photo pixels
     final: bool = True  # another try would give the same
     fresh: bool = True  # cut just now
+    retouched: bool = False  # by the operator
 
     @property
     def reason(self) -> str:
@@ -7146,7 +7195,8 @@ class CropStore:
         self.audits.known = {sha: seen for sha, seen in known.items() if seen.boxes is not UNSET}
         self.lines = AppendOnly(corpus.root / f"{CROPS_FOLDER}.jsonl")
         self.notes = {note.key: note for note in read_crop_notes(self.lines.path)}
-        self.pngs = {path.stem: path for path in (corpus.root / CROPS_FOLDER).glob("*.png")}
+        left = (corpus.root / CROPS_FOLDER).glob("*.png")  # by a killed export, perhaps not whole
+        self.pngs = {path.stem: path for path in left if sha256_of_file(path) == path.stem}
         candidates = corpus.root / "_candidates"
         manifest = read_if_sound(candidates / "manifest.json", CandidatesManifest)
         for face in manifest.faces if manifest else ():
@@ -7155,6 +7205,12 @@ class CropStore:
             for face in (*faceset.manifest.faces, *faceset.manifest.dropped):
                 if face.sha256 and face.file:
                     self.pngs[face.sha256] = corpus.root / folder / face.file
+        self.retouched = {
+            face.face: (face, corpus.root / folder / face.file)
+            for folder, faceset in corpus.sets.items()
+            for face in faceset.faces
+            if face.retouched is True and not faceset.is_era
+        }
 
     def key(self, row: int) -> str:
         """Names a crop by what it shows and how it is judged."""
@@ -7172,6 +7228,11 @@ class CropStore:
 
     def get(self, row: int) -> Crop | None:
         """The crop of a face, if it was cut before and its PNG is there."""
+        face, png = self.retouched.get(self.export.cache.face_ids[row], (None, None))
+        if face is not None:
+            pad, painted = face.pad or 0.0, face.neighbours_painted or False
+            note = CropNote(key="", sha256=face.sha256, pad=pad, painted=painted)
+            return Crop(row, png, note, fresh=False, retouched=True)
         note = self.notes.get(self.key(row))
         png = self.pngs.get(note.sha256) if note else None
         if note is None or (note.sha256 and not (png and png.is_file())):
@@ -7392,6 +7453,7 @@ def write_corpus(
     return {"out": str(out), **counts, "facesets": rows_shown}
 
 
+NOWHERE = f"{RUNS_FOLDER}/nowhere"  # where a set lies that is new
 CANDIDATES_NAME = {"_candidates": UNNAMED}  # nobody names that folder
 NAMES_PENDING = "names.pending"  # what a killed export of version 0.1.0 had noted
 
@@ -7400,24 +7462,33 @@ def operator_names(
     corpus: Corpus, plans: Sequence[FacesetPlan], cache: FaceCache
 ) -> dict[str, str]:
     """{id: what the operator wrote into NAME.txt}: a name goes where most of its faces went."""
-    faces: dict[str, set[str]] = defaultdict(set)
+    whole = [faceset for faceset in corpus.sets.values() if not faceset.is_era]
+    present = {faceset.folder: faceset for faceset in whole if faceset.shelf != "_merged"}
+    texts = {folder: faceset.name for folder, faceset in present.items()}
+    faces = {folder: faceset.known() for folder, faceset in present.items()}
+    sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
+    pairs = best_matches({f: some for f, some in faces.items() if texts[f] != UNNAMED}, sets)
+    names = {name: texts[folder] for folder, name in pairs.items()}
+    for faceset in present.values():
+        if not faceset.shelf and faceset.name not in (UNNAMED, *names.values()):
+            log.warning("the name %r fits no face set any more", faceset.name)
+    earlier = defaultdict(set)
+    for text, some in earlier_names(corpus):
+        earlier[text] |= some
+    free = {name: some for name, some in sets.items() if name not in names}
+    return names | {name: text for text, name in best_matches(earlier, free).items()}
+
+
+def earlier_names(corpus: Corpus) -> Iterator[tuple[str, set[str]]]:
+    """(name, its faces) of sets that were merged or set aside, and of a killed export."""
     for faceset in corpus.sets.values():
-        if not faceset.is_era:
-            faces[faceset.name] |= faceset.known()
+        if faceset.shelf == "_merged" and not faceset.is_era and faceset.name != UNNAMED:
+            yield faceset.name, faceset.known()
     for folder in sorted((corpus.root / REMOVED_FOLDER).glob("faceset_*")):
         manifest = read_if_sound(folder / "manifest.json", FacesetManifest)
-        if manifest is not None and manifest.era is UNSET:
-            told = (*manifest.faces, *manifest.dropped)
-            faces[read_name(folder)] |= {face.face for face in told}
-    for name, some in names_pending(corpus.root):
-        faces[name] |= some
-    faces.pop(UNNAMED, None)
-    sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
-    found = best_matches(faces, sets)
-    for faceset in corpus.active.values():
-        if not faceset.is_era and faceset.name not in (UNNAMED, *found):
-            log.warning("the name %r fits no face set any more", faceset.name)
-    return {name: text for text, name in found.items()}
+        if manifest is not None and manifest.era is UNSET and read_name(folder) != UNNAMED:
+            yield read_name(folder), {f.face for f in (*manifest.faces, *manifest.dropped)}
+    yield from names_pending(corpus.root)
 
 
 def names_pending(root: Path) -> Iterator[tuple[str, set[str]]]:
@@ -7444,8 +7515,11 @@ def draft_of(
         faces=[],
         dropped=[],
     )
-    lies = old.folder if old else plan.folder
+    broken = plan.folder in heritage.corpus.broken  # its files are all that can be taken over
+    lies = old.folder if old else plan.folder if broken else NOWHERE
     draft = Draft(export.out, plan.folder, manifest, names.get(plan.name, UNNAMED), lies)
+    if old and old.name == names.get(plan.name) != UNNAMED:
+        draft.name = (export.out / lies / "NAME.txt").read_bytes()  # in his encoding
     known = {face.face: face.file for face in old.manifest.faces} if old else {}
     refused = []
     for row, away, because in zip(plan.rows, plan.distance, plan.kept_because, strict=True):
@@ -7483,6 +7557,7 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
         pad=round(crop.note.pad, 3),
         neighbours_painted=crop.note.painted,
         kept_because=because,
+        retouched=crop.retouched or UNSET,
     )
 
 
@@ -7496,6 +7571,7 @@ def stage_sets(
         log.info("%s: no longer a face set, moved to %s", faceset.folder, REMOVED_FOLDER)
         run.set_aside(faceset.folder)
         del after[faceset.folder]
+    notes |= heritage.merge_notes(drafted)
     renamed = []
     for name, faceset in heritage.old.items():
         draft = drafted.get(name)
@@ -7517,6 +7593,8 @@ def stage_sets(
         old = corpus.sets.get(draft.folder)
         if old is None or not draft.is_like(old):
             after[draft.folder] = draft.write(run.place(draft.folder))
+            if draft.lies != draft.folder:  # NOWHERE, too
+                run.before[draft.folder] = draft.lies
     return after, notes
 
 
@@ -7982,7 +8060,7 @@ def merge_moves(
         cosine = round(float(centres[faceset.folder] @ centres[survivor.folder]), 4)
         because = f"same person as {survivor.id}"
         moves.append(shelve(corpus, faceset, "_merged", because, cosine=cosine))
-        eras = [era for era in corpus.eras_of(faceset) if not era.shelf]
+        eras = corpus.eras_of(faceset)
         moves += [shelve(corpus, era, "_merged", f"era of {faceset.id}, {because}") for era in eras]
     name = next((faceset for faceset in group if faceset.name != UNNAMED), survivor)
     if name is not survivor:
