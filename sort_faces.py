@@ -1805,6 +1805,11 @@ class OwnFile(Record, tag_field="kind", kw_only=True):
 R = TypeVar("R", bound=Record)
 
 
+def tag_of(kind: type[OwnFile]) -> str:
+    """The "kind" in files of a type."""
+    return kind.__struct_config__.tag
+
+
 def as_record(kind: type[R], value: Any) -> R:
     """A JSON value as a record. Raises msgspec.ValidationError, which names the place."""
     return msgspec.convert(value, kind, dec_hook=array_of_json)
@@ -1829,7 +1834,7 @@ def read_file(path: Path, kind: type[R]) -> R:
 
     The text goes through Python's json: it keeps names that are no UTF-8, and numbers like NaN.
     """
-    name = kind.__struct_config__.tag
+    name = tag_of(kind)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(value, dict) and value.get("tool") == TOOL and value.get("kind") == name:
@@ -4084,17 +4089,15 @@ class TreePlan:
     kept: int  # already in place
 
     def counts(self) -> dict[str, int]:
-        return {
-            "files_placed": len(self.place),
-            "files_moved": len(self.move),
-            "files_removed": len(self.stale),
-            "files_kept": self.kept,
-            "files_missing": len(self.missing),
-        }
+        parts = {"placed": self.place, "moved": self.move, "removed": self.stale}
+        counts = {f"files_{name}": len(some) for name, some in parts.items()}
+        return {**counts, "files_kept": self.kept, "files_missing": len(self.missing)}
 
 
 class Manifest(OwnFile, kw_only=True):
     """What every manifest says: when and from what it was made."""
+
+    FILE: ClassVar[str] = "manifest.json"  # its name in the folder it is about
 
     created: str = ""
     cache: str = ""
@@ -4135,6 +4138,8 @@ class RawManifest(Manifest, tag="raw", kw_only=True):
 class RefinedManifest(Manifest, tag="refined", kw_only=True):
     """refine_manifest.json of what `refine` wrote."""
 
+    FILE: ClassVar[str] = "refine_manifest.json"
+
     params: RefineParams
     facesets: list[Group]
     seen: list[str]  # first 16 hex digits of every photo that was considered
@@ -4148,12 +4153,6 @@ class RefinedManifest(Manifest, tag="refined", kw_only=True):
 
 
 TreeManifest = RawManifest | RefinedManifest
-MANIFEST_NAMES = {
-    "raw": "manifest.json",
-    "refined": "refine_manifest.json",
-    "swap": "manifest.json",
-}
-RUN_TREES = {"raw": "raw_full", "refined": "facesets_full", "swap": "facesets_swap_ready"}
 
 
 class Library:
@@ -4332,7 +4331,6 @@ def write_tree(
     A tree that `extend` has grown keeps files nothing wants any more.
     """
     kind = type(manifest)
-    name = MANIFEST_NAMES[kind.__struct_config__.tag]
     if tree.dry_run:
         owned, listed = owned_files(out, kind)
         return plan_tree(library, out, wanted, owned, listed if manifest.extended else ())
@@ -4352,9 +4350,9 @@ def write_tree(
         with new_run(out, TREE_RUN, keep=False) as run:
             stage_tree(run, plan, tree.link)
             record = msgspec.structs.replace(manifest, placed=dict(sorted(placed.items())))
-            write_file(run.place(name), record)
+            write_file(run.place(kind.FILE), record)
             run.commit()
-        (out / f"{name}{PENDING}").unlink(missing_ok=True)
+        (out / f"{kind.FILE}{PENDING}").unlink(missing_ok=True)
     return plan
 
 
@@ -4367,7 +4365,7 @@ def owned_files(out: Path, kind: type[TreeManifest]) -> tuple[dict[str, str], se
     Those of a killed run of version 0.1.0 count as well; where it may have replaced one, the
     sha256 is "".
     """
-    path = out / MANIFEST_NAMES[kind.__struct_config__.tag]
+    path = out / kind.FILE
     found = read_if_sound(path, kind), read_if_sound(path.with_name(path.name + PENDING), kind)
     listed, pending = (manifest.placed if manifest else {} for manifest in found)
     owned = {**listed, **pending}
@@ -4387,14 +4385,14 @@ def check_place(out: Path, roots: Sequence[str]) -> None:
         raise SortFacesError(f"{out}: is a file; name a folder")
 
 
-def check_output(out: Path, roots: Sequence[str], kind: type[OwnFile]) -> None:
+def check_output(out: Path, roots: Sequence[str], kind: type[Manifest]) -> None:
     """Refuse an output that lies among the photos or would mix with files that are not ours."""
     check_place(out, roots)
-    name = kind.__struct_config__.tag
-    manifest = out / MANIFEST_NAMES[name]
+    manifest = out / kind.FILE
     if manifest.exists() and read_if_sound(manifest, kind) is None:
         raise SortFacesError(
-            f"{manifest}: is no {name} manifest of {TOOL}; move it away or choose another folder"
+            f"{manifest}: is no {tag_of(kind)} manifest of {TOOL}; move it away or choose another "
+            "folder"
         )
     ours = {LOCK_NAME, RUNS_FOLDER, manifest.name, f"{manifest.name}{PENDING}"}
     if out.is_dir():
@@ -4633,6 +4631,13 @@ class CandidatesManifest(Manifest, tag="candidates", kw_only=True):
     files: list[str]
     faces: list[Candidate]
     dropped: list[Left] = []
+
+
+RUN_TREES = {  # folders of what `run` makes
+    RawManifest: "raw_full",
+    RefinedManifest: "facesets_full",
+    SwapManifest: "facesets_swap_ready",
+}
 
 
 def read_name(folder: Path) -> str:
@@ -9683,7 +9688,6 @@ EXPORT_GATES = {  # the same of export-swap's reasons
     "face too small": ("--min-face-short", "min_face_short"),
     "outlier": ("--export-outlier-threshold", "outlier_threshold"),
 }
-RUN_KINDS = {RawManifest: "raw", RefinedManifest: "refined", SwapManifest: "swap"}
 ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, returns its counts
 
 
@@ -9715,14 +9719,14 @@ def run_chain(
 ) -> dict[str, Any]:
     """Run every photo step over one cache; returns what the closing tables show."""
     roots = [str(root.resolve()) for root in source_roots(sources)]
-    for kind, name in RUN_KINDS.items():
-        check_output(out / RUN_TREES[name], roots, kind)
+    for kind, name in RUN_TREES.items():
+        check_output(out / name, roots, kind)
     steps = chain_steps(args, sources, out, cache)
     about = {"out": str(out), "cache": str(cache)}
     if args.dry_run:
         return {**about, **preview_chain(args, sources, cache, steps)}
     table, results = run_steps(steps)
-    ready = out / RUN_TREES["swap"]
+    ready = out / RUN_TREES[SwapManifest]
     return {
         **about,
         "steps": table,
@@ -9772,8 +9776,8 @@ def preview_chain(
 
 def gates_table(out: Path) -> list[dict[str, Any]]:
     """How many faces each gate of refine and export-swap took, and the option that moves it."""
-    refined = read_file(out / RUN_TREES["refined"] / "refine_manifest.json", RefinedManifest)
-    ready = out / RUN_TREES["swap"]
+    refined = read_file(out / RUN_TREES[RefinedManifest] / RefinedManifest.FILE, RefinedManifest)
+    ready = out / RUN_TREES[SwapManifest]
     exported = read_file(ready / "manifest.json", SwapManifest)
     sets = [read_file(path, FacesetManifest) for path in ready.glob("faceset_*/manifest.json")]
     reasons = [left.reason for own in sets for left in own.dropped if left.run is UNSET]
@@ -9827,7 +9831,7 @@ def cmd_demo(args: argparse.Namespace) -> Outcome:
         write_bytes(path, data)
     about = {"photos_made": library.PICTURES, "photos": str(photos)}
     result = run_chain(args, [photos], out, out / "faces.npz")
-    grids = sorted((out / RUN_TREES["swap"]).glob("*/previews/*.jpg"))
+    grids = sorted((out / RUN_TREES[SwapManifest]).glob("*/previews/*.jpg"))
     return Outcome({**about, **result, **({"look_at": str(grids[0])} if grids else {})})
 
 
@@ -9882,9 +9886,9 @@ def folder_status(path: Path) -> dict[str, Any]:
     """Counts of one output tree, or of every tree below a folder `run` wrote."""
     rows = []
     for folder in [path, *(path / name for name in RUN_TREES.values())]:
-        for kind, name in RUN_KINDS.items():
+        for kind in RUN_TREES:
             with contextlib.suppress(SortFacesError):
-                rows.append(tree_status(folder, read_file(folder / MANIFEST_NAMES[name], kind)))
+                rows.append(tree_status(folder, read_file(folder / kind.FILE, kind)))
     caches = sorted(path.glob("*.npz"))
     if not rows and not caches:
         raise SortFacesError(f"{path}: neither a cache nor an output of {TOOL}; name one")
@@ -9906,7 +9910,7 @@ def tree_status(
         groups, files = manifest.groups, list(manifest.placed)
     return {
         "tree": folder.name,
-        "kind": RUN_KINDS[type(manifest)],
+        "kind": tag_of(type(manifest)),
         "groups": len(groups),
         "faces": sum(len(group.faces) for group in groups),
         "files": len(files),

@@ -484,8 +484,9 @@ class ReportRun:
 
 def read_tree(path: Path) -> dict[str, Any]:
     """The manifest of an output tree, whatever its kind."""
-    for kind, groups in (("refined", "facesets"), ("swap", "facesets"), ("raw", "persons")):
-        file = path / sf.MANIFEST_NAMES[kind]
+    for tree in (sf.RefinedManifest, sf.SwapManifest, sf.RawManifest):
+        kind, file = sf.tag_of(tree), path / tree.FILE
+        groups = "persons" if tree is sf.RawManifest else "facesets"
         if file.is_file() and re.search(f'"kind":\\s*"{kind}"'.encode(), file.read_bytes()):
             manifest = read_loosely(file, kind, groups)
             if manifest:
@@ -523,7 +524,7 @@ def report_library(path: Path, manifest: dict[str, Any], cache: Path | None) -> 
         made = (meta.recognizer, meta.rescans)
         if kind != "swap":
             tree = sf.RawManifest if kind == "raw" else sf.RefinedManifest
-            sf.load_manifest(path / sf.MANIFEST_NAMES[kind], tree, library.cache)
+            sf.load_manifest(path / tree.FILE, tree, library.cache)
         elif made != (manifest.get("recognizer"), manifest.get("rescans") or 0):
             raise sf.SortFacesError(
                 f"{given}: is not the cache as it was at the export; export again"
