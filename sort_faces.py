@@ -2177,6 +2177,9 @@ PILLOW_ERRORS = (  # its plugins raise whatever a damaged file makes them stumbl
     *(EOFError, RuntimeError, MemoryError, OverflowError, ZeroDivisionError, struct.error),
 )
 
+# What tells of EXIF or XMP in a PNG; to look for it Pillow would decode the whole picture.
+PNG_FACTS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+
 # EXIF tags (CIPA DC-008, section 4.6)
 EXIF_ORIENTATION, EXIF_IFD, EXIF_DATETIME = 0x0112, 0x8769, 0x0132  # in the first directory
 EXIF_ORIGINAL, EXIF_DIGITIZED = 0x9003, 0x9004  # in the EXIF directory
@@ -2221,7 +2224,8 @@ def decode_photo(data: bytes, name: str = "") -> Photo:
     if not data:
         raise PhotoError("empty file")
     header = open_with_pillow(data)
-    orientation, taken = exif_facts(header)
+    bare = header is not None and header.format == "PNG" and not any(c in data for c in PNG_FACTS)
+    orientation, taken = (1, math.nan) if bare else exif_facts(header)
     image = None
     if header is None or header.format in (*OPENCV_FORMATS, "MPO"):
         cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
