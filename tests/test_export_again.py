@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import make_cache, sf
+from conftest import sf
 from corpora import (
     Death,
     Saboteur,
@@ -26,9 +25,8 @@ from corpora import (
     read,
     wrong,
 )
-from material import ok, write_photo
-
-PEOPLE, EACH = 4, 8
+from exports import Photos, give_scores, in_use
+from material import ok
 
 
 @pytest.fixture(autouse=True)
@@ -38,81 +36,9 @@ def quick_disk(monkeypatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-class Photos:
-    """Made people on disk whose faces are what the test says: cutting is real, looking is not."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.root, self.looked = folder, folder / "ready", 0
-        cache = make_cache(people=PEOPLE, photos=EACH, spread=0.2, root=str(folder / "photos"))
-        facts, shas = [], []
-        for row, path in enumerate(cache.file_path.tolist()):
-            colours = np.random.default_rng(row).integers(60, 200, (8, 10, 3), dtype=np.uint8)
-            image = cv2.resize(colours, (1000, 800), interpolation=cv2.INTER_LINEAR)
-            data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-            facts.append(write_photo(path, data, 1_500_000_000 + row))
-            shas.append(sf.hashlib.sha256(data).hexdigest())
-        sizes, times = np.array(facts, np.int64).T
-        years = np.array([2001 if row % 2 else 2015 for row in range(cache.files)])
-        self.cache = sf.replace(
-            cache, file_sha256=np.array(shas), file_size=sizes, file_mtime_ns=times,
-            file_taken=(years - 1970) * 365.2425 * 86400 + 180 * 86400,
-        )  # fmt: skip
-        sf.save_cache(folder / "lib.npz", self.cache)
-        monkeypatch.setitem(sf.TASKS, "audit", self.look)
-        monkeypatch.setattr(sf, "load_engine", lambda *_: None)
-        monkeypatch.setattr(sf, "check_recognizer", lambda *_: None)
-        monkeypatch.setattr(sf, "judge_crop", lambda *_: ("", np.zeros((0, 4))))
-
-    def look(self, _: object, items: list) -> list[dict]:
-        self.looked += len(items)
-        seen = {"error": "", "counts": [1, 1], "kps": [], "embedding": "", "boxes": [[], []]}
-        return [seen for _ in items]
-
-    def rows(self, person: int, first: int, last: int) -> list[str]:
-        return self.cache.face_ids[person * EACH + first : person * EACH + last]
-
-    def refine(self, *sets: list[str]) -> Path:
-        """A refine manifest of these faces as faceset_001, faceset_002, ..."""
-        groups = [sf.Group(id=f"faceset_{n:03d}", faces=faces) for n, faces in enumerate(sets, 1)]
-        manifest = sf.RefinedManifest(
-            **sf.manifest_head(sf.Library(self.cache, self.folder / "lib.npz")),
-            params=sf.RefineParams(), facesets=groups, seen=[], placed={},
-        )  # fmt: skip
-        sf.write_file(self.folder / "refine_manifest.json", manifest)
-        return self.folder / "refine_manifest.json"
-
-    def export(self, run: Callable, *sets: list[str], **expected: object) -> dict:
-        return ok(run, *self.command(*sets), **expected)
-
-    def command(self, *sets: list[str]) -> tuple:
-        refined = self.refine(*sets)
-        return ("export-swap", self.folder / "lib.npz", refined, self.root, "--model", "synthetic",
-                "--top-n", 3, "--out-size", 128)  # fmt: skip
-
-
 @pytest.fixture
 def photos(tmp_path, monkeypatch) -> Photos:
     return Photos(tmp_path, monkeypatch)
-
-
-def give_scores(root: Path, masked: dict[str, list[str]]) -> None:
-    """Scores of every face, as occlusion score leaves them: `masked` files of sets are hidden."""
-    lines = []
-    for folder in sorted(root.glob("faceset_*")):
-        for file, face in files_of(root, folder.name).items():
-            hidden = file in masked.get(folder.name, ())
-            lines.append({"sha256": face["sha256"], "error": "", "scores": [0.99 * hidden, 0.0]})
-    path = root / "_scores" / "occlusion-made-00000000.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
-def in_use(root: Path) -> dict[str, set[str]]:
-    return {folder.name: set(faces_of(root, folder.name)) for folder in root.glob("faceset_*")}
-
-
-def faces_of(root: Path, folder: str) -> list[str]:
-    return [face["face"] for face in read(root / folder / "manifest.json")["faces"]]
 
 
 def test_maintenance_stays_in_force_when_a_library_grows(run, photos):
@@ -127,14 +53,14 @@ def test_maintenance_stays_in_force_when_a_library_grows(run, photos):
 
     give_scores(root, {"faceset_002": ["faces/001.png"],
                        "faceset_005": [f"faces/00{n}.png" for n in range(3)]})  # fmt: skip
-    hidden = faces_of(root, "faceset_002")[1]
+    hidden = faces_in(root, "faceset_002")[1]
     told = ok(run, "occlusion", "apply", root, "--min-survivors", 2)
     assert (told["dropped"], told["shelved"]) == (1, 1)
     assert ok(run, "consolidate", root, "--review", photos.folder / "review")["shelved"] == 1
     era = ok(run, "era", "split", root, "faceset_004", "--min-faces", 2)
     assert era["copied"] == 6
     (root / "faceset_002/faces/000.png").unlink()  # the operator's word
-    deleted = faces_of(root, "faceset_002")[0]
+    deleted = faces_in(root, "faceset_002")[0]
     (root / "faceset_001/notes.txt").write_text("mine")
 
     grown = (photos.rows(0, 0, 5), photos.rows(1, 0, 8), photos.rows(0, 5, 8), photos.rows(2, 0, 8),
@@ -149,7 +75,7 @@ def test_maintenance_stays_in_force_when_a_library_grows(run, photos):
     assert sets["faceset_004"] == set(photos.rows(2, 0, 8))
     eras = [faces for name, faces in sets.items() if name.startswith("faceset_004_")]
     assert set().union(*eras) == set(photos.rows(2, 0, 8)) and len(eras) == 2
-    assert set(faces_of(root, "_masked/faceset_005")) == set(photos.rows(3, 0, 6))
+    assert set(faces_in(root, "_masked/faceset_005")) == set(photos.rows(3, 0, 6))
     assert (name_of(root, "faceset_001"), name_of(root, "faceset_004")) == ("Ada", "Zoë")
     assert (root / "faceset_001/notes.txt").read_text() == "mine"
     dropped = read(root / "faceset_002/manifest.json")["dropped"]
