@@ -1483,45 +1483,6 @@ def segment_fault(segment: Segment, gates: Gates) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class ClipParts:
-    """How a clip is made of packets: frames before and after the copied ones are encoded anew."""
-
-    copied: list[int]  # packets in decode order; [] encodes everything
-    first: int  # pts of the first frame of the clip
-    key: int  # pts of the first copied frame
-    tail: int  # pts of the first frame after the copied ones
-
-
-def plan_clip(
-    pts: Sequence[int], key: Sequence[bool], start: int, end: int, copy: bool
-) -> ClipParts:
-    """Which packets (pts and key flag, in decode order) a clip of the frames [start, end) copies.
-
-    Copying begins at the first key frame in the clip (with `copy`: the last one up to `start`)
-    and ends where the packets so far hold exactly the frames before a moment up to `end`: a frame
-    that is predicted from both sides needs the one after it. Frames that follow a key frame in
-    the file but precede it on the screen need the group before and are left to the encoder.
-    """
-    keys = [at for at, is_key in enumerate(key) if is_key]
-    if copy:
-        keys = [at for at in keys if pts[at] <= start][-1:] or keys[:1]
-    else:
-        keys = [at for at in keys if start <= pts[at] < end]
-    if not keys:
-        return ClipParts([], start, end, end)
-    kept = [at for at in range(keys[0], len(pts)) if pts[at] >= pts[keys[0]]]
-    following = [*itertools.accumulate((pts[at] for at in reversed(kept)), min)][::-1]
-    newest, whole = -math.inf, 0
-    for number, at in enumerate(kept, 1):
-        newest = max(newest, pts[at])
-        if newest < end and (number == len(kept) or newest < following[number]):
-            whole = number
-    first = pts[keys[0]] if copy else start
-    tail = following[whole] if whole < len(kept) else end
-    return ClipParts(kept[:whole], first, pts[keys[0]], min(tail, end))
-
-
 # ============================================================================
 # Core: keeping face sets clean
 # ============================================================================
@@ -4399,10 +4360,9 @@ def check_output(out: Path, roots: Sequence[str], kind: type[Manifest]) -> None:
             "folder"
         )
     ours = {LOCK_NAME, RUNS_FOLDER, manifest.name, f"{manifest.name}{PENDING}"}
-    if out.is_dir():
-        names = set(os.listdir(out))
-        if names and not names & ours:
-            raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
+    names = set(os.listdir(out)) if out.is_dir() else set()
+    if names and not names & ours:
+        raise SortFacesError(f"{out}: holds other files; name a new or empty folder")
 
 
 def manifest_head(library: Library) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,6 +49,45 @@ class Cut:
     end: int  # pts of the first frame that is no longer in it
     path: Path
     frames: np.ndarray  # (n,) int64 pts of all frames of the video
+
+
+@dataclass(frozen=True)
+class ClipParts:
+    """How a clip is made of packets: frames before and after the copied ones are encoded anew."""
+
+    copied: list[int]  # packets in decode order; [] encodes everything
+    first: int  # pts of the first frame of the clip
+    key: int  # pts of the first copied frame
+    tail: int  # pts of the first frame after the copied ones
+
+
+def plan_clip(
+    pts: Sequence[int], key: Sequence[bool], start: int, end: int, copy: bool
+) -> ClipParts:
+    """Which packets (pts and key flag, in decode order) a clip of the frames [start, end) copies.
+
+    Copying begins at the first key frame in the clip (with `copy`: the last one up to `start`)
+    and ends where the packets so far hold exactly the frames before a moment up to `end`: a frame
+    that is predicted from both sides needs the one after it. Frames that follow a key frame in
+    the file but precede it on the screen need the group before and are left to the encoder.
+    """
+    keys = [at for at, is_key in enumerate(key) if is_key]
+    if copy:
+        keys = [at for at in keys if pts[at] <= start][-1:] or keys[:1]
+    else:
+        keys = [at for at in keys if start <= pts[at] < end]
+    if not keys:
+        return ClipParts([], start, end, end)
+    kept = [at for at in range(keys[0], len(pts)) if pts[at] >= pts[keys[0]]]
+    following = [*itertools.accumulate((pts[at] for at in reversed(kept)), min)][::-1]
+    newest, whole = -math.inf, 0
+    for number, at in enumerate(kept, 1):
+        newest = max(newest, pts[at])
+        if newest < end and (number == len(kept) or newest < following[number]):
+            whole = number
+    first = pts[keys[0]] if copy else start
+    tail = following[whole] if whole < len(kept) else end
+    return ClipParts(kept[:whole], first, pts[keys[0]], min(tail, end))
 
 
 class MadeClip(sf.Record):
@@ -111,10 +151,10 @@ class ClipWriter:
     def joined(self, stream: VideoStream, packets: list[Packet]) -> list[Packet]:
         """The clip's packets in decode order, copied where the mode and the source allow."""
         cut, copy = self.cut, self.mode == "copy"
-        parts = sf.ClipParts([], cut.start, cut.end, cut.end)
+        parts = ClipParts([], cut.start, cut.end, cut.end)
         if self.mode != "encode":
             pts = [packet.pts for packet in packets]
-            parts = sf.plan_clip(pts, [p.is_keyframe for p in packets], cut.start, cut.end, copy)
+            parts = plan_clip(pts, [p.is_keyframe for p in packets], cut.start, cut.end, copy)
         copied = [packets[at] for at in parts.copied]
         self.first = parts.first
         if copy:

@@ -78,7 +78,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {  # functions, test files, further py
     ),
     "tracks": (
         "Gates Reach stitch_tracks frame_faults usable_frames track_fault sample_times "
-        "track_segments merge_segments segment_fault Segment plan_clip",
+        "track_segments merge_segments segment_fault Segment",
         "test_video_core",
         "",
     ),
