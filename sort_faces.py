@@ -267,16 +267,19 @@ def part_of_work(name: str) -> Path:
     return path
 
 
-@functools.cache
+LOADING = threading.RLock()  # nobody gets a companion that is half loaded
+
+
 def companion(name: str) -> Any:
     """The module work/NAME.py."""
-    path = part_of_work(f"{name}.py")
+    path, module_name = part_of_work(f"{name}.py"), f"{TOOL}_{name}"
     sys.modules.setdefault(TOOL, sys.modules[__name__])  # run as a script it stays one module
-    spec = importlib.util.spec_from_file_location(f"{TOOL}_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    with LOADING:
+        if module_name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(module_name, path)
+            module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        return sys.modules[module_name]
 
 
 # ============================================================================

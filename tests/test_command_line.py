@@ -262,7 +262,6 @@ def test_the_script_alone_says_in_one_line_what_it_misses(
     (tmp_path / "src").mkdir()
     (tmp_path / "src/a.jpg").touch()
     monkeypatch.setattr(sf, "WORK_FOLDER", tmp_path / "work")
-    sf.companion.cache_clear()
     places = {"SRC": tmp_path / "src", "OUT": tmp_path / "out", "OUT/lib.npz": tmp_path / "lib.npz"}
     code, _, err = run(*(places.get(word, word) for word in argv), "-q")
     assert code == 2 and err.count("\n") == 1
