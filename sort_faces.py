@@ -257,6 +257,7 @@ def one_line(error: BaseException) -> str:
 # builds on this file, never the other way round, and is loaded when its command or option is used.
 
 WORK_FOLDER = Path(__file__).resolve().parent / "work"
+LOADING = threading.RLock()  # nobody gets a companion that is half loaded
 
 
 def part_of_work(name: str) -> Path:
@@ -265,9 +266,6 @@ def part_of_work(name: str) -> Path:
     if not path.exists():
         raise SortFacesError(f"{path}: not there; keep the folder work/ beside {TOOL}.py")
     return path
-
-
-LOADING = threading.RLock()  # nobody gets a companion that is half loaded
 
 
 def companion(name: str) -> Any:
