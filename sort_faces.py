@@ -2841,17 +2841,15 @@ def locked_cache(path: Path) -> contextlib.AbstractContextManager[None]:
     return locked(path.with_name(path.name + ".lock"), f"cache {path}")
 
 
-def with_model_of(spec: EngineSpec, cache: FaceCache) -> EngineSpec:
-    """A spec that names no model takes the cache's."""
-    own = cache.meta.model_source or cache.meta.model
-    return spec if spec.model else replace(spec, model=own)
+def with_model_of(spec: EngineSpec, meta: CacheMeta | FrameMeta) -> EngineSpec:
+    """A spec that names no model takes the one of what was made before."""
+    return spec if spec.model else replace(spec, model=meta.model_source or meta.model)
 
 
-def with_cache_model(spec: EngineSpec, cache: FaceCache) -> EngineSpec:
-    """The same, with the cache's detector settings in any case."""
-    meta = cache.meta
+def with_engine_of(spec: EngineSpec, meta: CacheMeta | FrameMeta) -> EngineSpec:
+    """The same, with the detector settings of what was made before in any case."""
     spec = replace(spec, det_size=meta.det_size, det_threshold=meta.det_threshold)
-    return with_model_of(spec, cache)
+    return with_model_of(spec, meta)
 
 
 def check_model(cache: FaceCache, path: Path, spec: EngineSpec) -> None:
@@ -2921,7 +2919,7 @@ def read_journal(path: Path) -> tuple[CacheMeta | None, list[JournalLine]]:
         try:
             line = as_record(JournalLine, value if schema in (1, RECORD_SCHEMA) else None)
             if header is not None and isinstance(line, PhotoLine):
-                check_embeddings(line, header.dim)
+                check_embeddings(line.faces, header.dim)
         except msgspec.ValidationError as error:
             raise SortFacesError(
                 f"{path}: line {number} is damaged ({one_line(error)}); "
@@ -2936,9 +2934,9 @@ def read_journal(path: Path) -> tuple[CacheMeta | None, list[JournalLine]]:
     return header, lines
 
 
-def check_embeddings(line: PhotoLine, dim: int) -> None:
-    """Raise ValidationError unless a photo's embeddings are as long as the header says."""
-    if any(len(face.embedding) != 4 * dim for face in line.faces):
+def check_embeddings(faces: Iterable[FaceRecord | SeenFace], dim: int) -> None:
+    """Raise ValidationError unless the embeddings of faces are as long as the header says."""
+    if any(len(face.embedding) != 4 * dim for face in faces):
         raise msgspec.ValidationError(f"an embedding has not {dim} numbers")
 
 
@@ -4006,10 +4004,15 @@ def set_aside(out: Path, dst: str) -> None:
     os.rename(out / dst, target)
 
 
-def free_place(root: Path, place: str) -> str:
+def free_place(root: Path, place: str, mark: str = ".", second: int = 1) -> str:
     """A place below a folder where nothing lies yet: itself, or with a number."""
-    places = itertools.chain([place], (f"{place}.{number}" for number in itertools.count(1)))
-    return next(name for name in places if not os.path.lexists(root / name))
+    return first_free(place, lambda name: os.path.lexists(root / name), mark, second)
+
+
+def first_free(name: str, is_taken: Callable[[str], bool], mark: str, second: int) -> str:
+    """A name that is not taken: itself, or with a mark and the first free number from `second`."""
+    others = (f"{name}{mark}{number}" for number in itertools.count(second))
+    return next(name for name in itertools.chain([name], others) if not is_taken(name))
 
 
 def remove_empty(folder: Path) -> None:
@@ -4912,18 +4915,23 @@ class Corpus:
                     note = notes.get(folder) or self.note(folder)
                     entry = msgspec.structs.replace(entry, folder=folder, **note)
             else:
-                entry = self.told().get(folder)
+                entry = self.told.get(folder)
             lists[SHELVES.get(shelf, "facesets")] += [entry] if entry else []
         return lists
 
+    @functools.cached_property
     def told(self) -> dict[str, Listed]:
         """{folder: what the master manifest says of it}."""
         lists = (getattr(self.master, key) for key in ("facesets", *SHELVES.values()))
         return {entry.folder or entry.id: entry for some in lists for entry in some}
 
+    def differs(self, lists: dict[str, list[Listed]]) -> bool:
+        """Whether the master manifest has other lists than these."""
+        return any(getattr(self.master, key) != some for key, some in lists.items())
+
     def note(self, folder: str) -> dict[str, str]:
         """Why a set is on a shelf, and since which run."""
-        entry = self.told().get(folder)
+        entry = self.told.get(folder)
         return {key: getattr(entry, key, None) or "" for key in ("reason", "run")}
 
 
@@ -5018,6 +5026,14 @@ def drop(faceset: FaceSet, face: Face, reason: str, **numbers: float) -> Move:
     return msgspec.structs.replace(move, numbers=numbers)
 
 
+def copy_into(
+    folder: str, faceset: FaceSet, face: Face, reason: str, numbers: dict[str, float]
+) -> Move:
+    """The move that puts a PNG of one face set into another, `folder`, as well."""
+    source, target = f"{faceset.folder}/{face.file}", f"{folder}/faces/"
+    return Move(action="copy", source=source, target=target, reason=reason, numbers=numbers)
+
+
 def shelve(corpus: Corpus, faceset: FaceSet, shelf: str, reason: str, **numbers: float) -> Move:
     """The move that takes a whole face set out of use."""
     target = free_shelf(corpus.root, f"{shelf}/{PurePosixPath(faceset.folder).name}")
@@ -5028,8 +5044,7 @@ def shelve(corpus: Corpus, faceset: FaceSet, shelf: str, reason: str, **numbers:
 
 def free_shelf(root: Path, target: str) -> str:
     """A place on a shelf; a set of that name may be there already from before an export."""
-    places = itertools.chain([target], (f"{target}-{number}" for number in itertools.count(2)))
-    return next(place for place in places if not os.path.lexists(root / place))
+    return free_place(root, target, "-", 2)
 
 
 class NewSet(Record, kw_only=True):
@@ -5161,8 +5176,9 @@ class Draft:
 
     def take(self, file: str) -> Face:
         """Remove and return the face of a file. Raises SortFacesError where it is not there."""
+        wanted = self.root / self.lies / file
         for at, (face, png) in enumerate(self.faces):
-            if png == self.root / self.lies / file:
+            if png == wanted:
                 del self.faces[at]
                 return face
         raise SortFacesError(f"{self.folder}: {file} is not among its faces (any more)")
@@ -5330,7 +5346,7 @@ def existing_or_new(corpus: Corpus, folder: str, plan: Plan) -> Draft:
 def refresh_master(corpus: Corpus) -> None:
     """Bring the master's lists to what lies there: sets moved back by hand, names."""
     lists = corpus.lists(corpus.sets, {})
-    if any(getattr(corpus.master, key) != value for key, value in lists.items()):
+    if corpus.differs(lists):
         write_file(corpus.root / "manifest.json", msgspec.structs.replace(corpus.master, **lists))
 
 
@@ -5573,16 +5589,24 @@ class Looker:
     def __init__(self, corpus: Corpus, crew: Crew) -> None:
         self.corpus = corpus
         self.cache = corpus_cache(corpus.master)
-        spec = crew.spec if self.cache is None else with_cache_model(crew.spec, self.cache)
+        spec = crew.spec if self.cache is None else with_engine_of(crew.spec, self.cache.meta)
         self.crew = crew.with_spec(replace(spec, model=spec.model or corpus.master.model))
 
     @property
     def thresholds(self) -> Thresholds:
         return thresholds_for(self.corpus.master.model)
 
+    @functools.cached_property
+    def kept(self) -> Kept:
+        return Kept(self.corpus, audit_name(self.corpus))
+
     def audits(self, sets: Iterable[FaceSet]) -> dict[str, Audit]:
-        """audit_item of the faces of these sets, by PNG sha256."""
-        return audited(self.corpus, self.crew, faces_of(sets), "looking at the faces")
+        """What a consumer sees in the faces of these sets, by PNG sha256."""
+        faces = faces_of(sets)
+        if any(sha not in self.kept.known for _, sha in faces):
+            check_recognizer(self.corpus, self.crew)
+        work = crew_work(self.corpus, "audit", self.crew)
+        return self.kept.complete(faces, work, "looking at the faces")
 
     def vectors(self, sets: Sequence[FaceSet], by_crop: bool = False) -> dict[str, np.ndarray]:
         """{folder: (n, d) float32 unit embeddings} of the faces of each set; 0 where unknown.
@@ -5620,16 +5644,6 @@ class Looker:
                 audit = audits.get(face.sha256)
                 found.append(unpack_floats(audit.embedding if audit else "", (-1,)))
         return found
-
-
-def audited(
-    corpus: Corpus, crew: Crew, faces: Sequence[tuple[str, str]], label: str
-) -> dict[str, Audit]:
-    """What a consumer sees in PNGs (path within the corpus, sha256), by sha256."""
-    kept = Kept(corpus, audit_name(corpus))
-    if any(sha not in kept.known for _, sha in faces):
-        check_recognizer(corpus, crew)
-    return kept.complete(faces, crew_work(corpus, "audit", crew), label)
 
 
 def audit_name(corpus: Corpus) -> str:
@@ -5689,13 +5703,8 @@ def era_copy(faceset: FaceSet, face: Face, folder: str, vector: np.ndarray, anch
     numbers = {"distance": round(1.0 - float(vector @ anchor.vector), 4)}
     dated = math.isfinite(face.year)
     numbers |= {"years": round(abs(face.year - anchor.year), 1)} if dated else {}
-    return Move(
-        action="copy",
-        source=f"{faceset.folder}/{face.file}",
-        target=f"{folder}/faces/",
-        reason="of this era" if dated else "undated, looks most like this era",
-        numbers=numbers,
-    )
+    reason = "of this era" if dated else "undated, looks most like this era"
+    return copy_into(folder, faceset, face, reason, numbers)
 
 
 def extend_era_moves(
@@ -5747,15 +5756,20 @@ def extend_era_moves(
 
 def extend_eras(corpus: Corpus, crew: Crew) -> None:
     """Put the new faces of every set into the eras it has, as a run of its own."""
+    split = [
+        faceset
+        for faceset in corpus.active.values()
+        if not faceset.is_era and any(era.shelf != "_merged" for era in corpus.eras_of(faceset))
+    ]
+    if not split:
+        return  # the cache need not be read again
     looker, moves = Looker(corpus, crew), []
-    for faceset in corpus.active.values():
-        if not faceset.is_era and any(era.shelf != "_merged" for era in corpus.eras_of(faceset)):
-            try:
-                moves += extend_era_moves(
-                    corpus, faceset, looker.vectors([faceset])[faceset.folder]
-                )[0]
-            except SortFacesError as error:
-                log.warning("%s", error)
+    for faceset in split:
+        try:
+            unit = looker.vectors([faceset])[faceset.folder]
+            moves += extend_era_moves(corpus, faceset, unit)[0]
+        except SortFacesError as error:
+            log.warning("%s", error)
     if moves:
         carry_out(corpus, Plan("era extend", {}, moves))
 
@@ -6213,7 +6227,7 @@ def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, A
     """
     with locked_cache(path):
         cache = load_cache(path)
-        crew = crew.with_spec(with_cache_model(crew.spec, cache))
+        crew = crew.with_spec(with_engine_of(crew.spec, cache.meta))
         check_model(cache, path, crew.spec)
         lacking = np.flatnonzero(~cache.enriched)
         items, lost = enrich_queue(Library(cache, path), lacking)
@@ -6385,7 +6399,7 @@ class EmbedRun:
             self.cache = load_cache(path)
         else:
             self.cache = empty_cache(as_record(CacheMeta, crew.facts["meta"]))
-        self.crew = crew.with_spec(with_model_of(crew.spec, self.cache))
+        self.crew = crew.with_spec(with_model_of(crew.spec, self.cache.meta))
         check_model(self.cache, path, self.crew.spec)
         self.passes = passes_label(self.crew.spec, options.passes)
         direct = {os.path.dirname(file.path) for file in self.files}
@@ -6912,7 +6926,7 @@ def export_library(
     raw = load_manifest(paths.raw, RawManifest, cache) if paths.raw is not None else None
     check_output(out, cache.meta.roots, SwapManifest)
     params = for_model(params, cache.meta.model)
-    crew = crew.with_spec(with_cache_model(crew.spec, cache))
+    crew = crew.with_spec(with_engine_of(crew.spec, cache.meta))
     check_model(cache, paths.cache, crew.spec)
     export = Export(Library(cache, paths.cache), out, params, crew)
     if dry_run:
@@ -6973,6 +6987,18 @@ class Heritage:
             {folder: faceset.known() for folder, faceset in self.whole.items()},
             {name: set(faces) for name, faces in groups.items()},
         )  # {folder of an old set: id of the new one}
+        self.held = Counter(  # in how many sets a face is; the PNGs of a merged one are in another
+            face
+            for faceset in self.whole.values()
+            if faceset.shelf != "_merged"
+            for face in {face.face for face in faceset.manifest.faces}
+        )
+        self.taken_out = [  # by runs
+            (faceset, gone)
+            for faceset in self.whole.values()
+            for gone in faceset.manifest.dropped
+            if gone.run is not UNSET
+        ]
         self.old: dict[str, FaceSet] = {}  # {id of a new set: the old one whose place it takes}
         self.merged: dict[str, str] = {}  # {id of a new set: the one it is part of}
         leader: dict[str, str] = {}  # {survivor without an heir: the heir of its first part}
@@ -6988,9 +7014,9 @@ class Heritage:
 
     def survivor(self, folder: str) -> str:
         """The folder of the set an old one was merged into, "" if it was not."""
-        told = {entry.folder: entry.reason or "" for entry in self.corpus.master.merged}
         for _ in self.whole:
-            found = re.fullmatch(r"same person as (\S+)", told.get(folder, ""))
+            reason = self.corpus.note(folder)["reason"]
+            found = re.fullmatch(r"same person as (\S+)", reason)
             if not found:
                 break
             named = [
@@ -7028,18 +7054,15 @@ class Heritage:
     def dropped(self, name: str) -> dict[str, Left]:
         """{face id: its entry} of what runs took out of the old selves of a new set."""
         own = self.old.get(name)
-        sets = [faceset for faceset in self.whole.values() if faceset is not own]
-        live = {face.face for s in sets if s.shelf != "_merged" for face in s.manifest.faces}
+        own_faces = {face.face for face in own.manifest.faces} if own else set()
         parts = [some for n, some in self.groups.items() if self.merged.get(n, n) == name]
-        here = {face for some in parts for face in some} - live
+        here = {f for some in parts for f in some if self.held[f] == (f in own_faces)}
         found = {
             gone.face: msgspec.structs.replace(gone, file="")
-            for faceset in sets
-            for gone in faceset.manifest.dropped
-            if gone.run is not UNSET and gone.face in here
+            for faceset, gone in self.taken_out
+            if faceset is not own and gone.face in here
         }
-        kept = own.manifest.dropped if own else []
-        return found | {gone.face: gone for gone in kept if gone.run is not UNSET}
+        return found | {gone.face: gone for faceset, gone in self.taken_out if faceset is own}
 
     def retired(self) -> list[FaceSet]:
         """Sets in use that no new set takes the place of, and the eras of none."""
@@ -7058,12 +7081,19 @@ class Heritage:
 
 def best_matches(olds: dict[str, set[str]], news: dict[str, set[str]]) -> dict[str, str]:
     """{old: new} of sets that share elements, one to one, the pairs that share most first."""
-    shared = [
-        (len(old & new), left, right) for left, old in olds.items() for right, new in news.items()
-    ]
+    homes: dict[str, list[str]] = defaultdict(list)  # of an element, among the new
+    for right, new in news.items():
+        for element in new:
+            homes[element].append(right)
+    shared = Counter(
+        (left, right)
+        for left, old in olds.items()
+        for element in old & homes.keys()
+        for right in homes[element]
+    )
     pairs: dict[str, str] = {}
-    for size, left, right in sorted(shared, key=lambda pair: (-pair[0], pair[1], pair[2])):
-        if size and left not in pairs and right not in pairs.values():
+    for left, right in sorted(shared, key=lambda pair: (-shared[pair], pair)):
+        if left not in pairs and right not in pairs.values():
             pairs[left] = right
     return pairs
 
@@ -7211,6 +7241,9 @@ class CropStore:
 
     def add(self, crop: Crop) -> None:
         if crop.final:
+            self.notes[crop.note.key] = crop.note
+            if crop.png is not None:
+                self.pngs[crop.note.sha256] = crop.png
             self.lines.append(as_json(crop.note))
 
     def close(self) -> None:
@@ -7225,13 +7258,13 @@ def read_crop_notes(path: Path) -> Iterator[CropNote]:
             yield as_record(CropNote, value)
 
 
-def cut_faces(export: Export, corpus: Corpus, rows: Sequence[int]) -> dict[int, Crop]:
+def cut_faces(store: CropStore, rows: Sequence[int]) -> dict[int, Crop]:
     """The crops of faces by row; only those not cut before are cut."""
-    store = CropStore(export, corpus)
+    export = store.export
     crops = {row: crop for row in rows if (crop := store.get(row)) is not None}
     todo = sorted({*rows} - crops.keys(), key=lambda row: export.cache.face_file[row])
     if todo:
-        check_recognizer(corpus, export.crew)
+        check_recognizer(store.corpus, export.crew)
     try:
         fitted = Cutter(export, store, todo).crops()
         for crop in progress(fitted, len(todo), "cutting faces", "face"):
@@ -7384,7 +7417,8 @@ def write_corpus(
     if files and not any(export.library.live_path(file) for file in files):
         raise SortFacesError(f"{out}: none of the photos is there; mount their disk and run again")
     names = operator_names(corpus, plans, export.cache)
-    crops = cut_faces(export, corpus, rows)
+    store = CropStore(export, corpus)
+    crops = cut_faces(store, rows)
     drafts = [draft_of(export, plan, crops, heritage, names) for plan in plans]
     for draft in drafts:
         if not draft.faces:
@@ -7394,7 +7428,7 @@ def write_corpus(
     if export.params.candidates and raw is not None:
         groups = candidate_groups(export, drafts, raw)
         singles = [int(row) for some, _ in groups.values() for row in some]
-        crops |= cut_faces(export, corpus, singles)
+        crops |= cut_faces(store, singles)
     with new_run(out, next_run(out, "export-swap")) as run:
         after, notes = stage_sets(run, heritage, drafts)
         exported = [after[draft.folder] for draft in drafts]
@@ -7407,8 +7441,7 @@ def write_corpus(
         if export.params.candidates and raw is not None:
             counts |= stage_candidates(run, export, groups, crops)
         params, lists = as_json(asdict(export.params)), corpus.lists(after, notes)
-        changed = any(getattr(corpus.master, key) != some for key, some in lists.items())
-        if run.steps or changed or not (out / "manifest.json").exists():
+        if run.steps or corpus.differs(lists) or not (out / "manifest.json").exists():
             master = msgspec.structs.replace(corpus.master, params=params)
             about = {"command": "export-swap", "params": params, "counts": counts}
             stage_master(run, master, lists, about)
@@ -7477,21 +7510,8 @@ def draft_of(
 ) -> Draft:
     """What a planned set will be: its crops, and what its old self hands down."""
     old = heritage.old.get(plan.name)
-    manifest = FacesetManifest(
-        **export.head,
-        id=plan.name,
-        params=export.params,
-        quality_terms=list(QUALITY_TERMS),
-        faces=[],
-        dropped=[],
-    )
-    broken = plan.folder in heritage.corpus.broken  # its files are all that can be taken over
-    lies = old.folder if old else plan.folder if broken else NOWHERE
-    draft = Draft(export.out, plan.folder, manifest, names.get(plan.name, UNNAMED), lies)
-    if old and old.name == names.get(plan.name) != UNNAMED:
-        draft.name = (export.out / lies / "NAME.txt").read_bytes()  # in his encoding
     known = {face.face: face.file for face in old.manifest.faces} if old else {}
-    refused = []
+    faces, refused = [], []
     for row, away, because in zip(plan.rows, plan.distance, plan.kept_because, strict=True):
         crop = crops[int(row)]
         if crop.reason:
@@ -7499,12 +7519,22 @@ def draft_of(
         else:
             face = face_entry(export, crop, float(away), because)
             file = known.get(face.face, "")  # a PNG keeps its name as long as they sort by rank
-            draft.faces.append((msgspec.structs.replace(face, file=file), crop.png))
-    draft.dropped = [*plan.left, *refused, *plan.gone]
-    draft.files = {gone.file: export.out / lies / gone.file for gone in plan.gone if gone.file}
-    for face in old.faces if old else ():
-        if face.face.endswith(ADOPTED):
-            draft.faces.append((face, export.out / lies / face.file))
+            faces.append((msgspec.structs.replace(face, file=file), crop.png))
+    manifest = FacesetManifest(
+        **export.head,
+        id=plan.name,
+        params=export.params,
+        quality_terms=list(QUALITY_TERMS),
+        faces=[],
+        dropped=[*plan.left, *refused, *plan.gone],
+    )
+    broken = plan.folder in heritage.corpus.broken  # its files are all that can be taken over
+    lies = old.folder if old else plan.folder if broken else NOWHERE
+    draft = Draft(export.out, plan.folder, manifest, names.get(plan.name, UNNAMED), lies)
+    if old and old.name == names.get(plan.name) != UNNAMED:
+        draft.name = (export.out / lies / "NAME.txt").read_bytes()  # in his encoding
+    yours = [face for face in old.faces if face.face.endswith(ADOPTED)] if old else []
+    draft.faces = faces + [(face, export.out / lies / face.file) for face in yours]
     return draft
 
 
@@ -8017,14 +8047,8 @@ def merge_moves(
             reason += " of the merged set" * (reason == OUTLIER)
             moves.append(drop(faceset, face, reason, distance=number))
         elif not reason and faceset is not survivor:
-            move = Move(
-                action="copy",
-                source=f"{faceset.folder}/{face.file}",
-                target=f"{survivor.folder}/faces/",
-                reason=f"merged from {faceset.id}",
-                numbers={"distance": number},
-            )
-            moves.append(move)
+            because = f"merged from {faceset.id}"
+            moves.append(copy_into(survivor.folder, faceset, face, because, {"distance": number}))
     centres = {faceset.folder: centroid(vectors[faceset.folder]) for faceset in group}
     for faceset in others:
         cosine = round(float(centres[faceset.folder] @ centres[survivor.folder]), 4)
@@ -9070,8 +9094,7 @@ def frame_lines(path: Path) -> Iterator[FrameLine]:
             dim = found.meta.dim if found.meta else dim
             if (found.meta is None) == (number == 1):
                 raise msgspec.ValidationError("the first line, and no other, tells of the models")
-            if any(len(face.embedding) != 4 * dim for face in found.faces):
-                raise msgspec.ValidationError("an embedding has the wrong length")
+            check_embeddings(found.faces, dim)
         except msgspec.ValidationError as error:
             raise SortFacesError(
                 f"{path}: line {number}: {error}; remove that line to look at the frame again, "
@@ -9441,15 +9464,7 @@ def embed_identities(
     meta: FrameMeta, pictures: dict[str, Path], crew: Crew, folder: Path
 ) -> dict[str, bytes]:
     """{sha256: embedding of the largest face, or b""} of those pictures that can be read."""
-    crew = crew.with_spec(
-        replace(
-            crew.spec,
-            model=crew.spec.model or meta.model_source or meta.model,
-            det_size=meta.det_size,
-            det_threshold=meta.det_threshold,
-            landmarks=False,
-        )
-    )
+    crew = crew.with_spec(replace(with_engine_of(crew.spec, meta), landmarks=False))
     own = crew.facts["meta"]
     if own["recognizer"] != meta.recognizer:
         raise SortFacesError(

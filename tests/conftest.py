@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def quiet_machine(tmp_path_factory, monkeypatch):
     """Keep logs out of the repository, and the operator's settings out of the tests."""
     monkeypatch.delenv("SORT_FACES_CONFIG", raising=False)
     monkeypatch.setenv("SORT_FACES_LOGS", str(tmp_path_factory.mktemp("logs")))
+
+
+@pytest.fixture
+def quick_disk(monkeypatch) -> None:
+    """Nothing is forced to the disk: no test of this kind outlives the machine."""
+    monkeypatch.setattr(os, "sync", lambda: None)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

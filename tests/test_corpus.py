@@ -52,16 +52,11 @@ from corpora import (
 )
 from material import ok, refused
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 KILLS = 15  # of apply, and as many of restore
 IDLE = ("--no-bytes", "--no-near", "--no-audit")  # optimize, but only what the operator did
 KINDS = ("consolidate", "era", "optimize")
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch) -> None:
-    """No test outlives the machine."""
-    monkeypatch.setattr(os, "sync", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="module")

@@ -35,16 +35,11 @@ from corpora import (
 )
 from material import ok, refused
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 IDLE = ("--no-bytes", "--no-near", "--no-audit")  # optimize, but only what the operator did
 ONE = ("--threads", 1)
 MINE = picture(4711)  # the operator's own PNG
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch) -> None:
-    """No test outlives the machine."""
-    monkeypatch.setattr(os, "sync", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,12 +33,7 @@ from material import Library, ok, refused
 from test_video_core import at, make_track
 from video_material import empty_picture, face_picture, shot, write_video
 
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch) -> None:
-    """No test outlives the machine."""
-    monkeypatch.setattr(os, "sync", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Also what such an export finds on disk: retouched PNGs, torn crops, odd names, n
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,14 +15,9 @@ from corpora import assert_agrees, edit, exact, faces_in, folders, name_of, pict
 from exports import Photos, give_scores, in_use
 from material import ok
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 TOUCHED = picture(5000)
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch) -> None:
-    """No test outlives the machine."""
-    monkeypatch.setattr(os, "sync", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

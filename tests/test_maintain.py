@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,14 +46,9 @@ from hypothesis import strategies as st
 from material import ok, prepare, real_engine, refused, write_photo
 from msgspec.structs import replace as changed
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 EDGE = 0.55
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch) -> None:
-    """No test outlives the machine."""
-    monkeypatch.setattr(os, "sync", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -20,17 +19,12 @@ import pytest
 from material import ok, refused
 from relocate import fingerprint, unpack
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 V01 = Path(__file__).resolve().parent / "fixtures" / "v0.1"
 RUNS = ("0001-occlusion-apply", "0002-consolidate", "0003-era-split", "0004-optimize")
 CLIPS = ("3adfba88-a747-5646-8eb3-d9464a900393", "992808d7-94a0-5fb3-b06e-9f8dda7c41b2")
 SPANS = [(0.0, 1.6), (2.4, 4.0)]
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch) -> None:
-    """No test outlives the machine."""
-    monkeypatch.setattr(os, "sync", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from corpora import Space, build, edit, read, rewrite, turned
 from material import ok, refused, tree
 from video_material import film, write_video
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 pages = sf.companion("pages")
 
 KINDS = ("report", "occlusion", "consolidate", "video")
@@ -41,11 +43,6 @@ OLD = {  # what version 0.1.0 wrote: title, other files
     "video": ("Segments with a usable face", ["thumbs/fedcba9876543210/-7.jpg"]),
 }
 JPEG = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch) -> None:
-    monkeypatch.setattr(sf.os, "fsync", lambda _: None)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ folder's clips.jsonl remembers it: what lies there as it was written is not made
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import re
@@ -432,8 +433,9 @@ class ClipFolder:
     """OUT: the clips of one work folder, and what clips.jsonl says of them."""
 
     def __init__(self, out: Path, work: sf.VideoWork) -> None:
-        self.out, self.work = out, work
+        self.out = out
         self.videos = {video.id: video for video in work.list_videos()}
+        self.scenes_of = functools.lru_cache(1)(work.scenes_of)  # segments come video by video
         self.done = {line.uuid: line for line in read_ledger(work.clips, out)}
         self.folders = clip_folders([*self.videos.values()], self.done.values())
 
@@ -457,7 +459,7 @@ class ClipFolder:
         video = self.videos.get(segment.video)
         if video is None:
             raise sf.VideoError("its video is no longer listed; run `video scan` again")
-        scenes = self.work.scenes_of(video)
+        scenes = self.scenes_of(video)
         if scenes is None:
             raise sf.VideoError("its scenes are gone; run `video scenes` again")
         frames = scenes.pts
@@ -490,7 +492,7 @@ class ClipFolder:
         Those of videos that are not known now are not among them, nor the earlier ones of segments
         that failed this time.
         """
-        known = {name for name, video in self.videos.items() if self.work.scenes_of(video)}
+        known = {name for name, video in self.videos.items() if self.scenes_of(video)}
         files = {self.file_of(segment) for segment in segments}
         failed = {segment.uuid for segment in segments if segment.clip is None}
         stale = (

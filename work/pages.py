@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import json
 import math
 import os
@@ -694,8 +693,7 @@ def plan_pages(groups: Sequence[ShownGroup]) -> dict[str, tuple[ShownGroup, int]
     for group in groups:
         for start in range(0, max(len(group.faces), 1), REPORT_FACES):
             stem = sf.safe_dst_name(group.id) or "set"
-            stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-            stem = next(name for name in stems if name.casefold() not in taken)
+            stem = sf.first_free(stem, lambda name: name.casefold() in taken, "-", 2)
             taken.add(stem.casefold())
             pages[f"{stem}.html"] = group, start
     return pages

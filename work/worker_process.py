@@ -126,8 +126,7 @@ def run_on_worker(
         if worker is not None:
             worker.close()
     shutil.rmtree(files.folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        files.folder.parent.rmdir()  # unless another queue waits there
+    sf.remove_empty(files.folder.parent)  # unless another queue waits there
 
 
 def write_queue(

@@ -56,7 +56,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {  # functions, test files, further py
         "",
     ),
     "duplicates": (
-        "near_duplicate_labels nearest_keeper join_near_duplicates same_box_size",
+        "near_duplicate_labels nearest_keeper same_box_size",
         "test_core_duplicates",
         "",
     ),
@@ -104,7 +104,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {  # functions, test files, further py
         "test_maintain",
         "-k 'not era and not optimi'",
     ),
-    "era": ("split_decision era_copy extend_decision", "test_maintain", "-k era"),
+    "era": ("split_decision era_copy extend_era_moves", "test_maintain", "-k era"),
     "optimize": (
         "byte_duplicates leave_one_out near_duplicates cmd_optimize",
         "test_maintain",
@@ -115,10 +115,10 @@ GROUPS: dict[str, tuple[str, str, str]] = {  # functions, test files, further py
         "test_maintain test_corpus",
         "-k 'verify or gate or optimi or identity or consumer'",
     ),
-    "extend": ("extend_raw extend_refined next_names refine_params", "test_extend test_refine", ""),
+    "extend": ("extend_raw extend_refined next_names", "test_extend test_refine", ""),
     "dedup": ("dedup_library", "test_dedup", ""),
     "export": (
-        "plan_faceset first_of_each candidate_groups export_params judge_crop",
+        "plan_faceset first_of_each candidate_groups judge_crop",
         "test_export_swap",
         "-k 'not kill and not shape_the_crop'",
     ),
