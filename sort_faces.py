@@ -3814,6 +3814,10 @@ class Crew:
 RUNS_FOLDER = "_runs"
 JOURNAL = "journal.json"
 TREE_RUN = "tree"  # name of the run that changes a tree of photos; nobody undoes that
+# How far a restore is, as names of empty files: those need no room on a full disk.
+RESTORING = re.compile(r"restoring-(\d{4})-to-(\d{4}-.+)")  # in _runs: newest run, run it goes to
+TAKE_IN = "take-in"  # in _runs: the operator's changes are to be taken in at the end
+UNDOING = "undoing"  # in the folder of a run whose renames go backwards
 # A path below a folder: relative, and no part of it leads out.
 UNSAFE = r"\x00\ud800-\udc7f\udd00-\udfff"  # no file name holds these
 Inside = Annotated[str, msgspec.Meta(pattern=rf"\A(?!/)(?!([\s\S]*/)?\.\.(/|\Z))[^{UNSAFE}]+\Z")]
@@ -3823,7 +3827,7 @@ class RunJournal(OwnFile, tag="journal", kw_only=True):
     """The renames of a run, and how far it is."""
 
     run: str
-    state: Literal["applying", "done", "restoring"]
+    state: Literal["applying", "done", "restoring"]  # the last in version 0.1.0; now see UNDOING
     steps: list[tuple[Inside, Inside]]
     names: dict[str, str] = {}  # folder: the operator's name as the run wrote it
     before: dict[str, str] = {}  # folder: where that set lay before, "" if nowhere
@@ -3925,12 +3929,25 @@ def finish_run(root: Path, folder: Path) -> None:
     write_file(folder / JOURNAL, msgspec.structs.replace(journal, state="done"))
 
 
-def finish_restore(root: Path, folder: Path) -> None:
-    """Do the renames of a run backwards, then forget the run."""
+def undo_run(root: Path, folder: Path) -> None:
+    """Do the renames of a run backwards."""
     steps = reversed(read_run(folder).steps)
     rename_all(root, [(target, source) for source, target in steps])
     keep_leftovers(root, folder, "before")
-    forget_run(root, folder)
+
+
+def begun_restore(root: Path) -> tuple[str, int] | None:
+    """(run a restore goes back to, number of the newest run there was) of one a kill cut short."""
+    marks = (RESTORING.fullmatch(path.name) for path in (root / RUNS_FOLDER).glob("restoring-*"))
+    return next(((mark[2], int(mark[1])) for mark in marks if mark), None)
+
+
+def end_restore(root: Path) -> None:
+    """Forget how far a restore was; it is done, or the operator has gone on to something else."""
+    runs = root / RUNS_FOLDER
+    for path in (runs / TAKE_IN, *runs.glob("restoring-*")):
+        path.unlink(missing_ok=True)
+    remove_empty(runs)
 
 
 def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
@@ -3945,7 +3962,8 @@ def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
         if not os.path.lexists(root / source):
             log.warning("%s: %s is gone, deleted by hand; passed over", root, source)
             continue
-        (root / target).parent.mkdir(parents=True, exist_ok=True)
+        if not (root / target).parent.is_dir():
+            (root / target).parent.mkdir(parents=True)
         os.rename(root / source, root / target)
     for source, _ in steps:
         if not source.startswith(f"{RUNS_FOLDER}/"):
@@ -3954,7 +3972,10 @@ def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
 
 
 def keep_leftovers(root: Path, folder: Path, part: str) -> None:
-    """Remove the `stage` or `before` of a run; files the operator's changes left there are kept."""
+    """Keep what the operator's changes left in the `stage` or `before` of a run.
+
+    The empty folders stay: undoing the run needs them, perhaps on a full disk.
+    """
     left = [path for path in (folder / part).rglob("*") if not path.is_dir() or path.is_symlink()]
     if left:
         log.warning(
@@ -3964,7 +3985,6 @@ def keep_leftovers(root: Path, folder: Path, part: str) -> None:
             REMOVED_FOLDER,
         )
         set_aside(root, f"{RUNS_FOLDER}/{folder.name}/{part}")
-    shutil.rmtree(folder / part, ignore_errors=True)
 
 
 def forget_run(root: Path, folder: Path) -> None:
@@ -3991,9 +4011,10 @@ def recover_runs(root: Path) -> None:
         elif journal.state == "applying":
             log.info("%s: finishing the interrupted run %s", root, folder.name)
             finish_run(root, folder)
-        elif journal.state == "restoring":
+        elif journal.state == "restoring" or (folder / UNDOING).exists():
             log.info("%s: finishing the interrupted restore of %s", root, folder.name)
-            finish_restore(root, folder)
+            undo_run(root, folder)
+            forget_run(root, folder)
     remove_empty(root / RUNS_FOLDER)
 
 
@@ -4948,16 +4969,25 @@ def opened_corpus(root: Path) -> Iterator[Corpus]:
     A corpus on a read-only disk can be looked at without a lock. Raises SortFacesError for a
     folder that is no corpus.
     """
+    with held_corpus(root):
+        if begun_restore(root) and os.access(root, os.W_OK):
+            end_restore(root)
+        yield Corpus(root, read_file(root / "manifest.json", SwapManifest))
+
+
+@contextlib.contextmanager
+def held_corpus(root: Path) -> Iterator[None]:
+    """Hold a corpus; what a killed run left is finished or undone, but for a restore."""
     if not (root / "manifest.json").exists() and not (root / RUNS_FOLDER).is_dir():
         raise SortFacesError(f"{root}: holds no manifest.json; name the folder export-swap wrote")
     if not os.access(root, os.W_OK):
-        yield Corpus(root, read_file(root / "manifest.json", SwapManifest))
+        yield
         return
     with locked(root / LOCK_NAME, str(root)):
         recover_folders(root)
         recover_runs(root)
         remove_unfinished(root)
-        yield Corpus(root, read_file(root / "manifest.json", SwapManifest))
+        yield
 
 
 def read_faceset(root: Path, folder: str) -> FaceSet:
@@ -5393,11 +5423,20 @@ def stage_master(
     write_file(run.place("manifest.json"), record)
 
 
-def restore_run(root: Path, folder: Path) -> bool:
-    """Bring back what a run replaced; whether the operator has done anything to it since.
+def restore_run(root: Path, folder: Path) -> None:
+    """Bring back what a run replaced, with what the operator has done since.
 
-    What he did is carried back with it.
+    Where he did anything, TAKE_IN tells it.
     """
+    if carry_all_back(root, folder):
+        (root / RUNS_FOLDER / TAKE_IN).touch()
+    (folder / UNDOING).touch()  # from here on recover_runs ends it
+    undo_run(root, folder)
+    forget_run(root, folder)
+
+
+def carry_all_back(root: Path, folder: Path) -> bool:
+    """Take what the operator did since a run over into what it replaced; whether he did any."""
     journal = read_run(folder)
     stage = f"{RUNS_FOLDER}/{folder.name}/stage/"
     touched = False
@@ -5412,8 +5451,6 @@ def restore_run(root: Path, folder: Path) -> bool:
         elif foreign_files(now) or read_name(now) != journal.names.get(target):
             keep = root / REMOVED_FOLDER / folder.name / name  # a new set the operator worked on
             shutil.copytree(now, keep, dirs_exist_ok=True)
-    write_file(folder / JOURNAL, msgspec.structs.replace(journal, state="restoring"))
-    finish_restore(root, folder)
     return touched
 
 
@@ -8491,30 +8528,67 @@ def add_restore_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_restore(args: argparse.Namespace) -> Outcome:
     """undo maintenance runs, the last first, to the byte"""
-    with opened_corpus(args.corpus) as corpus:
-        found = (args.corpus / RUNS_FOLDER).glob("[0-9][0-9][0-9][0-9]-*")
-        runs = sorted((path for path in found if path.is_dir()), reverse=True)
-        names = [path.name for path in runs]
-        known = ", ".join(reversed(names)) or "none"
-        if not runs:
-            raise SortFacesError(f"{args.corpus}: no maintenance run to undo")
-        wanted = names[0] if args.run is None else args.run
-        hits = [
-            at for at, name in enumerate(names) if wanted in (name, name[:4], name[:4].lstrip("0"))
-        ]
-        if not hits:
-            raise SortFacesError(f"{args.corpus}: no run {wanted}; there are: {known}")
-        undo = runs[: hits[0] + 1]
-        last = int(names[0][:4])  # a number that was undone means that run for good
-        run = ""
-        if not args.dry_run:
-            touched = [restore_run(args.corpus, folder) for folder in undo]
-            if (args.corpus / "manifest.json").exists():  # else its first export was undone
-                corpus = corpus.again()
-                run = carry_out(corpus, by_hand(corpus) if any(touched) else Plan("", {}, []), last)
-    result = {"corpus": str(args.corpus), "undone": [folder.name for folder in undo]}
+    root = args.corpus
+    with held_corpus(root):
+        begun = begun_restore(root)
+        if begun is None:
+            read_file(root / "manifest.json", SwapManifest)  # what is damaged is not made worse
+        elif args.run is not None and not is_run(begun[0], args.run) and not args.dry_run:
+            end_restore(root)
+        undo, left = runs_to_undo(root, args.run)
+        run = "" if args.dry_run else undo_all(root, undo)
+    result = {"corpus": str(root), "undone": [folder.name for folder in undo]}
     result |= {"taken_in": run} if run else {}
-    return Outcome({**result, "left": names[hits[0] + 1 :]})
+    return Outcome({**result, "left": [folder.name for folder in left]})
+
+
+def is_run(name: str, word: str) -> bool:
+    """Whether a word names a run: `0003-era-split`, `0003`, `3`."""
+    return word in (name, name[:4], name[:4].lstrip("0"))
+
+
+def runs_to_undo(root: Path, asked: str | None) -> tuple[list[Path], list[Path]]:
+    """(runs to undo, newest first; those that stay).
+
+    asked: back to which run; by default the last, or that of a restore a kill cut short.
+    """
+    found = (root / RUNS_FOLDER).glob("[0-9][0-9][0-9][0-9]-*")
+    runs = sorted((path for path in found if path.is_dir()), reverse=True)
+    begun = begun_restore(root)
+    if begun is not None:
+        target, last = begun
+        undo = [folder for folder in runs if target[:4] <= folder.name[:4] <= f"{last:04d}"]
+        return undo, [folder for folder in runs if folder.name[:4] < target[:4]]
+    if not runs:
+        raise SortFacesError(f"{root}: no maintenance run to undo")
+    wanted = runs[0].name if asked is None else asked
+    hits = [at for at, folder in enumerate(runs) if is_run(folder.name, wanted)]
+    if not hits:
+        known = ", ".join(folder.name for folder in reversed(runs))
+        raise SortFacesError(f"{root}: no run {wanted}; there are: {known}")
+    return runs[: hits[0] + 1], runs[hits[0] + 1 :]
+
+
+def undo_all(root: Path, undo: Sequence[Path]) -> str:
+    """Undo runs; returns the run that takes in what the operator did since, "" for none.
+
+    A kill leaves marks from which the same call goes on; the last of them goes last.
+    """
+    for folder in undo:
+        read_run(folder)  # nothing is begun that could not be ended
+    runs = root / RUNS_FOLDER
+    if begun_restore(root) is None:
+        (runs / f"restoring-{undo[0].name[:4]}-to-{undo[-1].name}").touch()
+    _, last = begun_restore(root)
+    for folder in undo:
+        restore_run(root, folder)
+    run = ""
+    if (root / "manifest.json").exists():  # else its first export was undone
+        corpus = Corpus(root, read_file(root / "manifest.json", SwapManifest))
+        plan = by_hand(corpus) if (runs / TAKE_IN).exists() else Plan("", {}, [])
+        run = carry_out(corpus, plan, last)  # a number that was undone means that run for good
+    end_restore(root)
+    return run
 
 
 # ============================================================================

@@ -378,7 +378,7 @@ class Saboteur:
 
     CHANGES = ((os, "link"), (os, "mkdir"), (io, "open"), (builtins, "open"),  # these need space
                (os, "rename"), (os, "replace"), (os, "unlink"), (os, "remove"),
-               (os, "rmdir"))  # fmt: skip
+               (os, "rmdir"), (os, "open"))  # fmt: skip
 
     def __init__(self, root: Path, how: str = "count", at: int = 0) -> None:
         self.root, self.how, self.at, self.seen = str(root), how, at, 0
@@ -404,6 +404,8 @@ class Saboteur:
     def concerns(self, real: Callable, args: tuple, options: dict) -> bool:
         if real.__name__ == "open":
             mode = args[1] if len(args) > 1 else options.get("mode", "r")
+            if isinstance(mode, int):  # of os.open
+                mode = "w" if mode & os.O_CREAT else "r"
             if not set(str(mode)) & set("wax+"):
                 return False
         if options.get("dir_fd") is not None:
