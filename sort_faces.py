@@ -1767,6 +1767,24 @@ class OwnFile(Record, tag_field="kind", kw_only=True):
 R = TypeVar("R", bound=Record)
 
 
+# Names from our files that become paths: none leads out of its folder (place_in looks at links).
+UNSAFE = r"\x00\ud800-\udc7f\udd00-\udfff" + r"\\:" * (os.name == "nt")  # in no file name
+PART = rf"(?!\.{{1,2}}(?:/|\Z))[^/{UNSAFE}]+"
+PlainName = Annotated[str, msgspec.Meta(pattern=rf"\A{PART}\Z")]
+Inside = Annotated[str, msgspec.Meta(pattern=rf"\A{PART}(?:/{PART})*\Z")]  # a path below a folder
+
+
+def place_in(root: Path, place: str) -> Path:
+    """A place below a folder. Raises SortFacesError where a link on the way leads elsewhere."""
+    for parent in list(PurePosixPath(place).parents)[:-1]:
+        if (root / parent).is_symlink():
+            raise SortFacesError(
+                f"{root / parent}: is a link, and nothing is changed through one; "
+                "put the folder itself there"
+            )
+    return root / place
+
+
 def tag_of(kind: type[OwnFile]) -> str:
     """The "kind" in files of a type."""
     return kind.__struct_config__.tag
@@ -1862,6 +1880,20 @@ def json_lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]
             if line.endswith(b"\n"):
                 start += len(line)
                 yield start, object_of(line)
+
+
+def sound_lines(path: Path, read: Callable[[dict[str, Any]], Any], cost: str) -> Iterator[Any]:
+    """What `read` makes of the lines of a JSONL file of ours; a damaged line costs that one.
+
+    read: raises msgspec.ValidationError for what is not as it must be. cost: what is then lost.
+    """
+    for number, (_, value) in enumerate(json_lines(path), 1):
+        try:
+            if value is None:
+                raise msgspec.ValidationError("no whole line of JSON")
+            yield read(value)
+        except msgspec.ValidationError as error:
+            log.warning("%s: line %d is damaged (%s); %s", path, number, one_line(error), cost)
 
 
 class AppendOnly:
@@ -1966,12 +1998,22 @@ def sha256_of_file(path: str | Path) -> str:
 
 
 def is_own_output(folder: str) -> bool:
-    """Whether a folder was written by this tool (its manifest says so in the first bytes)."""
+    """Whether a folder was written by this tool, by its lock or the first bytes of a manifest."""
+    if os.path.lexists(os.path.join(folder, LOCK_NAME)):
+        return True
     for name in ("manifest.json", "refine_manifest.json"):
         with contextlib.suppress(OSError), open(os.path.join(folder, name), "rb") as stream:
             if f'"tool": "{TOOL}"'.encode() in stream.read(64):
                 return True
     return False
+
+
+def facts_of(facts: os.stat_result) -> tuple[int, int]:
+    """(size in bytes, modification time in ns) of a file, as far as 64 bits reach.
+
+    File systems hold times beyond the year 2262; the end of the range stands for them all.
+    """
+    return facts.st_size, max(-(2**63), min(facts.st_mtime_ns, 2**63 - 1))
 
 
 @dataclass(frozen=True)
@@ -2021,7 +2063,7 @@ def scan_photos(
             if not stat.S_ISREG(facts.st_mode):  # a pipe would block for ever
                 report.other_files += 1
                 continue
-            found[path] = FoundFile(path, facts.st_size, facts.st_mtime_ns)
+            found[path] = FoundFile(path, *facts_of(facts))
     report.files = [found[path] for path in sorted(found)]
     return report
 
@@ -2341,7 +2383,7 @@ Pts = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]  # arrays of pts are i
 class Video(Record):
     """What `scan` knows of one usable video."""
 
-    id: str  # of its content, 16 hex digits
+    id: PlainName  # of its content, 16 hex digits
     path: str
     size: int  # bytes
     mtime_ns: int
@@ -2607,7 +2649,7 @@ def scenes_between(
 class Scenes(OwnFile, tag="scenes", kw_only=True):
     """WORK/scenes/<id>.json: the scenes of a video and the time stamps of all its frames."""
 
-    video: str  # id
+    video: PlainName  # id
     scenes: list[tuple[Pts, Pts]]  # of the first frame, and of the first that is beyond
     frames: int
     first: Pts
@@ -2826,13 +2868,27 @@ def load_cache(path: Path) -> FaceCache:
     if not cache_exists(path):
         raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
     header, records = read_journal(journal_path(path))  # first: a compaction may run meanwhile
+    if header is None and not path.exists():
+        raise SortFacesError(f"{journal_path(path)}: its header is damaged; move the file away")
     cache = read_npz(path) if path.exists() else empty_cache(header)
     if header is not None and header.recognizer != cache.meta.recognizer:
         raise SortFacesError(
             f"{journal_path(path)}: made with {header.model}, the cache with "
             f"{cache.meta.model}; move the journal away"
         )
-    return fold_records(cache, records)
+    return fold_records(cache, fitting(records, cache.meta.dim, journal_path(path)))
+
+
+def fitting(lines: Iterable[JournalLine], dim: int, path: Path) -> list[JournalLine]:
+    """The lines of a journal whose embeddings are as long as they must be."""
+    found = []
+    for line in lines:
+        try:
+            check_embeddings(line.faces if isinstance(line, PhotoLine) else (), dim)
+            found.append(line)
+        except msgspec.ValidationError as error:
+            log.warning("%s: %s: %s; embed looks at it again", path, line.path, error)
+    return found
 
 
 def locked_cache(path: Path) -> contextlib.AbstractContextManager[None]:
@@ -2906,32 +2962,23 @@ def save_cache(path: Path, cache: FaceCache) -> None:
 
 
 def read_journal(path: Path) -> tuple[CacheMeta | None, list[JournalLine]]:
-    """(meta the journal was opened with, its further lines); a torn last line is dropped.
+    """(meta the journal was opened with, its further lines); a damaged line costs that record.
 
-    Anything else that is no record raises SortFacesError: it would mean lost work.
+    Raises SortFacesError for a journal of a newer version, and for one that never had a header.
     """
-    header: CacheMeta | None = None
-    lines: list[JournalLine] = []
-    for number, (_, value) in enumerate(json_lines(path), 1):
-        schema = (value or {}).get("schema")
+
+    def read(value: dict[str, Any]) -> JournalLine:
+        schema = value.get("schema")
         if isinstance(schema, int) and schema > RECORD_SCHEMA:
-            raise SortFacesError(f"{path}: line {number} is of a newer version; update")
-        try:
-            line = as_record(JournalLine, value if schema in (1, RECORD_SCHEMA) else None)
-            if header is not None and isinstance(line, PhotoLine):
-                check_embeddings(line.faces, header.dim)
-        except msgspec.ValidationError as error:
-            raise SortFacesError(
-                f"{path}: line {number} is damaged ({one_line(error)}); "
-                "remove that line to go on without it"
-            ) from None
-        if number > 1:
-            lines.append(line)
-        elif isinstance(line, MetaLine):
-            header = line.meta
-        else:
-            raise SortFacesError(f"{path}: line 1 is no journal header; move the file away")
-    return header, lines
+            raise SortFacesError(f"{path}: holds lines of a newer version; update")
+        return as_record(JournalLine, value if schema in (1, RECORD_SCHEMA) else None)
+
+    lines = list(sound_lines(path, read, "embed finds again what it told of photos"))
+    header = next((line.meta for line in lines if isinstance(line, MetaLine)), None)
+    first = next(iter(json_lines(path)), (0, None))[1]
+    if header is None and first is not None and first.get("op") != "meta":
+        raise SortFacesError(f"{path}: line 1 is no journal header; move the file away")
+    return header, [line for line in lines if not isinstance(line, MetaLine)]
 
 
 def check_embeddings(faces: Iterable[FaceRecord | SeenFace], dim: int) -> None:
@@ -3520,14 +3567,20 @@ class ResultTail:
         self.path, self.offset, self.lines = path, 0, 0
 
     def read(self) -> Iterator[Result]:
-        """The results that came since the last call, each with the id of its item."""
+        """The results that came since the last call, each with the id of its item.
+
+        A damaged line costs that result: its item is worked on again.
+        """
         for offset, result in json_lines(self.path, self.offset):
             self.offset, self.lines = offset, self.lines + 1
-            ours = result is not None and result.get("schema") in (1, RECORD_SCHEMA)
+            if result is None:
+                log.warning("%s: line %d is damaged; passed over", self.path, self.lines)
+                continue
+            ours = result.get("schema") in (1, RECORD_SCHEMA)
             if not ours or not isinstance(result.get("id"), str):
                 raise SortFacesError(
-                    f"{self.path}: line {self.lines} is damaged or no result of this version; "
-                    "remove that line to keep the others, or the file to compute them again"
+                    f"{self.path}: line {self.lines} is no result of this version; remove that "
+                    "line to keep the others, or the file to compute them again"
                 )
             yield result
 
@@ -3818,9 +3871,6 @@ TREE_RUN = "tree"  # name of the run that changes a tree of photos; nobody undoe
 RESTORING = re.compile(r"restoring-(\d{4})-to-(\d{4}-.+)")  # in _runs: newest run, run it goes to
 TAKE_IN = "take-in"  # in _runs: the operator's changes are to be taken in at the end
 UNDOING = "undoing"  # in the folder of a run whose renames go backwards
-# A path below a folder: relative, and no part of it leads out.
-UNSAFE = r"\x00\ud800-\udc7f\udd00-\udfff"  # no file name holds these
-Inside = Annotated[str, msgspec.Meta(pattern=rf"\A(?!/)(?!([\s\S]*/)?\.\.(/|\Z))[^{UNSAFE}]+\Z")]
 
 
 class RunJournal(OwnFile, tag="journal", kw_only=True):
@@ -3830,7 +3880,7 @@ class RunJournal(OwnFile, tag="journal", kw_only=True):
     state: Literal["applying", "done", "restoring"]  # the last in version 0.1.0; now see UNDOING
     steps: list[tuple[Inside, Inside]]
     names: dict[str, str] = {}  # folder: the operator's name as the run wrote it
-    before: dict[str, str] = {}  # folder: where that set lay before, "" if nowhere
+    before: dict[Inside, Inside] = {}  # folder: where that set lay before
     keep: bool = True  # so that it can be undone
 
 
@@ -3957,14 +4007,15 @@ def rename_all(root: Path, steps: Sequence[Sequence[str]]) -> None:
     meanwhile; what then stays behind goes to _removed (keep_leftovers).
     """
     for source, target in steps:
-        if os.path.lexists(root / target):
+        here, there = place_in(root, source), place_in(root, target)
+        if os.path.lexists(there):
             continue
-        if not os.path.lexists(root / source):
+        if not os.path.lexists(here):
             log.warning("%s: %s is gone, deleted by hand; passed over", root, source)
             continue
-        if not (root / target).parent.is_dir():
-            (root / target).parent.mkdir(parents=True)
-        os.rename(root / source, root / target)
+        if not there.parent.is_dir():
+            there.parent.mkdir(parents=True)
+        os.rename(here, there)
     for source, _ in steps:
         if not source.startswith(f"{RUNS_FOLDER}/"):
             for parent in list(PurePosixPath(source).parents)[:-1]:
@@ -4020,9 +4071,9 @@ def recover_runs(root: Path) -> None:
 
 def set_aside(out: Path, dst: str) -> None:
     """Move a file or folder of an output to its REMOVED_FOLDER under a free name."""
-    target = out / free_place(out, f"{REMOVED_FOLDER}/{dst}")
+    target = place_in(out, free_place(out, f"{REMOVED_FOLDER}/{dst}"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(out / dst, target)
+    os.rename(place_in(out, dst), target)
 
 
 def free_place(root: Path, place: str, mark: str = ".", second: int = 1) -> str:
@@ -4073,8 +4124,8 @@ class TreePlan:
 
     place: list[Placement]  # new or changed files
     move: list[tuple[str, Placement]]  # (present dst, new place) of files already in the tree
-    stale: list[tuple[str, bool]]  # (dst no longer wanted, whether its bytes exist elsewhere)
-    aside: list[str]  # dst about to be replaced whose bytes exist nowhere else
+    stale: list[tuple[str, bool]]  # (dst no longer wanted, whether the photo is elsewhere)
+    aside: list[str]  # dst about to be replaced that holds what lies nowhere else
     missing: list[str]  # wanted, but no file with these bytes is left
     kept: int  # already in place
 
@@ -4161,17 +4212,20 @@ class Library:
             self.live[row] = next(paths, "")
         return self.live[row]
 
-    def holds(self, sha256: str) -> bool:
-        """Whether a file with these bytes still lies among the photos."""
-        row = self.row_of_sha.get(sha256)
-        return row is not None and bool(self.live_path(row))
+    def holds(self, file: Path) -> bool:
+        """Whether the very bytes of a file lie among the photos, too; a link is its photo's."""
+        if file.is_symlink():
+            return os.readlink(file) in self.facts
+        row = self.row_of_sha.get(sha256_of_file(file)) if file.is_file() else None
+        live = "" if row is None else self.live_path(row)
+        return bool(live) and os.path.realpath(live) != os.path.realpath(file)
 
     def unchanged(self, path: str) -> bool:
         try:
             now = os.stat(path)
         except OSError:
             return False
-        return (now.st_size, now.st_mtime_ns) == self.facts[path][1:]
+        return facts_of(now) == self.facts[path][1:]
 
     def placements(self, folder: str, files: Iterable[int]) -> list[Placement]:
         """Every path of the photos `files` (rows) as a file of one folder of a tree."""
@@ -4214,14 +4268,17 @@ def plan_tree(
     """Compare a tree on disk with what is wanted in it.
 
     owned: {dst: sha256} the tool placed earlier; those in `keep` stay even if nothing wants them.
+    What owned says is believed of no file that goes: its bytes are looked at.
     Raises SortFacesError where a wanted name is taken by a file that is not ours.
     """
+    for folder in {str(PurePosixPath(dst).parent) for dst in (*owned, *(i.dst for i in wanted))}:
+        place_in(out, f"{folder}/file")
     names = {item.dst for item in wanted}.union(keep)
     stale = {dst: sha for dst, sha in owned.items() if dst not in names}
     spare = defaultdict(list)
     for dst, sha in stale.items():
         if os.path.isfile(out / dst):
-            spare[sha].append(dst)
+            spare[sha, os.stat(out / dst).st_size].append(dst)
     place, move, missing, kept = [], [], [], 0
     for item in wanted:
         path = out / item.dst
@@ -4231,17 +4288,19 @@ def plan_tree(
             raise SortFacesError(
                 f"{path}: not written by this tool; move it away or choose another folder"
             )
-        elif spare[item.sha256] and not os.path.lexists(path):
-            move.append((spare[item.sha256].pop(), item))
+        elif spare[item.sha256, item.size] and not os.path.lexists(path):
+            move.append((spare[item.sha256, item.size].pop(), item))
         elif item.source:
             place.append(item)
         else:
             missing.append(item.dst)
     moved = {dst for dst, _ in move}
     gone = [dst for dst in stale if dst not in moved and os.path.lexists(out / dst)]
-    left = [(dst, library.holds(stale[dst])) for dst in gone]
-    replaced = [item.dst for item in place if item.dst in owned and os.path.lexists(out / item.dst)]
-    aside = [dst for dst in replaced if not library.holds(owned[dst])]
+    replaced = [item.dst for item in place if os.path.lexists(out / item.dst)]
+    looked = progress([*gone, *replaced], len(gone) + len(replaced), "comparing", "file")
+    held = {dst: library.holds(out / dst) for dst in looked}
+    left = [(dst, held[dst]) for dst in gone]
+    aside = [dst for dst in replaced if not held[dst]]
     return TreePlan(place, move, left, aside, missing, kept)
 
 
@@ -4294,8 +4353,7 @@ def same_facts(source: Path, target: Path) -> bool:
         a, b = os.stat(source), os.lstat(target)
     except OSError:
         return False
-    alike = (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
-    return alike and stat.S_ISREG(b.st_mode) and a.st_ino != b.st_ino
+    return facts_of(a) == facts_of(b) and stat.S_ISREG(b.st_mode) and a.st_ino != b.st_ino
 
 
 def clone_file(source: Path, target: Path) -> None:
@@ -4364,9 +4422,11 @@ def owned_files(out: Path, kind: type[TreeManifest]) -> tuple[dict[str, str], se
 
 
 def check_place(out: Path, roots: Sequence[str]) -> None:
-    """Refuse an output folder that is a file or lies among the photos."""
+    """Refuse an output folder that is a file, lies among the photos or holds them."""
     real = out.resolve()
     for root in roots:
+        if real in Path(root).parents:
+            raise SortFacesError(f"{out}: holds the source {root}; choose a folder beside it")
         if real == Path(root) or Path(root) in real.parents:
             raise SortFacesError(
                 f"{out}: lies inside the source {root}; choose a folder outside it"
@@ -5443,7 +5503,7 @@ def carry_all_back(root: Path, folder: Path) -> bool:
     for source, target in journal.steps:
         name = source.removeprefix(stage)
         now, lay = root / target, journal.before.get(target, name)
-        before = folder / "before" / (lay or "nowhere")
+        before = folder / "before" / lay
         if name == source or name == "manifest.json" or not now.is_dir():
             continue
         if before.is_dir():
@@ -5475,7 +5535,7 @@ def carry_back(now: Path, before: Path, staged_name: str) -> bool:
         elif sha256_of_file(now / face.file) != face.sha256:
             wanted[face.file] = file_of.get(face.sha256, f"{YOURS}/{face.file}")
     for source, file in sorted(wanted.items()):
-        target = before / file
+        target = place_in(before, file)
         mine = theirs if source in added else file_of.values()
         if os.path.lexists(target) and file not in mine:
             mark = sha_of_own(now / source) or "link"
@@ -5495,7 +5555,7 @@ def carry_back(now: Path, before: Path, staged_name: str) -> bool:
 
 def put_in_dropped(folder: Path, file: str, sha256: str) -> None:
     """Move a PNG of a face set into its _dropped, under a longer name where its own is taken."""
-    target = folder / DROPPED / PurePosixPath(file).name
+    target = place_in(folder, f"{DROPPED}/{PurePosixPath(file).name}")
     if target.exists():
         target = target.with_stem(f"{target.stem}-{sha256[:8]}")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -8708,7 +8768,7 @@ class VideoList(WorkHead, tag="videos", kw_only=True):
 class Stretch(Record):
     """Frames of a video to look at, near each other: an item of the queue."""
 
-    video: str  # id
+    video: PlainName  # id
     path: str
     pts: Annotated[list[Pts], msgspec.Meta(min_length=1)]  # rising
     sar: PositiveAmount
@@ -8807,8 +8867,8 @@ class Checked(Record):
 class PlannedClip(Record):
     """A segment of the plan; what became of it is there once it was cut."""
 
-    uuid: str
-    video: str
+    uuid: PlainName
+    video: PlainName
     source: str
     start: Amount  # s
     end: Amount  # s
@@ -8837,8 +8897,8 @@ class PlannedClip(Record):
 class LeftOut(Record):
     """A track, or a segment, that becomes no clip."""
 
-    name: str
-    video: str
+    name: PlainName
+    video: PlainName
     start: Amount  # s
     end: Amount  # s
     reason: str
@@ -9055,8 +9115,8 @@ def scan_video(path: str, known: Video | None) -> Scanned:
     """What is in one file; it is opened only where it is not the `known` one."""
     try:
         now = os.stat(path)
-        if known is None or (known.size, known.mtime_ns) != (now.st_size, now.st_mtime_ns):
-            known = video_facts(path, now.st_size, now.st_mtime_ns)
+        if known is None or (known.size, known.mtime_ns) != facts_of(now):
+            known = video_facts(path, *facts_of(now))
         return Scanned(path, known)
     except VideoError as error:
         return Scanned(path, error=str(error))
@@ -9127,7 +9187,7 @@ def checked_source(video: Video) -> Video:
         now = os.stat(video.path)
     except OSError as error:
         raise VideoError(error.strerror or str(error)) from None
-    if (now.st_size, now.st_mtime_ns) != (video.size, video.mtime_ns):
+    if facts_of(now) != (video.size, video.mtime_ns):
         raise VideoError("changed since the scan; run `video scan` again")
     return video
 
@@ -9160,21 +9220,30 @@ def frame_name(video: str, pts: int) -> str:
 
 
 def frame_lines(path: Path) -> Iterator[FrameLine]:
-    """The lines of results.jsonl; the first has `meta`, the others have not."""
-    dim = 0
-    for number, line in enumerate(ResultTail(path).read(), 1):
+    """The lines of results.jsonl; the first has `meta`, the others have not.
+
+    A damaged line costs that frame, which is looked at again.
+    """
+    meta: FrameMeta | None = None
+
+    def read(value: dict[str, Any]) -> FrameLine:
+        nonlocal meta
+        found = as_record(FrameLine, value if value.get("schema") in (1, RECORD_SCHEMA) else None)
+        if (found.meta is None) == (meta is None):
+            raise msgspec.ValidationError("the first line, and no other, tells of the models")
+        meta = meta or found.meta
+        check_embeddings(found.faces, meta.dim)
+        return found
+
+    for _, first in itertools.islice(json_lines(path), 1):
         try:
-            found = as_record(FrameLine, line)
-            dim = found.meta.dim if found.meta else dim
-            if (found.meta is None) == (number == 1):
-                raise msgspec.ValidationError("the first line, and no other, tells of the models")
-            check_embeddings(found.faces, dim)
+            read(first or {})
         except msgspec.ValidationError as error:
             raise SortFacesError(
-                f"{path}: line {number}: {error}; remove that line to look at the frame again, "
-                "or the file to look at all of them"
+                f"{path}: line 1: {one_line(error)}; remove the file to look at all frames again"
             ) from None
-        yield found
+        meta = None
+    yield from sound_lines(path, read, "that frame is looked at again")
 
 
 class FrameLog(AppendOnly):

@@ -432,34 +432,70 @@ def test_records_are_readable_before_the_journal_is_closed(tmp_path) -> None:
     journal.close()
 
 
-def damaged_journals() -> dict[str, tuple[list[str], str]]:
-    header = json.dumps({"op": "meta", "schema": 1, "meta": OLD_META})
-    good, newer = json.dumps(gone("/a.jpg")), json.dumps({**gone("/a.jpg"), "schema": 3})
-    foreign = json.dumps({"op": "meta", "schema": 1, "meta": {**OLD_META, "recognizer": "beef"}})
-    return {
-        "cut line in the middle": ([header, good[:20], good], "line 2 is damaged"),
-        "two lines in one": ([header, good[:20] + good, good], "line 2 is damaged"),
-        "zeros": ([header, "\0" * 50, good], "line 2 is damaged"),
-        "empty line": ([header, "", good], "line 2 is damaged"),
-        "damaged last line with its end": ([header, good, good[:20]], "line 3 is damaged"),
-        "another kind of value": ([header, "[1, 2]", good], "line 2 is damaged"),
-        "no op": ([header, '{"schema": 1}', good], "line 2 is damaged"),
-        "newer record": ([header, good, newer], "line 3 is of a newer version"),
-        "no header": ([good, good], "line 1 is no journal header"),
-        "header without meta": (['{"op": "meta", "schema": 1}', good], "line 1"),
-        "another recogniser": ([foreign, good], "move the journal away"),
-    }
+HEADER = json.dumps({"op": "meta", "schema": 1, "meta": OLD_META})
+GOOD = json.dumps(gone("/a.jpg"))
 
 
-@pytest.mark.parametrize("kind", damaged_journals())
-def test_a_damaged_or_foreign_journal_is_refused(tmp_path, kind) -> None:
-    lines, reason = damaged_journals()[kind]
+def opened(tmp_path: Path, lines: list[str]) -> sf.FaceCache:
+    """A cache of the photos a and b with such a journal."""
     path = tmp_path / "lib.npz"
-    sf.save_cache(path, fold(photo("a", "/a.jpg", face(1))))
+    sf.save_cache(path, fold(photo("a", "/a.jpg", face(1)), photo("b", "/b.jpg", face(2))))
     sf.journal_path(path).write_text("".join(line + "\n" for line in lines))
+    return sf.load_cache(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "number"),
+    [
+        ([HEADER, GOOD[:20], GOOD], 2),
+        ([HEADER, GOOD[:20] + GOOD, GOOD], 2),
+        ([HEADER, "\0" * 50, GOOD], 2),
+        ([HEADER, "", GOOD], 2),
+        ([HEADER, GOOD, GOOD[:20]], 3),
+        ([HEADER, "[1, 2]", GOOD], 2),
+        ([HEADER, '{"schema": 1}', GOOD], 2),
+        (['{"op": "meta", "schema": 1}', GOOD], 1),
+        ([HEADER[:50], GOOD], 1),
+        ([HEADER, json.dumps(photo("c", "/c.jpg", face(3), mtime_ns=2**70)), GOOD], 2),
+    ],
+)
+def test_a_damaged_line_of_a_journal_costs_that_record(tmp_path, caplog, lines, number) -> None:
+    cache = opened(tmp_path, lines)
+    assert cache.file_path.tolist() == ["/b.jpg"]
+    (warning,) = caplog.messages
+    assert f"line {number} is damaged" in warning and "\n" not in warning
+
+
+def test_embeddings_of_another_length_cost_that_record(tmp_path, caplog) -> None:
+    odd = json.loads(json.dumps(photo("c", "/c.jpg", face(3))))
+    odd["faces"][0]["embedding"] = odd["faces"][0]["embedding"][:8]
+    assert opened(tmp_path, [HEADER, json.dumps(odd), GOOD]).file_path.tolist() == ["/b.jpg"]
+    assert "/c.jpg" in caplog.text
+
+
+NEWER = json.dumps({**gone("/a.jpg"), "schema": 3})
+FOREIGN = json.dumps({"op": "meta", "schema": 1, "meta": {**OLD_META, "recognizer": "beef"}})
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([HEADER, GOOD, NEWER], "newer version"),
+        ([GOOD, GOOD], "line 1 is no journal header"),
+        ([FOREIGN, GOOD], "move the journal away"),
+    ],
+)
+def test_a_foreign_or_newer_journal_is_refused(tmp_path, lines, reason) -> None:
     with pytest.raises(sf.SortFacesError, match=reason) as caught:
-        sf.load_cache(path)
+        opened(tmp_path, lines)
     assert "\n" not in str(caught.value)
+
+
+def test_a_journal_alone_needs_its_header(tmp_path) -> None:
+    path = tmp_path / "lib.npz"
+    sf.journal_path(path).write_text(f"{HEADER[:50]}\n{GOOD}\n")
+    with pytest.raises(sf.SortFacesError, match="its header is damaged"):
+        sf.load_cache(path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -599,7 +635,7 @@ def history(path: Path) -> tuple[bytes, list[dict]]:
     return write_journal(path, *records).read_bytes(), records
 
 
-def test_every_flipped_bit_of_a_journal_is_noticed(tmp_path) -> None:
+def test_every_flipped_bit_of_a_journal_is_noticed(tmp_path, caplog) -> None:
     """602 of 1,500 loaded silently before lines had a checksum."""
     path = tmp_path / "lib.npz"
     good, records = history(path)
@@ -618,23 +654,25 @@ def test_every_flipped_bit_of_a_journal_is_noticed(tmp_path) -> None:
         data = bytearray(good)
         data[flip // 8] ^= 1 << flip % 8
         sf.journal_path(path).write_bytes(data)
+        caplog.clear()
         try:
             cache = sf.load_cache(path)
-        except sf.SortFacesError as error:
-            assert "\n" not in str(error)
-        else:  # the end of the last line: as a kill would leave it
+        except sf.SortFacesError as error:  # the header
+            assert "\n" not in str(error) and flip // 8 <= ends[0]
+            continue
+        if "is damaged" not in caplog.text:  # the end of the last line: as a kill would leave it
             assert flip // 8 == len(good) - 1
             assert_same(cache, without_last)
 
 
-def test_a_line_that_lost_its_checksum_is_damaged(tmp_path) -> None:
+def test_a_line_that_lost_its_checksum_is_damaged(tmp_path, caplog) -> None:
     path = tmp_path / "lib.npz"
     good, _ = history(path)
     lines = good.splitlines(keepends=True)
     lines[2] = lines[2][: lines[2].rindex(b', "crc32"')] + b"}\n"
     sf.journal_path(path).write_bytes(b"".join(lines))
-    with pytest.raises(sf.SortFacesError, match="line 3 is damaged"):
-        sf.load_cache(path)
+    cache = sf.load_cache(path)
+    assert "line 3 is damaged" in caplog.text and "/b.jpg" not in cache.file_path.tolist()
 
 
 def test_lines_of_version_0_1_0_are_read(tmp_path) -> None:
@@ -679,14 +717,15 @@ def mutated(value: dict, rng: random.Random) -> dict:
     return value
 
 
-def test_mutated_lines_give_one_line_never_a_traceback(tmp_path) -> None:
+def test_mutated_lines_cost_that_line_never_a_traceback(tmp_path, caplog) -> None:
     """Journals of before have no checksum: 146 of 500 mutations were tracebacks."""
     path = tmp_path / "lib.npz"
     _, records = history(path)
     lines = [{"op": "meta", "schema": 1, "meta": OLD_META}, *records]
     rng = random.Random(2)
-    refused = 0
+    refused = noticed = 0
     for _ in range(500):
+        caplog.clear()
         at = rng.randrange(len(lines))
         some = [*lines[:at], mutated(lines[at], rng), *lines[at + 1 :]]
         sf.journal_path(path).write_text("".join(json.dumps(line) + "\n" for line in some))
@@ -695,7 +734,8 @@ def test_mutated_lines_give_one_line_never_a_traceback(tmp_path) -> None:
         except sf.SortFacesError as error:
             assert "\n" not in str(error)
             refused += 1
-    assert refused > 150
+        noticed += len(caplog.records)
+    assert refused > 20 and noticed > 150
 
 
 def test_mutated_meta_gives_one_line_never_a_traceback(tmp_path) -> None:
@@ -709,7 +749,7 @@ def test_mutated_meta_gives_one_line_never_a_traceback(tmp_path) -> None:
 DEEP = "[" * 100_000 + "]" * 100_000
 
 
-def test_deep_nesting_is_damage(tmp_path) -> None:
+def test_deep_nesting_is_damage(tmp_path, caplog) -> None:
     path = tmp_path / "lib.npz"
     path.write_bytes(saved(SMALL, meta=np.array(DEEP)))
     with pytest.raises(sf.SortFacesError, match="no meta"):
@@ -717,8 +757,10 @@ def test_deep_nesting_is_damage(tmp_path) -> None:
     path.unlink()
     good, _ = history(path)
     sf.journal_path(path).write_bytes(good + DEEP.encode() + b"\n")
-    with pytest.raises(sf.SortFacesError, match="line 7 is damaged"):
-        sf.load_cache(path)
+    whole = sf.load_cache(path)
+    sf.journal_path(path).write_bytes(good)
+    assert "line 7 is damaged" in caplog.text
+    assert_same(whole, sf.load_cache(path))
 
 
 def test_a_line_that_is_damaged_costs_a_result(tmp_path) -> None:

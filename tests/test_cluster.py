@@ -573,3 +573,90 @@ def test_an_output_without_permission_to_write_is_refused(run, library):
 def test_a_threshold_that_is_no_cosine_distance_is_refused(run, library, value):
     code, out, err = run("cluster", library.path, library.out, f"--threshold={value}")
     assert (code, out, err.count("\n")) == (2, "", 1) and "cosine distance" in err
+
+
+# --- what a manifest says is not believed -----------------------------------
+
+
+def everything(folder: Path) -> dict[str, str]:
+    """{path: sha256} of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): sf.sha256_of_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith((".lock", ".holder"))
+    }
+
+
+@pytest.mark.parametrize("command", ["cluster", "refine"])
+@pytest.mark.parametrize("name", ["../photos/0/0.jpg", "{photos}/0/0.jpg", "person_001/../../x"])
+def test_a_manifest_that_names_files_elsewhere_is_refused_and_removes_none(
+    run, library, command, name
+):
+    kind = {"cluster": sf.RawManifest, "refine": sf.RefinedManifest}[command]
+    ok(run, command, library.path, library.out)
+    path = library.out / kind.FILE
+    manifest = json.loads(path.read_text())
+    named = name.format(photos=library.photo(0).parents[1])
+    manifest["placed"] = {named: str(library.cache.file_sha256[0])}
+    path.write_text(json.dumps(manifest))
+    before = everything(library.out.parent)
+    refused(run, command, library.path, library.out, word=kind.FILE)
+    assert everything(library.out.parent) == before
+
+
+def test_a_manifest_that_names_the_originals_removes_none(run, library):
+    """The tree lies around the photos: every path is inside it, and every photo is named."""
+    around = library.out.parent
+    ok(run, "cluster", library.path, library.out)
+    manifest = manifest_of(library.out)
+    names = [library.photo(row).relative_to(around).as_posix() for row in range(18)]
+    manifest["placed"] = dict(zip(names, library.cache.file_sha256.tolist(), strict=True))
+    (around / "manifest.json").write_text(json.dumps(manifest))
+    before = everything(around)
+    refused(run, "cluster", library.path, around, word="holds the source")
+    assert everything(around) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
+def test_nothing_is_changed_through_a_link_planted_in_the_tree(run, library):
+    """person_002 leads to the photos, and the manifest calls its files the tool's."""
+    ok(run, "cluster", library.path, library.out)
+    folder = library.out / "person_002"
+    shutil.rmtree(folder)
+    folder.symlink_to(library.photo(0).parent)
+    manifest = manifest_of(library.out)
+    rows = [row for row in range(18) if library.photo(row).parent == library.photo(0).parent]
+    manifest["placed"] |= {
+        f"person_002/{library.photo(row).name}": str(library.cache.file_sha256[row]) for row in rows
+    }
+    (library.out / "manifest.json").write_text(json.dumps(manifest))
+    before = everything(library.out.parent)
+    for threshold in (0.55, ALL_ONE):
+        refused(
+            run, "cluster", library.path, library.out, "--threshold", threshold, word="is a link"
+        )
+        assert everything(library.out.parent) == before
+
+
+@pytest.mark.parametrize("longer", [True, False])
+def test_a_placed_file_that_was_edited_is_set_aside_not_deleted(run, library, longer):
+    ok(run, "cluster", library.path, library.out)
+    name = next(name for name in manifest_of(library.out)["placed"] if "person_002" in name)
+    edited = library.out / name
+    data = edited.read_bytes()
+    edited.write_bytes(data + b"mine" if longer else b"mine" + data[4:])
+    sha = sf.sha256_of_file(edited)
+    library.save(pick(library.cache, range(6)))  # whoever person_002 was has left
+    ok(run, "cluster", library.path, library.out)
+    found = {sf.sha256_of_file(path) for path in library.out.rglob("*.jpg")}
+    assert sha in found and not edited.exists()
+
+
+def test_an_edited_file_in_the_way_of_its_photo_is_set_aside(run, library):
+    ok(run, "cluster", library.path, library.out)
+    before = everything(library.out)
+    name = next(iter(manifest_of(library.out)["placed"]))
+    (library.out / name).write_bytes(b"mine")
+    ok(run, "cluster", library.path, library.out)
+    assert (library.out / sf.REMOVED_FOLDER / name).read_bytes() == b"mine"
+    assert everything(library.out)[name] == before[name]

@@ -473,7 +473,7 @@ def test_queue_without_its_parts(task, tmp_path, capsys) -> None:
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("line", [b"hello", b"{}", b"[1]", b'{"schema": 1}', b'{"schema":9}'])
+@pytest.mark.parametrize("line", [b"{}", b'{"schema": 1}', b'{"schema":9}'])
 def test_foreign_line_in_the_results(task, tmp_path, capsys, line: bytes) -> None:
     files = queue_of(tmp_path, [1])
     files.results.write_bytes(line + b"\n")
@@ -484,6 +484,18 @@ def test_foreign_line_in_the_results(task, tmp_path, capsys, line: bytes) -> Non
     assert files.results.read_bytes() == line + b"\n"
 
 
+@pytest.mark.parametrize("line", [b"hello", b"[1]", b'{"id": "x", "schema": 2}', b"", b"\0" * 9])
+def test_a_damaged_line_in_the_results_costs_that_result(task, tmp_path, line: bytes) -> None:
+    files = queue_of(tmp_path, [1, 2])
+    assert work(files) == 0
+    whole = files.results.read_bytes().splitlines(keepends=True)
+    assert len(whole) == 2
+    files.results.write_bytes(line + b"\n" + whole[1])
+    assert work(files) == 0
+    results = list(sf.ResultTail(files.results).read())
+    assert len(results) == 2 and len({result["id"] for result in results}) == 2
+
+
 def test_foreign_line_stops_embed_and_keeps_the_file(run, stand_in, few, tmp_path) -> None:
     """The main side says the same; which queue it is follows from the models asked for."""
     cache = tmp_path / "x.npz"
@@ -492,10 +504,10 @@ def test_foreign_line_stops_embed_and_keeps_the_file(run, stand_in, few, tmp_pat
     item = {"sha256": "0" * 64, "path": "/x.jpg"}
     files = elsewhere.QueueFiles(tmp_path / "queue")
     files.folder.mkdir()
-    files.results.write_bytes(b"hello\n")
+    files.results.write_bytes(b'{"schema":9}\n')
     with pytest.raises(sf.SortFacesError, match="no result of this version"):
         next(elsewhere.run_on_worker("embed", [item], crew, files))
-    assert files.results.read_bytes() == b"hello\n"
+    assert files.results.read_bytes() == b'{"schema":9}\n'
     assert not size_of(cache)
 
 

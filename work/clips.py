@@ -424,7 +424,7 @@ class WrittenClip(MadeClip, kw_only=True):
     uuid: str
     out: str
     video: str = ""
-    file: Annotated[str, msgspec.Meta(pattern="^[^/]+/[^/]+$")]  # below out
+    file: Annotated[str, msgspec.Meta(pattern=rf"\A{sf.PART}/{sf.PART}\Z")]  # below out
     asked: str = ""  # the mode it was to be made in
     size: int  # bytes
 
@@ -514,13 +514,9 @@ class ClipFolder:
 
 
 def read_ledger(path: Path, out: Path) -> list[WrittenClip]:
-    """What clips.jsonl says was written to a folder; a torn last line does not count."""
-    try:
-        written = [sf.as_record(WrittenClip, line) for _, line in sf.json_lines(path)]
-    except msgspec.ValidationError:
-        raise sf.SortFacesError(
-            f"{path}: is no list of clips; move it and the clips away and cut again"
-        ) from None
+    """What clips.jsonl says was written to a folder; a damaged line costs that clip, cut again."""
+    read = functools.partial(sf.as_record, WrittenClip)
+    written = sf.sound_lines(path, read, "that clip is cut again")
     return [line for line in written if line.out == str(out.resolve())]
 
 

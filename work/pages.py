@@ -235,9 +235,10 @@ class PageFolder:
     def finish(self) -> None:
         """Remove what earlier runs wrote and the pages no longer show."""
         for file in {*self.before} - {*self.files}:
-            if PAGE_FILE.fullmatch(file) and (self.path / file).is_file():
-                (self.path / file).unlink()
-                sf.remove_empty((self.path / file).parent)
+            path = sf.place_in(self.path, file) if PAGE_FILE.fullmatch(file) else None
+            if path is not None and path.is_file():
+                path.unlink()
+                sf.remove_empty(path.parent)
         self.save_list(self.files)
 
 
