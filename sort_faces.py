@@ -2031,6 +2031,7 @@ class ScanReport:
 
     roots: Sequence[Path] = ()
     files: list[FoundFile] = field(default_factory=list)  # in path order
+    folders: set[str] = field(default_factory=set)  # whose files could be listed
     other_files: int = 0
     unreadable: list[str] = field(default_factory=list)
     skipped_outputs: list[str] = field(default_factory=list)
@@ -2090,6 +2091,7 @@ def walk_files(
         if folder != top and is_own_output(folder):
             report.skipped_outputs.append(folder)
             continue
+        report.folders.add(folder)
         folders = []
         for entry in entries:
             if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
@@ -2104,6 +2106,17 @@ def walk_files(
             else:
                 yield folder, entry.name
         pending.extend(reversed(folders))
+
+
+def is_missing(path: str) -> bool:
+    """Whether nothing lies at a path; what we may not look at may well be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def wanted_path(relative: str, name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
@@ -6491,7 +6504,7 @@ class EmbedRun:
 
     def __init__(self, path: Path, crew: Crew, options: ScanOptions, scan: ScanReport) -> None:
         self.path, self.options = path, options
-        self.roots, self.files = scan.roots, scan.files
+        self.roots, self.files, self.folders = scan.roots, scan.files, scan.folders
         if cache_exists(path):
             self.cache = load_cache(path)
         else:
@@ -6597,17 +6610,20 @@ class EmbedRun:
             return
         for path, (sha, _, _) in self.paths.items():
             elsewhere = any(os.path.lexists(other) for other in self.paths_of[sha])
-            if self.is_gone(path) or (elsewhere and not os.path.lexists(path)):
+            if self.is_gone(path) or (elsewhere and is_missing(path)):
                 self.forget(path)
 
     def is_gone(self, path: str) -> bool:
-        """Whether a known path lies below a scanned root and no longer exists.
+        """Whether a known path no longer exists below a scanned root, as its listing shows.
 
-        A root without a single photo is taken for an unmounted disk: nothing below it is gone.
+        Where its folder is gone, too, the next one above must have been listed. A root without a
+        single photo is taken for an unmounted disk: nothing below it is gone.
         """
-        if os.path.lexists(path):
+        parents = PurePath(path).parents
+        if not is_missing(path) or not any(root in parents for root in self.mounted):
             return False
-        return any(root in PurePath(path).parents for root in self.mounted)
+        above = next((str(folder) for folder in parents if os.path.lexists(folder)), "")
+        return above in self.folders
 
     def forget(self, path: str) -> None:
         if path not in self.forgotten:

@@ -15,7 +15,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
@@ -450,6 +452,53 @@ def test_prune_leaves_files_that_only_the_globs_hide(embed, library, no_engine) 
     no_engine()
     result = embed(library, "--prune", "--include", "anna*")[1]
     assert (result["photos"], result["moved_or_gone"], result["faces"]) == (1, 0, 3)
+
+
+@pytest.mark.parametrize("year", [1890, 2300, 2440])
+def test_a_photo_of_any_time_is_kept_and_found_unchanged(
+    embed, run, library, cache_path, no_engine, year
+) -> None:
+    """64 bits of nanoseconds end in the year 2262; file systems go on."""
+    ns = int(datetime(year, 1, 1, tzinfo=timezone.utc).timestamp()) * 10**9
+    os.utime(library / "anna.jpg", ns=(ns, ns))
+    if (library / "anna.jpg").stat().st_mtime_ns != ns:
+        pytest.skip("this file system does not hold such times")
+    assert embed(library)[1]["faces"] == 3
+    no_engine()
+    assert embed(library)[1]["unchanged"] == 3
+    code, out, err = run("cluster", cache_path, library.parent / "out", "--json")
+    assert code == 0 and json.loads(out)["files_placed"] == 3, err
+    code, out, err = run("cluster", cache_path, library.parent / "out", "--json")
+    assert code == 0 and json.loads(out)["files_kept"] == 3, err
+
+
+@pytest.fixture
+def nobody():
+    """Rights are those of an ordinary user, whoever runs the tests; yields a folder of his."""
+    with tempfile.TemporaryDirectory() as folder:
+        mine = Path(folder).resolve()
+        as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+        if as_root:
+            os.chown(mine, 65534, 65534)
+            os.seteuid(65534)
+        yield mine
+        if as_root:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs permission bits")
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o600, 0o100])
+def test_prune_forgets_no_photo_in_a_folder_it_may_not_enter(embed, nobody, mode) -> None:
+    library, cache = nobody / "photos", nobody / "lib.npz"
+    places = ("open", "locked", "locked/deep", "gone/deep")
+    for place, person in zip(places, PEOPLE, strict=False):
+        put(library / place / f"{person}.jpg", jpeg(person))
+    assert embed(library, cache=cache)[1]["faces"] == 4
+    shutil.rmtree(library / "gone")
+    (library / "locked").chmod(mode)
+    result = embed(library, "--prune", cache=cache)[1]
+    (library / "locked").chmod(0o700)
+    assert (result["moved_or_gone"], result["faces"]) == (1, 3)
 
 
 # ---------------------------------------------------------------------------- no face, no photo
