@@ -44,6 +44,7 @@ LURES = {  # films by name that ask whoever opens them to fetch something
     '<SegmentList><SegmentURL media="a.m4s"/></SegmentList></Representation></AdaptationSet>'
     "</Period></MPD>\n",
 }
+CODE = [SCRIPT, *sorted((ROOT / "work").glob("*.*"))]
 # In $TMPDIR for a moment: the question to a worker what its models are (no photo, no name), and the
 # empty file by which Python finds out whether that folder can be written to.
 PASSING = re.compile(r"sort_faces-\w{8}(/|$)|\w{8}$")
@@ -192,6 +193,13 @@ def test_the_pages_fetch_nothing(done) -> None:
         assert not re.search(r"(?i)(https?:|url\(|@import|\b(src|href)=.?//)", page.read_text()), (
             page
         )
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
+def test_onnxruntime_is_loaded_by_one_function(path: Path) -> None:
+    """The one that silences what the environment does not."""
+    loads = path.read_text(encoding="utf-8").count("import onnxruntime")
+    assert loads == (path == SCRIPT)
 
 
 LEAK = f"""
