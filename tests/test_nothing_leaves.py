@@ -61,7 +61,7 @@ class Place:
         self.results = [base / name for name in ("out", "video", "clips", "other", "logs", "dask")]
         for folder in (*self.empty, *self.results):
             folder.mkdir(parents=True)
-        self.photos = make_photos(base / "photos", 12, 420)
+        self.photos = make_photos(base / "photos", 9, 420)
         self.films = base / "films"
         write_video(self.films / "film.mp4", list(film((("anna", 2.0), ("", 1.0)))))
         for name, text in LURES.items():
@@ -140,7 +140,7 @@ def chain(place: Place) -> None:
     base, at = place.base, ("--model", model(), "--threads", 2)
     out, ready, few = base / "out", base / "out/facesets_swap_ready", place.photos / "0 ü"
     with cluster(place) as by_cluster:
-        place.tool("doctor", *at, *by_cluster)
+        place.tool("doctor", "--model", model(), "--threads", 1, *by_cluster)
         place.tool("embed", few, base / "other/c.npz", *at, *by_cluster)
         place.tool("embed", few, base / "other/w.npz", *at, "--worker", sys.executable)
         place.tool("run", place.photos, out, *at, "--min-faces", 2)
