@@ -144,6 +144,19 @@ if TYPE_CHECKING:
 
 TOOL = "sort_faces"
 VERSION = "0.1.0"
+
+# Nothing leaves this machine. Libraries read these when they are loaded, in this process and in all
+# it starts; whatever the operator has set, ours count. tests/test_nothing_leaves.py looks.
+REPORTS_OFF = {
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime: device, path of Python, model graphs; Privacy.md
+    "NO_ALBUMENTATIONS_UPDATE": "1",  # albumentations, which insightface 1.0 loads: asks PyPI
+    "ALBUMENTATIONS_NO_TELEMETRY": "1",  # its successor, under the same name: Mixpanel
+    "ALBUMENTATIONS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, where open_clip gets its weights
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "DO_NOT_TRACK": "1",  # whoever else keeps to consoledonottrack.com
+}
+os.environ.update(REPORTS_OFF)
 CACHE_SCHEMA = 1  # raised when an array changes meaning; older tools refuse newer caches
 RECORD_SCHEMA = 2  # of one line of a JSONL file; those of 1 had no checksum
 
@@ -3301,6 +3314,14 @@ class InsightFaceEngine(Engine):
         return result
 
 
+def load_onnxruntime() -> Any:
+    """onnxruntime, silent: REPORTS_OFF does not reach the tracing of its Windows builds."""
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
 def load_engine(spec: EngineSpec, threads: int = 1) -> Engine:
     """Load the face models of a spec. Raises SortFacesError with what to install or put where."""
     try:
@@ -3328,7 +3349,7 @@ def load_pack(spec: EngineSpec, provider: str, threads: int) -> dict[str, Any]:
     """Load a pack's models by task name; downloads a named pack that is not there yet."""
     import warnings
 
-    import onnxruntime
+    onnxruntime = load_onnxruntime()
     from insightface.app import FaceAnalysis
 
     warnings.filterwarnings("ignore", category=FutureWarning)  # scikit-image inside norm_crop
@@ -3379,8 +3400,7 @@ def session_settings(provider: str, threads: int) -> dict[str, Any]:
 
     On the provider as onnxruntime names it, or on the CPU where that lacks an operator.
     """
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     offered = onnxruntime.get_available_providers()
     names = [name for name in PROVIDERS[provider] if name in offered][:1]
     options = onnxruntime.SessionOptions()
@@ -3397,9 +3417,7 @@ def session_settings(provider: str, threads: int) -> dict[str, Any]:
 
 def choose_provider(spec: EngineSpec) -> str:
     """Provider to bind: the one asked for, or with `auto` the best this onnxruntime offers."""
-    import onnxruntime
-
-    offered = set(onnxruntime.get_available_providers())
+    offered = set(load_onnxruntime().get_available_providers())
     usable = [name for name, names in PROVIDERS.items() if offered.intersection(names)]
     wanted = usable[0] if spec.provider == "auto" else spec.provider
     if wanted not in usable:
@@ -3758,9 +3776,7 @@ def engine_errors() -> tuple[type[Exception], ...]:
 
     errors: tuple[type[Exception], ...] = (cv2.error, RuntimeError, MemoryError)
     with contextlib.suppress(ImportError):  # a machine for CLIP on torch may do without it
-        import onnxruntime
-
-        state = onnxruntime.capi.onnxruntime_pybind11_state
+        state = load_onnxruntime().capi.onnxruntime_pybind11_state
         errors += (state.Fail, state.RuntimeException, state.EPFail, state.InvalidArgument)
     return errors
 

@@ -41,13 +41,11 @@ def corpus_of(folder: Path, *sets: str) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def tower(tmp_path_factory) -> Path:
+def make_tower(folder: Path) -> Path:
     """A CLIP in miniature: the mean colour of a picture is its embedding."""
     import onnx
     from onnx import TensorProto, helper
 
-    folder = tmp_path_factory.mktemp("clip")
     nodes = [
         helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["embedding"]),
@@ -65,6 +63,11 @@ def tower(tmp_path_factory) -> Path:
         std=np.full(3, 0.5, np.float32), squash=True,
     ).save(folder / "prompts.npz")  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory) -> Path:
+    return make_tower(tmp_path_factory.mktemp("clip"))
 
 
 def score(run, root: Path, tower: Path) -> dict:

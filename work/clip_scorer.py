@@ -102,8 +102,7 @@ class OnnxClipScorer(ClipScorer):
     """An image tower that `occlusion prepare` exported, on onnxruntime."""
 
     def __init__(self, folder: Path, spec: sf.EngineSpec, threads: int) -> None:
-        import onnxruntime
-
+        onnxruntime = sf.load_onnxruntime()
         self.texts = ClipTexts.load(folder / "prompts.npz")
         self.provider = sf.choose_provider(spec)
         tower = folder / "image.onnx"

@@ -225,9 +225,7 @@ def save_image_tower(torch: Any, model: Any, sample: Any, path: Path) -> None:
 
 def run_tower(path: Path, batch: np.ndarray) -> np.ndarray:
     """Image embeddings by an exported tower on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = sf.load_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(None, {"image": batch})[0]
 
 

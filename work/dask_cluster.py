@@ -7,11 +7,9 @@ companions in UPLOADED, all into one folder; model packs they must have.
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
-import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,8 @@ def run_on_cluster(
     task: str, items: Iterable[sf.Item], crew: sf.Crew
 ) -> Iterator[tuple[sf.Item, sf.Result]]:
     """Yield (item, result) as the workers of a dask.distributed scheduler finish them."""
-    client, module, distributed = connect_cluster(crew.work.cluster)
+    client, distributed = connect_cluster(crew.work.cluster)
+    errand = by_value()
     paths = sf.companion("paths_there")
     spec = asdict(paths.spec_there(crew))
     with client:
@@ -40,8 +39,7 @@ def run_on_cluster(
         def send_next() -> None:
             for some in itertools.islice(batches, 1):
                 there = [paths.item_there(crew, item) for item in some]
-                call = (module.cluster_work, task, spec, there)
-                future = client.submit(*call, pure=False, retries=RETRIES)
+                future = client.submit(errand, task, spec, there, pure=False, retries=RETRIES)
                 held[future] = some
                 pending.add(future)
 
@@ -65,8 +63,19 @@ def batch_results(future: Any, size: int, distributed: Any) -> list[sf.Result]:
     raise sf.SortFacesError(f"--cluster: a worker says: {sf.one_line(error)}") from error
 
 
-def connect_cluster(address: str) -> tuple[Any, Any, Any]:
-    """(client, this module under the name the workers have it by, the dask.distributed package)."""
+def by_value() -> Callable[..., list[sf.Result]]:
+    """cluster_work as it is sent: the scheduler unpickles it, too, and has no module of ours."""
+
+    def errand(task: str, spec: dict[str, Any], items: list[sf.Item]) -> list[sf.Result]:
+        import dask_cluster  # this file, as the worker got it
+
+        return dask_cluster.cluster_work(task, spec, items)
+
+    return errand
+
+
+def connect_cluster(address: str) -> tuple[Any, Any]:
+    """(client, the dask.distributed package)."""
     try:
         import distributed
     except ImportError:
@@ -86,8 +95,7 @@ def connect_cluster(address: str) -> tuple[Any, Any, Any]:
     for path in UPLOADED:  # to the workers, not to the scheduler, which so needs no numpy
         upload = distributed.diagnostics.plugin.UploadFile(str(path), load=path == UPLOADED[0])
         client.register_plugin(upload, name=path.name)
-    sys.path.insert(0, str(HERE))
-    return client, importlib.import_module("dask_cluster"), distributed
+    return client, distributed
 
 
 def cluster_work(task: str, spec: dict[str, Any], items: list[sf.Item]) -> list[sf.Result]:

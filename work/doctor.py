@@ -63,7 +63,7 @@ def package_checks() -> list[dict[str, Any]]:
 def onnxruntime_check() -> dict[str, Any]:
     """What onnxruntime can compute on, if it loads at all."""
     try:
-        import onnxruntime
+        onnxruntime = sf.load_onnxruntime()
     except ImportError as error:
         return finding_of(
             "packages", False, f"onnxruntime: {sf.one_line(error)}", "install it again"

@@ -7,7 +7,7 @@
 # Safe to start again after any failure: every step goes on where it stopped, and a second chain
 # over the same cache refuses to start. Environment (defaults in brackets; a settings
 # file that SORT_FACES_CONFIG names counts more than those with a *):
-#   SRC          photo folders, several separated by ':'        (required)
+#   SRC          a photo folder, or several separated by ':'     (required)
 #   OUT          folder for the three trees                      (required)
 #   CACHE        the cache                                       [work/cache/library.npz]
 #   MODEL        model pack, folder of .onnx files, or dlib      [the cache's, else buffalo_l *]
@@ -19,69 +19,66 @@
 #   TOP_N        faces in the small bundle                       [30 *]
 #   LINK         copy, hard, sym or reflink                      [copy *]
 #   EXTEND       yes: add to existing trees, renumber nothing    [yes when OUT has trees, else no]
-#   EMBED_ARGS   further options of embed, such as --tiles       [none]
+#   EMBED_ARGS   further options of embed, quoted as in a shell  [none]
 #   PYTHON       the interpreter                                 [.venv/bin/python, else python3]
 set -euo pipefail
+# shellcheck source=work/chain.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/chain.sh"
 
-: "${SRC:?set SRC to the photo folders, separated by ':'}"
-: "${OUT:?set OUT to the folder for the results}"
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+need SRC "the photo folders, separated by ':'"
+need OUT "the folder for the results"
+yes_or_no EXTEND
+options_of EMBED_ARGS
+MODEL=${MODEL:-}
 CACHE=${CACHE:-$here/work/cache/library.npz}
-logs=${SORT_FACES_LOGS:-$here/work/logs}
-if [ -z "${PYTHON:-}" ]; then
-    PYTHON=python3
-    [ -x "$here/.venv/bin/python" ] && PYTHON=$here/.venv/bin/python
-fi
+case $CACHE in */*) ;; *) CACHE=./$CACHE ;; esac
 if [ -z "${EXTEND:-}" ]; then
     EXTEND=no
     if [ -f "$OUT/raw_full/manifest.json" ] && [ -f "$OUT/facesets_full/refine_manifest.json" ]; then
         EXTEND=yes
     fi
 fi
-
-mkdir -p "$logs" "$(dirname "$CACHE")"
-exec 9>>"$CACHE.chain.lock"
-if ! flock --nonblock 9; then
-    echo "run_photo_pipeline: a chain over $CACHE is running already; see work/status.sh" >&2
-    exit 2
+sources=()
+if [ -d "$SRC" ]; then # a ':' in a folder's name separates nothing
+    sources=("$SRC")
+else
+    while IFS= read -r -d : folder; do
+        [ -z "$folder" ] || sources+=("$folder")
+    done < <(printf '%s:' "$SRC")
 fi
-log=$logs/photo_pipeline-$(date +%Y-%m-%d).log
-exec >>"$log" 2>&1
+[ "${#sources[@]}" -gt 0 ] || fail "SRC=${SRC@Q} names no folder"
 
-step() {
-    local name=$1
-    shift
-    echo "=== $(date '+%F %T') $name: begin"
-    local started=$SECONDS code=0
-    "$PYTHON" "$here/sort_faces.py" "$name" "$@" 9>&- || code=$? # 9: the lock is the chain's alone
-    echo "=== $(date '+%F %T') $name: exit $code after $((SECONDS - started)) s"
-    return "$code"
-}
-trap 'code=$?; echo "=== $(date "+%F %T") chain: exit $code"' EXIT
+beside=${CACHE%/*}
+mkdir -p -- "$logs" "${beside:-/}" || exit 2
+alone "$CACHE.chain.lock" "$CACHE" status.sh
+log_to "$logs/photo_pipeline-$(date +%Y-%m-%d).log"
 
-IFS=: read -r -a sources <<<"$SRC"
 engine=() who=() threshold=() first=() link=() least=() top=()
-[ -n "${MODEL:-}" ] && engine=(--model "$MODEL")
-[ -n "${LINK:-}" ] && link=(--link "$LINK")
-[ -n "${MIN_FACES:-}" ] && least=(--min-faces "$MIN_FACES")
-[ -n "${TOP_N:-}" ] && top=(--top-n "$TOP_N")
-[ -n "${THRESHOLD:-}" ] && threshold=(--threshold "$THRESHOLD") && first=(--initial-threshold "$THRESHOLD")
-[ -n "${WORKER:-}" ] && who+=(--worker "$WORKER")
-[ -n "${CLUSTER:-}" ] && who+=(--cluster "$CLUSTER")
-[ -n "${PATH_MAP:-}" ] && who+=(--path-map "$PATH_MAP")
-read -r -a extra <<<"${EMBED_ARGS:-}"
+[ -n "$MODEL" ] && engine=("--model=$MODEL")
+[ -n "${LINK:-}" ] && link=("--link=$LINK")
+[ -n "${MIN_FACES:-}" ] && least=("--min-faces=$MIN_FACES")
+[ -n "${TOP_N:-}" ] && top=("--top-n=$TOP_N")
+[ -n "${THRESHOLD:-}" ] && threshold=("--threshold=$THRESHOLD") && first=("--initial-threshold=$THRESHOLD")
+[ -n "${WORKER:-}" ] && who+=("--worker=$WORKER")
+[ -n "${CLUSTER:-}" ] && who+=("--cluster=$CLUSTER")
+[ -n "${PATH_MAP:-}" ] && who+=("--path-map=$PATH_MAP")
 raw=$OUT/raw_full
 refined=$OUT/facesets_full
 ready=$OUT/facesets_swap_ready
 
-echo "=== $(date '+%F %T') chain: begin, process $$, SRC=$SRC OUT=$OUT CACHE=$CACHE MODEL=${MODEL:-}"
-step embed "${sources[@]}" "$CACHE" --enrich "${engine[@]}" "${who[@]}" "${extra[@]}"
+begin() {
+    say "$1: begin"
+    step "$1" "$@"
+}
+
+say "chain: begin, process $$, SRC=${SRC@Q} OUT=${OUT@Q} CACHE=${CACHE@Q} MODEL=${MODEL@Q}"
+begin embed --enrich "${engine[@]}" "${who[@]}" "${extra[@]}" -- "${sources[@]}" "$CACHE"
 if [ "$EXTEND" = yes ]; then
-    step extend "$CACHE" "$raw" --refine-out "$refined" "${link[@]}" "${threshold[@]}"
+    begin extend "--refine-out=$refined" "${link[@]}" "${threshold[@]}" -- "$CACHE" "$raw"
 else
-    step cluster "$CACHE" "$raw" "${link[@]}" "${threshold[@]}"
-    step refine "$CACHE" "$refined" "${link[@]}" "${least[@]}" "${first[@]}"
+    begin cluster "${link[@]}" "${threshold[@]}" -- "$CACHE" "$raw"
+    begin refine "${link[@]}" "${least[@]}" "${first[@]}" -- "$CACHE" "$refined"
 fi
-step dedup "$CACHE"
-step export-swap "$CACHE" "$refined/refine_manifest.json" "$ready" "${engine[@]}" "${who[@]}" \
-    --raw-manifest "$raw/manifest.json" --candidates "${top[@]}"
+begin dedup -- "$CACHE"
+begin export-swap "${engine[@]}" "${who[@]}" "--raw-manifest=$raw/manifest.json" --candidates \
+    "${top[@]}" -- "$CACHE" "$refined/refine_manifest.json" "$ready"

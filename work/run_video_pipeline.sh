@@ -21,56 +21,36 @@
 #   WORKER         python.exe of the Windows worker                         [none]
 #   CLUSTER        address of a Dask scheduler                              [none]
 #   PATH_MAP       LOCAL=REMOTE for the cluster's paths                     [none]
-#   VIDEO_ARGS     further options of `video run`, such as --max-yaw 25     [none]
+#   VIDEO_ARGS     further options of `video run`, quoted as in a shell     [none]
 #   PYTHON         the interpreter                                          [.venv/bin/python, else python3]
 set -euo pipefail
+# shellcheck source=work/chain.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/chain.sh"
 
-: "${WORK:?set WORK to a folder for what the steps leave}"
-: "${INPUT_DIR:?set INPUT_DIR to the folder of videos}"
-: "${OUTPUT_DIR:?set OUTPUT_DIR to the folder for the clips}"
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-logs=${SORT_FACES_LOGS:-$here/work/logs}
-if [ -z "${PYTHON:-}" ]; then
-    PYTHON=python3
-    [ -x "$here/.venv/bin/python" ] && PYTHON=$here/.venv/bin/python
-fi
+need WORK "a folder for what the steps leave"
+need INPUT_DIR "the folder of videos"
+need OUTPUT_DIR "the folder for the clips"
+yes_or_no SIDECAR
+options_of VIDEO_ARGS
 
-mkdir -p "$logs" "$WORK"
-exec 9>>"$WORK/chain.lock"
-if ! flock --nonblock 9; then
-    echo "run_video_pipeline: a chain over $WORK is running already; see work/status_video_pipeline.sh" >&2
-    exit 2
-fi
-case ${SIDECAR:-no} in
-yes | no) ;;
-*)
-    echo "run_video_pipeline: SIDECAR=$SIDECAR is neither yes nor no" >&2
-    exit 2
-    ;;
-esac
-log=$logs/video_pipeline-$(date +%Y-%m-%d)-$(basename "$WORK").log
-echo "run_video_pipeline: log $log"
-exec 4>&2 >>"$log" 2>&1
-trap 'code=$?; echo "=== $(date "+%F %T") chain: exit $code"' EXIT
+mkdir -p -- "$logs" "$WORK" || exit 2
+alone "$WORK/chain.lock" "$WORK" status_video_pipeline.sh
+name=${WORK%"${WORK##*[!/]}"} # without the slashes at its end
+log=$logs/video_pipeline-$(date +%Y-%m-%d)-${name##*/}.log
+printf 'run_video_pipeline: log %s\n' "$log"
+log_to "$log"
 
 options=()
-[ -n "${MODEL:-}" ] && options+=(--model "$MODEL")
-[ -n "${CUT:-}" ] && options+=(--cut "$CUT")
+[ -n "${MODEL:-}" ] && options+=("--model=$MODEL")
+[ -n "${CUT:-}" ] && options+=("--cut=$CUT")
 [ -n "${FILTER_FROM:-}" ] && options+=("--filter-from=$FILTER_FROM")
 [ -n "${SKIP_PATTERN:-}" ] && options+=("--skip-pattern=$SKIP_PATTERN")
-[ -n "${MAX_DUR:-}" ] && options+=(--max-dur "$MAX_DUR")
-[ -n "${IDENTITY:-}" ] && options+=(--identity "$IDENTITY")
+[ -n "${MAX_DUR:-}" ] && options+=("--max-dur=$MAX_DUR")
+[ -n "${IDENTITY:-}" ] && options+=("--identity=$IDENTITY")
 [ "${SIDECAR:-no}" = yes ] && options+=(--write-sidecar)
-[ -n "${WORKER:-}" ] && options+=(--worker "$WORKER")
-[ -n "${CLUSTER:-}" ] && options+=(--cluster "$CLUSTER")
-[ -n "${PATH_MAP:-}" ] && options+=(--path-map "$PATH_MAP")
-read -r -a extra <<<"${VIDEO_ARGS:-}"
+[ -n "${WORKER:-}" ] && options+=("--worker=$WORKER")
+[ -n "${CLUSTER:-}" ] && options+=("--cluster=$CLUSTER")
+[ -n "${PATH_MAP:-}" ] && options+=("--path-map=$PATH_MAP")
 
-echo "=== $(date '+%F %T') chain: begin, process $$, WORK=$WORK INPUT_DIR=$INPUT_DIR OUTPUT_DIR=$OUTPUT_DIR"
-started=$SECONDS
-code=0
-"$PYTHON" "$here/sort_faces.py" video run "${options[@]}" "${extra[@]}" -- \
-    "$INPUT_DIR" "$WORK" "$OUTPUT_DIR" 9>&- || code=$? # 9: the lock is the chain's alone
-echo "=== $(date '+%F %T') video run: exit $code after $((SECONDS - started)) s"
-[ "$code" -eq 0 ] || tail -n 2 "$log" | head -n 1 >&4 # the line that explains it
-exit "$code"
+say "chain: begin, process $$, WORK=${WORK@Q} INPUT_DIR=${INPUT_DIR@Q} OUTPUT_DIR=${OUTPUT_DIR@Q}"
+step "video run" video run "${options[@]}" "${extra[@]}" -- "$INPUT_DIR" "$WORK" "$OUTPUT_DIR"

@@ -8,23 +8,37 @@ param(
     [string]$Python = "py"
 )
 $ErrorActionPreference = "Stop"
-$here = Split-Path -Parent $MyInvocation.MyCommand.Path
-
-function Invoke-Checked {
-    & $args[0] $args[1..($args.Length - 1)]
-    if ($LASTEXITCODE -ne 0) { throw "$($args -join ' ') ended with code $LASTEXITCODE" }
-}
-
-if (-not (Test-Path "$Venv\Scripts\python.exe")) { Invoke-Checked $Python -m venv $Venv }
+$Venv = $Venv.TrimEnd("\")  # before a closing quote it would be taken for part of the name
 $exe = "$Venv\Scripts\python.exe"
-Invoke-Checked $exe -m pip install --quiet --upgrade pip
-Invoke-Checked $exe -m pip install --quiet -r "$here\requirements-dml.txt"
-Invoke-Checked $exe -m pip install --quiet --no-deps "insightface>=1.0"
-# A plain onnxruntime from an earlier attempt hides DirectML: take both away, put the right one back.
-& $exe -m pip show --quiet onnxruntime 2>$null
-if ($LASTEXITCODE -eq 0) {
-    Invoke-Checked $exe -m pip uninstall --quiet --yes onnxruntime onnxruntime-directml
-    Invoke-Checked $exe -m pip install --quiet "onnxruntime-directml>=1.17"
+
+# Run a program and return what it writes to stdout; end the script if it fails. Windows PowerShell
+# takes a line on a stderr that is redirected or captured by its host for an error, and under "Stop"
+# for the end: so nothing is redirected, and here, where programs run, errors do not stop. What
+# counts is the exit code.
+function Invoke-Program([string]$Program, [string[]]$Arguments) {
+    $ErrorActionPreference = "Continue"
+    $PSNativeCommandUseErrorActionPreference = $false
+    $global:LASTEXITCODE = $null
+    & $Program $Arguments
+    if ($LASTEXITCODE -ne 0) {
+        throw "$Program $Arguments ended with code $LASTEXITCODE (none: it did not start)"
+    }
 }
-Invoke-Checked $exe -c "import onnxruntime as o, insightface; p = o.get_available_providers(); print(p); assert 'DmlExecutionProvider' in p, 'DirectML is missing'"
+
+if (-not (Test-Path -LiteralPath $exe)) { Invoke-Program $Python @("-m", "venv", $Venv) }
+$pip = @("-m", "pip", "--disable-pip-version-check")
+Invoke-Program $exe ($pip + @("install", "--quiet", "--upgrade", "pip"))
+Invoke-Program $exe ($pip + @("install", "--quiet", "-r", "$PSScriptRoot\requirements-dml.txt"))
+Invoke-Program $exe ($pip + @("install", "--quiet", "--no-deps", "insightface>=1.0"))
+# A plain onnxruntime from an earlier attempt hides DirectML: take both away, put the right one back.
+$installed = Invoke-Program $exe ($pip + @("list", "--format=freeze"))
+if ($installed -match "^onnxruntime==") {
+    $both = @("onnxruntime", "onnxruntime-directml")
+    Invoke-Program $exe ($pip + @("uninstall", "--quiet", "--yes") + $both)
+    Invoke-Program $exe ($pip + @("install", "--quiet", "onnxruntime-directml>=1.17"))
+}
+# By the tool itself, which keeps onnxruntime from reporting its use.
+$check = "import sys; sys.path.insert(0, sys.argv[1]); import sort_faces as sf, insightface; " +
+    "print(sf.choose_provider(sf.EngineSpec(provider='directml')))"
+Invoke-Program $exe @("-c", $check, (Split-Path -Parent $PSScriptRoot))
 Write-Host "worker ready: $exe"

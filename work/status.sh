@@ -1,18 +1,15 @@
 #!/usr/bin/env bash
 # How far the photo chain is: bash work/status.sh [LOG]
 set -euo pipefail
+# shellcheck source=work/chain.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/chain.sh"
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-logs=${SORT_FACES_LOGS:-$here/work/logs}
-log=${1:-$({ find "$logs" -name 'photo_pipeline-*.log' 2>/dev/null || true; } | sort | tail -n 1)}
-if [ -z "$log" ] || [ ! -f "$log" ]; then
-    echo "status: no log of a photo chain in $logs" >&2
-    exit 2
-fi
-echo "log      $log"
+if [ $# -gt 0 ]; then log=$1; else newest photo_pipeline; fi
+[ -f "$log" ] || fail "no log of a photo chain in $logs"
+printf 'log      %s\n' "$log"
 # From the last begin of a chain: its steps, and whether its process is still there.
-chain=$(awk '/^=== .* chain: begin/ { text = "" } { text = text $0 "\n" } END { printf "%s", text }' "$log")
-process=$(sed -n 's/.* chain: begin, process \([0-9]*\),.*/\1/p' <<<"$chain" | tail -n 1)
+chain=$(awk '/^=== .* chain: begin/ { text = "" } { text = text $0 "\n" } END { printf "%s", text }' <"$log")
+process=$(sed -n 's/^=== [^ ]* [^ ]* chain: begin, process \([0-9]*\),.*/\1/p' <<<"$chain" | tail -n 1)
 grep -E '^=== ' <<<"$chain" | sed 's/^=== /step     /' || true
 if grep -qE '^=== .* chain: exit' <<<"$chain"; then
     echo "state    ended"
