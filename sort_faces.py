@@ -157,6 +157,7 @@ REPORTS_OFF = {
     "DO_NOT_TRACK": "1",  # whoever else keeps to consoledonottrack.com
 }
 os.environ.update(REPORTS_OFF)
+
 CACHE_SCHEMA = 1  # raised when an array changes meaning; older tools refuse newer caches
 RECORD_SCHEMA = 2  # of one line of a JSONL file; those of 1 had no checksum
 
@@ -180,6 +181,7 @@ TILE_SCALE = 2  # a tile covers det_size x this many photo pixels
 TILE_OVERLAP = 0.25  # of a tile; a face up to a quarter tile is whole in one of them
 TILE_NESTED = 0.6  # share of a small box inside a larger one that makes it the same face
 LONGEST_PHOTO = 32  # times its width; what is longer holds no face
+PAD_LONGEST = 5000  # px; longer edge from 10,000 on is halved before that, and so on
 PAD_RETRY = 0.5  # border added on every side, as a share of the longer edge
 
 PROVIDERS = {  # --provider -> onnxruntime names, best first; `auto` tries them in this order
@@ -2215,16 +2217,87 @@ EXIF_ORIENTATION, EXIF_IFD, EXIF_DATETIME = 0x0112, 0x8769, 0x0132  # in the fir
 EXIF_ORIGINAL, EXIF_DIGITIZED = 0x9003, 0x9004  # in the EXIF directory
 
 
+# Most bytes a pixel takes while it is decoded, by format; measured: docs/analysis/embed.md
+DECODED_BYTES = {"TIFF": 12, "GIF": 11, "HEIF": 16, "AVIF": 16}
+USUAL_DECODED_BYTES = 6  # of all other formats
+
+
 @dataclass(frozen=True)
 class Photo:
     """A decoded photo."""
 
-    image: np.ndarray  # (h, w, 3) uint8 BGR, upright
+    image: np.ndarray  # (h, w, 3) uint8 BGR, upright; of a huge JPEG only every scale-th pixel
     taken: float  # seconds as in FaceCache.file_taken, NaN if unknown
+    scale: int = 1  # pixels of the photo per pixel of the image
 
     @property
     def wh(self) -> tuple[int, int]:
-        return self.image.shape[1], self.image.shape[0]
+        """Size of the photo itself, in whose pixels all boxes are."""
+        return self.image.shape[1] * self.scale, self.image.shape[0] * self.scale
+
+    def cut(self, window: tuple[int, int, int], size: int) -> np.ndarray:
+        """Square (x, y, side) in pixels of the photo as (size, size, 3) uint8."""
+        x, y, side = (round(value / self.scale) for value in window)
+        return cut_window(self.image, (x, y, max(1, side)), size)
+
+
+class DecodingMemory:
+    """Bytes that decoded photos may take, all threads together.
+
+    A thread with nothing in hand waits until there is room for its photo; one that holds photos
+    already does not, or two could wait for each other. `limit` is --memory.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+        self.changed = threading.Condition()
+        self.thread = threading.local()  # .held: bytes of the photos this thread works on
+
+    @contextlib.contextmanager
+    def work(self) -> Iterator[None]:
+        """Photos decoded within, by this thread, are given up at the end."""
+        self.thread.held = 0
+        try:
+            yield
+        finally:
+            self.add(-self.thread.held)
+            del self.thread.held
+
+    @contextlib.contextmanager
+    def room(self, need: int, keep: int) -> Iterator[None]:
+        """Wait for `need` bytes to decode a photo in; of them it keeps `keep` afterwards."""
+        if not hasattr(self.thread, "held"):  # nobody will say when the photo is given up
+            yield
+            return
+        with self.changed:
+            while self.used and not self.thread.held and self.used + need > self.limit:
+                self.changed.wait()
+            self.used += need
+        self.thread.held += need
+        try:
+            yield
+        finally:
+            self.thread.held += keep - need
+            self.add(keep - need)
+
+    def add(self, more: int) -> None:
+        with self.changed:
+            self.used += more
+            self.changed.notify_all()
+
+
+def machine_memory() -> int:
+    """Bytes of memory there are for us, 0 where the system does not tell."""
+    found = [0]
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError, ValueError):  # of a container; "max" where it has no limit
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found)
+
+
+# A twentieth of the machine, but enough for any photo a camera of today takes.
+DECODING = DecodingMemory(max(1_000_000_000, machine_memory() // 20))
 
 
 def read_photo(path: str, sha256: str | None = None) -> Photo:
@@ -2247,28 +2320,82 @@ def decode_photo(data: bytes, name: str = "") -> Photo:
     JPEG, PNG, WebP, BMP and TIFF go through OpenCV, which also takes 16-bit and CMYK; all else
     (HEIC, HEIF, AVIF, GIF, and what OpenCV refuses) through Pillow. Alpha is dropped, of an
     animation the first frame counts. Orientation is applied exactly once: libheif has turned
-    HEIF pictures already, the rest is turned here.
+    HEIF pictures already, the rest is turned here. What needs more than DECODING.limit is refused,
+    but for JPEGs: they can be decoded at a half, a quarter or an eighth of their size.
     """
-    import cv2
-
     if not data:
         raise PhotoError("empty file")
     header = open_with_pillow(data)
+    kind, wh = (header.format, header.size) if header is not None else format_and_size(data)
+    scale, need = decoding_need(kind, wh, bool(header and header.info.get("progressive")))
+    with DECODING.room(need, need // 2):
+        return decoded_photo(data, name, header, scale)
+
+
+def format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
+    """(format, size) of what OpenCV may read though Pillow does not, such as 16-bit TIFF."""
+    import cv2
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    with contextlib.suppress(*PILLOW_ERRORS):
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            return "PNG", struct.unpack(">II", data[16:24])
+        if data.startswith((b"II", b"MM")):
+            tags = ImageFileDirectory_v2(data[:8])
+            stream = io.BytesIO(data)
+            stream.seek(tags.next)
+            tags.load(stream)
+            return "TIFF", (int(tags[256]), int(tags[257]))  # ImageWidth, ImageLength
+        if data.startswith(b"\xff\xd8"):
+            small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+            return "JPEG", (small.shape[1] * 8, small.shape[0] * 8)
+    raise PhotoError("not a picture this tool can read")
+
+
+def decoding_need(kind: str, wh: tuple[int, int], progressive: bool) -> tuple[int, int]:
+    """(scale to decode at, bytes that takes) of a picture. Raises PhotoError for too much."""
+    pixels = wh[0] * wh[1]
+    each = DECODED_BYTES.get(kind, USUAL_DECODED_BYTES)
+    if pixels * each <= DECODING.limit:
+        return 1, pixels * each
+    for scale in (2, 4, 8) if kind in ("JPEG", "MPO") else ():
+        whole = each if progressive else 0  # all of it is unpacked first
+        need = pixels * whole + pixels * each // scale**2
+        if need <= DECODING.limit:
+            return scale, need
+    raise PhotoError(
+        f"too large: {wh[0]} x {wh[1]} pixels take {pixels * each / 1e9:.1f} GB to decode, more "
+        f"than --memory {DECODING.limit // 1_000_000}"
+    )
+
+
+def decoded_photo(data: bytes, name: str, header: Any, scale: int) -> Photo:
+    """What decode_photo returns, for a photo that there is room for."""
+    import cv2
+
     bare = header is not None and header.format == "PNG" and not any(c in data for c in PNG_FACTS)
     orientation, taken = (1, math.nan) if bare else exif_facts(header)
     image = None
     if header is None or header.format in (*OPENCV_FORMATS, "MPO"):
         cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        colour = {
+            1: cv2.IMREAD_COLOR,
+            2: cv2.IMREAD_REDUCED_COLOR_2,
+            4: cv2.IMREAD_REDUCED_COLOR_4,
+            8: cv2.IMREAD_REDUCED_COLOR_8,
+        }
+        flags = colour[scale] | cv2.IMREAD_IGNORE_ORIENTATION
         with contextlib.suppress(cv2.error):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
+        if scale > 1:
+            header.draft("RGB", (header.width // scale, header.height // scale))
         image = pixels_from_pillow(header)
     elif header is not None and header.format == "TIFF":
         orientation = 1  # OpenCV turns TIFFs whatever its flags say
     if math.isnan(taken):
         taken = date_from_name(name)
-    return Photo(turn_upright(image, orientation), taken)
+    return Photo(turn_upright(image, orientation), taken, scale)
 
 
 def open_with_pillow(data: bytes) -> Any:
@@ -3518,6 +3645,12 @@ def detect_padded(engine: Engine, image: np.ndarray) -> Detections:
     """Look again with a border around the picture: a face that fills it then has a context."""
     import cv2
 
+    scale = max(1, max(image.shape[:2]) // PAD_LONGEST)
+    if scale > 1:  # the border would take three times the memory of a huge picture again
+        wh = image.shape[1] // scale, image.shape[0] // scale
+        small = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
+        found = detect_padded(engine, small)
+        return Detections(found.bbox * scale, found.score, found.kps * scale)
     pad = round(max(image.shape[:2]) * PAD_RETRY)
     padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT)
     return shifted(engine.detect(padded), -pad, -pad)
@@ -3648,9 +3781,26 @@ def embed_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
 
 def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
     """A PhotoRecord of a photo that could be read."""
+    faces = [enlarged(face, photo.scale) for face in faces]
     taken = None if math.isnan(photo.taken) else photo.taken
     status = STATUS_FACES if faces else STATUS_NO_FACE
     return as_json(PhotoRecord(wh=photo.wh, taken=taken, status=status, error="", faces=faces))
+
+
+def enlarged(record: R, scale: int) -> R:
+    """A face found in a reduced image, or its marks, in pixels of the photo."""
+    if scale == 1:
+        return record
+    marks = {
+        name: float_bytes(np.frombuffer(value, "<f4") * scale)
+        for name in ("landmark_2d_106", "landmark_3d_68")
+        if (value := getattr(record, name)) is not None
+    }
+    if isinstance(record, FaceRecord):
+        kps = [(x * scale, y * scale) for x, y in record.kps]
+        box = tuple(value * scale for value in record.bbox)
+        marks |= {"bbox": box, "kps": kps, "face_short": record.face_short * scale}
+    return msgspec.structs.replace(record, **marks)
 
 
 def enrich_item(engine: Engine, item: Item) -> Result:
@@ -3659,12 +3809,13 @@ def enrich_item(engine: Engine, item: Item) -> Result:
     if not isinstance(photo, Photo):
         return photo
     boxes = ([face[key] for face in known] for key in ("bbox", "det_score", "kps"))
-    found = Detections(*(np.array(values, np.float32) for values in boxes))
-    marks = engine.landmarks(photo.image, found)
+    bbox, score, kps = (np.array(values, np.float32) for values in boxes)
+    marks = engine.landmarks(photo.image, Detections(bbox / photo.scale, score, kps / photo.scale))
     faces = [
         MarkedFace(index=face["index"], **{name: float_bytes(marks[name][row]) for name in marks})
         for row, face in enumerate(known)
     ]
+    faces = [enlarged(face, photo.scale) for face in faces]
     return {"error": "", "faces": as_json(faces)}
 
 
@@ -3804,11 +3955,15 @@ def ordered_map(function: Callable, items: Iterable, threads: int) -> Iterator:
     """Map over items in a few threads, results in order, at most 2 x threads items ahead."""
     from concurrent.futures import ThreadPoolExecutor
 
+    def alone(item: Any) -> Any:
+        with DECODING.work():
+            return function(item)
+
     with ThreadPoolExecutor(max_workers=threads) as pool:
         pending: deque = deque()
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
+                pending.append(pool.submit(alone, item))
                 if len(pending) > 2 * threads:
                     yield pending.popleft().result()
             while pending:
@@ -4788,9 +4943,9 @@ def contact_sheet(files: Sequence[Path], scores: Sequence[float]) -> bytes:
     rows = math.ceil(shown / GRID_COLUMNS)
     sheet = np.full((rows * GRID_CELL, GRID_COLUMNS * GRID_CELL, 3), 32, np.uint8)
     for at in range(shown):
-        data = np.frombuffer(files[at].read_bytes(), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-        if image is None:
+        try:
+            image = decode_photo(files[at].read_bytes()).image
+        except PhotoError:
             continue  # damaged; verify says so
         cell = cv2.resize(image, (GRID_CELL, GRID_CELL), interpolation=cv2.INTER_AREA)
         cv2.rectangle(cell, (0, GRID_CELL - 20), (86, GRID_CELL), (0, 0, 0), -1)
@@ -6160,6 +6315,13 @@ class WorkOptions:
         "how paths that begin with LOCAL begin where the work is done (default: the same)",
         unit="LOCAL=REMOTE",
     )
+    memory: int = option(
+        Number(int, 100, 10_000_000, "a number of megabytes from 100", "MB"),
+        "memory for decoded photos, all threads together; what needs more is refused, but huge "
+        "JPEGs are read at a half to an eighth of their size (default: a twentieth of the "
+        "machine's, %(default)s here)",
+        DECODING.limit // 1_000_000,
+    )
     batch: int = option(
         COUNT,
         "photos per call of the recogniser; a kill loses at most so many per thread",
@@ -6169,7 +6331,7 @@ class WorkOptions:
 
 def add_threads(p: argparse.ArgumentParser) -> None:
     """For commands that read pictures but need no engine."""
-    add_fields(p, WorkOptions, skip=("worker", "cluster", "path_map", "batch"))
+    add_fields(p, WorkOptions, skip=("worker", "cluster", "path_map", "memory", "batch"))
 
 
 def add_engine_and_work(
@@ -6185,6 +6347,7 @@ def crew_of(args: argparse.Namespace, landmarks: bool) -> Crew:
     work = of_args(WorkOptions, args)
     worker = work.worker or os.environ.get("SORT_FACES_WORKER", "local")
     work = replace(work, worker="" if worker == "local" else worker)
+    DECODING.limit = work.memory * 1_000_000
     if work.worker and work.cluster:
         raise SortFacesError("--worker and --cluster: choose one of them")
     if work.worker and shutil.which(worker) is None:
@@ -7311,7 +7474,7 @@ class Crop:
 
 PHOTO_GONE = "photo gone or changed since embed"
 CROPS_FOLDER = f"{SCORES_FOLDER}/crops"  # finished crops until their face set is there
-PHOTOS_HELD = 4  # decoded photos kept for the next faces cut from them
+PHOTOS_HELD = 2  # decoded photos kept for the next faces cut from them
 
 
 class CropStore:
@@ -7495,7 +7658,7 @@ class Cutter:
         scale, margin = CROP_VARIANTS[attempt.variant]
         bbox, pad = export.cache.bbox[row], export.params.pad_ratio * scale
         window = x, y, side = crop_square(bbox, photo.wh, pad)
-        crop = cut_window(photo.image, window, export.params.out_size)
+        crop = photo.cut(window, export.params.out_size)
         if margin is not None:
             zoom, corner = len(crop) / side, (x, y, x, y)
             clear = (grow_box(bbox, margin) - corner) * zoom

@@ -470,3 +470,95 @@ def test_photos_with_broken_exif_are_read_all_the_same(shared) -> None:
     assert len(files) == 7
     for path in files:
         assert sf.read_photo(str(path)).image.std() > 2, path.name
+
+
+# --- memory -----------------------------------------------------------------
+
+
+@pytest.fixture
+def limit(monkeypatch):
+    """limit(bytes): what decoded photos may take from now on."""
+    return lambda number: monkeypatch.setattr(sf.DECODING, "limit", number)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "BMP", "TIFF", "HEIF", "AVIF"])
+def test_a_picture_that_takes_too_much_memory_is_refused_with_what_it_takes(kind, limit) -> None:
+    data = encoded(scene(), kind)
+    sf.decode_photo(data)
+    limit(WIDTH * HEIGHT * 5)
+    with pytest.raises(sf.PhotoError, match=r"120 x 80 pixels take .* GB to decode.*--memory"):
+        sf.decode_photo(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_what_only_opencv_knows_is_measured_as_well(kind) -> None:
+    """Pillow refuses some 16-bit TIFFs, and JPEGs and PNGs with odd headers."""
+    assert sf.format_and_size(encoded(scene(), kind)) == (kind, (WIDTH, HEIGHT))
+    for damaged in (b"", b"II*\0", b"II*\0\xff\xff\xff\xff", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"):
+        with pytest.raises(sf.PhotoError, match="not a picture"):
+            sf.format_and_size(damaged)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("share", "scale"), [(4, 2), (10, 4), (40, 8)])
+def test_a_huge_jpeg_is_read_reduced_and_upright(limit, share, scale, orientation) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(scene(orientation), "JPEG", quality=95, exif=exif)
+    limit(WIDTH * HEIGHT * 6 // share + 1)
+    photo = sf.decode_photo(data)
+    assert photo.scale == scale and photo.wh == (WIDTH, HEIGHT)
+    assert photo.image.shape == (HEIGHT // scale, WIDTH // scale, 3)
+    for (row, column), colour in QUARTERS.items():
+        corner = photo.cut((column * 60 + 10, row * 40 + 8, 24), 8)
+        assert np.abs(corner.mean(axis=(0, 1)) - colour[::-1]).max() < 12
+    limit(WIDTH * HEIGHT * 6 // 100)
+    with pytest.raises(sf.PhotoError, match="too large"):
+        sf.decode_photo(data)
+
+
+def test_threads_wait_for_memory_and_none_waits_for_ever(limit) -> None:
+    data, need = encoded(scene(), "PNG"), WIDTH * HEIGHT * 6
+    limit(need * 3 // 2)
+    seen: list[int] = []
+
+    def work(several: int) -> int:
+        photos = []
+        for _ in range(several):
+            photos.append(sf.decode_photo(data))
+            seen.append(sf.DECODING.used)
+        return len(photos)
+
+    assert sum(sf.ordered_map(work, [1] * 40, 4)) == 40
+    assert max(seen) <= sf.DECODING.limit and sf.DECODING.used == 0
+    assert sum(sf.ordered_map(work, [3] * 20, 4)) == 60  # two with photos in hand do not wait
+    assert sf.DECODING.used == 0
+    with pytest.raises(ZeroDivisionError):
+        list(sf.ordered_map(lambda _: sf.decode_photo(data).wh[0] / 0, [1], 2))
+    assert sf.DECODING.used == 0
+
+
+def test_a_face_in_a_huge_jpeg_is_where_it_is_in_the_whole_one(limit) -> None:
+    """Boxes, key points, crops: all are in pixels of the photo, whatever was decoded."""
+    engine = sf.load_engine(sf.EngineSpec(model="dlib", landmarks=True))
+    data = sf.companion("demo_library").demo_photo()
+    big = cv2.resize(sf.decode_photo(data).image, None, fx=2, fy=2)
+    path_data = cv2.imencode(".jpg", big, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+    found = []
+    for bytes_allowed in (10**9, big.size * 2 // 3):
+        limit(bytes_allowed)
+        photo = sf.decode_photo(path_data)
+        assert photo.wh == big.shape[1::-1]
+        (faces,) = sf.face_records(engine, [photo.image], sf.Passes(), True)
+        found.append((photo, sf.photo_result(photo, faces)["faces"]))
+    (whole, some), (reduced, others) = found
+    assert (whole.scale, reduced.scale, len(some), len(others)) == (1, 2, 6, 6)
+    for face in some:
+        box = np.array(face["bbox"])
+        match = max(others, key=lambda other: sf.box_iou(box, np.array([other["bbox"]]))[0])
+        assert sf.box_iou(box, np.array([match["bbox"]]))[0] > 0.8
+        assert np.abs(np.subtract(face["kps"], match["kps"])).max() < 0.1 * face["face_short"]
+        marks = (sf.unpack_floats(one["landmark_3d_68"], (68, 3)) for one in (face, match))
+        assert np.abs(np.subtract(*marks)[:, :2]).max() < 0.25 * face["face_short"]
+        cuts = (photo.cut(sf.crop_square(box, photo.wh, 0.5), 64) for photo in (whole, reduced))
+        assert np.abs(np.subtract(*(cut.astype(int) for cut in cuts))).mean() < 6

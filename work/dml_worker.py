@@ -44,8 +44,11 @@ def worker_main(argv: Sequence[str] | None = None) -> int:
     p.add_argument(
         "--threads", type=sf.COUNT, default=sf.usable_cores(), metavar="N", help="at once"
     )
+    p.add_argument("--memory", type=sf.COUNT, metavar="MB", help="for decoded photos, all at once")
     p.add_argument("--with-parent", action="store_true", help="end when stdin closes")
     args = p.parse_args(argv)
+    if args.memory:
+        sf.DECODING.limit = args.memory * 1_000_000
     os.umask(0o077)
     sf.log.setLevel(logging.INFO)
     sf.log.addHandler(sf.LogHandler())

@@ -119,7 +119,7 @@ def photo_parts(
     for name, box in parts.items():
         image = photo.image
         if box is not None:
-            image = sf.cut_window(image, sf.crop_square(box, photo.wh, PAGE_PAD), PAGE_THUMBNAIL)
+            image = photo.cut(sf.crop_square(box, photo.wh, PAGE_PAD), PAGE_THUMBNAIL)
         yield name, image
 
 

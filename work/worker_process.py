@@ -161,7 +161,8 @@ class WorkerProcess:
         except sf.PhotoError as error:
             raise sf.SortFacesError(f"{self.files.folder}: {error}") from None
         work = self.crew.work
-        options = ("--batch", str(work.batch), "--threads", str(work.threads), "--with-parent")
+        numbers = {"--batch": work.batch, "--threads": work.threads, "--memory": work.memory}
+        options = [*(str(part) for pair in numbers.items() for part in pair), "--with-parent"]
         try:
             with open(self.files.log, "ab") as output:
                 self.process = subprocess.Popen(
