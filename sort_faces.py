@@ -78,6 +78,20 @@ Contents
 
 from __future__ import annotations
 
+import os
+import signal
+
+
+def stop_at_once(number: int, _frame: Any) -> None:
+    """End the process with one line, whatever it is at."""
+    os.write(2, b"sort_faces: interrupted; run the same command again to go on\n")
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":  # before the imports, which take longest
+    signal.signal(signal.SIGINT, stop_at_once)
+    signal.signal(signal.SIGTERM, stop_at_once)
+
 import argparse
 import base64
 import contextlib
@@ -93,11 +107,9 @@ import json
 import logging
 import lzma
 import math
-import os
 import re
 import shlex
 import shutil
-import signal
 import socket
 import stat
 import struct
@@ -175,6 +187,7 @@ STATUS_FACES, STATUS_NO_FACE, STATUS_UNREADABLE = 0, 1, 2  # file_status in the 
 # Detection. 640 and 0.5 are what roop-unleashed's FaceAnalysis uses (face_util.py).
 DET_SIZE = 640  # px; side of the square the detector sees
 CONSUMER_DET_SIZES = (640, 320)  # px; both settings the consumers offer
+CONSUMER_DET_THRESHOLD = 0.5  # whatever the cache was made with
 DLIB_DET_SIZE = 1600  # px; longer edge at which HOG looks for faces of 80 px and more
 NMS_IOU = 0.4  # insightface SCRFD.nms_thresh
 TILE_SCALE = 2  # a tile covers det_size x this many photo pixels
@@ -242,7 +255,8 @@ log = logging.getLogger(TOOL)
 # Errors and exit codes
 # ============================================================================
 
-EXIT_OK, EXIT_FOUND_WRONG, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130  # docs: README
+EXIT_OK, EXIT_FOUND_WRONG, EXIT_USAGE, EXIT_BUG = 0, 1, 2, 70  # docs: README
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # as shells say it: 128 and the signal
 
 
 class SortFacesError(Exception):
@@ -259,6 +273,10 @@ class VideoError(Exception):
 
 class PhotoGone(PhotoError):
     """A photo cannot be reached now, or is no longer the same; another run may find it."""
+
+
+class Terminated(KeyboardInterrupt):
+    """A polite kill (SIGTERM), which ends like Ctrl-C."""
 
 
 def one_line(error: BaseException) -> str:
@@ -1963,12 +1981,26 @@ class AppendOnly:
                 stream.close()
 
 
+def first_free(name: str, is_taken: Callable[[str], bool], mark: str, second: int) -> str:
+    """A name that is not taken: itself, or with a mark and the first free number from `second`."""
+    others = (f"{name}{mark}{number}" for number in itertools.count(second))
+    return next(name for name in itertools.chain([name], others) if not is_taken(name))
+
+
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file while writing; a second writer is told who holds it."""
+    """Hold a lock file while writing; a second writer is told who holds it.
+
+    A folder or a link under that name is none of ours and is moved aside.
+    """
     from filelock import FileLock, Timeout
 
     holder = path.with_name(path.name + ".holder")
+    for file in (path, holder):
+        if file.is_symlink() or file.is_dir():
+            aside = first_free(f"{file}.aside", os.path.lexists, "-", 2)
+            log.warning("%s: is no file of a lock; moved to %s", file, aside)
+            os.rename(file, aside)
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -1978,7 +2010,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         raise SortFacesError(f"{what}; wait for it or stop it ({path})") from None
     try:
         me = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv[:2])[-80:]})"
-        holder.write_text(me, encoding="utf-8")
+        with contextlib.suppress(OSError):  # a full disk: some commands need no room
+            holder.write_text(me, encoding="utf-8", errors="backslashreplace")
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -1998,10 +2031,24 @@ def remove_unfinished(folder: Path) -> None:
 
 def remove_unfinished_file(path: Path) -> None:
     """Delete what a killed run left of one file it was writing."""
-    pattern = re.compile(re.escape(PART_PREFIX) + r"\d+-\d+-" + re.escape(path.name[-60:]))
-    for part in path.parent.iterdir():
-        if pattern.fullmatch(part.name):
-            part.unlink()
+    pattern = re.compile(re.escape(PART_PREFIX) + r"(\d+)-\d+-" + re.escape(path.name[-60:]))
+    for part in path.parent.iterdir() if path.parent.is_dir() else ():
+        found = pattern.fullmatch(part.name)
+        if found and not is_running(int(found[1])):
+            part.unlink(missing_ok=True)
+
+
+def is_running(pid: int) -> bool:
+    """Whether another process has this number; where that cannot be asked, yes."""
+    if os.name == "nt" or pid == os.getpid():
+        return pid != os.getpid()
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def sha256_of_file(path: str | Path) -> str:
@@ -2062,7 +2109,7 @@ def scan_photos(
     """
     report = ScanReport(roots)
     found: dict[str, FoundFile] = {}
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, int | str]] = set()
     for root in roots:
         for folder, name in walk_files(str(root), seen, report):
             path = os.path.join(folder, name)
@@ -2076,7 +2123,7 @@ def scan_photos(
             except OSError as error:  # a dangling link, or gone since the listing
                 report.unreadable.append(f"{path}: {error.strerror}")
                 continue
-            if not stat.S_ISREG(facts.st_mode):  # a pipe would block for ever
+            if is_special(path, facts):
                 report.other_files += 1
                 continue
             found[path] = FoundFile(path, *facts_of(facts))
@@ -2084,10 +2131,18 @@ def scan_photos(
     return report
 
 
+def is_special(path: str, facts: os.stat_result) -> bool:
+    """Whether reading a file would block or never end: a pipe, a device, a file of the kernel."""
+    if not stat.S_ISREG(facts.st_mode):
+        return True
+    odd = not 0 < facts.st_size < 2**40  # B; those of the kernel are empty or terabytes
+    return odd and os.path.realpath(path).startswith(("/proc/", "/sys/", "/dev/"))
+
+
 def walk_files(
-    top: str, seen: set[tuple[int, int]], report: ScanReport
+    top: str, seen: set[tuple[int, int | str]], report: ScanReport
 ) -> Iterator[tuple[str, str]]:
-    """Yield (folder, file name) below `top`, each real folder once."""
+    """Yield (folder, file name) below `top`, each real folder once; what is left out is told."""
     if os.path.isfile(top):
         yield os.path.split(top)
         return
@@ -2100,9 +2155,11 @@ def walk_files(
         except OSError as error:
             report.unreadable.append(f"{folder}: {error.strerror}")
             continue
-        if (facts.st_dev, facts.st_ino) in seen:
+        own = (facts.st_dev, facts.st_ino or os.path.realpath(folder))  # 0: some network disks
+        if own in seen:
+            log.info("%s: skipped, the same folder came before", folder)
             continue
-        seen.add((facts.st_dev, facts.st_ino))
+        seen.add(own)
         if folder != top and is_own_output(folder):
             report.skipped_outputs.append(folder)
             continue
@@ -2677,7 +2734,9 @@ def small_picture(frame: VideoFrame, width: int = SCENE_WIDTH) -> np.ndarray:
     import cv2
 
     step = max(1, frame.width // width)
-    if frame.format.name not in ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p"):
+    upright = all(plane.line_size > 0 for plane in frame.planes)  # some codecs go bottom up
+    planar = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p")
+    if not upright or frame.format.name not in planar:
         height = max(2, frame.height // step)
         small = frame.reformat(frame.width // step, height, "bgr24", interpolation="FAST_BILINEAR")
         return small.to_ndarray()
@@ -2766,6 +2825,10 @@ class SceneFinder:
         base, rate = Fraction(*video.time_base), Fraction(video.fps or 25.0)
         self.timecode = lambda pts: FrameTimecode(Timecode(pts - video.start, base), rate)
         self.detector = AdaptiveDetector(min_scene_len=SCENE_LENGTH)
+        if not hasattr(self.detector, "_frame_score"):  # statistics are public, and cost edges
+            raise SortFacesError(
+                "this scenedetect is not known to us; pip install scenedetect==0.7.2"
+            )
         self.start = video.start
         self.shape: tuple[int, ...] | None = None
         self.cuts: list[int] = []  # pts of the first frame of each scene but the first
@@ -2781,7 +2844,7 @@ class SceneFinder:
             small = cv2.resize(small, self.shape[1::-1])
         cuts = self.detector.process_frame(self.timecode(frame.pts), small)
         self.cuts += [cut.pts + self.start for cut in cuts]
-        if (getattr(self.detector, "_frame_score", None) or 0.0) >= SCENE_JUMP:
+        if (self.detector._frame_score or 0.0) >= SCENE_JUMP:
             self.jumps.append(frame.pts)
 
 
@@ -3044,10 +3107,14 @@ def fitting(lines: Iterable[JournalLine], dim: int, path: Path) -> list[JournalL
     return found
 
 
-def locked_cache(path: Path) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def locked_cache(path: Path) -> Iterator[None]:
+    """Hold a cache; what a killed run left of one it was writing goes."""
     if not path.parent.is_dir():
         raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
-    return locked(path.with_name(path.name + ".lock"), f"cache {path}")
+    with locked(path.with_name(path.name + ".lock"), f"cache {path}"):
+        remove_unfinished_file(path.absolute())
+        yield
 
 
 def with_model_of(spec: EngineSpec, meta: CacheMeta | FrameMeta) -> EngineSpec:
@@ -3059,6 +3126,12 @@ def with_engine_of(spec: EngineSpec, meta: CacheMeta | FrameMeta) -> EngineSpec:
     """The same, with the detector settings of what was made before in any case."""
     spec = replace(spec, det_size=meta.det_size, det_threshold=meta.det_threshold)
     return with_model_of(spec, meta)
+
+
+def as_consumer(spec: EngineSpec, meta: CacheMeta | None = None) -> EngineSpec:
+    """A spec that finds faces as the consumers do, with the model of what was made before."""
+    spec = replace(spec, det_size=0, det_threshold=CONSUMER_DET_THRESHOLD)
+    return with_model_of(spec, meta) if meta else spec
 
 
 def check_model(cache: FaceCache, path: Path, spec: EngineSpec) -> None:
@@ -4265,12 +4338,6 @@ def free_place(root: Path, place: str, mark: str = ".", second: int = 1) -> str:
     return first_free(place, lambda name: os.path.lexists(root / name), mark, second)
 
 
-def first_free(name: str, is_taken: Callable[[str], bool], mark: str, second: int) -> str:
-    """A name that is not taken: itself, or with a mark and the first free number from `second`."""
-    others = (f"{name}{mark}{number}" for number in itertools.count(second))
-    return next(name for name in itertools.chain([name], others) if not is_taken(name))
-
-
 def remove_empty(folder: Path) -> None:
     with contextlib.suppress(OSError):
         folder.rmdir()
@@ -5381,6 +5448,10 @@ def load_plan(path: Path, corpus: Corpus, command: str) -> Plan:
     if Path(plan.corpus) != corpus.root.resolve():
         raise SortFacesError(f"{path}: was made for {plan.corpus}; make one for this corpus")
     if plan.state != corpus.state():
+        applied = run_of_plan(corpus, plan)
+        if applied:
+            log.info("%s: was applied before, as %s", path, applied)
+            return Plan(command, plan.params, [])
         raise SortFacesError(f"{path}: the corpus has changed since; make the plan again")
     moves: list[Move] = []
     taken: set[str] = set()
@@ -5392,6 +5463,14 @@ def load_plan(path: Path, corpus: Corpus, command: str) -> Plan:
         except (ValueError, msgspec.ValidationError) as error:
             raise SortFacesError(f"{path}: move {number}: {error}; mend or remove it") from None
     return Plan(command, plan.params, moves, plan.sets)
+
+
+def run_of_plan(corpus: Corpus, plan: PlanFile) -> str:
+    """The last run, if it did just this plan, as after a kill that came too late; "" if not."""
+    folders = sorted((corpus.root / RUNS_FOLDER).glob("[0-9]*-*"))
+    done = read_if_sound(folders[-1] / "plan.json", PlanFile) if folders else None
+    same = done is not None and (done.state, done.moves) == (plan.state, plan.moves)
+    return folders[-1].name if same else ""
 
 
 def check_shape(move: Move) -> None:
@@ -5870,7 +5949,7 @@ class Looker:
     def __init__(self, corpus: Corpus, crew: Crew) -> None:
         self.corpus = corpus
         self.cache = corpus_cache(corpus.master)
-        spec = crew.spec if self.cache is None else with_engine_of(crew.spec, self.cache.meta)
+        spec = as_consumer(crew.spec, self.cache.meta if self.cache else None)
         self.crew = crew.with_spec(replace(spec, model=spec.model or corpus.master.model))
 
     @property
@@ -5879,7 +5958,7 @@ class Looker:
 
     @functools.cached_property
     def kept(self) -> Kept:
-        return Kept(self.corpus, audit_name(self.corpus))
+        return kept_audits(self.corpus, self.crew.spec, self.cache)
 
     def audits(self, sets: Iterable[FaceSet]) -> dict[str, Audit]:
         """What a consumer sees in the faces of these sets, by PNG sha256."""
@@ -5927,8 +6006,28 @@ class Looker:
         return found
 
 
-def audit_name(corpus: Corpus) -> str:
-    return f"audit-{corpus.master.recognizer}"
+def audit_name(corpus: Corpus, spec: EngineSpec) -> str:
+    """The name of the results file of audits: other models, another name.
+
+    The models of a pack that lies here count by their bytes: another detector may come under the
+    old name.
+    """
+    folder = model_folder(spec)
+    files = sorted(folder.glob("*.onnx")) if folder.is_dir() else []
+    marks = [content_id(str(file), file.stat().st_size) for file in files]
+    looks = (model_label(spec.model), marks, CONSUMER_DET_SIZES, spec.det_threshold)
+    return (
+        f"audit-{corpus.master.recognizer}-{hashlib.sha256(repr(looks).encode()).hexdigest()[:8]}"
+    )
+
+
+def kept_audits(corpus: Corpus, spec: EngineSpec, cache: FaceCache | None) -> Kept:
+    """The audits so far; those of version 0.1.0 where the cache tells that it looked alike."""
+    kept = Kept(corpus, audit_name(corpus, spec))
+    if cache is not None and cache.meta.det_threshold == CONSUMER_DET_THRESHOLD:
+        old = read_results(scores_path(corpus, f"audit-{corpus.master.recognizer}"))
+        kept.known = {**old, **kept.known}
+    return kept
 
 
 def check_recognizer(corpus: Corpus, crew: Crew) -> None:
@@ -6068,6 +6167,24 @@ def complain(program: str, message: str) -> int:
     return EXIT_USAGE
 
 
+def report_bug(program: str, error: Exception, args: argparse.Namespace | None) -> int:
+    """Say in one line that this is a bug of ours, and where its traceback is; the exit code."""
+    import traceback
+
+    lines = traceback.format_exception(error)
+    if args is not None and not any(isinstance(h, logging.FileHandler) for h in log.handlers):
+        open_log(args)
+    files = [h for h in log.handlers if isinstance(h, logging.FileHandler)]
+    for line in "".join(lines).splitlines():
+        note(line, logging.ERROR)
+    *_, last = traceback.extract_tb(error.__traceback__)
+    place = f"{PurePath(last.filename).name}:{last.lineno}"
+    told = f"the traceback is in {files[0].baseFilename}" if files else "there is no log file"
+    what = f"a bug of ours ({type(error).__name__} at {place}: {one_line(error)}); {told}"
+    complain(program, f"{what}; what was finished before is kept")
+    return EXIT_BUG
+
+
 def start_logging(args: argparse.Namespace) -> None:
     """Log to stderr and, for steps that take long, to work/logs/<command>-<date>.log."""
     log.handlers.clear()
@@ -6075,9 +6192,13 @@ def start_logging(args: argparse.Namespace) -> None:
     logging.raiseExceptions = False  # a log that cannot be written must not end the work
     log.setLevel(logging.WARNING if args.quiet else logging.INFO)
     log.addHandler(LogHandler())
+    if getattr(args, "log_file", False):
+        open_log(args)
+
+
+def open_log(args: argparse.Namespace) -> None:
+    """Log to the file of this command and day as well, from its command line on."""
     folder = Path(os.environ.get("SORT_FACES_LOGS", WORK_FOLDER / "logs"))
-    if not getattr(args, "log_file", False):
-        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{args.command}-{datetime.now():%Y-%m-%d}.log"
@@ -6450,6 +6571,7 @@ def maintain(args: argparse.Namespace, decide: Callable[[Corpus], Decision]) -> 
                 plan = Plan(command, decision.params, moves, decision.sets)
             plan = replace(plan, moves=with_empty_shelved(corpus, plan.moves))
             if options.plan is not None:
+                remove_unfinished_file(options.plan)
                 write_file(options.plan, plan_file(plan, corpus))
             runs += [] if options.dry_run else filter(None, [carry_out(corpus, plan)])
         except SortFacesError as error:
@@ -6633,7 +6755,6 @@ def embed_library(
         _ = crew.facts  # nothing is written before the models are known to work
     make_folder(path.absolute().parent)
     with locked_cache(path):
-        remove_unfinished_file(path.absolute())
         run = EmbedRun(path, crew, options, scan)
         run.execute()
         cache = run.finish()
@@ -6977,6 +7098,7 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
         if len(np.unique(cache.face_file[rows])) > 1
     ]
     target = cache_path.with_suffix(".duplicates.json")
+    remove_unfinished_file(target)
     record = DuplicatesReport(
         **manifest_head(Library(cache, cache_path)),
         params=params,
@@ -7218,7 +7340,7 @@ def export_library(
     raw = load_manifest(paths.raw, RawManifest, cache) if paths.raw is not None else None
     check_output(out, cache.meta.roots, SwapManifest)
     params = for_model(params, cache.meta.model)
-    crew = crew.with_spec(with_engine_of(crew.spec, cache.meta))
+    crew = crew.with_spec(as_consumer(crew.spec, cache.meta))
     check_model(cache, paths.cache, crew.spec)
     export = Export(Library(cache, paths.cache), out, params, crew)
     if dry_run:
@@ -7482,7 +7604,7 @@ class CropStore:
 
     def __init__(self, export: Export, corpus: Corpus) -> None:
         self.export, self.corpus = export, corpus
-        self.audits = Kept(corpus, audit_name(corpus))
+        self.audits = kept_audits(corpus, export.crew.spec, export.cache)
         known = self.audits.known  # those of version 0.1.0 tell no boxes
         self.audits.known = {sha: seen for sha, seen in known.items() if seen.boxes is not UNSET}
         self.lines = AppendOnly(corpus.root / f"{CROPS_FOLDER}.jsonl")
@@ -7513,8 +7635,7 @@ class CropStore:
             export.cache.bbox[row].tolist(),
             export.neighbours(row).tolist(),
             (params.pad_ratio, params.out_size, params.same_face_threshold),
-            (export.cache.meta.recognizer, export.cache.meta.det_threshold),
-            (CONSUMER_DET_SIZES, CROP_VARIANTS, CROP_FACE_IOU, PAINT_MARGIN),
+            (self.audits.path.name, CROP_VARIANTS, CROP_FACE_IOU, PAINT_MARGIN),
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
@@ -8414,7 +8535,11 @@ def cmd_era_split(args: argparse.Namespace) -> Outcome:
 
     def decide(corpus: Corpus) -> Decision:
         faceset = corpus.get(args.faceset)
-        if corpus.eras_of(faceset):
+        eras = [era.manifest.era for era in corpus.eras_of(faceset)]
+        if eras and all(is_so_split(era, params) for era in eras):
+            log.info("%s: is split like this already", faceset.id)
+            return Decision([], {"faceset": args.faceset, **asdict(params)})
+        if eras:
             raise SortFacesError(
                 f"{faceset.id}: has eras already; use era extend, or restore first"
             )
@@ -8423,6 +8548,12 @@ def cmd_era_split(args: argparse.Namespace) -> Outcome:
         return replace(decision, params={"faceset": args.faceset, **asdict(params)})
 
     return Outcome(maintain(args, decide))
+
+
+def is_so_split(era: Era, params: EraParams) -> bool:
+    """Whether an era was made with these settings."""
+    made = (era.distance, era.max_years, era.min_faces)
+    return made == (params.distance, params.years, params.min_faces)
 
 
 def split_decision(faceset: FaceSet, unit: np.ndarray, params: EraParams) -> Decision:
@@ -9186,11 +9317,15 @@ class VideoWork:
         self.clips = folder / "clips.jsonl"  # WrittenClip a line
         self.report = folder / "report"
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
         """Hold the folder; one that is not there is not made, its steps say what is missing."""
         if self.draft or not self.folder.is_dir():
-            return contextlib.nullcontext()
-        return locked(self.folder / LOCK_NAME, f"work folder {self.folder}")
+            yield
+            return
+        with locked(self.folder / LOCK_NAME, f"work folder {self.folder}"):
+            remove_unfinished(self.folder)
+            yield
 
     def path(self, kind: type) -> Path:
         return self.folder / WORK_FILES[kind][0]
@@ -9215,8 +9350,6 @@ class VideoWork:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder for a while, where a worker finds it, too."""
-        if not self.draft:
-            remove_unfinished(self.folder)  # those of killed runs
         place = None if self.draft else self.folder
         with tempfile.TemporaryDirectory(dir=place, prefix=PART_PREFIX) as folder:
             yield Path(folder)
@@ -10287,7 +10420,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__.split("\n\nContents", 1)[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="exit codes: 0 done, 1 ran and found something wrong, 2 bad usage or input, "
-        "130 interrupted",
+        "70 a bug of ours, 130 or 143 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"{TOOL} {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -10322,19 +10455,12 @@ def parse_command_line(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. Only bugs leave a traceback."""
-    args = parse_command_line(argv)
-    for stream in (sys.stdout, sys.stderr):  # paths may hold what the terminal cannot show
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    os.umask(0o077)  # photos of faces are nobody else's business
-    start_logging(args)
-    program = f"{TOOL} {args.command}"
+    """Run one command; returns the exit code."""
+    program, args = TOOL, None
     try:
-        outcome = args.handler(args)
-        show_result(outcome.result, args.json)
-        sys.stdout.flush()
-        return EXIT_OK if outcome.ok else EXIT_FOUND_WRONG
+        args = parse_command_line(argv)
+        program = f"{TOOL} {args.command}"
+        return run_command(args)
     except SortFacesError as error:
         return complain(program, str(error))
     except BrokenPipeError:
@@ -10343,11 +10469,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return complain(program, f"{where}{error.strerror or error}; mend that and run again")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         complain(program, "interrupted; run the same command again to go on")
-        return EXIT_INTERRUPTED
+        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+    except Exception as error:
+        return report_bug(program, error, args)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Do what a command line says and show the result; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # paths may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    os.umask(0o077)  # photos of faces are nobody else's business
+    start_logging(args)
+    outcome = args.handler(args)
+    show_result(outcome.result, args.json)
+    sys.stdout.flush()
+    return EXIT_OK if outcome.ok else EXIT_FOUND_WRONG
+
+
+def run_as_program() -> None:
+    """main, for a process of its own: signals end it with one line at any moment."""
+
+    def terminated(_number: int, _frame: Any) -> None:
+        raise Terminated
+
+    code = EXIT_INTERRUPTED
+    try:
+        signal.signal(signal.SIGTERM, terminated)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = main()
+    except KeyboardInterrupt as stop:  # between two lines of the above, or a second one
+        code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, stop_at_once)
+        signal.signal(signal.SIGINT, stop_at_once)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends like Ctrl-C
-    sys.exit(main())
+    run_as_program()

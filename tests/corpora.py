@@ -206,6 +206,13 @@ def rewrite(root: Path, folder: str, faces: list[dict]) -> None:
     write_master(root)
 
 
+def audits_of(root: Path) -> Path:
+    """Where what consumers see in the PNGs of a corpus is kept, for its own model."""
+    corpus = sf.Corpus(root, sf.read_file(root / "manifest.json", sf.SwapManifest))
+    spec = sf.as_consumer(sf.EngineSpec(model=corpus.master.model))
+    return sf.scores_path(corpus, sf.audit_name(corpus, spec))
+
+
 def give_audits(
     root: Path, counts: dict[str, Sequence[int]] | None = None, **vectors: np.ndarray
 ) -> None:
@@ -224,7 +231,7 @@ def give_audits(
             lines.append({"sha256": sha, "error": "", "counts": special.get(sha, [1, 1]),
                           "kps": np.zeros((5, 2)).tolist(),
                           "embedding": sf.pack_floats(vector)})  # fmt: skip
-    path = root / "_scores" / f"audit-{master['recognizer']}.jsonl"
+    path = audits_of(root)
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 

@@ -29,6 +29,7 @@ from corpora import (
     Space,
     assert_agrees,
     assert_clean,
+    audits_of,
     axis,
     build,
     changes_of,
@@ -577,14 +578,13 @@ def test_any_command_takes_in_what_the_operator_did(run, root, action, kind):
 
 def see_added(root: Path) -> None:
     """Note what a detector would have seen in the PNGs the operator added: one new face."""
-    recognizer = read(root / "manifest.json")["recognizer"]
     lines = []
     for at, path in enumerate(sorted(root.glob("faceset_*/faces/*.png"))):
         if f"faces/{path.name}" not in files_of(root, path.parts[-3]):
             lines.append({"sha256": sf.sha256_of_file(path), "error": "", "counts": [1, 1],
                           "kps": [], "embedding": sf.pack_floats(axis(DIM - 1 - at))})  # fmt: skip
     (root / "_scores").mkdir(exist_ok=True)
-    with open(root / "_scores" / f"audit-{recognizer}.jsonl", "a", encoding="utf-8") as stream:
+    with open(audits_of(root), "a", encoding="utf-8") as stream:
         stream.writelines(json.dumps(line) + "\n" for line in lines)
 
 

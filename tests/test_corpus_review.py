@@ -17,6 +17,7 @@ from corpora import (
     Space,
     assert_agrees,
     assert_clean,
+    audits_of,
     axis,
     build,
     copied,
@@ -118,7 +119,7 @@ def hide_cache(root: Path) -> None:
 
 
 def scores_of(root: Path) -> Path:
-    return root / "_scores" / f"audit-{Eyes.recognizer}.jsonl"
+    return audits_of(root)
 
 
 # --- PNGs the operator added, retouched, deleted ----------------------------

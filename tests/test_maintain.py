@@ -568,10 +568,13 @@ def test_unsuited_sets_are_one_line(run, life):
     assert folders(life) == {"faceset_001", "faceset_002"} and set(before) == set(exact(life))
 
 
-def test_splitting_twice_is_refused(run, life):
+def test_splitting_twice_changes_nothing_and_otherwise_is_refused(run, life):
+    """After a kill that came too late the same command is no mistake."""
     split(run, life)
     before = exact(life)
-    refused(run, "era", "split", life, "faceset_002", word="eras already")
+    assert ok(run, "era", "split", life, "faceset_002")["run"] == "none: nothing to do"
+    other = ("era", "split", life, "faceset_002", "--min-faces", "3")
+    refused(run, *other, word="eras already")
     assert exact(life) == before
 
 

@@ -14,6 +14,8 @@ from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, SCRIPT
@@ -311,7 +313,8 @@ def test_every_kind_is_sampled_and_cut_exactly(kind, tmp_path):
     assert len(found.scenes) == 2 and found.error == ""
     assert video.vfr == (kind == "varying rate")
     start, end = int(frames[7]), int(frames[33])  # over the cut, off every key frame
-    made = writer.cut_clip(writer.Cut(video, start, end, tmp_path / "out.mp4", frames), "smart")
+    cut = writer.Cut(video, start, end, tmp_path / "out.mp4", frames)
+    made = writer.cut_clip(cut, "smart", lambda *_: None)
     assert made.checked.frames == 26 and made.checked.fault == ""
     assert made.checked.difference < 5
     if kind in JOINED:
@@ -623,3 +626,51 @@ def test_mixtape(run, mini, shared, tmp_path):
                       for r in truth if r is not row]  # fmt: skip
             assert same < 4 and same < min(others) / 3
     assert with_clip >= {row["start"] for row in truth if row["face"] == "yes"}
+
+
+def flipped(frame: av.VideoFrame) -> av.VideoFrame:
+    """The same picture upside down, by lines that run backwards in memory."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name,
+                              time_base=Fraction(1, 25))  # fmt: skip
+    turn, sink = graph.add("vflip"), graph.add("buffersink")
+    source.link_to(turn)
+    turn.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    return graph.pull()
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv444p", "bgr24", "gray", "rgb555le"])
+def test_frames_that_lie_bottom_up_in_memory_are_read(pixels) -> None:
+    rows = np.repeat(np.linspace(20, 230, 96).astype(np.uint8), 128 * 3).reshape(96, 128, 3)
+    frame = av.VideoFrame.from_ndarray(rows, "bgr24").reformat(format=pixels)
+    frame.pts, frame.time_base = 0, Fraction(1, 25)
+    turned = flipped(frame)
+    assert turned.planes[0].line_size < 0
+    upright, small = sf.upright_frame(turned, 1.0), sf.small_picture(turned, 64)
+    assert np.abs(upright[::-1].astype(int) - rows).mean() < 6
+    wanted = cv2.resize(rows[::-1], small.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - wanted).mean() < 8
+
+
+@pytest.mark.parametrize("bottom_up", [False, True])
+@pytest.mark.parametrize("pixels", ["bgr24", "pal8", "rgb555le"])
+def test_the_scenes_of_an_uncompressed_avi_are_found(run, tmp_path, pixels, bottom_up) -> None:
+    import imageio_ffmpeg
+
+    path = tmp_path / "in/raw.avi"
+    path.parent.mkdir()
+    made = ["-f", "lavfi", "-i", "testsrc=size=96x64:rate=10:duration=1"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *made, "-c:v", "rawvideo"]
+    subprocess.run([*command, "-pix_fmt", pixels, str(path)], check=True)
+    data = bytearray(path.read_bytes())
+    height = data.index(b"strf") + 16  # biHeight; rows run upwards where it is positive
+    rows = int.from_bytes(data[height : height + 4], "little", signed=True)
+    data[height : height + 4] = (abs(rows) * (1 if bottom_up else -1)).to_bytes(
+        4, "little", signed=True
+    )
+    path.write_bytes(data)
+    assert run("video", "scan", path.parent, tmp_path / "work")[0] == 0
+    code, out, err = run("video", "scenes", tmp_path / "work", "--json")
+    assert (code, json.loads(out)["decoded"]) == (0, 1), err

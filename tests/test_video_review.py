@@ -48,7 +48,7 @@ def clip_of(path: Path, first: int, beyond: int, mode: str) -> tuple[Path, write
     (video, found), clip = known_video(path), path.with_name(f"{mode}-{first}.mp4")
     frames = found.pts
     cut = writer.Cut(video, int(frames[first]), int(frames[beyond]), clip, frames)
-    return clip, writer.cut_clip(cut, mode)
+    return clip, writer.cut_clip(cut, mode, lambda *_: None)
 
 
 @pytest.mark.parametrize(("group", "preset"), [("10", "ultrafast"), ("30", "medium")])
@@ -551,7 +551,7 @@ def test_a_check_converts_only_frames_it_compares(tmp_path, monkeypatch):
     (video, found), seen, upright = known_video(path), [], sf.upright_frame
     cut = writer.Cut(video, int(found.pts[5]), int(found.pts[55]), tmp_path / "c.mp4", found.pts)
     monkeypatch.setattr(sf, "upright_frame", lambda *args: seen.append(1) or upright(*args))
-    assert writer.cut_clip(cut, "smart").mode == "smart"
+    assert writer.cut_clip(cut, "smart", lambda *_: None).mode == "smart"
     assert len(seen) <= 12, "first, last and two beside each join, here and in the source"
 
 

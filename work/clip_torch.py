@@ -91,19 +91,27 @@ def torch_device(torch: Any) -> Any:
 
 
 @contextlib.contextmanager
-def silenced(*loggers: logging.Logger) -> Iterator[None]:
-    """Let libraries keep to themselves what becomes our own one line."""
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+def silenced() -> Iterator[None]:
+    """Let open_clip, which logs to the root logger, keep to itself what becomes our own one line.
+
+    What others log there meanwhile is heard.
+    """
+    root, hub = logging.getLogger(), logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return "open_clip" not in record.pathname
+
+    root.addFilter(of_others)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        root.removeFilter(of_others)
+        hub.setLevel(level)
 
 
-@silenced(logging.getLogger(), logging.getLogger("huggingface_hub"))
+@silenced()
 def load_open_clip(name: str) -> tuple[Any, Any, clip.ClipTexts]:
     """(torch, model in evaluation mode, texts) of an open_clip NAME/WEIGHTS."""
     architecture, _, weights = name.partition("/")

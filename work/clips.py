@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -403,16 +403,20 @@ def look_of(image: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (64, 36), interpolation=cv2.INTER_AREA).astype(np.int16)
 
 
-def cut_clip(cut: Cut, mode: str) -> MadeClip:
-    """Write one clip and check it; a join that does not hold is encoded instead, and says so."""
+def cut_clip(cut: Cut, mode: str, note_down: Callable[[MadeClip, int], None]) -> MadeClip:
+    """Write one clip and check it; a join that does not hold is encoded instead, and says so.
+
+    note_down: told of the clip and its size in bytes before it is moved into its place.
+    """
     note = ""
     for way in dict.fromkeys((mode, "encode")):
         writer = ClipWriter(cut, way)
         try:
             with sf.writing(cut.path) as part:
                 writer.write(part)
-                checked = check_clip(part, writer)
-            return MadeClip(way, note, checked)
+                made = MadeClip(way, note, check_clip(part, writer))
+                note_down(made, part.stat().st_size)
+            return made
         except sf.VideoError as error:
             note = f"{way}: {error}"
     raise sf.VideoError(note)
@@ -436,7 +440,9 @@ class ClipFolder:
         self.out = out
         self.videos = {video.id: video for video in work.list_videos()}
         self.scenes_of = functools.lru_cache(1)(work.scenes_of)  # segments come video by video
-        self.done = {line.uuid: line for line in read_ledger(work.clips, out)}
+        lines = read_ledger(work.clips, out)
+        self.done = {line.uuid: line for line in lines}
+        self.ours = {(line.file, line.size) for line in lines}
         self.folders = clip_folders([*self.videos.values()], self.done.values())
 
     def file_of(self, segment: sf.PlannedClip) -> str:
@@ -467,24 +473,26 @@ class ClipFolder:
         path = self.out / self.file_of(segment)
         return Cut(sf.checked_source(video), start, segment.pts[1], path, frames)
 
-    def make(self, segment: sf.PlannedClip, mode: str) -> WrittenClip:
+    def make(self, segment: sf.PlannedClip, mode: str, ledger: sf.AppendOnly) -> WrittenClip:
         """Cut and check one clip; one that was edited since goes to _removed first.
 
-        Raises VideoError when its source is gone or cannot be cut.
+        It is in the ledger before it lies in its place: a kill between the two must not let it
+        look like a file of the operator's. Raises VideoError when its source is gone or cannot be
+        cut.
         """
         cut, file = self.cut_of(segment), self.file_of(segment)
-        if cut.path.is_file() and self.written(segment) is None:
+        if cut.path.is_file() and (file, cut.path.stat().st_size) not in self.ours:
             sf.set_aside(self.out, file)
-        made = cut_clip(cut, mode)
-        return WrittenClip(
-            **msgspec.structs.asdict(made),
-            uuid=segment.uuid,
-            out=str(self.out.resolve()),
-            video=segment.video,
-            file=file,
-            asked=mode,
-            size=cut.path.stat().st_size,
-        )
+        lines: list[WrittenClip] = []
+
+        def note_down(made: MadeClip, size: int) -> None:
+            about = {"uuid": segment.uuid, "video": segment.video, "file": file, "asked": mode}
+            facts = {**msgspec.structs.asdict(made), **about, "size": size}
+            lines.append(WrittenClip(out=str(self.out.resolve()), **facts))
+            ledger.append(sf.as_json(lines[-1]))
+
+        cut_clip(cut, mode, note_down)
+        return lines[-1]
 
     def stale(self, segments: Sequence[sf.PlannedClip]) -> list[str]:
         """Clips that the plan no longer has.
@@ -577,11 +585,10 @@ def cut_segment(
     line = folder.written(segment)
     if line is None or line.asked != options.cut:
         try:
-            line = folder.make(segment, options.cut)
+            line = folder.make(segment, options.cut, ledger)
         except sf.VideoError as error:
             sf.log.warning("%s at %.1f s: %s", segment.source, segment.start, error)
             return segment.cut(clip=None, failed=str(error))
-        ledger.append(sf.as_json(line))
     segment = segment.cut(
         clip=line.file, mode=line.mode, fallback=line.fallback, checked=line.checked
     )
