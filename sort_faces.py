@@ -4146,7 +4146,7 @@ class Run:
 
     def __init__(self, root: Path, name: str, keep: bool) -> None:
         self.root, self.name, self.keep = root, name, keep
-        self.folder = root / RUNS_FOLDER / name
+        self.folder = place_in(root, f"{RUNS_FOLDER}/{name}")
         self.steps: list[tuple[str, str]] = []
         self.left: set[str] = set()  # places that are empty by then
         self.before: dict[str, str] = {}  # of sets that get another place, as in RunJournal
@@ -4305,6 +4305,7 @@ def forget_run(root: Path, folder: Path) -> None:
 
 def recover_runs(root: Path) -> None:
     """Finish the run a kill cut short, or remove what it had only prepared."""
+    place_in(root, f"{RUNS_FOLDER}/run")
     for folder in sorted(path for path in (root / RUNS_FOLDER).glob("*") if path.is_dir()):
         begun = (folder / JOURNAL).exists()
         ours = re.fullmatch(r"\d{4}-.*", folder.name) and not (folder / "before").exists()
@@ -5901,7 +5902,7 @@ class Kept:
 
 
 def scores_path(corpus: Corpus, name: str) -> Path:
-    return corpus.root / SCORES_FOLDER / f"{name}.jsonl"
+    return place_in(corpus.root, f"{SCORES_FOLDER}/{name}.jsonl")
 
 
 def crew_work(corpus: Corpus, task: str, crew: Crew) -> Work:
@@ -7607,7 +7608,7 @@ class CropStore:
         self.audits = kept_audits(corpus, export.crew.spec, export.cache)
         known = self.audits.known  # those of version 0.1.0 tell no boxes
         self.audits.known = {sha: seen for sha, seen in known.items() if seen.boxes is not UNSET}
-        self.lines = AppendOnly(corpus.root / f"{CROPS_FOLDER}.jsonl")
+        self.lines = AppendOnly(place_in(corpus.root, f"{CROPS_FOLDER}.jsonl"))
         self.notes = {note.key: note for note in read_crop_notes(self.lines.path)}
         left = (corpus.root / CROPS_FOLDER).glob("*.png")  # by a killed export, perhaps not whole
         self.pngs = {path.stem: path for path in left if sha256_of_file(path) == path.stem}
@@ -7786,7 +7787,7 @@ class Cutter:
             crop = paint_over(crop, (attempt.others - corner) * zoom, clear)
         data = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
         sha = hashlib.sha256(data).hexdigest()
-        png = export.out / CROPS_FOLDER / f"{sha}.png"
+        png = place_in(export.out, f"{CROPS_FOLDER}/{sha}.png")
         with writing(png, sync=False) as part:
             part.write_bytes(data)
         key, painted = self.store.key(row), margin is not None
@@ -9359,7 +9360,7 @@ class VideoWork:
         return [entry.facts for entry in self.read(VideoList).videos if entry.facts]
 
     def scene_file(self, video: Video) -> Path:
-        return self.folder / "scenes" / f"{video.id}.json"
+        return place_in(self.folder, f"scenes/{video.id}.json")
 
     def scenes_of(self, video: Video) -> Scenes | None:
         """Scenes and frame times of a video; None while they are not known, or damaged."""

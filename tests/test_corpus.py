@@ -1402,3 +1402,40 @@ def test_a_plan_that_empties_a_set_leaves_no_empty_bundle(run, tmp_path):
     assert_clean(run, root, "--threads", 1)
     assert_agrees(root)
     assert json.loads((root / "manifest.json").read_text())["facesets"][0]["id"] == "faceset_002"
+
+
+# --- links that lead elsewhere, plans applied twice -------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
+@pytest.mark.parametrize("place", ["_runs", "_scores", "_merged", "_removed", "faceset_002"])
+def test_nothing_is_changed_behind_a_link_in_a_corpus(run, couple, tmp_path, place):
+    root, elsewhere = copied(couple, tmp_path / "ready"), tmp_path / "elsewhere"
+    if (root / place).exists():
+        shutil.move(root / place, elsewhere)
+    else:
+        elsewhere.mkdir()
+    for name in (".sort_faces-part-1-1-x", "0001-consolidate/x", "letter.txt"):
+        (elsewhere / name).parent.mkdir(exist_ok=True)
+        (elsewhere / name).write_text("mine")
+    (root / place).symlink_to(elsewhere)
+    before = exact(elsewhere)
+    for argv in (merging(root), ("verify", root), ("optimize", root, *IDLE), ("restore", root)):
+        code, _, err = run(*argv)
+        assert code in (0, 1, 2) and "Traceback" not in err
+        assert exact(elsewhere) == before, argv
+
+
+def test_a_plan_applied_twice_is_applied_once(run, couple, tmp_path):
+    """The second call may be the same one, after a kill that came too late."""
+    root, plan = copied(couple, tmp_path / "ready"), tmp_path / "plan.json"
+    ok(run, *merging(root), "--dry-run", "--plan", plan)
+    command = merging(root)[0]
+    ok(run, command, root, "--apply", plan)
+    before = exact(root)
+    assert ok(run, command, root, "--apply", plan)["run"] == "none: nothing to do"
+    assert exact(root) == before
+    ok(run, "optimize", root, "--no-near", "--no-audit")
+    (root / "faceset_001/faces/000.png").unlink()
+    ok(run, "optimize", root, *IDLE)
+    refused(run, command, root, "--apply", plan, word="has changed since")

@@ -854,11 +854,14 @@ def test_a_model_pack_exports_people_who_are_recognised(run, people, tmp_path):
     assert [found_at(people.engine, image) for image in images] == [[1, 1]] * len(images)
 
 
-def test_crops_from_a_crowd_show_no_neighbour(run, people, tmp_path, shared):
+@pytest.mark.parametrize("threshold", [0.5, 0.75])
+def test_crops_from_a_crowd_show_no_neighbour(run, people, tmp_path, shared, threshold):
+    """Consumers detect at 0.5, whatever the cache was made with; verify sees what they see."""
     crowd = min((shared / "data" / "groups").iterdir(), key=lambda path: path.stat().st_size)
     (tmp_path / "crowd").mkdir()
     shutil.copy(crowd, tmp_path / "crowd")
-    ok(run, "embed", tmp_path / "crowd", tmp_path / "crowd.npz", "--model", people.model)
+    ok(run, "embed", tmp_path / "crowd", tmp_path / "crowd.npz", "--model", people.model,
+       "--det-threshold", threshold)  # fmt: skip
     cache = sf.load_cache(tmp_path / "crowd.npz")
     assert cache.faces >= 5
     manifest = people.with_sets(tmp_path, [[face] for face in cache.face_ids])
@@ -869,3 +872,8 @@ def test_crops_from_a_crowd_show_no_neighbour(run, people, tmp_path, shared):
     images = pictures(out)
     assert len(images) >= cache.faces // 2
     assert [found_at(people.engine, image) for image in images] == [[1, 1]] * len(images)
+    planted = min(out.glob("faceset_*/faces/*.png"))
+    shutil.copy(tmp_path / "crowd" / crowd.name, planted)  # a picture of them all
+    code, told, _ = run("verify", out, "--model", people.model, "--json")
+    found = json.loads(told)["findings"]
+    assert code == 1 and f"faces/{planted.name}" in {item["file"] for item in found}

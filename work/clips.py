@@ -470,7 +470,7 @@ class ClipFolder:
             raise sf.VideoError("its scenes are gone; run `video scenes` again")
         frames = scenes.pts
         start = int(frames[min(np.searchsorted(frames, segment.pts[0]), len(frames) - 1)])
-        path = self.out / self.file_of(segment)
+        path = sf.place_in(self.out, self.file_of(segment))
         return Cut(sf.checked_source(video), start, segment.pts[1], path, frames)
 
     def make(self, segment: sf.PlannedClip, mode: str, ledger: sf.AppendOnly) -> WrittenClip:

@@ -207,7 +207,7 @@ class PageFolder:
         """Write the thumbnails of one source; returns those that could be made."""
         names = []
         for name, image in draw(*job):
-            write_thumbnail(self.path / name, image)
+            write_thumbnail(sf.place_in(self.path, name), image)
             names.append(name)
         return names
 
