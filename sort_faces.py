@@ -1825,7 +1825,10 @@ def tag_of(kind: type[OwnFile]) -> str:
 
 def as_record(kind: type[R], value: Any) -> R:
     """A JSON value as a record. Raises msgspec.ValidationError, which names the place."""
-    return msgspec.convert(value, kind, dec_hook=array_of_json)
+    try:
+        return msgspec.convert(value, kind, dec_hook=array_of_json)
+    except UnicodeError as error:  # half a character where a known word must stand
+        raise msgspec.ValidationError(one_line(error)) from None
 
 
 def array_of_json(kind: type, value: Any) -> np.ndarray:
@@ -1991,13 +1994,13 @@ def first_free(name: str, is_taken: Callable[[str], bool], mark: str, second: in
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file while writing; a second writer is told who holds it.
 
-    A folder or a link under that name is none of ours and is moved aside.
+    A folder, a link or a pipe under that name is none of ours and is moved aside.
     """
     from filelock import FileLock, Timeout
 
     holder = path.with_name(path.name + ".holder")
     for file in (path, holder):
-        if file.is_symlink() or file.is_dir():
+        if os.path.lexists(file) and not stat.S_ISREG(os.lstat(file).st_mode):
             aside = first_free(f"{file}.aside", os.path.lexists, "-", 2)
             log.warning("%s: is no file of a lock; moved to %s", file, aside)
             os.rename(file, aside)
@@ -2006,7 +2009,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         with contextlib.suppress(OSError):
-            what = f"{what} is being written by {holder.read_text(encoding='utf-8').strip()}"
+            what = f"{what} is being written by {holder.read_text('utf-8', 'replace').strip()}"
         raise SortFacesError(f"{what}; wait for it or stop it ({path})") from None
     try:
         me = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv[:2])[-80:]})"

@@ -90,7 +90,7 @@ def test_a_signal_at_any_moment_is_one_line_and_its_code(tmp_path, number, code)
 
 
 @posix
-@pytest.mark.parametrize("kind", ["folder", "link", "dangling", "loop"])
+@pytest.mark.parametrize("kind", ["folder", "link", "dangling", "loop", "pipe"])
 @pytest.mark.parametrize("name", [".sort_faces.lock", ".sort_faces.lock.holder"])
 def test_what_lies_in_the_place_of_a_lock_is_moved_aside(run, tmp_path, kind, name):
     library = Library(tmp_path, people=2, photos=3)
@@ -101,6 +101,8 @@ def test_what_lies_in_the_place_of_a_lock_is_moved_aside(run, tmp_path, kind, na
     if kind == "folder":
         lock.mkdir()
         (lock / "x").write_text("mine")
+    elif kind == "pipe":
+        os.mkfifo(lock)
     else:
         lock.symlink_to({"link": letter, "dangling": tmp_path / "none", "loop": lock}[kind])
     ok(run, "cluster", library.path, library.out, warned="is no file of a lock")

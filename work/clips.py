@@ -489,7 +489,8 @@ class ClipFolder:
             about = {"uuid": segment.uuid, "video": segment.video, "file": file, "asked": mode}
             facts = {**msgspec.structs.asdict(made), **about, "size": size}
             lines.append(WrittenClip(out=str(self.out.resolve()), **facts))
-            ledger.append(sf.as_json(lines[-1]))
+            if self.done.get(segment.uuid) != lines[-1]:  # else noted when a kill came
+                ledger.append(sf.as_json(lines[-1]))
 
         cut_clip(cut, mode, note_down)
         return lines[-1]

@@ -126,7 +126,7 @@ class WorkerRun:
 
     def superseded(self) -> bool:
         try:
-            return self.files.run.read_text() != self.run
+            return self.files.run.read_text(errors="replace") != self.run
         except FileNotFoundError:
             return True
         except OSError:  # being replaced at this moment

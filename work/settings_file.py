@@ -41,7 +41,7 @@ def apply(parser: sf.OneLineParser, path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.expanduser().read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise sf.SortFacesError(f"{path}: {error.strerror}; name a settings file") from None
-    except ValueError as error:  # not TOML, or not even UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, or not even UTF-8
         raise sf.SortFacesError(f"{path}: is no TOML: {sf.one_line(error)}") from None
     return apply_table(parser, table, f"{path}: ")
 

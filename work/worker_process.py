@@ -63,7 +63,7 @@ class QueueFiles:
 
     def state(self) -> dict[str, Any]:
         """The last heartbeat: pid, state (working, stopped), doing, alone, deaths."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             facts = json.loads(self.heartbeat.read_text(encoding="utf-8"))
             return facts if isinstance(facts, dict) else {}
         return {}
