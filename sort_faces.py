@@ -1691,7 +1691,7 @@ def safe_dst_name(path: str) -> str:
     whole = path.replace(os.sep, "/").strip("/")
     flat = whole.replace("/", "__")
     text = flat.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    text = WINDOWS_FORBIDDEN.sub("_", text.replace("\N{REPLACEMENT CHARACTER}", "_"))
+    text = WINDOWS_FORBIDDEN.sub("_", text.replace("\ufffd", "_"))
     stem, suffix = os.path.splitext(text)
     if len(suffix.encode()) > SUFFIX_LIMIT:
         stem, suffix = text, ""  # a full stop in a sentence
