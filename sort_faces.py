@@ -8754,8 +8754,9 @@ def cmd_verify(args: argparse.Namespace) -> Outcome:
     if args.apply is not None:
         return Outcome(maintain(args, lambda corpus: Decision([])))
     with opened_corpus(args.corpus) as corpus:
-        found = list(corpus_findings(corpus, of_args(VerifyOptions, args), crew_of(args, False)))
-        plan = Plan("verify", {}, with_empty_shelved(corpus, mending(found)))
+        rules, options = companion("verify"), of_args(VerifyOptions, args)
+        found = list(rules.corpus_findings(corpus, options, crew_of(args, False)))
+        plan = Plan("verify", {}, with_empty_shelved(corpus, rules.mending(found)))
         if (args.fix or args.plan) and not args.dry_run:
             path = args.plan or beside(args.corpus, "-verify.json")
             write_file(path, plan_file(plan, corpus))
@@ -8772,135 +8773,6 @@ def cmd_verify(args: argparse.Namespace) -> Outcome:
             "findings": [asdict(finding) for finding in findings],
         }
     return Outcome(result, not findings)
-
-
-def mending(found: Sequence[tuple[Finding, Move | None]]) -> list[Move]:
-    """The moves that mend findings, one a file; rebuilding is implied where a set changes."""
-    moves = {move.source: move for _, move in reversed(found) if move is not None}
-    changed = {move.folder for move in moves.values() if move.action != "rebuild"}
-    return [m for m in moves.values() if m.action != "rebuild" or m.folder not in changed]
-
-
-def corpus_findings(corpus: Corpus, options: VerifyOptions, crew: Crew) -> Findings:
-    """Everything wrong with a corpus."""
-    for folder, why in corpus.broken.items():
-        yield Finding(folder, "manifest.json", "manifest", why), None
-    yield from master_findings(corpus)
-    for faceset in progress(corpus.sets.values(), len(corpus.sets), "verify", "set"):
-        yield from set_findings(corpus.root, faceset)
-    active = list(corpus.active.values())
-    if not options.no_faces and active:
-        looker = Looker(corpus, crew)
-        audits = looker.audits(active)
-        vectors = looker.vectors(active, by_crop=True)
-        gate = for_model(options, corpus.master.model).gate
-        for faceset in active:
-            yield from face_count_findings(faceset, audits)
-            yield from identity_findings(faceset, vectors[faceset.folder], gate)
-
-
-def master_findings(corpus: Corpus) -> Findings:
-    """Where the master manifest and the top of the corpus disagree."""
-    lists = corpus.lists(corpus.sets, {})
-    for key, right in lists.items():
-        told = {entry.folder or entry.id: entry for entry in getattr(corpus.master, key)}
-        for entry in right:
-            listing = told.pop(entry.folder or entry.id, None)
-            if listing is None or msgspec.structs.replace(listing, name=entry.name) != entry:
-                what = (
-                    "is not listed" if listing is None else "is listed otherwise than it lies there"
-                )
-                yield Finding(entry.id, "manifest.json", "master", f"{key}: {what}"), None
-        for name in told:
-            yield Finding(name, "manifest.json", "master", f"{key}: is not there"), None
-    ours = {"manifest.json", LOCK_NAME, f"{LOCK_NAME}.holder", "_candidates", REMOVED_FOLDER}
-    ours |= {RUNS_FOLDER, SCORES_FOLDER, *SHELVES, ".DS_Store", "Thumbs.db", "desktop.ini"}
-    folders = {folder.split("/")[0] for folder in (*corpus.sets, *corpus.broken)}
-    for path in sorted(corpus.root.iterdir()):
-        if path.name not in ours | folders:
-            yield Finding("", path.name, "unknown file", "no manifest knows it"), None
-
-
-def set_findings(root: Path, faceset: FaceSet) -> Findings:
-    """What is wrong with the files of one face set."""
-    folder = root / faceset.folder
-    rebuild = move_file("rebuild", faceset.folder, "", "", "verify")
-    for move in faceset.repairs:
-        yield Finding(faceset.id, move.file, "by hand", move.reason), move
-    for file in sorted(foreign_files(folder)):
-        if not file.startswith(f"{YOURS}/") and not any(m.file == file for m in faceset.repairs):
-            why = "no manifest knows it"
-            move = move_file("yours", faceset.folder, file, f"{YOURS}/{file}", why)
-            yield Finding(faceset.id, file, "unknown file", why), move
-    photos: set[str] = set()
-    for face in faceset.faces:
-        data = (folder / face.file).read_bytes()
-        wrong = png_fault(data, faceset.manifest.params.out_size)
-        if wrong:
-            yield Finding(faceset.id, face.file, "png", wrong), drop(faceset, face, wrong)
-        elif hashlib.sha256(data).hexdigest() != face.sha256:
-            yield Finding(faceset.id, face.file, "changed", "is not the listed PNG"), rebuild
-        if face.photo_sha256 and face.photo_sha256 in photos:
-            move = drop(faceset, face, "photo twice")
-            yield Finding(faceset.id, face.file, "photo twice", face.photo_sha256[:16]), move
-        photos.add(face.photo_sha256 or "")
-    names = [face.file for face in faceset.manifest.faces]
-    if names != sorted(names) or not all(map(RANKED_PNG.fullmatch, names)):
-        yield Finding(faceset.id, "faces", "names", "do not sort in rank order"), rebuild
-    for bundle, files in bundles_of(faceset.manifest).items():
-        wrong = bundle_fault(folder, bundle, files) if names else ""
-        if wrong:
-            yield Finding(faceset.id, bundle, "bundle", wrong), rebuild
-    for gone in faceset.manifest.dropped:
-        if gone.file and not (folder / gone.file).is_file():
-            yield Finding(faceset.id, gone.file, "by hand", "dropped PNG is gone"), rebuild
-
-
-def bundle_fault(folder: Path, bundle: str, files: Sequence[str]) -> str:
-    """Why a .fsz is not the flat, stored zip of exactly these PNGs, or ""."""
-    if not (folder / bundle).is_file():
-        return "is missing"
-    try:
-        with zipfile.ZipFile(folder / bundle) as archive:
-            if archive.namelist() != [PurePosixPath(file).name for file in files]:
-                return "holds other files than the manifest lists"
-            for info, file in zip(archive.infolist(), files, strict=True):
-                if info.compress_type != zipfile.ZIP_STORED:
-                    return f"{info.filename} is compressed"
-                if (folder / file).is_file() and archive.read(info) != (folder / file).read_bytes():
-                    return f"{info.filename} differs from the one on disk"
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
-        return f"damaged: {one_line(error)}"
-    return ""
-
-
-def png_fault(data: bytes, size: int) -> str:
-    """Why bytes are no 8-bit RGB PNG of size x size pixels without metadata, or ""."""
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 33:
-        return "is no PNG"
-    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
-    if (width, height) != (size, size):
-        return f"is {width}x{height}, not {size}x{size}"
-    if (depth, colour) != (8, 2):
-        return "is not 8-bit RGB"
-    try:
-        decode_photo(data)
-    except PhotoError as error:
-        return f"cannot be decoded: {error}"
-    return "has an orientation tag" if b"eXIf" in data[:4096] else ""
-
-
-def identity_findings(faceset: FaceSet, unit: np.ndarray, gate: float) -> Findings:
-    """Faces farther from the centroid of their set than the gate."""
-    known = unit.any(axis=1)
-    if np.count_nonzero(known) < OUTLIER_MIN_CLUSTER:
-        return
-    distance = 1.0 - unit @ centroid(unit[known])
-    for face, away, seen in zip(faceset.faces, distance, known, strict=True):
-        if seen and away > gate:
-            number = round(float(away), 4)
-            move = drop(faceset, face, "outlier", distance=number)
-            yield Finding(faceset.id, face.file, "identity", f"distance {number}"), move
 
 
 # ============================================================================
@@ -10301,78 +10173,9 @@ def add_status_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_status(args: argparse.Namespace) -> Outcome:
     """say what is in a cache or an output folder"""
-    result = (folder_status if args.path.is_dir() else cache_status)(args.path)
+    result = companion("status").status_of(args.path)
     about = {"config": str(args.config), "settings": args.settings} if args.settings else {}
     return Outcome({**result, **about})
-
-
-def cache_status(path: Path) -> dict[str, Any]:
-    """Counts per stage of a cache, and how far the photos on disk have moved on."""
-    cache = load_cache(path)
-    library = Library(cache, path)
-    gone = sum(not library.live_path(row) for row in range(cache.files))
-    taken = cache.file_taken[np.isfinite(cache.file_taken)]
-    years = (
-        [datetime.fromtimestamp(t, timezone.utc).year for t in (taken.min(), taken.max())]
-        if len(taken)
-        else []
-    )
-    return {
-        "cache": str(path),
-        "model": cache.meta.model,
-        "recognizer": cache.meta.recognizer,
-        "detector": f"{cache.meta.det_size} px, score {cache.meta.det_threshold}",
-        "sources": cache.meta.roots,
-        "photos": cache.files,
-        "copies": len(cache.alias_path),
-        "with_faces": int(np.count_nonzero(cache.file_status == STATUS_FACES)),
-        "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
-        "unreadable": int(np.count_nonzero(cache.file_status == STATUS_UNREADABLE)),
-        "gone_or_changed": gone,
-        "faces": cache.faces,
-        "enriched": int(np.count_nonzero(cache.enriched)),
-        "passing_default_gates": len(gate_faces(cache, np.arange(cache.faces), RefineParams())[0]),
-        "years": "-".join(map(str, years)),
-        "journal_bytes": journal_path(path).stat().st_size if journal_path(path).exists() else 0,
-    }
-
-
-def folder_status(path: Path) -> dict[str, Any]:
-    """Counts of one output tree, or of every tree below a folder `run` wrote."""
-    rows = []
-    for folder in [path, *(path / name for name in RUN_TREES.values())]:
-        for kind in RUN_TREES:
-            with contextlib.suppress(SortFacesError):
-                rows.append(tree_status(folder, read_file(folder / kind.FILE, kind)))
-    caches = sorted(path.glob("*.npz"))
-    if not rows and not caches:
-        raise SortFacesError(f"{path}: neither a cache nor an output of {TOOL}; name one")
-    result: dict[str, Any] = {"folder": str(path)}
-    if len(caches) == 1:
-        result |= cache_status(caches[0])
-    elif caches:
-        result["caches"] = caches
-    return {**result, "trees": rows} if rows else result
-
-
-def tree_status(
-    folder: Path, manifest: RawManifest | RefinedManifest | SwapManifest
-) -> dict[str, Any]:
-    """One line of counts for a tree, with the files its manifest names that are not there."""
-    if isinstance(manifest, SwapManifest):
-        groups, files = manifest.facesets, [entry.bundle for entry in manifest.facesets]
-    else:
-        groups, files = manifest.groups, list(manifest.placed)
-    return {
-        "tree": folder.name,
-        "kind": tag_of(type(manifest)),
-        "groups": len(groups),
-        "faces": sum(len(group.faces) for group in groups),
-        "files": len(files),
-        "missing": sum(not os.path.lexists(folder / name) for name in files),
-        "unfinished": any(folder.glob("*.pending")) or (folder / RUNS_FOLDER / TREE_RUN).exists(),
-        "written": manifest.created,
-    }
 
 
 # ============================================================================

@@ -111,7 +111,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {  # functions, test files, further py
         "",
     ),
     "verify": (
-        "identity_findings face_count_findings mending",
+        "face_count_findings",
         "test_maintain test_corpus",
         "-k 'verify or gate or optimi or identity or consumer'",
     ),

@@ -1,0 +1,90 @@
+"""Say what is in a cache or an output folder: what `status` shows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import sort_faces as sf
+
+
+def status_of(path: Path) -> dict[str, Any]:
+    """What is in a cache or in an output folder."""
+    return (folder_status if path.is_dir() else cache_status)(path)
+
+
+def cache_status(path: Path) -> dict[str, Any]:
+    """Counts per stage of a cache, and how far the photos on disk have moved on."""
+    cache = sf.load_cache(path)
+    library = sf.Library(cache, path)
+    gone = sum(not library.live_path(row) for row in range(cache.files))
+    taken = cache.file_taken[np.isfinite(cache.file_taken)]
+    years = (
+        [datetime.fromtimestamp(t, timezone.utc).year for t in (taken.min(), taken.max())]
+        if len(taken)
+        else []
+    )
+    passing, _ = sf.gate_faces(cache, np.arange(cache.faces), sf.RefineParams())
+    journal = sf.journal_path(path)
+    return {
+        "cache": str(path),
+        "model": cache.meta.model,
+        "recognizer": cache.meta.recognizer,
+        "detector": f"{cache.meta.det_size} px, score {cache.meta.det_threshold}",
+        "sources": cache.meta.roots,
+        "photos": cache.files,
+        "copies": len(cache.alias_path),
+        "with_faces": int(np.count_nonzero(cache.file_status == sf.STATUS_FACES)),
+        "without_face": int(np.count_nonzero(cache.file_status == sf.STATUS_NO_FACE)),
+        "unreadable": int(np.count_nonzero(cache.file_status == sf.STATUS_UNREADABLE)),
+        "gone_or_changed": gone,
+        "faces": cache.faces,
+        "enriched": int(np.count_nonzero(cache.enriched)),
+        "passing_default_gates": len(passing),
+        "years": "-".join(map(str, years)),
+        "journal_bytes": journal.stat().st_size if journal.exists() else 0,
+    }
+
+
+def folder_status(path: Path) -> dict[str, Any]:
+    """Counts of one output tree, or of every tree below a folder `run` wrote."""
+    rows = []
+    for folder in [path, *(path / name for name in sf.RUN_TREES.values())]:
+        for kind in sf.RUN_TREES:
+            with contextlib.suppress(sf.SortFacesError):
+                rows.append(tree_status(folder, sf.read_file(folder / kind.FILE, kind)))
+    caches = sorted(path.glob("*.npz"))
+    if not rows and not caches:
+        raise sf.SortFacesError(f"{path}: neither a cache nor an output of {sf.TOOL}; name one")
+    result: dict[str, Any] = {"folder": str(path)}
+    if len(caches) == 1:
+        result |= cache_status(caches[0])
+    elif caches:
+        result["caches"] = caches
+    return {**result, "trees": rows} if rows else result
+
+
+def tree_status(
+    folder: Path, manifest: sf.RawManifest | sf.RefinedManifest | sf.SwapManifest
+) -> dict[str, Any]:
+    """One line of counts for a tree, with the files its manifest names that are not there."""
+    if isinstance(manifest, sf.SwapManifest):
+        groups, files = manifest.facesets, [entry.bundle for entry in manifest.facesets]
+    else:
+        groups, files = manifest.groups, list(manifest.placed)
+    begun = (folder / sf.RUNS_FOLDER / sf.TREE_RUN).exists()
+    return {
+        "tree": folder.name,
+        "kind": sf.tag_of(type(manifest)),
+        "groups": len(groups),
+        "faces": sum(len(group.faces) for group in groups),
+        "files": len(files),
+        "missing": sum(not os.path.lexists(folder / name) for name in files),
+        "unfinished": any(folder.glob("*.pending")) or begun,
+        "written": manifest.created,
+    }
