@@ -45,7 +45,6 @@ from pathlib import Path
 
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 HERE = Path(__file__).resolve().parent
-LIMIT = 60.0  # s; a run that takes longer hangs
 NOBODY = 65534  # user id; root may enter every folder
 KINDS = ("lost", "differs", "tracebacks", "hangs", "leftovers", "codes")
 
@@ -91,7 +90,7 @@ class Case:
 
     def run(self, line: str, codes: Sequence[int] = (0, 1, 2), **options):
         """Run a line of the tool and note how it ended."""
-        ended = self.world.run(line, LIMIT, **options)
+        ended = self.world.run(line, **options)
         self.verdict.peak = max(self.verdict.peak, ended.peak)
         self.verdict.words += f"$ {line}\n{ended.out}{ended.err}exit code {ended.code}\n"
         if ended.hung:
@@ -389,8 +388,9 @@ def photo(case: Case) -> None:
 def odd_photo(case: Case) -> tuple[bytes, str, str]:
     """(file, suffix, what was done to it)."""
     from hostile import FORMATS, bomb, claimed, damaged, encoded, odd_exif
+    from trust_worlds import demo_group
 
-    rng, group = case.rng, case.world.known["group"]
+    rng, group = case.rng, demo_group()
     how = rng.random()
     if how < 0.02:
         data, suffix = bomb(rng)
@@ -582,7 +582,7 @@ def begin(world, at: int, how: int) -> tuple[int | None, str, str]:
     try:
         done = subprocess.run(
             [sys.executable, script, *START.split(" "), "-q"], cwd=world.root, text=True,
-            env={**os.environ, **told}, capture_output=True, timeout=LIMIT, check=False,
+            env={**os.environ, **told}, capture_output=True, timeout=world.limit, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return None, "", ""
@@ -604,15 +604,12 @@ AREAS: dict[str, tuple[Callable[[Case], None], float]] = {  # (one case, share o
 worlds: dict[str, object] = {}  # the one of this process
 
 
-def settle(base: str, places) -> None:
+def settle(base: str, places, limit: float) -> None:
     """Begin a process that works on cases: it gets a place of its own."""
     from trust_worlds import World
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    world = World(Path(base) / f"{places.get():03d}")
-    hostile_photo = importlib.import_module("trust_worlds").demo_group()
-    world.known["group"] = hostile_photo
-    worlds["mine"] = world
+    signal.signal(signal.SIGINT, lambda *_: None)  # ignored it would be in all it starts, too
+    worlds["mine"] = World(Path(base) / f"{places.get():03d}", limit)
 
 
 def work(area: str, seed: int, number: int) -> dict:
@@ -628,13 +625,15 @@ def work(area: str, seed: int, number: int) -> dict:
 class Pool:
     """Processes that share what this one has loaded and remembers."""
 
-    def __init__(self, base: str, jobs: int) -> None:
+    def __init__(self, base: Path, jobs: int, limit: float) -> None:
         context = multiprocessing.get_context("fork")
         places = context.SimpleQueue()
         for number in range(jobs):
             places.put(number)
         self.jobs = jobs
-        self.pool = concurrent.futures.ProcessPoolExecutor(jobs, context, settle, (base, places))
+        self.pool = concurrent.futures.ProcessPoolExecutor(
+            jobs, context, settle, (base, places, limit)
+        )
 
     def verdicts(self, area: str, seed: int, numbers: Iterator[int]) -> Iterator[Verdict]:
         """Verdicts of cases as they come; not more are begun than can be worked on."""
@@ -684,6 +683,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--case", type=int, metavar="N", help="this one alone, with its words")
     p.add_argument("--checkout", type=Path, default=HERE.parents[1], metavar="DIR",
                    help="whose sort_faces.py")  # fmt: skip
+    p.add_argument("--limit", type=float, default=60.0, metavar="S", help="longer is a hang")
     p.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
     args = p.parse_args(argv)
     areas = args.only or list(AREAS)
@@ -702,8 +702,9 @@ def bench(args: argparse.Namespace, areas: Sequence[str], base: Path) -> int:
     """Run the areas one after the other and tell."""
     from common import machine, print_table
 
-    warm_up(areas, base)
-    pool = Pool(str(base), 1 if args.case is not None else args.jobs)
+    jobs = 1 if args.case is not None else args.jobs
+    warm_up(areas if jobs > 1 else (), base)
+    pool = Pool(base, jobs, args.limit)
     whole, rows, groups = sum(AREAS[area][1] for area in areas), [], defaultdict(int)
     print(f"{machine()}, seed {args.seed}, {args.checkout.resolve()}", flush=True)
     for area in areas:
@@ -729,7 +730,7 @@ def total(rows: Sequence[dict]) -> dict:
 
 
 def warm_up(areas: Sequence[str], base: Path) -> None:
-    """Load the engine, and let it see once what all processes will ask it."""
+    """Load the engine, and let it see once what several processes will ask it."""
     import trust_worlds
 
     trust_worlds.use_remembering_engine()
