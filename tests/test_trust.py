@@ -18,12 +18,12 @@ END = '\nif __name__ == "__main__":\n'
 PLANTS = {  # what is made worse: (code at the end of sort_faces.py, case, column that counts it)
     "no run is ever finished": (
         "recover_runs = lambda root: None",
-        ("kills", 22),
+        ("kills", 93),
         "differs",
     ),
     "a damaged line is read as if it were none": (
         "object_of = lambda line: json.loads(line)",
-        ("journals", 4),
+        ("journals", 5),
         "tracebacks",
     ),
     "a photo that is read is touched": (
@@ -33,9 +33,9 @@ PLANTS = {  # what is made worse: (code at the end of sort_faces.py, case, colum
         ("photos", 3),
         "lost",
     ),
-    "a picture is looked at for ever": (
-        "def decode_photo(data, name=''):\n    time.sleep(999)",
-        ("photos", 3),
+    "the status never comes": (
+        "def cache_status(path):\n    time.sleep(999)",
+        ("journals", 7),
         "hangs",
     ),
 }
@@ -46,7 +46,7 @@ def bench(*options: object) -> tuple[int, str]:
         [sys.executable, str(BENCH), *map(str, options)],
         text=True,
         capture_output=True,
-        timeout=600,
+        timeout=300,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout

@@ -140,6 +140,8 @@ class Trouble:
             real(lines, record)
 
         sf.AppendOnly.append = append
+        if self.how == "torn":  # else Python has this signal ignored
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         sys.addaudithook(self.watch)
 
     def watch(self, event: str, args: tuple) -> None:
@@ -160,10 +162,7 @@ class Trouble:
         elif self.how == "refused":
             raise OSError(5, "Input/output error", path)
         elif self.how in ("torn", "full") and event in ("open", "trust.append"):
-            size = os.path.getsize(path) if os.path.isfile(path) else 0
-            if self.how == "torn":
-                signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-            limit_size(size + self.room)
+            limit_size(self.room + (os.path.getsize(path) if os.path.isfile(path) else 0))
         elif self.how == "full":
             limit_size(0)
         else:
@@ -622,6 +621,7 @@ def make_films(world: World) -> None:
     shots = (("bert", 1.2), ("cleo", 1.2))
     write_video(world.root / "films/second.avi", list(film(shots)), codec="mpeg4")
     world.write("outside/letter.txt", b"dear\n")
+    show(world, f"video run films work clips {VIDEO}", "work", "clips")
 
 
 def make_queue(world: World) -> None:
@@ -639,10 +639,18 @@ def make_queue(world: World) -> None:
             path.unlink()
 
 
+def show(world: World, line: str, *made: str) -> None:
+    """Let the engine see what it will be asked, and remove what that made."""
+    world.must(line)
+    for path in (world.root / name for name in made):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def make_few(world: World) -> None:
     for name in ("anna", "bert"):
         world.write(f"photos/{name}.jpg", photo_of(demo_group(), name, 0))
     world.write("outside/letter.txt", b"dear\n")
+    show(world, "embed photos lib.npz --model dlib --enrich --threads 2", "lib.npz")
 
 
 def running(*lines: str) -> Callable[[World], None]:
