@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -21,9 +20,9 @@ PLANTS = {  # what is made worse: (code at the end of sort_faces.py, case, colum
         ("kills", 93),
         "differs",
     ),
-    "a damaged line is read as if it were none": (
-        "object_of = lambda line: json.loads(line)",
-        ("journals", 5),
+    "the moves of a plan are not understood": (
+        "def check_move(corpus, move, taken):\n    return move.nowhere",
+        ("plans", 2),
         "tracebacks",
     ),
     "a photo that is read is touched": (
@@ -35,7 +34,7 @@ PLANTS = {  # what is made worse: (code at the end of sort_faces.py, case, colum
     ),
     "the status never comes": (
         "def cache_status(path):\n    time.sleep(999)",
-        ("journals", 7),
+        ("photos", 5),
         "hangs",
     ),
 }
@@ -70,8 +69,8 @@ def checkout(folder: Path, code: str) -> Path:
 
 
 def test_a_few_cases_of_every_area_do_no_harm() -> None:
-    code, out = bench("--seed", 10, "--cases", 3, "--jobs", min(2, os.cpu_count()))
-    assert column(out, "all", "cases") >= 50
+    code, out = bench("--seed", 10, "--cases", 2, "--jobs", 1)
+    assert column(out, "all", "cases") >= 30
     assert code == 0, out
 
 
