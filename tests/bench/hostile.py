@@ -133,7 +133,7 @@ class Hostile:
     def place(self, value: Any) -> tuple[Any, Any]:
         """(container, key) of a value somewhere within."""
         inner = [key for key in keys_of(value) if keys_of(value[key])]
-        if inner and self.rng.random() < 0.75:
+        if inner and not is_steps(value) and self.rng.random() < 0.75:
             return self.place(value[self.rng.choice(inner)])
         return value, self.rng.choice(list(keys_of(value)))
 
@@ -146,6 +146,9 @@ class Hostile:
         how = rng.random()
         if is_placed(holder) and how < 0.7:
             self.add_outside(holder)
+        elif is_steps(holder) and how < 0.7:
+            pair = [self.path(), f"stolen {rng.randrange(99)}"]
+            holder.append(pair if rng.random() < 0.5 else pair[::-1])
         elif how < 0.1:
             del holder[key]
         elif how < 0.25 and isinstance(holder, dict):
@@ -293,6 +296,15 @@ def is_placed(value: Any) -> bool:
     """Whether this is {file: sha256}."""
     texts = value.values() if isinstance(value, dict) and value else [None]
     return all(isinstance(text, str) and len(text) == 64 for text in texts)
+
+
+def is_steps(value: Any) -> bool:
+    """Whether this is a list of renames, [from, to] each."""
+    pairs = value if isinstance(value, list) and value else [None]
+    return all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
+        for pair in pairs
+    )
 
 
 # --- pictures ---------------------------------------------------------------
