@@ -8759,6 +8759,7 @@ def cmd_verify(args: argparse.Namespace) -> Outcome:
         plan = Plan("verify", {}, with_empty_shelved(corpus, rules.mending(found)))
         if (args.fix or args.plan) and not args.dry_run:
             path = args.plan or beside(args.corpus, "-verify.json")
+            remove_unfinished_file(path)
             write_file(path, plan_file(plan, corpus))
             log.info("plan: %s; carry it out by `verify %s --apply %s`", path, args.corpus, path)
         findings = [finding for finding, _ in found]

@@ -171,16 +171,16 @@ def kill_workers(cache: Path, ended: threading.Event, killed: list[int]) -> None
         time.sleep(0.005)
         files = elsewhere.QueueFiles(the_queue(cache))
         facts = files.state()
-        if facts.get("state") != "working" or facts["pid"] in seen:
+        if facts.state != "working" or facts.pid in seen:
             continue
-        seen.add(facts["pid"])
+        seen.add(facts.pid)
         goal = lines_of(files.results) + rng.choice([0, 1, 3, 5] if len(killed) % 2 else [1, 3, 5])
         while lines_of(files.results) < goal and not ended.is_set():
             time.sleep(0.002)
         time.sleep(rng.uniform(0.0, 0.1))
         with contextlib.suppress(ProcessLookupError):
-            os.kill(facts["pid"], signal.SIGKILL)
-            killed.append(facts["pid"])
+            os.kill(facts.pid, signal.SIGKILL)
+            killed.append(facts.pid)
 
 
 def test_ten_killed_workers_lose_nothing(run, stand_in, many, tmp_path, monkeypatch) -> None:
@@ -221,10 +221,10 @@ def test_killed_embed_uses_what_the_worker_had_done(
     first.kill()
     first.wait()
     files = elsewhere.QueueFiles(the_queue(cache))
-    worker = files.state()["pid"]
+    worker = files.state().pid
     if orphan == "is killed":
         os.kill(worker, signal.SIGKILL)
-    while orphan == "has finished" and files.state()["state"] != "stopped":
+    while orphan == "has finished" and files.state().state != "stopped":
         assert time.monotonic() < limit
         time.sleep(0.05)
     if orphan == "has finished":  # the rest by hand, as docs/worker.md says
@@ -277,7 +277,7 @@ def test_a_worker_ends_with_whoever_started_it(few, tmp_path, tied: bool) -> Non
     worker.stdin.close()
     assert worker.wait(START_UP) == (130 if tied else 0)
     assert (lines_of(files.results) < len(items)) is tied
-    assert files.state()["state"] == "stopped"
+    assert files.state().state == "stopped"
 
 
 def test_the_worker_script_is_one_module_with_the_program(tmp_path) -> None:
@@ -496,6 +496,18 @@ def test_a_damaged_line_in_the_results_costs_that_result(task, tmp_path, line: b
     assert len(results) == 2 and len({result["id"] for result in results}) == 2
 
 
+@pytest.mark.parametrize(
+    "beat",
+    [b"\xff", b"[1]", b'{"doing": true}', b'{"deaths": [1], "state": "working"}', b"[" * 99999],
+)
+def test_a_damaged_heartbeat_is_none(task, tmp_path, beat: bytes) -> None:
+    files = queue_of(tmp_path, [1])
+    files.heartbeat.write_bytes(beat)
+    files.run.write_bytes(b"\xff\xfe")  # another worker's, for all one can read
+    assert files.state() == elsewhere.Heartbeat()
+    assert work(files) in (0, 130)
+
+
 def test_foreign_line_stops_embed_and_keeps_the_file(run, stand_in, few, tmp_path) -> None:
     """The main side says the same; which queue it is follows from the models asked for."""
     cache = tmp_path / "x.npz"
@@ -542,7 +554,7 @@ def test_suspects_of_a_death_are_done_alone(task, tmp_path) -> None:
     died(files, ["id4", "id2", "gone"])
     assert work(files, "--batch", 5) == 0
     assert task.calls == [[4], [2], [1, 3, 5]]
-    assert files.state()["state"] == "stopped"
+    assert files.state().state == "stopped"
     assert work(files) == 0
     assert len(task.calls) == 3
 
@@ -561,8 +573,8 @@ def test_deaths_alone_are_counted(task, tmp_path, monkeypatch) -> None:
         with pytest.raises(SystemExit):
             work(files)
         state = files.state()
-        assert (state["doing"], state["alone"]) == (["id1"], True)
-        assert state["deaths"] == ({"id1": deaths} if deaths else {})
+        assert (state.doing, state.alone) == (("id1",), True)
+        assert state.deaths == ({"id1": deaths} if deaths else {})
 
 
 @pytest.mark.parametrize("before", [dml_worker.FATAL_DEATHS - 2, dml_worker.FATAL_DEATHS - 1])
@@ -587,7 +599,7 @@ def test_worker_that_is_unwanted_ends_after_the_item_in_hand(task, tmp_path, how
     assert len(results_of(files)) < 3
     assert len(task.calls) < 6
     heartbeat_is_ours = how == "stop file"
-    assert (files.state()["state"] == "stopped") is heartbeat_is_ours
+    assert (files.state().state == "stopped") is heartbeat_is_ours
     files.stop.unlink(missing_ok=True)
     files.run.write_text("this one")
     assert work(files) == 0

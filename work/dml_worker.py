@@ -73,7 +73,7 @@ class WorkerRun:
         self.task, self.run, self.args = queue.task, queue.run, args
         self.files = elsewhere.QueueFiles(args.results.parent)
         self.last = self.files.state()  # of the worker before this one
-        self.deaths: dict[str, int] = dict(self.last.get("deaths", {}))
+        self.deaths: dict[str, int] = dict(self.last.deaths)
         self.results = sf.AppendOnly(args.results)
         done = {result["id"] for result in sf.ResultTail(args.results).read()}
         self.todo = {item["id"]: item for item in queue.items if item["id"] not in done}
@@ -134,10 +134,10 @@ class WorkerRun:
 
     def retry_suspects(self) -> None:
         """Do alone what the last worker was doing when it died; give up what kills repeatedly."""
-        if self.last.get("state") not in ("working", "loading"):
+        if self.last.state not in ("working", "loading"):
             return
-        doing = [name for name in self.last.get("doing", []) if name in self.todo]
-        if self.last.get("alone") and doing:
+        doing = [name for name in self.last.doing if name in self.todo]
+        if self.last.alone and doing:
             self.deaths[doing[0]] = self.deaths.get(doing[0], 0) + 1
         for name in doing:
             item = self.todo[name]
@@ -165,7 +165,7 @@ class WorkerRun:
         facts = {"pid": os.getpid(), "time": time.time(), "state": state, "doing": doing}
         facts |= {"alone": alone, "deaths": self.deaths}
         if state == "loading":  # tell the next worker what this one has not forgotten either
-            facts |= {key: self.last[key] for key in ("doing", "alone") if key in self.last}
+            facts |= {"doing": self.last.doing, "alone": self.last.alone}
         with contextlib.suppress(OSError):  # the other side may be reading it, or is done
             part = self.files.heartbeat.with_suffix(".part")
             part.write_text(json.dumps(facts), encoding="utf-8")

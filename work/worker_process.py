@@ -18,7 +18,8 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 import sort_faces as sf
 
@@ -61,12 +62,21 @@ class QueueFiles:
     def log(self) -> Path:
         return self.folder / "worker.log"
 
-    def state(self) -> dict[str, Any]:
-        """The last heartbeat: pid, state (working, stopped), doing, alone, deaths."""
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            facts = json.loads(self.heartbeat.read_text(encoding="utf-8"))
-            return facts if isinstance(facts, dict) else {}
-        return {}
+    def state(self) -> Heartbeat:
+        """The last heartbeat; an empty one where there is none that could be read."""
+        with contextlib.suppress(OSError, ValueError, RecursionError, msgspec.ValidationError):
+            return sf.as_record(Heartbeat, json.loads(self.heartbeat.read_text(encoding="utf-8")))
+        return Heartbeat()
+
+
+class Heartbeat(sf.Record, kw_only=True):
+    """What a worker says every few seconds; one that dies tells so what it died on."""
+
+    pid: int = 0
+    state: str = ""  # loading, working, stopped
+    doing: tuple[str, ...] = ()  # ids of items that may be in its hands
+    alone: bool = False  # an item that is done alone
+    deaths: dict[str, int] = msgspec.field(default_factory=dict)  # {id: workers that died on it}
 
 
 class Queue(sf.OwnFile, tag="queue", kw_only=True):
