@@ -139,7 +139,10 @@ def corpus_table(folder: Path) -> list[dict[str, object]]:
         timed("open", lambda: sf.Corpus(root, corpus.master))
         moves = [sf.drop(own, own.faces[-1], "bench") for own in corpus.sets.values()]
         run = timed("apply", lambda: sf.carry_out(corpus, sf.Plan("optimize", {}, moves)))
-        timed("restore", lambda: sf.restore_run(root, root / sf.RUNS_FOLDER / run))
+        timed(
+            "restore",
+            lambda: sf.companion("restore").restore_run(root, root / sf.RUNS_FOLDER / run),
+        )
     return [
         {"step": what, "s": seconds, "plain copies": seconds / times["plain copy"]}
         for what, seconds in times.items()
