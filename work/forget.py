@@ -179,9 +179,8 @@ class Work:
 
     def mark_pictures(self) -> None:
         """Say of the operator's pictures in a set that goes which of them show the person."""
-        kept = [
-            (place, at) for place in self.places for at, c in enumerate(place.changes) if c.look
-        ]
+        every = ((place, at) for place in self.places for at in range(len(place.changes)))
+        kept = [(place, at) for place, at in every if place.changes[at].look]
         if not kept or not len(self.looks.shown):
             return
         self.check_engine()
@@ -198,7 +197,7 @@ class Work:
             if f"{place.root}/{at}" in shown:
                 why = "is yours, and shows the person: to be deleted by you"
                 place.changes[at] = replace(place.changes[at], why=why)
-        self.gallery = proof.Gallery(self.scene.crew, self.scene.cache.meta, self.gallery.scratch)
+        self.gallery.clear()
 
     def check_engine(self) -> None:
         """Refuse before the first change what could not be proved after the last."""

@@ -119,6 +119,9 @@ class Gallery:
         score = min(meta.det_threshold, LOWEST_SCORE)
         self.crew = crew.with_spec(replace(spec, det_threshold=score))
         self.scratch = scratch
+        self.clear()
+
+    def clear(self) -> None:
         self.files: dict[str, list[str]] = {}  # sha256: all that it is
         self.paths: dict[str, Path] = {}  # sha256: where to read it
 
