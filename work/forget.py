@@ -19,7 +19,7 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -139,6 +139,7 @@ class Work:
     places: list[Place]
     kept: sf.FaceCache  # what stays of the cache
     gallery: Any  # looks at pictures
+    refused: list[tuple[Place, Any]] = field(default_factory=list)  # changes that are not done
 
     @classmethod
     def of(cls, scene: Scene, target: Target) -> Work:
@@ -175,7 +176,8 @@ class Work:
         """The pages about outputs in which something changes, or that show or name it."""
         for path in self.scene.of("report"):
             changes = files.page_changes(path, touched, self.words)
-            yield Place(path, "pages", False, changes)
+            thumbs = [*sorted(path.glob("thumbs/*/")), path / "thumbs"]
+            yield Place(path, "pages", False, changes, [str(t.relative_to(path)) for t in thumbs])
 
     def mark_pictures(self) -> None:
         """Say of the operator's pictures in a set that goes which of them show the person."""
@@ -190,7 +192,7 @@ class Work:
         shown = {
             file
             for sha, vectors in self.gallery.vectors()
-            if vectors is not None and self.looks.alike(vectors, self.looks.limits.same_face).any()
+            if vectors is not None and self.looks.alike(vectors, self.looks.proof).any()
             for file in self.gallery.files[sha]
         }
         for place, at in kept:
@@ -201,8 +203,10 @@ class Work:
 
     def check_engine(self) -> None:
         """Refuse before the first change what could not be proved after the last."""
+        if not (self.target.is_person and len(self.looks.shown)):
+            return
         own, made_with = self.gallery.crew.facts["meta"]["recognizer"], self.scene.cache.meta
-        if len(self.looks.shown) and own != made_with.recognizer:
+        if own != made_with.recognizer:
             raise sf.SortFacesError(
                 f"{self.scene.paths.cache}: made with another {made_with.model} recogniser; name "
                 "its own with --model"
@@ -212,8 +216,9 @@ class Work:
         """Note what is to be done, write the tombstone, then do all changes."""
         sf.write_file(self.scene.job, self.target)
         write_tombstone(self.scene, self.target)
+        self.refused = [(place, change) for place in self.places for change in place.refused()]
         for place in self.places:
-            if place.kind == "clips" and place.changes:
+            if place.kind == "clips":
                 with sf.locked(place.root / sf.LOCK_NAME, f"clip folder {place.root}"):
                     place.carry_out()
             else:

@@ -74,6 +74,8 @@ def prove(work: Any) -> Left:
         for file in scan.files_beside():
             scan.file(file, file.parent)
         scan.look()
+        for place, change in work.refused:
+            scan.left.add(str(place.root / change.path), {"leads out of its folder"})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return scan.left
@@ -172,7 +174,7 @@ class Scan:
     def __init__(self, work: Any) -> None:
         self.scene, self.target = work.scene, work.target
         self.words, self.looks, self.kept = work.words, work.looks, work.kept
-        self.limit = self.looks.limits.same_face
+        self.limit = self.looks.proof
         self.left = Left()
         self.known = set(self.kept.file_sha256.tolist())
         self.seen: set[str] = set()
@@ -298,7 +300,7 @@ class Scan:
 
     def look(self) -> None:
         """At all pictures there were, where it is known what the forgotten look like."""
-        if not len(self.looks.shown):
+        if not (self.looks.is_person and len(self.looks.shown)):
             return
         for sha, vectors in self.gallery.vectors():
             self.left.pictures += 1

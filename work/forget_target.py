@@ -33,7 +33,7 @@ Target = traces.Target
 # ============================================================================
 
 TREES = {"raw": sf.RawManifest, "refined": sf.RefinedManifest}
-NO_ENTRY = (*sf.SKIPPED_FOLDERS, ".git")
+NO_ENTRY = (*sf.SKIPPED_FOLDERS, ".git", sf.RUNS_FOLDER)
 
 
 def find_places(outs: Sequence[Path], roots: Sequence[str]) -> dict[Path, str]:
@@ -42,6 +42,10 @@ def find_places(outs: Sequence[Path], roots: Sequence[str]) -> dict[Path, str]:
     for out in outs:
         for folder, names, files in os.walk(out.resolve()):
             path = Path(folder)
+            if sf.RUNS_FOLDER in names:  # a manifest may be on its way in a run cut short
+                with sf.locked(path / sf.LOCK_NAME, str(path)):
+                    sf.recover_runs(path)
+                files = os.listdir(path)
             kind = folder_kind(path, files)
             if kind:
                 found[path] = kind

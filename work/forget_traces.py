@@ -215,6 +215,10 @@ def text_of(data: bytes) -> str:
 # ============================================================================
 
 
+SAME_VECTOR = 1e-4  # cosine distance: of a photo or a face only the very embedding goes, as the
+# person may stay in other photos that look the same
+
+
 @dataclass(frozen=True)
 class Looks:
     """Tells the forgotten by embeddings."""
@@ -232,8 +236,13 @@ class Looks:
 
     @property
     def reach(self) -> float:
-        """How near an embedding that goes may lie."""
-        return self.limits.outlier if self.is_person else self.limits.duplicate
+        """As near as this an embedding goes."""
+        return self.limits.outlier if self.is_person else SAME_VECTOR
+
+    @property
+    def proof(self) -> float:
+        """As near as this it may not be left."""
+        return self.limits.same_face if self.is_person else SAME_VECTOR
 
     def alike(self, vectors: np.ndarray, limit: float) -> np.ndarray:
         """(n,) bool: which of (n, d) embeddings are within a distance of the forgotten.
@@ -319,22 +328,29 @@ class Place:
     kind: str
     as_run: bool = False  # all at once, or not at all
     changes: list[Change] = field(default_factory=list)
+    tidy: list[str] = field(default_factory=list)  # folders that go when they are empty
+
+    def refused(self) -> list[Change]:
+        """The changes that would lead out of the folder: they are not done."""
+
+        def stays(change: Change) -> bool:
+            places = (change.path, change.to or change.path)
+            return all(stays_inside(self.root, place) for place in places)
+
+        return [change for change in self.changes if not stays(change)]
 
     def carry_out(self) -> None:
-        """Do the changes; those that would leave the folder are refused."""
-        sound = [
-            change
-            for change in self.changes
-            if all(
-                stays_inside(self.root, path) for path in (change.path, change.to or change.path)
-            )
-        ]
-        for change in self.changes:
-            if change not in sound:
-                sf.log.warning("%s: leads out of %s; left alone", change.path, self.root)
+        """Do the changes."""
+        refused = self.refused()
+        sound = [change for change in self.changes if change not in refused]
+        if refused:
+            some = f"{len(refused)} such as {refused[0].path}"
+            sf.log.warning("%s: files lead out of it and are left alone, %s", self.root, some)
         if not self.as_run:
             for change in sound:
                 self.change_file(change)
+            for folder in self.tidy:
+                sf.remove_empty(self.root / folder)
         elif sound:
             with sf.new_run(self.root, FORGET_RUN, keep=False) as run:
                 for change in sorted(sound, key=lambda change: not change.to):
@@ -354,7 +370,6 @@ class Place:
             shutil.rmtree(gone, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-            sf.remove_empty(path.parent) if path.parent != self.root else None
 
 
 def stage_change(run: sf.Run, change: Change) -> None:

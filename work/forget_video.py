@@ -301,7 +301,10 @@ def clip_places(scene: Any, work: sf.VideoWork, seen: Seen) -> Iterator[Place]:
                 f"{work.folder}: clips of the person lie in {out}; name that folder, too"
             )
         if folder.is_dir():
-            yield Place(folder, "clips", False, list(clip_changes(folder, lines)))
+            tops = {PurePosixPath(line.file).parts[0] for line in lines}
+            tidy = [f"{sf.REMOVED_FOLDER}/{top}" for top in sorted(tops)]
+            tidy += [sf.REMOVED_FOLDER, *sorted(tops)]
+            yield Place(folder, "clips", False, list(clip_changes(folder, lines)), tidy)
     yield Place(work.folder, "videos", False, list(traces.cleaned_lines(work.clips, keep)))
 
 
