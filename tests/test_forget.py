@@ -5,19 +5,36 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import html
 import io
 import json
 import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import cv2
 import numpy as np
 import pytest
 from conftest import demo_library, sf
-from corpora import Death, Saboteur, edit, exact, read
+from corpora import (
+    Death,
+    Face,
+    Saboteur,
+    Space,
+    assert_agrees,
+    axis,
+    build,
+    edit,
+    exact,
+    folders,
+    give_audits,
+    read,
+    turned,
+)
 from material import ok, prepare, real_engine, refused
 from video_material import film, write_video
 
@@ -506,6 +523,14 @@ def test_a_tombstone_holds_neither_paths_nor_hashes_nor_embeddings(run, library)
     assert [len(boxes) for boxes in read(stone)["boxes"].values()] == [1]
 
 
+def test_a_worker_brings_nobody_back(run, library):
+    library.forget(run, *SHELF, "--keep-out", NAME)
+    add_new(library, "cleo", "bert")
+    result = embed(run, library, "--worker", sys.executable)
+    assert (result["new"], result["kept_out"], result["forgotten"]) == (1, 1, 18)
+    assert not [name for name in names_in(library) if "cleo" in name]
+
+
 # --- a photo, a face --------------------------------------------------------
 
 
@@ -544,6 +569,59 @@ def test_one_face_goes_and_the_ids_of_its_photo_stay(run, library):
     refused(
         run, "forget", library.out, "--cache", library.cache_path, "--face", face, word="nothing"
     )
+
+
+# --- trees alone, and real photos -------------------------------------------
+
+
+def test_a_person_of_a_raw_tree_goes_without_any_corpus(run, library):
+    raw = library.out / "raw_full"
+    persons = read(raw / "manifest.json")["persons"]
+    person = next(p for p in persons if library.faces & {*p["faces"]})
+    shutil.rmtree(library.ready)
+    result = ok(run, "forget", raw, library.out / "facesets_full", "--person", person["id"],
+                "--cache", library.cache_path)  # fmt: skip
+    assert result["faces"] >= len(person["faces"])
+    after = read(raw / "manifest.json")
+    assert [p["id"] for p in after["persons"]] == [p["id"] for p in persons if p != person]
+    assert not (raw / person["id"]).exists()
+    on_disk = {path.relative_to(raw).as_posix() for path in raw.glob("*/*")}
+    assert on_disk == {*after["placed"]}
+    tops = (raw, library.out / "facesets_full")
+    assert words_left(tops, traces_of(library) - {NAME.encode()}) == set()
+    assert ok(run, "status", library.out)["faces"] == library.cache.faces - result["faces"]
+
+
+def test_a_photo_whose_source_is_gone_is_told_to_be_the_only_copy(run, library):
+    cleo = next((library.home / "photos").rglob("cleo_*.jpg"))
+    cleo.unlink()
+    result = library.forget(run, *SHELF, "--dry-run")
+    rows = [row for row in result["changes"] if row["why"].endswith("only copy")]
+    assert result["only_copies"] == sum(row["count"] for row in rows) > 0
+
+
+def test_a_person_among_real_people_and_groups(run, mini, shared, tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for person in ("p001", "p002", "p003"):
+        shutil.copytree(shared / "data" / "people" / person, photos / person)
+    for group in sorted((shared / "data" / "groups").iterdir())[:4]:
+        shutil.copyfile(group, photos / group.name)
+    gates = ("--min-short", 70, "--min-face-short", 70)
+    ok(run, "run", photos, out, "--model", mini, *gates)
+    ready = out / "facesets_swap_ready"
+    sets = {path.parent.name: read(path) for path in ready.glob("faceset_*/manifest.json")}
+    person = next(n for n, told in sets.items() if "/p002/" in told["faces"][0]["source"])
+    others = {n: sha for n, sha in exact(ready).items() if "faceset_" in n and person not in n}
+    faces = set(faces_in_set(ready, person))
+    result = ok(run, "forget", out, "--person", person, "--cache", out / "faces.npz")
+    assert result["files_with_traces"] == 0 and result["pictures_looked_at"] > 20
+    assert {n: sha for n, sha in exact(ready).items() if "faceset_" in n} == others
+    assert words_left((out,), {face.encode() for face in faces}) == set()
+    left = sf.load_cache(out / "faces.npz")
+    with_others = {path for path in left.file_path.tolist() if "/p002/" in path}
+    assert len(with_others) == result["group_photos"] < 5
+    again = ok(run, "embed", photos, out / "faces.npz")
+    assert again["forgotten"] == result["photos"] and again["new"] == 0
 
 
 # --- what is not as it should be --------------------------------------------
@@ -631,3 +709,184 @@ def state(library: Library, *unseen: str) -> dict[str, str]:
     cache = sf.load_cache(library.cache_path)
     found["faces"] = repr((cache.face_ids, cache.file_path.tolist()))
     return found
+
+
+# --- made corpora: whatever maintenance has done ----------------------------
+
+
+@pytest.fixture
+def blind(monkeypatch, unproved) -> None:
+    """No model made the faces of these corpora, so none can look at them."""
+    monkeypatch.setattr(sf.companion("forget").Work, "check_engine", lambda self: None)
+
+
+def forget_in(run: Callable, root: Path, *argv: object, **expected: object) -> dict:
+    return ok(run, "forget", root, "--cache", root.parent / "lib.npz", *argv, **expected)
+
+
+def maintained(run: Callable, folder: Path) -> Path:
+    """People 0 to 3, 0 in two sets; merged, split, thinned; a face of 0 was once in 1's set."""
+    space = Space()
+    years = [2000, 2001, 2002, 2003, 2014, 2015]
+    both = space.face(0, picture=7, quality=0.5)
+    stray = Face(both.vector, picture=7, quality=0.4)
+    sets = [[*(space.face(0, year=year) for year in years), both], [*space.faces(1, 5), stray],
+            [space.face(0, year=year) for year in (2001, 2014)],
+            space.faces(2, 4), space.faces(3, 3)]  # fmt: skip
+    root = build(folder, sets, {1: "Ada", 2: "Eve"})
+    give_audits(root)
+    ok(run, "optimize", root, "--no-audit", "--no-near")
+    ok(run, "consolidate", root, "--review", folder / "ready-consolidate")
+    ok(run, "era", "split", root, "Ada", "--min-faces", 3)
+    (root / "_thin").mkdir(exist_ok=True)
+    (root / "faceset_005").rename(root / "_thin" / "faceset_005")
+    (root / "faceset_004" / "faces" / "001.png").unlink()
+    ok(run, "optimize", root, "--no-audit", "--no-near")
+    return root
+
+
+def ids_of_person(root: Path, person: int) -> set[str]:
+    cache = sf.load_cache(root.parent / "lib.npz")
+    near = cache.unit @ axis(person).astype(np.float32) > 0.5
+    return {face for face, is_near in zip(cache.face_ids, near, strict=True) if is_near}
+
+
+def test_a_person_goes_from_all_that_maintenance_has_made(run, blind, tmp_path):
+    root = maintained(run, tmp_path)
+    faces = ids_of_person(root, 0)
+    tops = (root, tmp_path / "ready-consolidate")
+    words = {face.encode() for face in faces} | {b"Ada"}
+    assert len(list(root.glob("_merged/*"))) == 1 and len(faces) == 10
+    assert list(root.glob("_thin/faceset_001*")) or list(root.glob("faceset_001_*"))
+    dropped = read(root / "faceset_002" / "manifest.json")["dropped"]
+    assert {entry["face"] for entry in dropped} <= faces  # the stray one
+    kept = Path(shutil.copytree(root, tmp_path / "kept"))
+    before = {name: sha for name, sha in exact(root).items() if name.startswith("faceset_004")}
+    forget_in(run, root, "--person", "Ada")
+    assert words_left(tops, words) == set()
+    assert folders(root) == {"faceset_002", "faceset_004", "_thin/faceset_005"}
+    assert {n: s for n, s in exact(root).items() if n.startswith("faceset_004")} == before
+    assert_agrees(root)
+    while list(root.glob("_runs/0*")):
+        ok(run, "restore", kept)
+        ok(run, "restore", root)
+        assert words_left((root,), words) == set()
+        mine = {"faceset_001", "faceset_003"}
+        own = {name for name in folders(kept) if name.split("/")[-1][:11] not in mine}
+        assert folders(root) == own
+        for other in ("faceset_004", "faceset_005", "_thin/faceset_005"):
+            ours, theirs = ({n: s for n, s in exact(at).items() if n.startswith(other)}
+                            for at in (root, kept))  # fmt: skip
+            assert ours == theirs
+        assert set(faces_in_set(root, "faceset_002")) == set(
+            faces_in_set(kept, "faceset_002")) - faces  # fmt: skip
+
+
+def faces_in_set(root: Path, folder: str) -> list[str]:
+    return [face["face"] for face in read(root / folder / "manifest.json")["faces"]]
+
+
+@pytest.mark.parametrize("asked", ["faceset_003", "faceset_001", "faceset_001_2000-2003"])
+def test_any_part_of_a_person_stands_for_all_of_it(run, blind, tmp_path, asked):
+    root = maintained(run, tmp_path)
+    parts = {folder.split("/")[-1] for folder in folders(root)}
+    asked = asked if asked in parts else next(p for p in sorted(parts) if p.startswith(asked[:12]))
+    forget_in(run, root, "--person", asked)
+    assert folders(root) == {"faceset_002", "faceset_004", "_thin/faceset_005"}
+
+
+def test_faces_of_others_that_look_alike_stay_with_them(run, blind, tmp_path):
+    space = Space()
+    alike = turned(0.9)  # of another person, whose set lists them
+    root = build(tmp_path, [space.faces(0, 5), space.faces(alike, 5), space.faces(3, 5)])
+    before = {n: s for n, s in exact(root).items() if n.startswith(("faceset_002", "faceset_003"))}
+    faces = set(faces_in_set(root, "faceset_001"))
+    forget_in(run, root, "--person", "faceset_001")
+    assert {n: s for n, s in exact(root).items() if n.startswith("faceset_00")} == before
+    left = sf.load_cache(tmp_path / "lib.npz").face_ids
+    assert len(left) == 10 and not faces & set(left)
+
+
+def test_faces_that_are_in_no_set_go_with_the_person_they_look_like(run, blind, tmp_path):
+    space = Space()
+    root = build(tmp_path, [space.faces(0, 5), space.faces(1, 5), [space.face(0), space.face(2)]])
+    shutil.rmtree(root / "faceset_003")
+    ok(run, "optimize", root, "--no-audit")
+    forget_in(run, root, "--person", "faceset_001")
+    assert sf.load_cache(tmp_path / "lib.npz").faces == 6
+
+
+def test_an_answer_or_a_saved_plan_about_the_person_goes_and_others_stay(run, blind, tmp_path):
+    space = Space()
+    root = build(tmp_path, [space.faces(n, 4) for n in range(4)])
+    pairs = [{"a": "faceset_001", "b": "faceset_002", "answer": "no"},
+             {"a": "faceset_003", "b": "faceset_004", "answer": "no"}]  # fmt: skip
+    answers = tmp_path / "answers.json"
+    sf.write_json(answers, {"tool": sf.TOOL, "kind": "pairs", "pairs": pairs})
+    ok(run, "consolidate", root, "--edge", -1, "--accept", answers, "--review", tmp_path / "r",
+       "--dry-run", "--plan", tmp_path / "saved.json")  # fmt: skip
+    assert "faceset_001" in (tmp_path / "saved.json").read_text()
+    forget_in(run, root, "--person", "faceset_001")
+    assert read(answers)["pairs"] == pairs[1:]
+    assert not (tmp_path / "saved.json").exists()  # it was for a state that is no more
+
+
+def test_one_face_leaves_its_set_and_the_bundles(run, blind, tmp_path):
+    space = Space()
+    root = build(tmp_path, [space.faces(0, 5), space.faces(1, 4)])
+    face = read(root / "faceset_001" / "manifest.json")["faces"][1]
+    other = {n: s for n, s in exact(root).items() if n.startswith("faceset_002")}
+    forget_in(run, root, "--face", face["face"])
+    names = [entry["file"] for entry in read(root / "faceset_001" / "manifest.json")["faces"]]
+    assert names == ["faces/000.png", "faces/002.png", "faces/003.png", "faces/004.png"]
+    assert_agrees(root)
+    assert {n: s for n, s in exact(root).items() if n.startswith("faceset_002")} == other
+    assert words_left((root,), {face["face"].encode(), face["sha256"].encode()}) == set()
+
+
+def test_a_set_that_loses_its_only_face_goes(run, blind, tmp_path):
+    space = Space()
+    root = build(tmp_path, [space.faces(0, 1), space.faces(1, 4)])
+    forget_in(run, root, "--face", faces_in_set(root, "faceset_001")[0])
+    assert folders(root) == {"faceset_002"}
+    assert_agrees(root)
+
+
+# --- in words ---------------------------------------------------------------
+
+ODD = '/photos/Zoë & "Max"/it\'s <1>\udcff.jpg'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ODD, json.dumps(ODD), json.dumps(ODD, ensure_ascii=False), html.escape(ODD),
+        quote(os.fsencode(ODD)), ODD.encode(errors="backslashreplace").decode(),
+        f"person_001/{sf.safe_dst_name(ODD)}", ODD.replace("/", "\\"),
+        "0123456789abcdef:2 is blurred", "thumbs/0123456789abcdef_2-1a2b3c4d.jpg",
+        "0.57_0123456789abcdef-2.png", "7" * 64, f"({'7' * 16})", "Ada's", "<b>Ada</b>",
+    ],
+)  # fmt: skip
+def test_every_way_to_tell_of_the_forgotten_is_known(text):
+    assert words_of_ada().kinds(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0123456789abcdef:21", "0123456789abcdef:1", "a0123456789abcdef:2", "Adam", "CAda",
+        "/photos/Zoe/it's.jpg", "7" * 15, "7" * 63, "/home/Ada/group.jpg: blurred",
+        "/photos/x.jpgx",
+    ],
+)  # fmt: skip
+def test_what_only_resembles_it_is_left_alone(text):
+    assert not words_of_ada("/home/Ada/group.jpg").kinds(text)
+
+
+def words_of_ada(*kept: str) -> object:
+    traces = sf.companion("forget_traces")
+    target = traces.Target(
+        what="person", asked="Ada", outs=[], faces=["0123456789abcdef:2"], photos=["7" * 64],
+        paths=[ODD, "/photos/x.jpg"], names=["Ada"],
+    )  # fmt: skip
+    return traces.Words(target, kept)

@@ -143,6 +143,7 @@ class Work:
 
     @classmethod
     def of(cls, scene: Scene, target: Target) -> Work:
+        """Find out what has to change; nothing is changed yet."""
         kept = whom.reduced_cache(scene.cache, target.faces, target.photos)
         words = Words(target, [path for paths in kept.paths for path in paths])
         looks = looks_of(scene, target, kept)
@@ -225,6 +226,7 @@ class Work:
                 place.carry_out()
 
     def counts(self) -> dict[str, Any]:
+        """What the result says in numbers."""
         target = self.target
         keep = sum(bool(change.to) for place in self.places for change in place.changes)
         return {

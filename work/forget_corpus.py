@@ -206,6 +206,7 @@ class Corpus:
         return {**run, "params": params} if params != run.get("params") else run
 
     def params_after(self, params: Any, ids: set[str]) -> Any:
+        """The options of a run without the sets of the person; ids: what they were called."""
         if not isinstance(params, dict):
             return params
         kept = {key: value for key, value in params.items() if key != "faceset" or value not in ids}

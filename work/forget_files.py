@@ -213,6 +213,8 @@ def scene_faces(manifest: sf.RawManifest) -> list[str]:
 # Pages, plans and logs
 # ============================================================================
 
+ENDS = ("from", "to")  # of a move
+
 
 def page_changes(root: Path, touched: Sequence[str], words: Words) -> list[Change]:
     """Pages that show or name the forgotten go with all their thumbnails; answers stay."""
@@ -240,44 +242,34 @@ def page_changes(root: Path, touched: Sequence[str], words: Words) -> list[Chang
 def note_changes(folder: Path, target: Target, words: Words) -> list[Change]:
     """Take the person out of plans, pairs and reports of ours that lie in a folder."""
     changes = []
-    ids = {name for names in target.sets.values() for name in names}
     for path in sorted(folder.glob("*.json")):
-        kind = traces.kind_of(path)
-        if path.is_symlink() or kind not in ("plan", "pairs", "duplicates", "forget"):
-            continue
-        value = traces.json_of(path)
+        kind = "" if path.is_symlink() else traces.kind_of(path)
+        value = traces.json_of(path) if kind in ("plan", "pairs", "duplicates", "forget") else None
         if kind == "duplicates":
             changes += duplicates_change(path, target)
-            continue
-        if kind == "forget":
-            changes.append(Change(path.name, "is a plan to forget somebody"))
-            continue
-        fresh = words.without(
-            plan_without(value, ids) if kind == "plan" else pairs_without(value, ids)
-        )
-        if fresh != value:
-            changes.append(Change(path.name, "names it", traces.write_later(fresh)))
+        elif kind == "pairs":
+            fresh = pairs_without(value, target, words)
+            if fresh != value:
+                changes.append(Change(path.name, "names it", traces.write_later(fresh)))
+        elif kind in ("plan", "forget") and (is_about(value, target) or words.mention(value)):
+            changes.append(Change(path.name, "is a plan about it"))
     return changes
 
 
-def plan_without(value: dict[str, Any], ids: set[str]) -> dict[str, Any]:
-    """A saved plan without the moves of some face sets."""
-
-    def stays(text: Any) -> bool:
-        found = re.match(sf.SET_PATH, text) if isinstance(text, str) else None
-        return not (found and PurePosixPath(found[0]).name in ids)
-
-    moves = corpora.entries_of(value, "moves")
-    stay = [move for move in moves if stays(move.get("from")) and stays(move.get("to"))]
-    sets = value.get("sets")
-    kept = {f: s for f, s in sets.items() if stays(f)} if isinstance(sets, dict) else sets
-    return {**value, "moves": stay, "sets": kept} if "sets" in value else {**value, "moves": stay}
+def is_about(plan: dict[str, Any], target: Target) -> bool:
+    """Whether a saved plan has moves of the person's sets."""
+    ids = target.sets.get(str(plan.get("corpus")), ())
+    moves = [str(move.get(key)) for move in corpora.entries_of(plan, "moves") for key in ENDS]
+    found = (re.match(sf.SET_PATH, text) for text in moves)
+    return any(PurePosixPath(hit[0]).name in ids for hit in found if hit)
 
 
-def pairs_without(value: dict[str, Any], ids: set[str]) -> dict[str, Any]:
-    """Pairs of face sets without those of some."""
+def pairs_without(value: dict[str, Any], target: Target, words: Words) -> dict[str, Any]:
+    """Pairs of face sets without those of the person."""
+    ids = {name for names in target.sets.values() for name in names}
     pairs = corpora.entries_of(value, "pairs")
-    return {**value, "pairs": [p for p in pairs if p.get("a") not in ids and p.get("b") not in ids]}
+    stay = [p for p in pairs if not ids & {p.get("a"), p.get("b")} and not words.mention(p)]
+    return {**value, "pairs": stay} if len(stay) < len(pairs) else value
 
 
 def log_changes(words: Words) -> list[Change]:

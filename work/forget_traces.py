@@ -103,7 +103,7 @@ PATHS_AT_ONCE = 500  # in one regular expression
 def forms_of(text: str) -> set[str]:
     """How a text stands in our files: plain, in JSON, in HTML, in a link."""
     link = quote(os.fsencode(text))
-    plain = {text, text.encode("utf-8", "replace").decode()}
+    plain = {text, text.encode("utf-8", "backslashreplace").decode()}  # in logs and pages
     in_json = {json.dumps(one, ensure_ascii=wide)[1:-1] for one in plain for wide in (True, False)}
     some = plain | in_json | {link, quote(os.fsencode(text), safe="")}
     return some | {html.escape(one) for one in some} | {html_of(one) for one in some}
