@@ -335,6 +335,7 @@ def test_what_is_asked_for_is_checked(run, library):
     refused(run, *argv, "--face", f"{'0' * 16}:1", word="no such face")
     refused(run, *argv, "--photo", "/no/such.jpg", word="no such photo")
     refused(run, *argv, *SHELF, "--keep-out", "cleo", word="the very words of --person")
+    refused(run, *argv, "--person", "unnamed", word="nobody's name")
     photos = ("forget", library.home / "photos", "--cache", library.cache_path)
     refused(run, *photos, *SHELF, word="lies among the photos")
     refused(
@@ -685,7 +686,7 @@ def test_a_kill_anywhere_is_finished_by_repeating(run, library, unproved, home):
     stone = library.cache_path.with_name("faces.npz.forgotten.json").name
     expected = state(library, stone)
     tops = (*library.places, library.home / "logs")
-    points = range(1, watcher.seen, max(1, watcher.seen // 24))
+    points = range(1, watcher.seen, max(1, watcher.seen // 16))
     for at in points:
         shutil.rmtree(home)
         shutil.copytree(home.parent / "snap", home, symlinks=True)
@@ -842,6 +843,52 @@ def test_one_face_leaves_its_set_and_the_bundles(run, blind, tmp_path):
     assert_agrees(root)
     assert {n: s for n, s in exact(root).items() if n.startswith("faceset_002")} == other
     assert words_left((root,), {face["face"].encode(), face["sha256"].encode()}) == set()
+
+
+def test_a_name_two_people_have_is_refused(run, blind, tmp_path):
+    space = Space()
+    root = build(tmp_path, [space.faces(n, 4) for n in range(3)], {1: "Ada", 3: "Ada"})
+    before = exact(tmp_path)
+    refused(run, "forget", root, "--cache", tmp_path / "lib.npz", "--person", "Ada",
+            word="faceset_001 and faceset_003")  # fmt: skip
+    assert {n: s for n, s in exact(tmp_path).items() if not n.endswith(".lock")} == before
+
+
+def test_files_of_the_operator_among_candidates_are_kept(run, blind, tmp_path):
+    space = Space()
+    root = build(tmp_path, [space.faces(0, 4), space.faces(1, 4)])
+    face = {
+        **read(root / "faceset_001" / "manifest.json")["faces"][0],
+        "file": "to_faceset_001/a.png",
+    }
+    folder = root / "_candidates"
+    shutil.copytree(root / "faceset_001" / "faces", folder / "to_faceset_001")
+    (folder / "to_faceset_001" / "000.png").rename(folder / "to_faceset_001" / "a.png")
+    for rest in (folder / "to_faceset_001").glob("0*.png"):
+        rest.unlink()
+    sf.write_json(folder / "manifest.json", {
+        "tool": sf.TOOL, "kind": "candidates", "files": ["manifest.json", face["file"]],
+        "faces": [face]})  # fmt: skip
+    (folder / "to_faceset_001" / "yes, her.txt").write_text("look at a.png")
+    forget_in(run, root, "--person", "faceset_001")
+    assert not folder.exists()
+    kept = root / "_removed" / "yours" / "_candidates" / "to_faceset_001" / "yes, her.txt"
+    assert kept.read_text() == "look at a.png"
+
+
+def test_one_after_the_other_may_be_forgotten(run, blind, tmp_path):
+    space = Space()
+    both = [space.face(0, photo="both"), space.face(1, photo="both")]
+    root = build(tmp_path, [[*space.faces(0, 3), both[0]], [*space.faces(1, 3), both[1]],
+                            space.faces(2, 3)])  # fmt: skip
+    first = forget_in(run, root, "--person", "faceset_001")
+    second = forget_in(run, root, "--person", "faceset_002")
+    assert (first["photos"], first["group_photos"]) == (3, 1)
+    assert (second["photos"], second["group_photos"]) == (4, 0)
+    stone = read(tmp_path / "lib.npz.forgotten.json")
+    assert (len(stone["photos"]), stone["boxes"]) == (7, {})
+    assert sf.load_cache(tmp_path / "lib.npz").faces == 3 and folders(root) == {"faceset_003"}
+    assert_agrees(root)
 
 
 def test_a_set_that_loses_its_only_face_goes(run, blind, tmp_path):

@@ -164,7 +164,7 @@ class Work:
         here = scene.paths.cache.absolute().parent
         yield Place(here, "cache", False, list(files.cache_changes(scene, target, words, looks)))
         for path in scene.of("swap"):
-            yield Place(path, "corpus", True, corpora.corpus_changes(path, target, words))
+            yield Place(path, "corpus", True, corpora.corpus_changes(path, target, words, looks))
         for path in scene.of(*whom.TREES):
             yield Place(path, scene.kinds[path], True, files.tree_changes(scene, path, target))
         yield from videos.video_places(scene, target, words, looks)

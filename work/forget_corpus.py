@@ -328,17 +328,27 @@ def candidate_changes(
         yield Change(f"{folder}/{file}", "shows a candidate")
 
 
-def score_changes(root: Path, target: Target, known: set[str]) -> Iterator[Change]:
-    """Drop the results on PNGs that go, and on those that are nowhere any more."""
+def score_changes(
+    root: Path, target: Target, looks: Looks, known: set[str], thorough: bool
+) -> Iterator[Change]:
+    """Drop the results on PNGs that go, and on those that are in no face set and look like it.
+
+    thorough: on all that are in no face set, as they may be of the person.
+    """
     folder = root / sf.SCORES_FOLDER
 
+    def is_known(value: dict[str, Any]) -> bool:
+        sha, packed = value.get("sha256"), value.get("embedding")
+        unlike = not (isinstance(packed, str) and looks.packed_alike(packed, looks.reach))
+        return sha in known or (not thorough and sha not in target.crop_set and unlike)
+
     def keep(line: bytes) -> bytes | None:
-        value = sf.object_of(line.rstrip(b"\n") + b"\n")
-        return line if value is not None and value.get("sha256") in known else None
+        value = sf.object_of(line)
+        return line if value is not None and is_known(value) else None
 
     def keep_note(line: bytes) -> bytes | None:
-        value = sf.object_of(line.rstrip(b"\n") + b"\n")
-        if value is None or (value.get("sha256") and value["sha256"] not in known):
+        value = sf.object_of(line)
+        if value is None or (value.get("sha256") and not is_known(value)):
             return None
         key = value.get("key")
         fresh = target.crop_keys.get(key, key)
@@ -375,7 +385,7 @@ def kept_files(root: Path, folder: str, taken: set[str], hashes: set[str]) -> It
         yield Change(f"{folder}/{file}", "is yours, not the tool's", to=to, look=look)
 
 
-def corpus_changes(root: Path, target: Target, words: Words) -> list[Change]:
+def corpus_changes(root: Path, target: Target, words: Words, looks: Looks) -> list[Change]:
     """All it takes to rid a corpus of what goes."""
     corpus = Corpus(root, target, words, told_sets(root))
     for folder, told in corpus.sets.items():
@@ -400,10 +410,13 @@ def corpus_changes(root: Path, target: Target, words: Words) -> list[Change]:
         known |= png_hashes(told) if folder not in corpus.gone else set()
     ids = {*target.sets.get(str(root), ())}
     for folder, told in told_sets(root, "candidates").items():
-        changes += candidate_changes(folder, told, target, ids)
+        some = list(candidate_changes(folder, told, target, ids))
+        if any(change.path == folder for change in some):
+            changes += kept_files(root, folder, taken, hashes)
+        changes += some
         known |= {e.get("sha256") for e in entries_of(told) if not target.takes(e)} - {None}
     changes += corpus.history()
-    changes += score_changes(root, target, known - target.crop_set)
+    changes += score_changes(root, target, looks, known - target.crop_set, bool(changes))
     if (root / sf.NAMES_PENDING).exists():
         changes.append(Change(sf.NAMES_PENDING, "left by a killed run"))
     return changes

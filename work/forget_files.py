@@ -119,15 +119,15 @@ def tree_changes(scene: Scene, root: Path, target: Target) -> list[Change]:
         if not (target.owns(g.faces) or g.id in target.sets.get(str(root), ()))
     ]
     gone = {group.id for group in manifest.groups} - {group.id for group in groups}
-    groups = [with_less(scene, group, target) for group in groups]
+    groups = [with_less(group, target) for group in groups]
     emptied = {group.id for group in groups if not group.faces}
     groups = [group for group in groups if group.faces]
-    keep = tree_keeper(scene, manifest, groups, target)
+    keep = tree_keeper(manifest, groups, target)
     placed = {dst: sha for dst, sha in manifest.placed.items() if keep(dst, sha)}
     groups = [
         msgspec.structs.replace(g, images=[i for i in g.images if i in placed]) for g in groups
     ]
-    fresh = tree_after(scene, manifest, groups, placed, target)
+    fresh = tree_after(manifest, groups, placed, target)
     library = sf.Library(scene.cache, scene.paths.cache)
     changes = [
         Change(dst, "placed for it", only_copy=not library.holds(sha))
@@ -148,7 +148,7 @@ def tree_changes(scene: Scene, root: Path, target: Target) -> list[Change]:
     return changes
 
 
-def with_less(scene: Scene, group: sf.Group, target: Target) -> sf.Group:
+def with_less(group: sf.Group, target: Target) -> sf.Group:
     """A group of somebody else without the faces that go."""
     faces = [face for face in group.faces if face not in target.face_set]
     if len(faces) == len(group.faces):
@@ -158,7 +158,7 @@ def with_less(scene: Scene, group: sf.Group, target: Target) -> sf.Group:
 
 
 def tree_keeper(
-    scene: Scene, manifest: sf.TreeManifest, groups: Sequence[sf.Group], target: Target
+    manifest: sf.TreeManifest, groups: Sequence[sf.Group], target: Target
 ) -> Callable[[str, str], bool]:
     """Whether a placed file stays: its photo still has a face in the group of its folder."""
     before = {group.id: group.faces for group in manifest.groups}
@@ -182,9 +182,8 @@ def tree_keeper(
 
 
 def tree_after(
-    scene: Scene, manifest: sf.TreeManifest, groups: list[sf.Group], placed: dict[str, str],
-    target: Target,
-) -> sf.TreeManifest:  # fmt: skip
+    manifest: sf.TreeManifest, groups: list[sf.Group], placed: dict[str, str], target: Target
+) -> sf.TreeManifest:
     """The manifest of a tree without what goes."""
     counts = dict(manifest.counts)
     if isinstance(manifest, sf.RawManifest):

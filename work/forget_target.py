@@ -42,7 +42,9 @@ def find_places(outs: Sequence[Path], roots: Sequence[str]) -> dict[Path, str]:
     for out in outs:
         for folder, names, files in os.walk(out.resolve()):
             path = Path(folder)
-            if sf.RUNS_FOLDER in names:  # a manifest may be on its way in a run cut short
+            runs = (path / sf.RUNS_FOLDER).glob(f"*/{sf.JOURNAL}")
+            if any(traces.kind_of(run) == "journal" for run in runs):
+                # one may be cut short, and the manifest on its way
                 with sf.locked(path / sf.LOCK_NAME, str(path)):
                     sf.recover_runs(path)
                 files = os.listdir(path)
@@ -181,6 +183,8 @@ class Identity:
 
 def find_identity(scene: Scene, asked: str) -> Identity:
     """Who is called so. Raises SortFacesError for nobody, or where that cannot be told."""
+    if asked == sf.UNNAMED:
+        raise sf.SortFacesError(f"--person {asked}: is nobody's name; name the folder of a set")
     found = {path: family_of(corpus, asked) for path, corpus in scene.corpora.items()}
     found = {path: sets for path, sets in found.items() if sets}
     if len(found) > 1 and GROUP_ID.fullmatch(asked):
@@ -218,6 +222,11 @@ def family_of(corpus: sf.Corpus, asked: str) -> list[sf.FaceSet]:
     own = {f: s for f, s in corpus.sets.items() if asked in (s.id, s.name)}
     in_use = {f: s for f, s in own.items() if not s.shelf}
     own = in_use if in_use and GROUP_ID.fullmatch(asked) else own
+    people = sorted({s.family for s in own.values() if s.shelf != "_merged"})
+    if len(people) > 1:
+        raise sf.SortFacesError(
+            f"--person {asked}: {' and '.join(people)} in {corpus.root} are called so; name one"
+        )
     before = -1
     while before < len(own):
         before = len(own)
