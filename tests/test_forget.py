@@ -298,8 +298,38 @@ def test_an_export_after_it_changes_nothing_for_the_others(run, library):
     )
     result = ok(run, *export, library.ready, "--raw-manifest",
                 library.out / "raw_full" / "manifest.json", "--candidates")  # fmt: skip
-    assert result["cut"] == 0  # notes on crops beside the forgotten face know its absence
+    assert result["cut"] == 0
     assert others_sets(library) == before
+
+
+def crop_store(library: Library) -> sf.CropStore:
+    """What an export knows of finished crops."""
+    cache = sf.load_cache(library.cache_path)
+    told = sf.read_file(library.ready / "faceset_001" / "manifest.json", sf.FacesetManifest)
+    crew = sf.Crew(sf.EngineSpec(), sf.WorkOptions())
+    export = sf.Export(sf.Library(cache, library.cache_path), library.ready, told.params, crew)
+    master = sf.read_file(library.ready / "manifest.json", sf.SwapManifest)
+    return sf.CropStore(export, sf.Corpus(library.ready, master))
+
+
+def test_a_crop_beside_a_forgotten_face_need_not_be_cut_again(run, library):
+    store = crop_store(library)
+    by_photo = [face[:16] for face in library.cache.face_ids]
+    gone = next(face for face in sorted(library.faces) if by_photo.count(face[:16]) > 1)
+    beside = next(face for face in library.cache.face_ids
+                  if face[:16] == gone[:16] and face not in library.faces)  # fmt: skip
+    png = read(library.ready / "faceset_001" / "manifest.json")["faces"][0]["sha256"]
+    notes = sf.AppendOnly(store.lines.path)
+    for face, sha in ((beside, png), (gone, "")):
+        key = store.key(library.cache.row_of_face[face])
+        notes.append(sf.as_json(sf.CropNote(key=key, sha256=sha, reason="made up")))
+    notes.close()
+    before = set(crop_store(library).notes)
+    library.forget(run, *SHELF)
+    after = crop_store(library)
+    row = after.export.cache.row_of_face[beside]
+    assert after.get(row).note.reason == "made up" and after.key(row) not in before
+    assert store.key(library.cache.row_of_face[gone]) not in after.notes
 
 
 def test_a_plan_changes_nothing_and_is_carried_out_as_it_was_edited(run, library):

@@ -347,10 +347,16 @@ class Place:
             some = f"{len(refused)} such as {refused[0].path}"
             sf.log.warning("%s: files lead out of it and are left alone, %s", self.root, some)
         if not self.as_run:
+            last = [
+                change for change in sound if change.path == "manifest.json"
+            ]  # tells whose it is
             for change in sound:
-                self.change_file(change)
+                if change not in last:
+                    self.change_file(change)
             for folder in self.tidy:
                 sf.remove_empty(self.root / folder)
+            for change in last:
+                self.change_file(change)
         elif sound:
             with sf.new_run(self.root, FORGET_RUN, keep=False) as run:
                 for change in sorted(sound, key=lambda change: not change.to):
