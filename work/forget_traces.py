@@ -347,9 +347,8 @@ class Place:
             some = f"{len(refused)} such as {refused[0].path}"
             sf.log.warning("%s: files lead out of it and are left alone, %s", self.root, some)
         if not self.as_run:
-            last = [
-                change for change in sound if change.path == "manifest.json"
-            ]  # tells whose it is
+            # a manifest tells whose the folder is: without it nobody would finish what is left
+            last = [change for change in sound if change.path == "manifest.json"]
             for change in sound:
                 if change not in last:
                     self.change_file(change)
