@@ -826,6 +826,23 @@ def test_any_part_of_a_person_stands_for_all_of_it(run, blind, tmp_path, asked):
     assert folders(root) == {"faceset_002", "faceset_004", "_thin/faceset_005"}
 
 
+def test_a_number_given_again_is_another_person(run, blind, tmp_path):
+    space = Space()
+    root = build(tmp_path, [space.faces(0, 5), space.faces(1, 5), space.faces(2, 4)])
+    (root / "_thin").mkdir()
+    (root / "faceset_001").rename(root / "_thin" / "faceset_001")
+    (root / "faceset_002").rename(root / "faceset_001")
+    for path in (*(root / "faceset_001").glob("faceset_002*"), root / "faceset_001/manifest.json"):
+        if path.suffix == ".json":
+            path.write_text(path.read_text().replace("faceset_002", "faceset_001"))
+        path.rename(path.with_name(path.name.replace("faceset_002", "faceset_001")))
+    ok(run, "optimize", root, "--no-audit")
+    before = {n: s for n, s in exact(root).items() if n.startswith("_thin/")}
+    forget_in(run, root, "--person", "faceset_001")
+    assert folders(root) == {"_thin/faceset_001", "faceset_003"}
+    assert {n: s for n, s in exact(root).items() if n.startswith("_thin/")} == before
+
+
 def test_faces_of_others_that_look_alike_stay_with_them(run, blind, tmp_path):
     space = Space()
     alike = turned(0.9)  # of another person, whose set lists them

@@ -291,7 +291,8 @@ class Scan:
         before = b""
         while block := stream.read(BLOCK):
             text = traces.text_of(before + block)
-            self.left.add(key, self.words.kinds(text))
+            is_text = "\0" not in text  # a short name stands anywhere in what is none
+            self.left.add(key, self.words.kinds(text, names=is_text))
             if self.looks.in_text(text, self.limit):
                 self.left.add(key, {"embedding"})
             if key.lower().endswith((".html", ".htm")):

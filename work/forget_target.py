@@ -227,19 +227,33 @@ def family_of(corpus: sf.Corpus, asked: str) -> list[sf.FaceSet]:
         raise sf.SortFacesError(
             f"--person {asked}: {' and '.join(people)} in {corpus.root} are called so; name one"
         )
+    links = [*eras_and_wholes(corpus), *merged_and_survivors(corpus)]
     before = -1
     while before < len(own):
         before = len(own)
-        ids = {faceset.family for faceset in own.values() if faceset.shelf != "_merged"}
-        for folder, faceset in corpus.sets.items():
-            into = SAME_PERSON.fullmatch(corpus.note(folder)["reason"])
-            merged = faceset.shelf == "_merged"
-            if into[1] in ids if into else not merged and faceset.family in ids:
-                own[folder] = faceset
-            elif into and folder in own:
-                survivor = [s for s in corpus.active.values() if s.id == into[1]]
-                own |= {s.folder: s for s in survivor}
+        for pair in links:
+            if own.keys() & {*pair}:
+                own |= {folder: corpus.sets[folder] for folder in pair}
     return [*own.values()]
+
+
+def eras_and_wholes(corpus: sf.Corpus) -> Iterator[tuple[str, str]]:
+    """(an era, the set it is of), by their folders."""
+    for whole in corpus.sets.values():
+        if not whole.is_era:
+            yield from ((era.folder, whole.folder) for era in corpus.eras_of(whole))
+
+
+def merged_and_survivors(corpus: sf.Corpus) -> Iterator[tuple[str, str]]:
+    """(a set that was merged, the set it went into), by their folders; numbers come again."""
+    for folder, faceset in corpus.sets.items():
+        into = SAME_PERSON.fullmatch(corpus.note(folder)["reason"])
+        if faceset.shelf != "_merged" or not into:
+            continue
+        named = [s for f, s in corpus.sets.items() if s.id == into[1] and f != folder]
+        if named:
+            survivor = min(named, key=lambda s: (s.shelf == "_merged", bool(s.shelf)))
+            yield folder, survivor.folder
 
 
 # ============================================================================

@@ -133,11 +133,14 @@ def fits(work: sf.VideoWork, scene: Any) -> bool:
     """Whether the faces of a work folder were embedded with the cache's model."""
     first = next((value for _, value in sf.json_lines(work.results)), None)
     line = traces.record_of(sf.FrameLine, first)
-    if line is None or line.meta is None:
+    tracks = sf.read_if_sound(work.path(sf.Tracks), sf.Tracks)
+    meta = line.meta if line is not None and line.meta is not None else None
+    meta = meta or (tracks.meta if tracks else None)
+    if meta is None:
         return False
-    if line.meta.recognizer != scene.cache.meta.recognizer:
+    if meta.recognizer != scene.cache.meta.recognizer:
         raise sf.SortFacesError(
-            f"{work.folder}: made with {line.meta.model}, the cache with {scene.cache.meta.model}; "
+            f"{work.folder}: made with {meta.model}, the cache with {scene.cache.meta.model}; "
             "leave it out, and remove it yourself where it shows the person"
         )
     return True
