@@ -201,18 +201,14 @@ def find_identity(scene: Scene, asked: str) -> Identity:
             for group in tree.groups:
                 if group.id == asked:
                     groups[str(path)], listed = [group.id], listed | {*group.faces}
-    if not listed:
+    if not listed | dropped:
         raise sf.SortFacesError(
             f"--person {asked}: nobody is called so in {', '.join(scene.outs)}; nothing to forget"
         )
     if len(groups) > 1 and not sets:
         raise sf.SortFacesError(f"--person {asked}: in several trees; name one of them")
-    return Identity(
-        groups,
-        sorted(names | ({asked} - {asked if GROUP_ID.fullmatch(asked) else ""})),
-        listed,
-        dropped,
-    )
+    names |= set() if GROUP_ID.fullmatch(asked) else {asked}
+    return Identity(groups, sorted(names), listed, dropped)
 
 
 def family_of(corpus: sf.Corpus, asked: str) -> list[sf.FaceSet]:
