@@ -923,6 +923,21 @@ def test_files_of_the_operator_among_candidates_are_kept(run, blind, tmp_path):
     assert kept.read_text() == "look at a.png"
 
 
+def test_the_name_in_a_path_of_the_operator_is_no_trace(run, blind, tmp_path):
+    space = Space()
+    name = "library"  # where the photos of all lie
+    root = build(tmp_path, [space.faces(0, 4), space.faces(1, 4)], {1: name})
+    forget_in(run, root, "--person", name)
+    note = root / "note.json"
+    note.write_text(f'{{"who": "{name}"}}')
+    forget_in(run, root, "--person", "faceset_002")
+    (tmp_path / "again").mkdir()
+    root = build(tmp_path / "again", [space.faces(0, 4), space.faces(1, 4)], {1: name})
+    shutil.copyfile(note, root / "note.json")
+    result = forget_in(run, root, "--person", name, code=1)
+    assert [row["trace"] for row in result["left"]] == ["name"]
+
+
 def test_one_after_the_other_may_be_forgotten(run, blind, tmp_path):
     space = Space()
     both = [space.face(0, photo="both"), space.face(1, photo="both")]

@@ -20,6 +20,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -145,7 +146,7 @@ class Work:
     def of(cls, scene: Scene, target: Target) -> Work:
         """Find out what has to change; nothing is changed yet."""
         kept = whom.reduced_cache(scene.cache, target.faces, target.photos)
-        words = Words(target, [path for paths in kept.paths for path in paths])
+        words = Words(target, operators_words(scene, kept))
         looks = looks_of(scene, target, kept)
         scratch = scene.beside("").absolute().with_name(f"{sf.PART_PREFIX}forget")
         gallery = proof.Gallery(scene.crew, scene.cache.meta, scratch)
@@ -270,6 +271,16 @@ class Work:
             cache=str(self.scene.paths.cache.absolute()), state=state_of(self.scene),
             faces=faces, places=places,
         )  # fmt: skip
+
+
+def operators_words(scene: Scene, kept: sf.FaceCache) -> list[str]:
+    """Paths the operator has chosen: the name of the forgotten in one of them tells nothing."""
+    words = [path for paths in kept.paths for path in paths]
+    words += [*scene.cache.meta.roots, *scene.outs, str(scene.paths.cache.absolute())]
+    for root in scene.of("videos"):
+        films = videos.listed_videos(sf.VideoWork(root))
+        words += [text for film in films for text in (film.path, Path(film.path).stem)]
+    return words
 
 
 def looks_of(scene: Scene, target: Target, kept: sf.FaceCache) -> Looks:

@@ -139,15 +139,16 @@ class Words:
     """Finds the forgotten in texts: hashes, ids of faces, paths, the person's name."""
 
     def __init__(self, target: Target, kept_paths: Iterable[str] = ()) -> None:
-        """kept_paths: of photos that stay; the person's name in one of them tells nothing."""
+        """kept_paths: the operator's words; the person's name in one of them tells nothing."""
         self.target = target
         self.hashes = {*target.photos, *target.crops}
         self.hashes |= {sha[:16] for sha in self.hashes}
         self.paths = any_of({form for path in target.paths for form in path_forms(path)})
         whole = "(?<!\\w)(?:{})(?!\\w)"
-        self.names = any_of({form for name in target.names for form in forms_of(name)}, whole)
+        names = {form for name in target.names for form in forms_of(name)}
+        self.names = any_of(names, whole)
         kept = {path for path in kept_paths if any(name in path for name in target.names)}
-        self.harmless = any_of({form for path in kept for form in path_forms(path)})
+        self.harmless = any_of({form for path in kept for form in path_forms(path)} - names)
 
     def kinds(self, text: str, names: bool = True) -> set[str]:
         """What of the forgotten a text tells."""
