@@ -18,6 +18,8 @@ from urllib.parse import quote
 
 import cv2
 import numpy as np
+import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 from conftest import demo_library, sf
 from corpora import (
@@ -433,6 +435,13 @@ def plant_archive(library: Library) -> Path:
     return path
 
 
+def plant_comment(library: Library) -> Path:
+    path, note = library.out / "facesets_full" / "grey.png", PIL.PngImagePlugin.PngInfo()
+    note.add_text("Comment", f"from {next(p for p in library.cache.file_path if '/cleo_' in p)}")
+    PIL.Image.new("L", (64, 64), 128).save(path, pnginfo=note)
+    return path
+
+
 PLANTED = {
     plant_crop: "looks like it, the very bytes",
     plant_recoded_crop: "looks like it",
@@ -440,6 +449,7 @@ PLANTED = {
     plant_note: "face id, sha256",
     plant_name: "name",
     plant_embedding: "embedding",
+    plant_comment: "path",
     plant_archive: "looks like it, the very bytes",
 }
 
@@ -681,6 +691,20 @@ def test_a_journal_of_a_killed_embed_is_cleaned(run, library):
     library.forget(run, *SHELF)
     assert words_left((library.out,), {b"by the sea", b"cleo_elsewhere"}) == set()
     assert not sf.journal_path(library.cache_path).exists()
+
+
+def test_a_person_whose_photos_left_the_cache_before_goes_from_the_rest(run, library):
+    journal = sf.Journal(library.cache_path, library.cache.meta)
+    for paths in library.cache.paths:
+        for path in paths:
+            if "cleo_" in path or "group" in path:
+                journal.append("gone", path=path)
+    journal.close()
+    words = {word for word in traces_of(library) if b"group" not in word}
+    library.forget(run, *SHELF)
+    assert words_left((*library.places, library.home / "logs"), words) == set()
+    assert not sf.journal_path(library.cache_path).exists()
+    assert not list(library.ready.glob(f"**/{library.person}*"))
 
 
 def test_a_queue_of_a_killed_worker_run_is_cleaned(run, library):

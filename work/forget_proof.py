@@ -176,10 +176,16 @@ class Scan:
         self.words, self.looks, self.kept = work.words, work.looks, work.kept
         self.limit = self.looks.proof
         self.left = Left()
-        self.known = set(self.kept.file_sha256.tolist())
+        self.known = {*self.kept.file_sha256.tolist(), *self.placed()}
         self.seen: set[str] = set()
         self.roots = [Path(root) for root in self.scene.cache.meta.roots]
         self.gallery = work.gallery
+
+    def placed(self) -> Iterator[str]:
+        """sha256 of the photos that trees hold for those who stay."""
+        for path, before in self.scene.trees.items():
+            tree = sf.read_if_sound(path / before.FILE, type(before))
+            yield from tree.placed.values() if tree else ()
 
     def folders(self) -> list[Path]:
         """The folders named, and pages and logs that lie elsewhere."""

@@ -306,6 +306,10 @@ def person_target(scene: Scene, asked: str) -> Target:
         for path in scene.of("refined"):
             for group in scene.trees[path].groups:
                 who.listed.update(group.faces if own(group.faces) else ())
+        for path in scene.of("raw"):  # of these the faces that left the cache before
+            for group in scene.trees[path].groups:
+                left = {face for face in group.faces if face not in cache.row_of_face}
+                who.dropped.update(left if own(group.faces) else ())
     taken = {face for faces in other_groups(scene, own) for face in faces}
     if len(centre):
         taken |= {face for faces in other_persons(scene, own, centre) for face in faces}
@@ -373,9 +377,15 @@ def all_faces(scene: Scene) -> Iterator[str]:
     for corpus in scene.corpora.values():
         for faceset in corpus.sets.values():
             yield from faceset.known()
+    yield from tree_faces(scene)
+
+
+def tree_faces(scene: Scene) -> Iterator[str]:
+    """Every face our trees list."""
     for tree in scene.trees.values():
         for group in tree.groups:
             yield from group.faces
+        yield from tree.singletons if isinstance(tree, sf.RawManifest) else ()
 
 
 def face_target(scene: Scene, asked: str) -> Target:
@@ -412,12 +422,16 @@ def completed(scene: Scene, target: Target) -> Target:
     entries = [entry for told in sets for entry in corpora.entries_of(told)]
     own = [entry for entry in entries if entry.get("face") in going]
     others = {entry.get("sha256") for entry in entries if entry.get("face") not in going}
-    there = {sha[:16] for sha in known}
+    there = {sha[:16] for sha in known}  # photos of which something stays
     there |= {str(entry.get("face"))[:16] for entry in entries if entry.get("face") not in going}
+    there |= {face[:16] for face in tree_faces(scene) if face not in going}
     for entry in own:
         if str(entry["face"])[:16] not in there:  # pruned from the cache before
             photos |= {text for text in [entry.get("photo_sha256")] if isinstance(text, str)}
             paths |= {text for text in [entry.get("source")] if text and isinstance(text, str)}
+    pruned = {face[:16] for face in going} - there
+    placed = {sha for tree in scene.trees.values() for sha in tree.placed.values()}
+    photos |= {sha for sha in placed if sha[:16] in pruned}
     crops = {entry["sha256"] for entry in own if isinstance(entry.get("sha256"), str)} - others
     return msgspec.structs.replace(
         target, photos=sorted(photos), paths=sorted(paths), boxes=dict(boxes),
