@@ -67,6 +67,7 @@ Contents
     Command: optimize
     Command: verify
     Command: restore
+    Command: forget
     Command: report
     Command: video
     Command: run
@@ -3239,6 +3240,80 @@ class Journal:
         self.lines.close()
 
 
+FORGOTTEN_IOU = 0.5  # from here on a detected box is the forgotten face's
+Box = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels of the upright photo
+
+
+class Tombstone(OwnFile, tag="forgotten", kw_only=True):
+    """<cache>.forgotten.json: what `forget` took out of a cache and `embed` must not bring back.
+
+    Photos are named by salted hashes of their sha256, which tell nothing to who has not the photo.
+    """
+
+    salt: str
+    photos: list[str] = []  # those that went as a whole
+    boxes: dict[str, list[Box]] = {}  # of photos that stay: where the forgotten faces are
+    recognizer: str = ""  # whose embeddings kept_out holds
+    kept_out: list[str] = []  # packed (d,) of people whose new photos are refused as well
+
+    def mark(self, sha256: str) -> str:
+        """The name of a photo in here."""
+        return hashlib.sha256(f"{self.salt}{sha256}".encode()).hexdigest()
+
+
+def tombstone_path(path: Path) -> Path:
+    return path.with_name(path.name + ".forgotten.json")
+
+
+class Doorkeeper:
+    """Tells `embed` what was forgotten; without a tombstone all may enter."""
+
+    def __init__(self, path: Path, meta: CacheMeta) -> None:
+        self.path, self.limit = tombstone_path(path), thresholds_for(meta.model).merge
+        self.stone = read_file(self.path, Tombstone) if self.path.exists() else Tombstone(salt="")
+        self.photos = set(self.stone.photos)
+        self.counts: Counter[str] = Counter()  # photos passed over, faces left out
+        unwanted = [unpack_floats(text, (meta.dim,)) for text in self.stone.kept_out]
+        self.unwanted = np.array(unwanted, np.float32).reshape(-1, meta.dim)
+        if unwanted and self.stone.recognizer != meta.recognizer:
+            raise SortFacesError(
+                f"{self.path}: keeps out people known by another model than {meta.model}; use "
+                "the model of then, or remove the file and forget them again"
+            )
+
+    def refuses(self, sha256: str) -> bool:
+        """Whether a photo was forgotten as a whole."""
+        if not self.photos or self.stone.mark(sha256) not in self.photos:
+            return False
+        self.counts["forgotten"] += 1
+        return True
+
+    def admitted(self, sha256: str, faces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of the faces found in a photo, as in a PhotoRecord, that may enter the cache."""
+        if not self.stone.salt:
+            return faces
+        boxes = np.array(self.stone.boxes.get(self.stone.mark(sha256), ())).reshape(-1, 4)
+        stay = []
+        for face in faces:
+            unit = unit_rows(unpack_floats(face["embedding"], (1, -1)))
+            if (box_iou(np.array(face["bbox"]), boxes) >= FORGOTTEN_IOU).any():
+                self.counts["forgotten_faces"] += 1
+            elif (nearest(unit, self.unwanted)[1] <= self.limit).any():
+                self.counts["kept_out"] += 1
+            else:
+                stay.append(face)
+        return stay
+
+    def shut(self, sha256: str) -> None:
+        """Forget a photo as a whole: nobody but the forgotten is in it."""
+        self.photos.add(self.stone.mark(sha256))
+
+    def close(self) -> None:
+        """Write down what was shut."""
+        if self.photos > set(self.stone.photos):
+            write_file(self.path, msgspec.structs.replace(self.stone, photos=sorted(self.photos)))
+
+
 def float_bytes(array: np.ndarray) -> bytes:
     """float32 array as bytes, exactly."""
     return np.ascontiguousarray(array, dtype="<f4").tobytes()
@@ -3317,9 +3392,10 @@ def rescans_after(cache: FaceCache, photos: dict[str, PhotoLine]) -> int:
     """How often faces have been numbered anew: manifests from before speak of other faces."""
     row_of = {sha: row for row, sha in enumerate(cache.file_sha256.tolist()) if sha in photos}
     for sha, row in row_of.items():
-        boxes = cache.bbox[cache.face_file == row]
+        own = cache.face_file == row
+        boxes, gaps = cache.bbox[own], np.diff(cache.face_index[own], prepend=-1) != 1  # forgotten
         fresh = np.array([face.bbox for face in photos[sha].faces], np.float32)
-        if len(boxes) and not np.array_equal(boxes, fresh.reshape(-1, 4)):
+        if len(boxes) and (gaps.any() or not np.array_equal(boxes, fresh.reshape(-1, 4))):
             return cache.meta.rescans + 1
     return cache.meta.rescans
 
@@ -6083,6 +6159,10 @@ def complain(program: str, message: str) -> int:
     return EXIT_USAGE
 
 
+def log_folder() -> Path:
+    return Path(os.environ.get("SORT_FACES_LOGS", WORK_FOLDER / "logs"))
+
+
 def report_bug(program: str, error: Exception, args: argparse.Namespace | None) -> int:
     """Say in one line that this is a bug of ours, and where its traceback is; the exit code."""
     import traceback
@@ -6110,11 +6190,13 @@ def start_logging(args: argparse.Namespace) -> None:
     log.addHandler(LogHandler())
     if getattr(args, "log_file", False):
         open_log(args)
+        settings = f"  {args.config}: {plain(args.settings)}" if args.settings else ""
+        note(" ".join(sys.argv) + settings)
 
 
 def open_log(args: argparse.Namespace) -> None:
-    """Log to the file of this command and day as well, from its command line on."""
-    folder = Path(os.environ.get("SORT_FACES_LOGS", WORK_FOLDER / "logs"))
+    """Log to the file of this command and day as well."""
+    folder = log_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{args.command}-{datetime.now():%Y-%m-%d}.log"
@@ -6124,8 +6206,6 @@ def open_log(args: argparse.Namespace) -> None:
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
     log.addHandler(handler)
-    settings = f"  {args.config}: {plain(args.settings)}" if args.settings else ""
-    note(" ".join(sys.argv) + settings)
 
 
 def show_result(result: dict[str, Any], as_json: bool) -> None:
@@ -6684,6 +6764,7 @@ def embed_library(
         "faces": cache.faces,
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
         "unreadable": len(scan.files) - run.usable(cache),
+        **run.door.counts,
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
         "other_files": scan.other_files,
@@ -6727,6 +6808,8 @@ class EmbedRun:
             self.cache = empty_cache(as_record(CacheMeta, crew.facts["meta"]))
         self.crew = crew.with_spec(with_model_of(crew.spec, self.cache.meta))
         check_model(self.cache, path, self.crew.spec)
+        self.door = Doorkeeper(path, self.cache.meta)
+        self.passed_over: set[str] = set()  # paths of what was forgotten
         self.passes = passes_label(self.crew.spec, options.passes)
         direct = {os.path.dirname(file.path) for file in self.files}
         folders = {folder for name in direct for folder in (Path(name), *Path(name).parents)}
@@ -6768,6 +6851,7 @@ class EmbedRun:
             self.forget_missing()
         finally:
             self.journal.close()
+            self.door.close()
 
     def is_unchanged(self, file: FoundFile) -> bool:
         sha, *facts = self.paths.get(file.path, (None,))
@@ -6781,6 +6865,8 @@ class EmbedRun:
         for file, sha, error in hashed:
             if sha is None:
                 self.fail(file.path, error)
+            elif self.door.refuses(sha):
+                self.passed_over.add(file.path)
             elif sha in pending or (sha in self.paths_of and sha not in self.redo):
                 self.note_path(file, sha)
             else:
@@ -6806,19 +6892,32 @@ class EmbedRun:
             return
         if result["status"] == STATUS_UNREADABLE:
             self.fail(item["path"], result["error"])
+        faces = self.door.admitted(item["sha256"], result["faces"])
+        if result["faces"] and not faces:
+            self.shut_out(item)
+            return
+        result = {**result, "faces": faces}
         self.journal.append("photo", **{**item, **result, "passes": self.passes})
         self.paths_of[item["sha256"]].append(item["path"])
         self.new += 1
+
+    def shut_out(self, item: dict[str, Any]) -> None:
+        """Pass over a photo in which nobody else is, now and from now on."""
+        self.door.shut(item["sha256"])
+        self.passed_over.add(item["path"])
+        for path in self.paths_of[item["sha256"]]:
+            self.forget(path)
 
     def fail(self, path: str, reason: str) -> None:
         log.warning("%s: %s", path, reason)
         self.failed.append(f"{path}: {reason}")
 
     def usable(self, cache: FaceCache) -> int:
-        """How many of the scanned files the cache knows with or without faces."""
+        """How many of the scanned files the cache knows with or without faces, or must not know."""
         readable = set(cache.file_sha256[cache.file_status != STATUS_UNREADABLE].tolist())
-        paths = known_paths(cache)
-        return sum(file.path in paths and paths[file.path][0] in readable for file in self.files)
+        known = {path for path, (sha, _, _) in known_paths(cache).items() if sha in readable}
+        known |= self.passed_over
+        return sum(file.path in known for file in self.files)
 
     def forget_missing(self) -> None:
         """Forget paths that no longer exist, below the roots or whose bytes still lie elsewhere."""
@@ -6859,11 +6958,11 @@ class EmbedRun:
         """Compact the journal into the cache and remember where the photos lie."""
         roots = {str(root.resolve()) for root in self.roots}
         written = journal_path(self.path).exists()
-        if not written and not self.cache.files:
+        if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
         if not written and roots <= set(self.cache.meta.roots):
             return self.cache
-        cache = load_cache(self.path)
+        cache = load_cache(self.path) if cache_exists(self.path) else self.cache
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
         cache = replace(cache, meta=meta)
@@ -8718,6 +8817,66 @@ def cmd_restore(args: argparse.Namespace) -> Outcome:
 
 
 # ============================================================================
+# Command: forget
+# ============================================================================
+
+
+@dataclass(frozen=True)
+class ForgetOptions:
+    """What is to be forgotten: one of person, photo and face."""
+
+    GROUP: ClassVar[str] = "what is forgotten"
+
+    person: str = option(
+        str, "a person: a name, faceset_NNN or person_NNN", "", unit="NAME|faceset_NNN"
+    )
+    photo: str = option(
+        str, "a photo with all its copies: a path, or 16 digits and more of its sha256", "",
+        unit="PATH|SHA256",
+    )  # fmt: skip
+    face: str = option(str, "one face, as manifests name it", "", unit="ID")
+    keep_out: str = option(
+        str,
+        "the person once more: refuse new photos, too; one embedding, which is biometric data, is "
+        "kept beside the cache for that",
+        "",
+        unit="NAME",
+    )
+
+
+def add_forget_options(p: argparse.ArgumentParser) -> None:
+    """What to forget, where, and who looks at what is left."""
+    p.add_argument(
+        "outs", nargs="+", type=Path, metavar="OUT",
+        help="folders the tool wrote, or one that holds them: trees, corpora, video work, clips",
+    )  # fmt: skip
+    p.add_argument(
+        "--cache", type=Path, required=True, metavar="FILE", help="the cache they are made from"
+    )
+    add_fields(p, ForgetOptions)
+    text = "what the closing scan finds (default: CACHE.forget-report.json)"
+    p.add_argument("--report", type=Path, metavar="FILE", help=text)
+    add_fields(p, PlanOptions)
+    add_engine_and_work(p, detector=False)
+
+
+def cmd_forget(args: argparse.Namespace) -> Outcome:
+    """remove a person, a photo or a face from all that was made, and prove it by a scan"""
+    where = ForgetPaths(args.outs, args.cache, args.report)
+    what, how = of_args(ForgetOptions, args), of_args(PlanOptions, args)
+    return companion("forget").forget(where, what, how, crew_of(args, False))
+
+
+@dataclass(frozen=True)
+class ForgetPaths:
+    """Where to forget, and where to tell about it."""
+
+    outs: list[Path]
+    cache: Path
+    report: Path | None
+
+
+# ============================================================================
 # Command: report
 # ============================================================================
 
@@ -10074,6 +10233,7 @@ COMMANDS: Steps = {  # in pipeline order
     "optimize": (add_optimize_options, cmd_optimize),
     "verify": (add_verify_options, cmd_verify),
     "restore": (add_restore_options, cmd_restore),
+    "forget": (add_forget_options, cmd_forget),
     "report": (add_report_options, cmd_report),
     "video": (add_video_options, cmd_video),
     "run": (add_run_options, cmd_run),
@@ -10081,7 +10241,7 @@ COMMANDS: Steps = {  # in pipeline order
     "status": (add_status_options, cmd_status),
     "doctor": (add_doctor_options, cmd_doctor),
 }
-LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor"}
+LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor", "forget"}  # which names the person
 
 
 def build_parser() -> argparse.ArgumentParser:
