@@ -5999,7 +5999,12 @@ class Looker:
 
 
 def audit_name(corpus: Corpus, spec: EngineSpec) -> str:
-    """The name of the results file of audits: other models, another name.
+    """The name of the results file of audits: other models, another name."""
+    return f"audit-{corpus.master.recognizer}-{looks_mark(spec)}"
+
+
+def looks_mark(spec: EngineSpec) -> str:
+    """Eight hex digits of all that decides what is seen in an exported face.
 
     The models of a pack that lies here count by their bytes: another detector may come under the
     old name.
@@ -6008,9 +6013,7 @@ def audit_name(corpus: Corpus, spec: EngineSpec) -> str:
     files = sorted(folder.glob("*.onnx")) if folder.is_dir() else []
     marks = [content_id(str(file), file.stat().st_size) for file in files]
     looks = (model_label(spec.model), marks, CONSUMER_DET_SIZES, spec.det_threshold)
-    return (
-        f"audit-{corpus.master.recognizer}-{hashlib.sha256(repr(looks).encode()).hexdigest()[:8]}"
-    )
+    return hashlib.sha256(repr(looks).encode()).hexdigest()[:8]
 
 
 def kept_audits(corpus: Corpus, spec: EngineSpec, cache: FaceCache | None) -> Kept:
@@ -7327,6 +7330,23 @@ class Export:
         )
         return self.cache.bbox[[other for other in order[low:high] if other != row]]
 
+    @functools.cached_property
+    def looks(self) -> str:
+        return looks_mark(self.crew.spec)
+
+    def crop_key(self, row: int) -> str:
+        """Names the crop of a face by what it shows and how it is judged."""
+        params = self.params
+        facts = (
+            self.photo(row)[1],
+            self.cache.bbox[row].tolist(),
+            self.neighbours(row).tolist(),
+            (params.pad_ratio, params.out_size, params.same_face_threshold),
+            (self.cache.meta.recognizer, self.looks),
+            (CROP_VARIANTS, CROP_FACE_IOU, PAINT_MARGIN),
+        )
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
     def photo(self, row: int) -> tuple[str, str]:
         """(path, sha256) of the photo of a face."""
         file = int(self.cache.face_file[row])
@@ -7641,19 +7661,6 @@ class CropStore:
             if face.retouched is True and not faceset.is_era
         }
 
-    def key(self, row: int) -> str:
-        """Names a crop by what it shows and how it is judged."""
-        export = self.export
-        params = export.params
-        facts = (
-            export.photo(row)[1],
-            export.cache.bbox[row].tolist(),
-            export.neighbours(row).tolist(),
-            (params.pad_ratio, params.out_size, params.same_face_threshold),
-            (self.audits.path.name, CROP_VARIANTS, CROP_FACE_IOU, PAINT_MARGIN),
-        )
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-
     def get(self, row: int) -> Crop | None:
         """The crop of a face, if it was cut before and its PNG is there."""
         face, png = self.retouched.get(self.export.cache.face_ids[row], (None, None))
@@ -7661,7 +7668,7 @@ class CropStore:
             pad, painted = face.pad or 0.0, face.neighbours_painted or False
             note = CropNote(key="", sha256=face.sha256, pad=pad, painted=painted)
             return Crop(row, png, note, fresh=False, retouched=True)
-        note = self.notes.get(self.key(row))
+        note = self.notes.get(self.export.crop_key(row))
         png = self.pngs.get(note.sha256) if note else None
         if note is None or (note.sha256 and not (png and png.is_file())):
             return None
@@ -7771,7 +7778,7 @@ class Cutter:
 
     def refused(self, row: int, reason: str, final: bool = False) -> Crop:
         """The crop of a face that could not be cut."""
-        note = CropNote(key=self.store.key(row), sha256="", reason=reason)
+        note = CropNote(key=self.export.crop_key(row), sha256="", reason=reason)
         return Crop(row, None, note, final=final)
 
     def read(self, file: int) -> Photo | str:
@@ -7804,7 +7811,7 @@ class Cutter:
         png = place_in(export.out, f"{CROPS_FOLDER}/{sha}.png")
         with writing(png, sync=False) as part:
             part.write_bytes(data)
-        key, painted = self.store.key(row), margin is not None
+        key, painted = export.crop_key(row), margin is not None
         return Crop(row, png, CropNote(key=key, sha256=sha, pad=pad, painted=painted), window)
 
 

@@ -308,7 +308,8 @@ def crop_store(library: Library) -> sf.CropStore:
     """What an export knows of finished crops."""
     cache = sf.load_cache(library.cache_path)
     told = sf.read_file(library.ready / "faceset_001" / "manifest.json", sf.FacesetManifest)
-    crew = sf.Crew(sf.EngineSpec(), sf.WorkOptions())
+    spec = sf.as_consumer(sf.EngineSpec(model=""), cache.meta)
+    crew = sf.Crew(spec, sf.WorkOptions())
     export = sf.Export(sf.Library(cache, library.cache_path), library.ready, told.params, crew)
     master = sf.read_file(library.ready / "manifest.json", sf.SwapManifest)
     return sf.CropStore(export, sf.Corpus(library.ready, master))
@@ -323,15 +324,15 @@ def test_a_crop_beside_a_forgotten_face_need_not_be_cut_again(run, library):
     png = read(library.ready / "faceset_001" / "manifest.json")["faces"][0]["sha256"]
     notes = sf.AppendOnly(store.lines.path)
     for face, sha in ((beside, png), (gone, "")):
-        key = store.key(library.cache.row_of_face[face])
+        key = store.export.crop_key(library.cache.row_of_face[face])
         notes.append(sf.as_json(sf.CropNote(key=key, sha256=sha, reason="made up")))
     notes.close()
     before = set(crop_store(library).notes)
     library.forget(run, *SHELF)
     after = crop_store(library)
     row = after.export.cache.row_of_face[beside]
-    assert after.get(row).note.reason == "made up" and after.key(row) not in before
-    assert store.key(library.cache.row_of_face[gone]) not in after.notes
+    assert after.get(row).note.reason == "made up" and after.export.crop_key(row) not in before
+    assert store.export.crop_key(library.cache.row_of_face[gone]) not in after.notes
 
 
 def test_a_plan_changes_nothing_and_is_carried_out_as_it_was_edited(run, library):

@@ -130,8 +130,8 @@ def tree_changes(scene: Scene, root: Path, target: Target) -> list[Change]:
     fresh = tree_after(manifest, groups, placed, target)
     library = sf.Library(scene.cache, scene.paths.cache)
     changes = [
-        Change(dst, "placed for it", only_copy=not library.holds(sha))
-        for dst, sha in manifest.placed.items()
+        Change(dst, "placed for it", only_copy=not library.holds(root / dst))
+        for dst in manifest.placed
         if dst not in placed and os.path.lexists(root / dst)
     ]
     if fresh != manifest or gone or emptied:

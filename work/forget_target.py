@@ -494,7 +494,5 @@ def key_maker(scene: Scene, cache: sf.FaceCache, params: ExportHead) -> Callable
     wanted = replace(
         sf.for_model(sf.ExportParams(), cache.meta.model), **msgspec.structs.asdict(params)
     )
-    export = sf.Export(sf.Library(cache, scene.paths.cache), Path(), wanted, scene.crew)
-    store = sf.CropStore.__new__(sf.CropStore)  # without a corpus: only its keys are asked for
-    store.export = export
-    return store.key
+    crew = scene.crew.with_spec(sf.as_consumer(scene.crew.spec, cache.meta))
+    return sf.Export(sf.Library(cache, scene.paths.cache), Path(), wanted, crew).crop_key
