@@ -141,11 +141,10 @@ WATCHED_FILES = {"sort_faces.py", *(path.name for path in (HERE.parents[1] / "wo
 
 def kill(case: Case) -> None:
     """A command is cut short and called again; then all is as if nothing had happened."""
-    from trust_worlds import HOWS, Trouble, scenes
+    from trust_worlds import HOWS, SCENES, Trouble
 
     world, rng, verdict = case.world, case.rng, case.verdict
-    table = scenes()
-    scene = table[case.number % len(table)]
+    scene = SCENES[case.number % len(SCENES)]
     expected, events = undisturbed(world, scene)
     how = rng.choice(HOWS)
     at, room = 1 + int(rng.random() * events), rng.choice((0, 1, 50, 3000, 100_000))
@@ -754,12 +753,12 @@ def warm_up(areas: Sequence[str], base: Path) -> None:
 
 def states_of(area: str) -> set[str]:
     """The states an area begins in."""
-    from trust_worlds import scenes
+    from trust_worlds import SCENES
 
     if area in READINGS:
         return {reading.state for reading in READINGS[area]}
     if area == "kills":
-        return {scene.state for scene in scenes()}
+        return {scene.state for scene in SCENES}
     return {"links": {"grown"}, "locks": {"grown"}, "plans": {"corpus"}, "prune": {"embedded"},
             "photos": {"few photos"}, "starts": {"plain"}}[area]  # fmt: skip
 

@@ -690,7 +690,7 @@ STATES: dict[str, tuple[str, Callable[[World], None]]] = {  # (the one before, w
     "chain grown": ("chained", make_moved),
 }
 
-# --- the table of command lines ---------------------------------------------
+# --- the table of command lines; what forget removes: tests/test_forget.py ---
 
 
 @dataclass(frozen=True)
@@ -699,7 +699,6 @@ class Scene:
 
     state: str
     line: str
-    needs: str = ""  # a command that this version may not have
 
 
 EMBED = "embed photos lib.npz --model dlib --threads 1"
@@ -751,9 +750,4 @@ SCENES: Sequence[Scene] = (
     Scene("films", f"video run films work clips {VIDEO}"),
     Scene("fresh", f"run photos out --model dlib {LOOSE} {EXPORT}"),
     Scene("chain grown", f"run photos out --model dlib {LOOSE} {EXPORT}"),
-    Scene("sorted", "forget ready --person faceset_001 --cache lib.npz", needs="forget"),
 )
-
-
-def scenes() -> list[Scene]:
-    return [scene for scene in SCENES if not scene.needs or scene.needs in sf.COMMANDS]
