@@ -2033,12 +2033,15 @@ def remove_unfinished(folder: Path) -> None:
                 part.unlink()
 
 
-def remove_unfinished_file(path: Path) -> None:
-    """Delete what a killed run left of one file it was writing."""
+def remove_unfinished_file(path: Path, alone: bool = False) -> None:
+    """Delete what a killed run left of one file it was writing.
+
+    alone: nobody else can be writing it now; without that, parts of running processes stay.
+    """
     pattern = re.compile(re.escape(PART_PREFIX) + r"(\d+)-\d+-" + re.escape(path.name[-60:]))
     for part in path.parent.iterdir() if path.parent.is_dir() else ():
         found = pattern.fullmatch(part.name)
-        if found and not is_running(int(found[1])):
+        if found and (alone or not is_running(int(found[1]))):
             part.unlink(missing_ok=True)
 
 
@@ -3117,7 +3120,7 @@ def locked_cache(path: Path) -> Iterator[None]:
     if not path.parent.is_dir():
         raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
     with locked(path.with_name(path.name + ".lock"), f"cache {path}"):
-        remove_unfinished_file(path.absolute())
+        remove_unfinished_file(path.absolute(), alone=True)
         yield
 
 
@@ -6439,7 +6442,7 @@ class WorkOptions:
         Number(int, 100, 10_000_000, "a number of megabytes from 100", "MB"),
         "memory for decoded photos, all threads together; what needs more is refused, but huge "
         "JPEGs are read at a half to an eighth of their size (default: a twentieth of the "
-        "machine's, %(default)s here)",
+        "machine's, at least 1000)",
         DECODING.limit // 1_000_000,
     )
     batch: int = option(
