@@ -354,18 +354,21 @@ def test_a_rerun_makes_only_what_is_new_and_removes_only_its_own(run, own, tmp_p
     out = tmp_path / "out"
     first = make(run, own, out)
     (out / "mine.html").write_text("my page")
+    cv2.imwrite(str(out / "thumbs/mum.jpg"), np.zeros((400, 300, 3), np.uint8))
     again = make(run, own, out)
     assert again["thumbnails_made"] == 0 and again["thumbnails"] == first["thumbnails"]
     page = out / "faceset_003.html"
     gone = Page(page).pictures
     edit(own / "manifest.json", lambda m: m["facesets"].pop())
     edit(out / "manifest.json", lambda m: m["files"].append("../ready/manifest.json"))
+    edit(out / "manifest.json", lambda m: m["files"].extend(["mine.html", "thumbs/mum.jpg"]))
     cv2.imwrite(str(own / "faceset_001/faces/000.png"), np.zeros((512, 512, 3), np.uint8))
     third = make(run, own, out)
     assert third["thumbnails_made"] == 1 and third["pages"] == 3
     assert not page.exists() and not any((out / name).exists() for name in gone)
-    assert (out / "mine.html").exists() and (own / "manifest.json").exists()
-    listed = set(manifest_of(out)["files"]) | {"manifest.json", "mine.html", sf.LOCK_NAME}
+    mine = {"mine.html", "thumbs/mum.jpg"}
+    assert all((out / name).exists() for name in mine) and (own / "manifest.json").exists()
+    listed = set(manifest_of(out)["files"]) | {"manifest.json", *mine, sf.LOCK_NAME}
     assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == listed
 
 

@@ -137,6 +137,7 @@ def write_thumbnail(path: Path, image: np.ndarray) -> None:
 # ============================================================================
 
 PAGE_FILE = re.compile(rf"{THUMBS}/(\w+/)?[^/\\]+\.jpg|[^/\\]+\.html")  # all that is removed
+OUR_PAGE = re.compile(rb'<!DOCTYPE html>\n<html lang="en">\n(?:<meta [^>]*>\n)+<title>')
 OLD_PAGE = re.compile(  # begins the pages of version 0.1.0, which wrote no manifest beside them
     rb'<!DOCTYPE html>\n<html lang="en">\n(?:<meta [^>]*>\n)+'
     rb"<title>(?:Occluded faces|Nearly the same person|Segments with a usable face)</title>"
@@ -236,10 +237,20 @@ class PageFolder:
         """Remove what earlier runs wrote and the pages no longer show."""
         for file in {*self.before} - {*self.files}:
             path = sf.place_in(self.path, file) if PAGE_FILE.fullmatch(file) else None
-            if path is not None and path.is_file():
+            if path is not None and path.is_file() and is_ours(path):
                 path.unlink()
                 sf.remove_empty(path.parent)
         self.save_list(self.files)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is one of our pages or thumbnails, whatever a manifest says of it."""
+    data = path.read_bytes()
+    if path.suffix == ".html":
+        return OUR_PAGE.match(data[:1000]) is not None
+    with contextlib.suppress(sf.PhotoError):
+        return max(sf.decode_photo(data).wh) <= PAGE_THUMBNAIL
+    return False
 
 
 @contextlib.contextmanager
