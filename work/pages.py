@@ -246,8 +246,8 @@ class PageFolder:
 def is_ours(path: Path) -> bool:
     """Whether a file is one of our pages or thumbnails, whatever a manifest says of it."""
     data = path.read_bytes()
-    if path.suffix == ".html":
-        return OUR_PAGE.match(data[:1000]) is not None
+    if path.suffix == ".html" or not data:  # an empty one is of a machine that went down
+        return not data or OUR_PAGE.match(data[:1000]) is not None
     with contextlib.suppress(sf.PhotoError):
         return max(sf.decode_photo(data).wh) <= PAGE_THUMBNAIL
     return False
