@@ -2586,6 +2586,7 @@ SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/an
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
 SCENE_JUMP = 27.0  # content score; ContentDetector's threshold for a cut on its own
+MAX_FRAME_PIXELS = 8192 * 8192  # the largest cameras; several frames are in memory at once
 BROKEN_PACKETS = 200  # in a row, after which the rest of a video is given up
 SEEK_BACK = 5.0  # s; where a seek lands too late, the next goes back so much more, then twice
 SQUARE_PIXELS = 0.02  # pixel aspect this near 1 is a rounded frame size
@@ -2643,6 +2644,9 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             stream = container.streams.best("video")
             if stream is None or stream.disposition & type(stream.disposition).attached_pic:
                 raise VideoError("holds no video")
+            wide, high = stream.codec_context.width, stream.codec_context.height
+            if wide * high > MAX_FRAME_PIXELS:
+                raise VideoError(f"too large: frames of {wide} x {high} pixels")
             stream.thread_type = "AUTO"
             yield container, stream
     except (av.error.FFmpegError, OSError) as error:

@@ -674,3 +674,13 @@ def test_the_scenes_of_an_uncompressed_avi_are_found(run, tmp_path, pixels, bott
     assert run("video", "scan", path.parent, tmp_path / "work")[0] == 0
     code, out, err = run("video", "scenes", tmp_path / "work", "--json")
     assert (code, json.loads(out)["decoded"]) == (0, 1), err
+
+
+def test_a_video_of_huge_frames_is_refused_before_one_is_decoded(
+    run, tmp_path, monkeypatch
+) -> None:
+    path = write_video(tmp_path / "in/small.mp4", list(film([("", 0.4)])))
+    write_video(tmp_path / "in/other.mp4", [np.zeros((64, 64, 3), np.uint8)] * 10)
+    monkeypatch.setattr(sf, "MAX_FRAME_PIXELS", 64 * 64)
+    code, _, err = run("video", "scan", path.parent, tmp_path / "work")
+    assert code == 0 and "small.mp4: too large: frames of 256 x 256 pixels" in err
