@@ -327,7 +327,11 @@ def encoded(picture: np.ndarray, kind: str, exif: bytes = b"") -> bytes:
     if kind == "gif":
         options = {"save_all": True, "append_images": [image.rotate(90)]}
     names = {"jpg": "JPEG", "tif": "TIFF", "heic": "HEIF"}
-    image.save(stream, names.get(kind, kind.upper()), **options)
+    try:
+        image.save(stream, names.get(kind, kind.upper()), **options)
+    except SyntaxError:  # Pillow writes no TIFF with EXIF as odd as this
+        stream = io.BytesIO()
+        image.save(stream, names.get(kind, kind.upper()))
     return stream.getvalue()
 
 
