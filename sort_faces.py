@@ -3062,7 +3062,7 @@ JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine
 Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 NPZ_ERRORS = (  # what numpy and zipfile raise on files that are damaged or something else
     *(OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, SyntaxError),
-    *(NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, MemoryError),
 )
 
 
@@ -3107,11 +3107,14 @@ def load_cache(path: Path) -> FaceCache:
 
 
 def fitting(lines: Iterable[JournalLine], dim: int, path: Path) -> list[JournalLine]:
-    """The lines of a journal whose embeddings are as long as they must be."""
+    """The lines of a journal whose embeddings and boxes are as they must be."""
     found = []
     for line in lines:
+        faces = line.faces if isinstance(line, PhotoLine) else []
         try:
-            check_embeddings(line.faces if isinstance(line, PhotoLine) else (), dim)
+            check_embeddings(faces, dim)
+            if not are_boxes(np.array([face.bbox for face in faces])):
+                raise msgspec.ValidationError("a bounding box lies in no picture")
             found.append(line)
         except msgspec.ValidationError as error:
             log.warning("%s: %s: %s; embed looks at it again", path, line.path, error)
@@ -3182,7 +3185,14 @@ def read_npz(path: Path) -> FaceCache:
         have, want = arrays.get(name), about.filled(0, meta.dim)
         if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
             raise SortFacesError(f"{damaged} ({name} is missing or of another shape); {advice}")
+    if not are_boxes(arrays["bbox"]):
+        raise SortFacesError(f"{damaged} (bbox holds what no picture has); {advice}")
     return FaceCache(meta, **{name: arrays[name] for name in COLUMNS})
+
+
+def are_boxes(boxes: np.ndarray) -> bool:
+    """Whether all numbers are finite, and pixels of a picture that can be decoded or around it."""
+    return bool((np.abs(boxes) < MAX_PIXELS).all())
 
 
 def save_cache(path: Path, cache: FaceCache) -> None:

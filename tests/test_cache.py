@@ -498,6 +498,36 @@ def test_a_journal_alone_needs_its_header(tmp_path) -> None:
         sf.load_cache(path)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1e30])
+def test_boxes_that_lie_in_no_picture_are_damage(tmp_path, caplog, value) -> None:
+    odd = photo("c", "/c.jpg", {**face(3), "bbox": [value, 0.0, 10.0, 10.0]})
+    assert opened(tmp_path, [HEADER, json.dumps(odd), GOOD]).file_path.tolist() == ["/b.jpg"]
+    assert "/c.jpg: a bounding box" in caplog.text
+    path = tmp_path / "other.npz"
+    cache = fold(photo("a", "/a.jpg", face(1)))
+    cache.bbox[0, 2] = value
+    sf.save_cache(path, cache)
+    with pytest.raises(sf.SortFacesError, match="bbox holds what no picture has"):
+        sf.load_cache(path)
+
+
+def test_an_array_of_terabytes_is_damage(tmp_path) -> None:
+    path = tmp_path / "lib.npz"
+    sf.save_cache(path, fold(photo("a", "/a.jpg", face(1))))
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "<f4", "fortran_order": False, "shape": (10**13,)}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as stream:
+                stream.write(head.getvalue()) if name == "blur" else np.save(stream, array)
+    with pytest.raises(sf.SortFacesError, match="is no readable cache"):
+        sf.load_cache(path)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_said_in_one_line(tmp_path) -> None:
     path = tmp_path / "lib.npz"

@@ -6,6 +6,7 @@ file may name come as {path: sha256}, so that it can tell the right hash of what
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import random
@@ -248,7 +249,10 @@ class Hostile:
         rng = self.rng
         how = rng.random()
         if how < 0.15:
-            return values.astype(rng.choice(("f8", "i8", "U9", "S9", "?", "O")))
+            kind = rng.choice(("f8", "i8", "U9", "S9", "?", "O"))
+            with contextlib.suppress(ValueError):  # words are no numbers
+                return values.astype(kind)
+            return values[:0].astype(kind)
         if how < 0.3 and values.ndim:
             return values[: rng.randrange(len(values) + 1)]
         if how < 0.4 and values.size:
