@@ -3117,7 +3117,7 @@ def fitting(lines: Iterable[JournalLine], dim: int, path: Path) -> list[JournalL
                 raise msgspec.ValidationError("a bounding box lies in no picture")
             found.append(line)
         except msgspec.ValidationError as error:
-            log.warning("%s: %s: %s; embed looks at it again", path, line.path, error)
+            log.warning("%s: %r: %s; embed looks at it again", path, line.path, error)
     return found
 
 

@@ -502,7 +502,7 @@ def test_a_journal_alone_needs_its_header(tmp_path) -> None:
 def test_boxes_that_lie_in_no_picture_are_damage(tmp_path, caplog, value) -> None:
     odd = photo("c", "/c.jpg", {**face(3), "bbox": [value, 0.0, 10.0, 10.0]})
     assert opened(tmp_path, [HEADER, json.dumps(odd), GOOD]).file_path.tolist() == ["/b.jpg"]
-    assert "/c.jpg: a bounding box" in caplog.text
+    assert "'/c.jpg': a bounding box" in caplog.text
     path = tmp_path / "other.npz"
     cache = fold(photo("a", "/a.jpg", face(1)))
     cache.bbox[0, 2] = value
