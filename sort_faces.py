@@ -9486,15 +9486,17 @@ def frame_lines(path: Path) -> Iterator[FrameLine]:
         check_embeddings(found.faces, meta.dim)
         return found
 
-    for _, first in itertools.islice(json_lines(path), 1):
+    for number, (_, value) in enumerate(json_lines(path), 1):
         try:
-            read(first or {})
+            yield read(value or {})
         except msgspec.ValidationError as error:
-            raise SortFacesError(
-                f"{path}: line 1: {one_line(error)}; remove the file to look at all frames again"
-            ) from None
-        meta = None
-    yield from sound_lines(path, read, "that frame is looked at again")
+            if number == 1:
+                raise SortFacesError(
+                    f"{path}: line 1: {one_line(error)}; remove the file to look at all frames "
+                    "again"
+                ) from None
+            what = "is damaged", one_line(error), "that frame is looked at again"
+            log.warning("%s: line %d %s (%s); %s", path, number, *what)
 
 
 class FrameLog(AppendOnly):

@@ -32,8 +32,8 @@ PLANTS = {  # what is made worse: (code at the end of sort_faces.py, case, colum
         ("photos", 3),
         "lost",
     ),
-    "the status never comes": (
-        "def cache_status(path):\n    time.sleep(999)",
+    "a cache is never loaded": (
+        "def load_cache(path):\n    time.sleep(999)",
         ("photos", 5),
         "hangs",
     ),
