@@ -32,8 +32,8 @@ PLANTS = {  # what is made worse: (code at the end of sort_faces.py, case, colum
         ("photos", 3),
         "lost",
     ),
-    "a cache is never loaded": (
-        "def load_cache(path):\n    time.sleep(999)",
+    "the status never comes": (
+        'COMMANDS["status"] = add_status_options, lambda args: time.sleep(999)',
         ("photos", 5),
         "hangs",
     ),
