@@ -324,7 +324,7 @@ def test_a_chain_that_is_told_to_stop_takes_its_step_along(
         time.sleep(0.05)
     step = int(sleeping.step.read_text())
     chain.send_signal(number)
-    chain.communicate(timeout=20)
+    chain.communicate(timeout=90)
     assert chain.returncode == code
     with pytest.raises(ProcessLookupError):
         os.kill(step, 0)
