@@ -1919,10 +1919,13 @@ def json_lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]
                 yield start, object_of(line)
 
 
-def sound_lines(path: Path, read: Callable[[dict[str, Any]], Any], cost: str) -> Iterator[Any]:
+def sound_lines(
+    path: Path, read: Callable[[dict[str, Any]], Any], cost: str, without_first: str = ""
+) -> Iterator[Any]:
     """What `read` makes of the lines of a JSONL file of ours; a damaged line costs that one.
 
     read: raises msgspec.ValidationError for what is not as it must be. cost: what is then lost.
+    without_first: what to do where the others mean nothing without the first; SortFacesError then.
     """
     for number, (_, value) in enumerate(json_lines(path), 1):
         try:
@@ -1930,6 +1933,10 @@ def sound_lines(path: Path, read: Callable[[dict[str, Any]], Any], cost: str) ->
                 raise msgspec.ValidationError("no whole line of JSON")
             yield read(value)
         except msgspec.ValidationError as error:
+            if number == 1 and without_first:
+                raise SortFacesError(
+                    f"{path}: line 1: {one_line(error)}; {without_first}"
+                ) from None
             log.warning("%s: line %d is damaged (%s); %s", path, number, one_line(error), cost)
 
 
@@ -2047,8 +2054,10 @@ def remove_unfinished_file(path: Path, alone: bool = False) -> None:
 
 def is_running(pid: int) -> bool:
     """Whether another process has this number; where that cannot be asked, yes."""
-    if os.name == "nt" or pid == os.getpid():
-        return pid != os.getpid()
+    if pid == os.getpid():
+        return False
+    if os.name == "nt":  # where this call would end it
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -2226,9 +2235,13 @@ class Lines(io.TextIOBase):
 
 def note(line: str, level: int = logging.INFO) -> None:
     """Write a line to the log file alone, where there is one."""
-    for handler in log.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.emit(log.makeRecord(TOOL, level, "", 0, line, (), None))
+    for handler in log_files():
+        handler.emit(log.makeRecord(TOOL, level, "", 0, line, (), None))
+
+
+def log_files() -> list[logging.FileHandler]:
+    """The log file in use, if there is one."""
+    return [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
 
 
 def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Iterable:
@@ -4313,6 +4326,12 @@ def next_run(root: Path, command: str, above: int = 0) -> str:
     return f"{number:04d}-{command.replace(' ', '-')}"
 
 
+def runs_of(root: Path) -> list[Path]:
+    """The folders of the runs of a corpus, the newest first."""
+    found = (root / RUNS_FOLDER).glob("[0-9][0-9][0-9][0-9]-*")
+    return sorted((path for path in found if path.is_dir()), reverse=True)
+
+
 def read_run(folder: Path) -> RunJournal:
     """The journal of a run. Raises SortFacesError where it is not as the tool wrote it."""
     try:
@@ -5564,10 +5583,11 @@ def load_plan(path: Path, corpus: Corpus, command: str) -> Plan:
 
 def run_of_plan(corpus: Corpus, plan: PlanFile) -> str:
     """The last run, if it did just this plan, as after a kill that came too late; "" if not."""
-    folders = sorted((corpus.root / RUNS_FOLDER).glob("[0-9]*-*"))
-    done = read_if_sound(folders[-1] / "plan.json", PlanFile) if folders else None
-    same = done is not None and (done.state, done.moves) == (plan.state, plan.moves)
-    return folders[-1].name if same else ""
+    for folder in runs_of(corpus.root)[:1]:
+        done = read_if_sound(folder / "plan.json", PlanFile)
+        if done is not None and (done.state, done.moves) == (plan.state, plan.moves):
+            return folder.name
+    return ""
 
 
 def check_shape(move: Move) -> None:
@@ -6188,9 +6208,9 @@ def report_bug(program: str, error: Exception, args: argparse.Namespace | None) 
     import traceback
 
     lines = traceback.format_exception(error)
-    if args is not None and not any(isinstance(h, logging.FileHandler) for h in log.handlers):
+    if args is not None and not log_files():
         open_log(args)
-    files = [h for h in log.handlers if isinstance(h, logging.FileHandler)]
+    files = log_files()
     for line in "".join(lines).splitlines():
         note(line, logging.ERROR)
     *_, last = traceback.extract_tb(error.__traceback__)
@@ -9486,17 +9506,8 @@ def frame_lines(path: Path) -> Iterator[FrameLine]:
         check_embeddings(found.faces, meta.dim)
         return found
 
-    for number, (_, value) in enumerate(json_lines(path), 1):
-        try:
-            yield read(value or {})
-        except msgspec.ValidationError as error:
-            if number == 1:
-                raise SortFacesError(
-                    f"{path}: line 1: {one_line(error)}; remove the file to look at all frames "
-                    "again"
-                ) from None
-            what = "is damaged", one_line(error), "that frame is looked at again"
-            log.warning("%s: line %d %s (%s); %s", path, number, *what)
+    again = "remove the file to look at all frames again"
+    yield from sound_lines(path, read, "that frame is looked at again", again)
 
 
 class FrameLog(AppendOnly):

@@ -251,8 +251,7 @@ class Corpus:
         """Rewrite the runs and the masters, the last first."""
         moment, ids = Moment(), {}
         masters: list[tuple[str, Moment]] = [("manifest.json", Moment())]
-        found = (self.root / sf.RUNS_FOLDER).glob("[0-9][0-9][0-9][0-9]-*")
-        for folder in sorted((path for path in found if path.is_dir()), reverse=True):
+        for folder in sf.runs_of(self.root):
             journal = sf.read_if_sound(folder / sf.JOURNAL, sf.RunJournal)
             if journal is None:
                 continue

@@ -27,8 +27,7 @@ def runs_to_undo(root: Path, asked: str | None) -> tuple[list[Path], list[Path]]
 
     asked: back to which run; by default the last, or that of a restore a kill cut short.
     """
-    found = (root / sf.RUNS_FOLDER).glob("[0-9][0-9][0-9][0-9]-*")
-    runs = sorted((path for path in found if path.is_dir()), reverse=True)
+    runs = sf.runs_of(root)
     begun = sf.begun_restore(root)
     if begun is not None:
         target, last = begun
