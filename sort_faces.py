@@ -30,6 +30,7 @@ Contents
     Data types
     Core: vectors and grouping
     Core: average linkage
+    Core: identity linkage
     Core: near-duplicates
     The face cache
     Core: identities
@@ -209,6 +210,9 @@ PROVIDERS = {  # --provider -> onnxruntime names, best first; `auto` tries them 
 
 # Grouping; the reference readme's table "Key defaults".
 OUTLIER_MIN_CLUSTER = 4  # smaller clusters have no centroid worth measuring against
+MAD_SIGMA = 1.4826  # standard deviations in a median absolute deviation, if normal
+SPREAD_FACES = 60  # faces a set needs for its own spread to count as much as the library's
+LEAST_SPREAD = 0.02  # cosine; a burst of one moment must not make every other photo an outlier
 DUPLICATE_SIZE_TOLERANCE = 0.10  # relative difference of box width and height
 
 # export-swap; same table.
@@ -234,6 +238,8 @@ FULL_SIZE_SHORT = 256.0  # px; a face this large fills its half of a 512 px crop
 HALF_SHARP_BLUR = 60.0  # median blur of the reference library, which so scores 0.5
 
 # Average linkage.
+FIGURE_PAIRS = 200_000  # pairs of faces drawn to learn what strangers' cosines are
+LEAST_SEPARATION = 3.5  # reach over spread; mini 6.2, dlib 4.0; at 3.4 average linkage is as good
 LINK_BLOCK = 2048  # rows per matrix product: 16 MB of float32
 LINK_SLACK = 1e-5  # components are found this much too wide, so that rounding cannot split one
 DENSE_COMPONENT = 3000  # rows up to which a component's distances are held at once (36 MB)
@@ -521,6 +527,7 @@ NO_DETECTIONS = Detections(
 
 
 gate_option = functools.partial(option, group="quality gates")
+OUTLIER_HELP = "spreads a face may lie farther from its set than the middle one; 0: no such gate"
 
 
 @dataclass(frozen=True)
@@ -532,6 +539,7 @@ class RefineParams:
     outlier_threshold: float = model_distance(
         "outlier", f"farthest from the centroid, in clusters of {OUTLIER_MIN_CLUSTER} and more"
     )
+    outlier_spreads: float = option(AT_LEAST_0, OUTLIER_HELP, 5.5)
     copy_threshold: float = model_distance("copy")
     min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
     min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 90.0, unit="PX")
@@ -539,6 +547,9 @@ class RefineParams:
         AT_LEAST_0, "variance of the Laplacian; lower is softer", 40.0, unit="VAR"
     )
     min_det_score: float = gate_option(SHARE, "detector score", 0.6, unit="SCORE")
+    min_length: float = gate_option(
+        SHARE, "length of the embedding, of what is usual with this recogniser; 0: any", 0.7
+    )
 
 
 @dataclass(frozen=True)
@@ -674,10 +685,13 @@ def centroid(unit: np.ndarray) -> np.ndarray:
     return unit_rows(unit.mean(axis=0, dtype=np.float64)[None])[0]
 
 
-def nearest(unit: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    unit: np.ndarray, centres: np.ndarray, own: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Nearest centre of each row: ((n,) int index, (n,) float32 cosine distance).
 
-    Without centres every index is -1 and every distance infinite.
+    own: (n,) index of a centre that is out of the question for each row. Without centres every
+    index is -1 and every distance infinite.
     """
     index = np.full(len(unit), -1, dtype=np.intp)
     distance = np.full(len(unit), np.inf, dtype=np.float32)
@@ -686,6 +700,8 @@ def nearest(unit: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarr
     for start in range(0, len(unit), LINK_BLOCK):
         block = slice(start, start + LINK_BLOCK)
         cosine = unit[block] @ centres.T  # (b, c)
+        if own is not None:
+            cosine[np.arange(len(cosine)), own[block]] = -np.inf
         index[block] = cosine.argmax(axis=1)
         distance[block] = 1.0 - cosine.max(axis=1)
     return index, distance
@@ -841,6 +857,60 @@ def reciprocal_pairs(
 
 
 # ============================================================================
+# Core: identity linkage
+# ============================================================================
+# Average linkage asks one cosine of all pairs. Here a pair of groups must be the dearer the more
+# faces both have, the more strangers look like them, and the cheaper the weaker their faces are.
+# Everything is counted in what is normal for the recogniser, so that constants chosen on one serve
+# another; which, why and on what: docs/analysis/accuracy.md.
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is normal for a recogniser: cosines of pairs of faces, lengths of embeddings."""
+
+    strangers: float  # mean cosine of two people's faces
+    spread: float  # its standard deviation
+    same: float  # mean cosine of two faces of one person, a person weighed by its faces
+    length: float  # mean, of embeddings as the model gives them
+    groups: int = 0  # of two and more faces they were measured on; 0: stored
+
+    @property
+    def reach(self) -> float:
+        """From a stranger to the same person, as a cosine: the unit of the constants."""
+        return self.same - self.strangers
+
+    @property
+    def separates(self) -> bool:
+        """Whether the recogniser tells people apart as those do that the constants serve."""
+        return self.reach > LEAST_SEPARATION * self.spread > 0
+
+
+KNOWN_FIGURES = {  # by recogniser; measured: docs/analysis/accuracy.md
+    "0c845ee43af10c1e": Figures(0.010, 0.103, 0.653, 17.15),  # the MobileFaceNet of `mini`
+    "dlib-resnet-v1": Figures(0.011, 0.178, 0.730, 0.586),
+}
+
+
+def figures_of(unit: np.ndarray, length: np.ndarray, labels: np.ndarray) -> Figures:
+    """Figures of a library whose faces are roughly grouped.
+
+    unit: (n, d) float32 of length 1; length: (n,) of the embeddings; labels: (n,) int.
+    """
+    groups = [rows for rows in groups_of(labels) if len(rows) > 1]
+    sizes = np.array([len(rows) for rows in groups])
+    inside = [float(np.square(unit[rows].sum(axis=0)).sum()) for rows in groups]  # of all n*n pairs
+    same = (np.array(inside) - sizes) / np.maximum(sizes - 1, 1)  # mean cosine times size
+    left, right = np.random.default_rng(0).integers(0, max(len(unit), 1), (2, FIGURE_PAIRS))
+    apart = labels[left] != labels[right] if len(unit) else np.zeros(0, bool)
+    if not groups or not apart.any():
+        return Figures(0.0, 0.0, 0.0, 0.0)
+    cosine = np.einsum("nd,nd->n", unit[left[apart]], unit[right[apart]])
+    spread, people = float(cosine.std()), float(same.sum() / sizes.sum())
+    return Figures(float(cosine.mean()), spread, people, float(length.mean()), len(groups))
+
+
+# ============================================================================
 # Core: near-duplicates
 # ============================================================================
 
@@ -978,6 +1048,11 @@ class FaceCache:
         return unit_rows(self.embedding)
 
     @functools.cached_property
+    def length(self) -> np.ndarray:
+        """(n,) float32 lengths of the embeddings."""
+        return np.linalg.norm(self.embedding, axis=1)
+
+    @functools.cached_property
     def face_ids(self) -> list[str]:
         """Stable name of every face: `<first 16 hex of the photo's sha256>:<face index>`."""
         short = [sha[:16] for sha in self.file_sha256.tolist()]
@@ -1021,25 +1096,65 @@ class Refined:
 
     identities: list[np.ndarray]
     dropped: dict[str, int]
+    usual: Usual
 
 
-def refine_identities(cache: FaceCache, rows: np.ndarray, params: RefineParams) -> Refined:
+@dataclass(frozen=True)
+class Usual:
+    """What is normal in a library, as its refine manifest keeps it; 0 where that is not known."""
+
+    strangers: float = 0.0  # mean cosine of two people's faces
+    same: float = 0.0  # of two faces of one person
+    length: float = 0.0  # mean, of embeddings
+    spread: float = 0.0  # of the faces' distances to their own set, see spread_of
+
+
+def usual_of(cache: FaceCache, rows: np.ndarray, labels: np.ndarray) -> Usual:
+    """What is normal in a library whose faces (m,) are grouped (m,).
+
+    What is stored of the recogniser counts rather than what a library shows: in one of bad photos
+    short embeddings are the rule, and yet not good.
+    """
+    unit = cache.unit[rows]
+    figures = KNOWN_FIGURES.get(cache.meta.recognizer)
+    figures = figures or figures_of(unit, cache.length[rows], labels)
+    distances = [own_distances(unit[group]) for group in groups_of(labels)]
+    return Usual(
+        strangers=figures.strangers,
+        same=figures.same,
+        length=figures.length,
+        spread=spread_of(distances),
+    )
+
+
+def refine_identities(
+    cache: FaceCache, rows: np.ndarray, params: RefineParams, usual: Usual | None = None
+) -> Refined:
     """Turn faces into clean identities: cluster, merge, gate, trim, one face per photo, size.
 
-    rows: (m,) cache rows to consider. Every row ends in one identity or in one count of `dropped`.
+    rows: (m,) cache rows to consider; usual: of the library, where they are not all of it. Every
+    row ends in one identity or in one count of `dropped`.
     """
     unit = cache.unit[rows]
     labels = merge_by_centroid(
         unit, average_linkage(unit, params.initial_threshold), params.merge_threshold
     )
+    usual = usual or usual_of(cache, rows, labels)
     dropped: Counter[str] = Counter()
-    identities = []
+    groups = []
     for members in groups_of(labels):
-        members = rows[members]
-        good, failed = gate_faces(cache, members, params)
+        good, failed = gate_faces(cache, rows[members], params, usual.length)
+        if failed["weak"] > len(good):  # profiles and covered faces of many, see docs/identities.md
+            failed["weak_set"], good = len(good), good[:0]
         dropped.update(failed)
         inside = trim_outliers(cache.unit, good, params.outlier_threshold)
         dropped["outlier"] += len(good) - len(inside)
+        groups.append(inside)
+    stray = strays(cache.unit, groups, params.outlier_spreads, usual.spread)
+    identities = []
+    for members, out in zip(groups, stray, strict=True):
+        inside = members[~out]
+        dropped["outlier"] += len(members) - len(inside)
         single = one_face_per_photo(cache, inside, params.copy_threshold)
         dropped["same_photo"] += len(inside) - len(single)
         if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
@@ -1047,7 +1162,7 @@ def refine_identities(cache: FaceCache, rows: np.ndarray, params: RefineParams) 
             continue
         identities.append(single)
     identities.sort(key=lambda members: (-len(np.unique(cache.face_file[members])), members[0]))
-    return Refined(identities, dict(dropped))
+    return Refined(identities, dict(dropped), usual)
 
 
 def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -1063,14 +1178,19 @@ def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) ->
 
 
 def gate_faces(
-    cache: FaceCache, rows: np.ndarray, gates: RefineParams
+    cache: FaceCache, rows: np.ndarray, gates: RefineParams, usual_length: float
 ) -> tuple[np.ndarray, Counter[str]]:
-    """Split rows into those that pass and a count of failures by the first gate that failed."""
+    """Split rows into those that pass and a count of failures by the first gate that failed.
+
+    usual_length: of an embedding; blurred, covered and turned faces have short ones (Meng et al.
+    2021, "MagFace"; Kim et al. 2022, "AdaFace").
+    """
     failed: Counter[str] = Counter()
     for name, values, least in (
         ("small", cache.face_short, gates.min_short),
         ("blurred", cache.blur, gates.min_blur),
         ("low_score", cache.det_score, gates.min_det_score),
+        ("weak", cache.length, gates.min_length * usual_length),
     ):
         good = values[rows] >= least
         failed[name] += int(np.count_nonzero(~good))
@@ -1083,6 +1203,69 @@ def trim_outliers(unit: np.ndarray, rows: np.ndarray, threshold: float) -> np.nd
     if len(rows) < OUTLIER_MIN_CLUSTER:
         return rows
     return rows[1.0 - unit[rows] @ centroid(unit[rows]) <= threshold]
+
+
+def own_distances(unit: np.ndarray) -> np.ndarray:
+    """Cosine distance of each unit row (n, d) to the centroid of all the others, (n,) float32."""
+    others = unit_rows(unit.sum(axis=0, dtype=np.float64) - unit)
+    return 1.0 - np.einsum("nd,nd->n", unit, others)
+
+
+def spread_of(distances: Sequence[np.ndarray]) -> float:
+    """How far faces lie from the middle face of their set, seen over all sets: a cosine.
+
+    distances: of each set's faces by own_distances; sets of fewer than OUTLIER_MIN_CLUSTER do not
+    count, and without any other it is 0. The spread is 1.48 times the median absolute deviation
+    (Hampel 1974, "The influence curve and its role in robust estimation").
+    """
+    off = [np.abs(own - np.median(own)) for own in distances if len(own) >= OUTLIER_MIN_CLUSTER]
+    return MAD_SIGMA * float(np.median(np.concatenate(off))) if off else 0.0
+
+
+def outlier_limits(
+    distances: Sequence[np.ndarray], spreads: float, usual_spread: float
+) -> np.ndarray:
+    """How far from its set a face may lie, (g,) cosine distances; infinite for a small set.
+
+    The limit is the set's median and `spreads` times its spread. A few faces say little of their
+    spread, so the library's counts beside it, like SPREAD_FACES more of them (Efron and Morris
+    1975, "Data analysis using Stein's estimator"). Where either is 0 there is no limit.
+    """
+    limits = np.full(len(distances), np.inf)
+    if not (spreads and usual_spread):
+        return limits
+    for at, own in enumerate(distances):
+        if len(own) >= OUTLIER_MIN_CLUSTER:
+            count = len(own)
+            both = count * spread_of([own]) ** 2 + SPREAD_FACES * usual_spread**2
+            spread = max(math.sqrt(both / (count + SPREAD_FACES)), LEAST_SPREAD)
+            limits[at] = float(np.median(own)) + spreads * spread
+    return limits
+
+
+def strays(
+    unit: np.ndarray, groups: Sequence[np.ndarray], spreads: float, usual_spread: float
+) -> list[np.ndarray]:
+    """Which rows of each group lie beyond its limit or nearer to another group: bool arrays.
+
+    groups: rows of `unit` (n, d) by person. Another group is one of two faces and more. Groups
+    without a limit are left alone.
+    """
+    distances = [own_distances(unit[rows]) for rows in groups]
+    limits = outlier_limits(distances, spreads, usual_spread)
+    found = [own > limit for own, limit in zip(distances, limits, strict=True)]
+    asked = np.flatnonzero(np.isfinite(limits))
+    if not len(asked):
+        return found
+    several = [at for at, rows in enumerate(groups) if len(rows) > 1]
+    place = dict(zip(several, range(len(several)), strict=True))
+    centres = np.stack([centroid(unit[groups[at]]) for at in several])
+    own = np.concatenate([np.full(len(groups[at]), place[at]) for at in asked])
+    _, other = nearest(unit[np.concatenate([groups[at] for at in asked])], centres, own)
+    sizes = np.cumsum([len(groups[at]) for at in asked])[:-1]
+    for at, away in zip(asked, np.split(other, sizes), strict=True):
+        found[at] |= away < distances[at]
+    return found
 
 
 def one_face_per_photo(
