@@ -238,12 +238,23 @@ FULL_SIZE_SHORT = 256.0  # px; a face this large fills its half of a 512 px crop
 HALF_SHARP_BLUR = 60.0  # median blur of the reference library, which so scores 0.5
 
 # Average linkage.
-FIGURE_PAIRS = 200_000  # pairs of faces drawn to learn what strangers' cosines are
-LEAST_SEPARATION = 3.5  # reach over spread; mini 6.2, dlib 4.0; at 3.4 average linkage is as good
 LINK_BLOCK = 2048  # rows per matrix product: 16 MB of float32
 LINK_SLACK = 1e-5  # components are found this much too wide, so that rounding cannot split one
 DENSE_COMPONENT = 3000  # rows up to which a component's distances are held at once (36 MB)
 DUPLICATE_SLACK = 1e-6  # rounding: a row's product with itself may be 0.9999999
+
+# Identity linkage: in shares of Figures.reach where not said otherwise; docs/analysis/accuracy.md.
+SPREADS_NEEDED = 0.8  # times the strangers' spread: the centroids' cosine two groups need, plus
+REACH_NEEDED = 0.66  # this: .51 with the pack `mini`, .63 with dlib
+SIZE_COST = 0.06  # for each doubling of the smaller group: averages of many lie closer
+CROWDING_COST = 0.5  # of what strangers are nearer than USUAL_CROWDING, a cosine
+USUAL_CROWDING = 0.535  # mean of a library of 8,000 faces
+WEAKNESS_CREDIT = 0.15  # for the share by which the shorter mean embedding is below normal
+CROWD = 10  # nearest strangers that make a direction crowded
+FIGURE_PAIRS = 200_000  # pairs of faces drawn to learn what strangers' cosines are
+LEAST_SEPARATION = 3.5  # reach over spread; mini 6.2, dlib 4.0; at 3.4 average linkage is as good
+OWN_FIGURES = 30  # groups that say more of a library than what is stored of its recogniser
+FEWEST_FIGURES = 10  # groups without which a recogniser nothing is stored of is not known
 
 # Writing.
 LOCK_NAME = ".sort_faces.lock"
@@ -526,6 +537,41 @@ NO_DETECTIONS = Detections(
 )
 
 
+LINKAGES = ("identity", "average")
+STRICTNESS = Number(float, -1.0, 1.0, "a cosine from -1 to 1", "COS")
+
+
+@dataclass(frozen=True)
+class Linkage:
+    """How faces are grouped, in cosine distances of the recogniser."""
+
+    kind: str  # of LINKAGES
+    rough: float  # average linkage stops here
+    tight: float  # closer groups are one person for certain
+    copy: float  # two faces of one photo this close may be one person
+    strictness: float
+    reunite: bool = False  # average linkage: merge groups whose centroids lie within `tight`
+
+
+def linkage_option() -> Any:
+    """The field that says how to group; "" in manifests from before there was a choice."""
+    text = (
+        "how faces are grouped (default: identity, unless a distance of average linkage is given)"
+    )
+    return option(LINKAGES, text, "")
+
+
+def strictness_option() -> Any:
+    text = "added to the cosine that identity linkage needs: above 0 splits more, below joins more"
+    return option(STRICTNESS, text, 0.0)
+
+
+def with_linkage(params: Any, *distances: str) -> Any:
+    """A dataclass of options with the linkage it asks for where it does not name one."""
+    given = any(getattr(params, name) is not None for name in distances)
+    return replace(params, linkage=params.linkage or LINKAGES[given])
+
+
 gate_option = functools.partial(option, group="quality gates")
 OUTLIER_HELP = "spreads a face may lie farther from its set than the middle one; 0: no such gate"
 
@@ -541,6 +587,8 @@ class RefineParams:
     )
     outlier_spreads: float = option(AT_LEAST_0, OUTLIER_HELP, 5.5)
     copy_threshold: float = model_distance("copy")
+    linkage: str = linkage_option()
+    strictness: float = strictness_option()
     min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
     min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 90.0, unit="PX")
     min_blur: float = gate_option(
@@ -550,6 +598,17 @@ class RefineParams:
     min_length: float = gate_option(
         SHARE, "length of the embedding, of what is usual with this recogniser; 0: any", 0.7
     )
+
+    @property
+    def grouping(self) -> Linkage:
+        return Linkage(
+            self.linkage or "average",
+            self.initial_threshold,
+            self.merge_threshold,
+            self.copy_threshold,
+            self.strictness,
+            reunite=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -910,6 +969,205 @@ def figures_of(unit: np.ndarray, length: np.ndarray, labels: np.ndarray) -> Figu
     return Figures(float(cosine.mean()), spread, people, float(length.mean()), len(groups))
 
 
+def fitting_figures(measured: Figures, recognizer: str) -> tuple[Figures | None, str]:
+    """The figures to group a library by, or None and why there are none that can be trusted.
+
+    A library with few groups says little of its recogniser: then what is stored of it counts.
+    """
+    known = KNOWN_FIGURES.get(recognizer)
+    if measured.groups < (OWN_FIGURES if known else FEWEST_FIGURES):
+        few = f"only {measured.groups} people with several photos to learn this recogniser from"
+        return (known, "") if known else (None, few)
+    if not measured.separates:
+        return None, "this recogniser's people and strangers lie closer than those it was made for"
+    return measured, ""
+
+
+def one_photo_pairs(unit: np.ndarray, photos: np.ndarray, copy: float) -> np.ndarray:
+    """Pairs (p, 2) of rows that show different people: two faces of one photo, and no copies.
+
+    photos: (n,) label of each row's photo; copy: cosine distance up to which they are a mirror
+    image, a collage or a photo in the photo.
+    """
+    pairs = [np.zeros((0, 2), np.intp)]
+    for rows in groups_of(photos):
+        if len(rows) == 1:
+            break  # groups come largest first
+        left, right = np.nonzero(np.triu(unit[rows] @ unit[rows].T < 1.0 - copy, 1))
+        pairs.append(np.stack([rows[left], rows[right]], axis=1))
+    return np.concatenate(pairs)
+
+
+def direction_sums(unit: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(g, d) float32 sums of the unit rows (n, d) of each label; labels: (n,) int in [0, g)."""
+    sums = np.zeros((int(labels.max(initial=-1)) + 1, unit.shape[1]), np.float32)
+    np.add.at(sums, labels, unit)
+    return sums
+
+
+def crowding(unit: np.ndarray, labels: np.ndarray, rough: np.ndarray) -> np.ndarray:
+    """How crowded the directions of groups are: (g,) mean cosine of the faces of each label to the
+    centroids of the CROWD nearest rough groups that are not its own.
+
+    Score normalisation against a cohort of strangers: Auckenthaler, Carey, Lloyd-Thomas 2000,
+    "Score normalization for text-independent speaker verification systems" (T-norm), with its
+    nearest part alone as in adaptive s-norm. labels, rough: (n,) int from 0; a label lies in one
+    rough group.
+    """
+    means = direction_sums(unit, labels) / np.bincount(labels)[:, None].astype(np.float32)
+    cohort = unit_rows(direction_sums(unit, rough))
+    home = np.zeros(len(means), np.intp)
+    home[labels] = rough
+    count = min(CROWD, len(cohort) - 1)
+    result = np.zeros(len(means), np.float32)
+    for block in blocks(len(means), len(cohort)) if count else ():
+        cosine = means[block] @ cohort.T  # (b, rough groups)
+        cosine[np.arange(len(cosine)), home[block]] = -np.inf
+        nearest_few = np.partition(cosine, len(cohort) - count, axis=1)[:, -count:]
+        result[block] = nearest_few.mean(axis=1)
+    return result
+
+
+def blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of `rows` rows that keep a matrix with `columns` columns small."""
+    step = max(LINK_BLOCK**2 // (4 * max(columns, 1)), 1)
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+@dataclass(frozen=True)
+class Start:
+    """Labels (n,) int from 0 that the identity linkage starts from."""
+
+    rough: np.ndarray  # who may be one person: crowding is measured against the others
+    tight: np.ndarray  # who is one person for certain; a group lies in one rough group
+    fixed: np.ndarray  # (n,) bool: rows whose tight groups stand, and stay apart from each other
+
+
+def identity_linkage(
+    unit: np.ndarray,
+    length: np.ndarray,
+    start: Start,
+    apart: np.ndarray,
+    figures: Figures,
+    strictness: float = 0.0,
+) -> np.ndarray:
+    """Groups of faces by greedy agglomeration that knows size, crowding and weakness.
+
+    unit: (n, d) float32 of length 1; length: (n,) of the embeddings; apart: (p, 2) rows that are
+    never put together; strictness: added to the cosine a merge needs. Returns (n,) int labels.
+    Memory is linear in n; the same input gives the same labels.
+    """
+    tight = without_rivals(start, apart)
+    size = np.bincount(tight).astype(np.float32)
+    fixed = np.zeros(len(size), bool)
+    fixed[tight[start.fixed]] = True
+    state = Agglomeration(
+        figures=figures,
+        sums=direction_sums(unit, tight),
+        size=size,
+        crowded=crowding(unit, tight, start.rough) * size,
+        length=np.bincount(tight, length).astype(np.float32),
+        rivals=tight[apart],
+        fixed=fixed,
+    )
+    least = SPREADS_NEEDED * figures.spread + REACH_NEEDED * figures.reach
+    return agglomerate(state, figures.strangers + least + strictness)[tight]
+
+
+def without_rivals(start: Start, apart: np.ndarray) -> np.ndarray:
+    """The tight labels, but groups that hold two faces of `apart` begin as single faces."""
+    left, right = start.tight[apart[:, 0]], start.tight[apart[:, 1]]
+    broken = np.isin(start.tight, left[left == right]) & ~start.fixed
+    labels = start.tight.copy()
+    labels[broken] = len(labels) + np.flatnonzero(broken)
+    return np.unique(labels, return_inverse=True)[1]
+
+
+@dataclass
+class Agglomeration:
+    """Groups while they are merged; a merged group keeps the lower number of the two."""
+
+    figures: Figures
+    sums: np.ndarray  # (g, d) float32 of unit rows
+    size: np.ndarray  # (g,) float32 faces
+    crowded: np.ndarray  # (g,) float32 sum of the faces' crowding
+    length: np.ndarray  # (g,) float32 sum of the embeddings' lengths
+    rivals: np.ndarray  # (p, 2) groups that may not become one
+    fixed: np.ndarray  # (g,) bool: groups of which no two may become one
+
+    def __post_init__(self) -> None:
+        self.centres = unit_rows(self.sums)
+
+    def merge(self, keep: np.ndarray, gone: np.ndarray) -> np.ndarray:
+        """Put each gone[k] into keep[k]; returns where every group now is, (g,)."""
+        for values in (self.sums, self.size, self.crowded, self.length):
+            values[keep] += values[gone]
+        self.fixed[keep] |= self.fixed[gone]
+        self.centres[keep] = unit_rows(self.sums[keep])
+        moved = np.arange(len(self.size))
+        moved[gone] = keep
+        self.rivals = moved[self.rivals]
+        return moved
+
+    def worth(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(r, c) float32: what merging a group of `rows` with one of `columns` is worth, a cosine:
+        that of the centroids, less what size and crowding cost, plus what weakness excuses."""
+        usual = self.figures.strangers + USUAL_CROWDING * self.figures.reach
+        doublings = SIZE_COST * self.figures.reach * np.log2(self.size)
+        crowd = CROWDING_COST / 2.0 * (self.crowded / self.size - usual)
+        short = 1.0 - self.length / (self.size * self.figures.length)
+        excuse = WEAKNESS_CREDIT * self.figures.reach * short
+        result = self.centres[rows] @ self.centres[columns].T
+        result -= np.minimum.outer(doublings[rows], doublings[columns])
+        result -= np.add.outer(crowd[rows], crowd[columns])
+        result += np.maximum.outer(excuse[rows], excuse[columns])
+        result[np.logical_and.outer(self.fixed[rows], self.fixed[columns])] = -np.inf
+        row_of, column_of = np.full((2, len(self.size)), -1)
+        row_of[rows], column_of[columns] = np.arange(len(rows)), np.arange(len(columns))
+        for left, right in ((rows, rows), self.rivals.T, self.rivals.T[::-1]):
+            here, there = row_of[left], column_of[right]
+            met = (here >= 0) & (there >= 0)
+            result[here[met], there[met]] = -np.inf
+        return result
+
+    def best(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The best partner of each of `rows` among `columns`, and what it is worth."""
+        partner, value = np.zeros(len(rows), np.intp), np.full(len(rows), -np.inf, np.float32)
+        for block in blocks(len(rows), len(columns)):
+            worth = self.worth(rows[block], columns)
+            at = worth.argmax(axis=1)
+            partner[block], value[block] = columns[at], worth[np.arange(len(at)), at]
+        return partner, value
+
+
+def agglomerate(state: Agglomeration, least: float) -> np.ndarray:
+    """Merge reciprocal best partners, round by round, while a merge is worth `least`.
+
+    Returns the group every group ends in, (g,). A best partner stays best until it is merged or a
+    merged group is better, so only those are asked again.
+    """
+    count = len(state.size)
+    owner, partner = np.arange(count), np.full(count, -1, dtype=np.intp)
+    value = np.full(count, -np.inf, dtype=np.float32)
+    active = stale = np.arange(count)
+    merged = active[:0]
+    while len(stale) or len(merged):
+        rest = np.setdiff1d(active, stale) if len(merged) else active[:0]
+        other, better = state.best(rest, merged) if len(rest) else (rest, value[rest])
+        gain = better > value[rest]
+        partner[rest[gain]], value[rest[gain]] = other[gain], better[gain]
+        partner[stale], value[stale] = state.best(stale, active)
+        able = active[value[active] >= least]
+        merged, gone = reciprocal_pairs(able, partner, -value)
+        moved = state.merge(merged, gone)
+        owner = moved[owner]
+        changed = np.zeros(count, dtype=bool)
+        changed[merged] = changed[gone] = True
+        active = active[moved[active] == active]
+        stale = active[changed[active] | changed[partner[active]]] if len(merged) else merged
+    return owner
+
+
 # ============================================================================
 # Core: near-duplicates
 # ============================================================================
@@ -1097,6 +1355,66 @@ class Refined:
     identities: list[np.ndarray]
     dropped: dict[str, int]
     usual: Usual
+    grouped: Grouped
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Outcome of group_faces."""
+
+    labels: np.ndarray  # (m,) int, one for each row
+    linkage: str  # of LINKAGES: what was used
+    why: str = ""  # it was not the one asked for
+
+    def facts(self) -> dict[str, str]:
+        return {"linkage": self.linkage} | ({"because": self.why} if self.why else {})
+
+
+def group_faces(cache: FaceCache, rows: np.ndarray, how: Linkage) -> Grouped:
+    """Group faces by person; a library that identity linkage does not suit by average linkage.
+
+    rows: (m,) cache rows.
+    """
+    why = ""
+    if how.kind == "identity":
+        labels, why = identity_labels(cache, rows, how)
+        if labels is not None:
+            return Grouped(labels, how.kind)
+    labels = average_linkage(cache.unit[rows], how.rough)
+    if how.reunite:
+        labels = merge_by_centroid(cache.unit[rows], labels, how.tight)
+    return Grouped(labels, "average", why)
+
+
+def identity_labels(
+    cache: FaceCache, rows: np.ndarray, how: Linkage, persons: Sequence[np.ndarray] = ()
+) -> tuple[np.ndarray | None, str]:
+    """Labels (m,) by identity linkage; or None and why the library does not suit it.
+
+    persons: positions in `rows` of groups that stand as they are and stay apart.
+    """
+    unit, length = cache.unit[rows], cache.length[rows]
+    start = start_of(unit, how, persons)
+    measured = figures_of(unit, length, start.rough)
+    figures, why = fitting_figures(measured, cache.meta.recognizer)
+    if figures is None:
+        return None, why
+    apart = one_photo_pairs(unit, cache.face_file[rows], how.copy)
+    return identity_linkage(unit, length, start, apart, figures, how.strictness), ""
+
+
+def start_of(unit: np.ndarray, how: Linkage, persons: Sequence[np.ndarray]) -> Start:
+    """The groups identity linkage starts from: `persons`, and average linkage of all others."""
+    rough, fixed = np.zeros(len(unit), np.intp), np.zeros(len(unit), bool)
+    for number, members in enumerate(persons):
+        rough[members], fixed[members] = number, True
+    rough[~fixed] = average_linkage(unit[~fixed], how.rough) + len(persons)
+    tight = np.where(fixed, rough, len(persons) + np.arange(len(unit)))
+    for members in groups_of(rough):
+        if len(members) > 1 and not fixed[members[0]]:  # the same tree, cut lower
+            inside = average_linkage(unit[members], how.tight)
+            tight[members] = len(persons) + members[first_of_each(inside)]
+    return Start(rough, tight, fixed)
 
 
 @dataclass(frozen=True)
@@ -1135,14 +1453,11 @@ def refine_identities(
     rows: (m,) cache rows to consider; usual: of the library, where they are not all of it. Every
     row ends in one identity or in one count of `dropped`.
     """
-    unit = cache.unit[rows]
-    labels = merge_by_centroid(
-        unit, average_linkage(unit, params.initial_threshold), params.merge_threshold
-    )
-    usual = usual or usual_of(cache, rows, labels)
+    grouped = group_faces(cache, rows, params.grouping)
+    usual = usual or usual_of(cache, rows, grouped.labels)
     dropped: Counter[str] = Counter()
     groups = []
-    for members in groups_of(labels):
+    for members in groups_of(grouped.labels):
         good, failed = gate_faces(cache, rows[members], params, usual.length)
         if failed["weak"] > len(good):  # profiles and covered faces of many, see docs/identities.md
             failed["weak_set"], good = len(good), good[:0]
@@ -1162,7 +1477,7 @@ def refine_identities(
             continue
         identities.append(single)
     identities.sort(key=lambda members: (-len(np.unique(cache.face_file[members])), members[0]))
-    return Refined(identities, dict(dropped), usual)
+    return Refined(identities, dict(dropped), usual, grouped)
 
 
 def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -4711,7 +5026,7 @@ class Group(Record, kw_only=True):
 class RawManifest(Manifest, tag="raw", kw_only=True):
     """manifest.json of what `cluster` wrote."""
 
-    params: dict[str, float]
+    params: dict[str, float | str]
     persons: list[Group]
     singletons: list[str]
     placed: dict[Inside, str]  # {file: sha256}
@@ -5046,7 +5361,7 @@ def now_text() -> str:
 
 
 def raw_manifest(
-    library: Library, params: dict[str, float], persons: dict[str, np.ndarray], singles: np.ndarray
+    library: Library, params: dict[str, Any], persons: dict[str, np.ndarray], singles: np.ndarray
 ) -> tuple[RawManifest, list[Placement]]:
     """Manifest and placements of a raw tree from rows per person and single rows."""
     cache = library.cache
@@ -7211,6 +7526,13 @@ class ClusterParams:
     """What `cluster` decides by; stored in the raw manifest."""
 
     threshold: float = model_distance("cluster", "average linkage stops at this distance")
+    linkage: str = linkage_option()
+    strictness: float = strictness_option()
+
+    def grouping(self, model: str) -> Linkage:
+        limits = thresholds_for(model)
+        kind = self.linkage or "average"
+        return Linkage(kind, self.threshold, limits.merge, limits.copy, self.strictness)
 
 
 def add_cluster_options(p: argparse.ArgumentParser) -> None:
@@ -7232,8 +7554,10 @@ def cluster_library(
     """Cluster every face of a cache and write the raw tree; returns the counts."""
     cache = load_cache(cache_path)
     check_output(out, cache.meta.roots, RawManifest)
-    params = for_model(params, cache.meta.model)
-    groups = groups_of(average_linkage(cache.unit, params.threshold))
+    params = for_model(with_linkage(params, "threshold"), cache.meta.model)
+    grouped = group_faces(cache, np.arange(cache.faces), params.grouping(cache.meta.model))
+    groups = groups_of(grouped.labels)
+    params = replace(params, linkage=grouped.linkage)
     persons = {
         numbered("person", number): rows
         for number, rows in enumerate((rows for rows in groups if len(rows) > 1), 1)
@@ -7242,7 +7566,7 @@ def cluster_library(
     library = Library(cache, cache_path)
     manifest, wanted = raw_manifest(library, asdict(params), persons, singles)
     plan = write_tree(library, out, manifest, wanted, tree)
-    return {"out": str(out), **manifest.counts, **plan.counts()}
+    return {"out": str(out), **grouped.facts(), **manifest.counts, **plan.counts()}
 
 
 # ============================================================================
@@ -7272,8 +7596,10 @@ def refine_library(
     """Refine every face of a cache and write the face sets; returns the counts."""
     cache = load_cache(cache_path)
     check_output(out, cache.meta.roots, RefinedManifest)
+    params = with_linkage(params, "initial_threshold", "merge_threshold")
     params = for_model(params, cache.meta.model)
     refined = refine_identities(cache, np.arange(cache.faces), params)
+    params = replace(params, linkage=refined.grouped.linkage)
     facesets = {
         numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
     }
@@ -7282,7 +7608,8 @@ def refine_library(
     plan = write_tree(library, out, manifest, wanted, tree)
     columns = ("id", "face_count", "image_count", "alias_count")
     summary = [{key: getattr(entry, key) for key in columns} for entry in manifest.facesets]
-    return {"out": str(out), **manifest.counts, **plan.counts(), "facesets": summary}
+    facts, counts = refined.grouped.facts(), {**manifest.counts, **plan.counts()}
+    return {"out": str(out), **facts, **counts, "facesets": summary}
 
 
 # ============================================================================
@@ -7385,11 +7712,20 @@ def cmd_extend(args: argparse.Namespace) -> Outcome:
         refined = load_manifest(path, RefinedManifest, cache)
     tree = of_args(TreeOptions, args)
     library = Library(cache, args.cache)
-    threshold = for_model(of_args(ExtendParams, args), cache.meta.model).threshold
-    result = extend_raw(library, args.raw_out, raw, threshold, tree)
+    how = linkage_of(raw, of_args(ExtendParams, args), cache.meta.model)
+    result = extend_raw(library, args.raw_out, raw, how, tree)
     if refined is not None:
         result |= extend_refined(library, args.refine_out, refined, tree)
     return Outcome(result)
+
+
+def linkage_of(raw: RawManifest, params: ExtendParams, model: str) -> Linkage:
+    """How a raw tree was grouped; average linkage where it does not say or a distance is given."""
+    kind = raw.params.get("linkage") or "average"
+    kind = "average" if params.threshold is not None else kind
+    limits, strictness = thresholds_for(model), raw.params.get("strictness", 0.0)
+    rough = for_model(params, model).threshold
+    return Linkage(kind, rough, limits.merge, limits.copy, strictness)
 
 
 def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
@@ -7403,7 +7739,7 @@ def extend_raw(
     library: Library,
     out: Path,
     old: RawManifest,
-    threshold: float,
+    how: Linkage,
     tree: TreeOptions,
 ) -> dict[str, Any]:
     """Add faces the raw manifest does not know: to persons, as new persons, or as singletons.
@@ -7415,29 +7751,57 @@ def extend_raw(
     singles = rows_of_faces(cache, old.singletons)
     known = np.concatenate([singles, *persons.values()])
     new = np.setdiff1d(np.arange(cache.faces), known)
-    joined, rest = join_centroids(cache, new, persons, threshold)
-    persons = {
-        name: np.concatenate([rows, joined.get(name, rows[:0])]) for name, rows in persons.items()
-    }
-    loose = np.concatenate([rest, singles])
-    founders = [
-        rows
-        for rows in (loose[g] for g in groups_of(average_linkage(cache.unit[loose], threshold)))
-        if len(rows) > 1 and np.isin(rows, rest).any()
-    ]
+    joined, groups = fold_in(cache, persons, new, singles, how)
+    founders = [rows for rows in groups if len(rows) > 1 and np.isin(rows, new).any()]
+    persons = {name: np.concatenate([rows, joined[name]]) for name, rows in persons.items()}
     names = next_names("person", persons)
     persons |= {next(names): rows for rows in founders}
-    singles = np.setdiff1d(loose, np.concatenate([loose[:0], *founders]))
-    params = {**old.params, "extend_threshold": threshold}
-    manifest, wanted = raw_manifest(library, params, persons, singles)
+    placed = np.concatenate([singles[:0], *persons.values()])
+    singles = np.setdiff1d(np.arange(cache.faces), placed)
+    manifest, wanted = raw_manifest(
+        library, {**old.params, "extend_threshold": how.rough}, persons, singles
+    )
     plan = write_tree(library, out, manifest, wanted, tree)
     return {
         "raw_out": str(out),
         "new_faces": len(new),
-        "joined_persons": len(new) - len(rest),
+        "joined_persons": sum(map(len, joined.values())),
         "new_persons": len(founders),
         **plan.counts(),
     }
+
+
+def fold_in(
+    cache: FaceCache,
+    persons: dict[str, np.ndarray],
+    new: np.ndarray,
+    singles: np.ndarray,
+    how: Linkage,
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Which new faces join each person, and the groups of the other faces; all cache rows."""
+    rows = np.concatenate([*persons.values(), new, singles])
+    ends = np.cumsum([len(members) for members in persons.values()], dtype=np.intp)
+    labels = None
+    if how.kind == "identity":
+        standing = np.split(np.arange(len(rows)), ends)[: len(persons)]
+        labels, _ = identity_labels(cache, rows, how, standing)
+    if labels is None:
+        joined, rest = join_centroids(cache, new, persons, how.rough)
+        joined = {name: joined.get(name, new[:0]) for name in persons}
+        loose = np.concatenate([rest, singles])
+        labels = average_linkage(cache.unit[loose], how.rough)
+        return joined, [loose[group] for group in groups_of(labels)]
+    label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
+    came = np.array([label_of[row] for row in new.tolist()], dtype=np.intp)
+    joined = {
+        name: new[came == label_of[own[0]]] if len(own) else new[:0]
+        for name, own in persons.items()
+    }
+    loose = np.setdiff1d(
+        np.concatenate([new, singles]), np.concatenate([new[:0], *joined.values()])
+    )
+    groups = groups_of(np.array([label_of[row] for row in loose.tolist()], dtype=np.intp))
+    return joined, [loose[group] for group in groups]
 
 
 def extend_refined(
@@ -10273,7 +10637,7 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
 def add_chain_options(p: argparse.ArgumentParser) -> None:
     """Options of the steps after embed."""
     add_fields(p, ClusterParams)
-    add_fields(p, RefineParams)
+    add_fields(p, RefineParams, skip=("linkage", "strictness"))  # ClusterParams made them
     add_fields(p, ExportParams, **EXPORT_NAMES)
     add_fields(p, TreeOptions)
 

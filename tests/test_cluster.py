@@ -79,7 +79,8 @@ def test_the_manifest_agrees_with_the_disk(run, tmp_path):
     ok(run, "cluster", library.path, library.out, "--threshold", "0.5")
     assert_agrees(library.out)
     manifest = manifest_of(library.out)
-    assert (manifest["kind"], manifest["params"]) == ("raw", {"threshold": 0.5})
+    assert manifest["kind"] == "raw"
+    assert manifest["params"] == {"threshold": 0.5, "linkage": "average", "strictness": 0.0}
     assert manifest["recognizer"] == library.cache.meta.recognizer
     listed = [face for person in manifest["persons"] for face in person["faces"]]
     assert sorted(listed + manifest["singletons"]) == sorted(library.cache.face_ids)

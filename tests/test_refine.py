@@ -181,7 +181,8 @@ def test_the_parameters_are_stored_with_the_model_they_belong_to(run, library):
     flags = [part for name, value in options.items()
              for part in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
     manifest = refine(run, library, *flags)
-    assert manifest["params"] == {**options, "copy_threshold": sf.Thresholds.copy}
+    rest = {"copy_threshold": sf.Thresholds.copy, "linkage": "average", "strictness": 0.0}
+    assert manifest["params"] == {**options, **rest}
     assert manifest["model"] == library.cache.meta.model
     assert manifest["cache"] == str(library.path)
 
@@ -190,7 +191,7 @@ def test_the_defaults_follow_the_model_of_the_cache(run, library):
     assert refine(run, library)["params"] == {
         "initial_threshold": 0.55, "merge_threshold": 0.40, "outlier_threshold": 0.55,
         "copy_threshold": 0.20, "min_faces": 15, "min_short": 90.0, "min_blur": 40.0,
-        "min_det_score": 0.6,
+        "min_det_score": 0.6, "linkage": "average", "strictness": 0.0,
     }  # fmt: skip
     library.save(sf.replace(library.cache, meta=changed(library.cache.meta, model="dlib")))
     own = refine(run, library)["params"]["initial_threshold"]
