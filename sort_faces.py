@@ -612,6 +612,33 @@ class RefineParams:
 
 
 @dataclass(frozen=True)
+class Usual:
+    """What is normal in a library, as its refine manifest keeps it; 0 where that is not known."""
+
+    strangers: float = 0.0  # mean cosine of two people's faces
+    stranger_spread: float = 0.0  # its standard deviation
+    same: float = 0.0  # mean cosine of two faces of one person
+    length: float = 0.0  # mean, of embeddings
+    spread: float = 0.0  # of the faces' distances to their own set, see spread_of
+
+
+@dataclass(frozen=True)
+class Purity:
+    """How sure it is that a face set shows one person, without any truth; docs/identities.md."""
+
+    verdict: str = ""  # clean, look or doubtful; "" if too few faces
+    why: list[str] = field(default_factory=list)  # in words, the gravest first
+    together: float | None = None  # mean likeness of its faces: 1 usual for one person, 0 strangers
+    parts: float | None = None  # likeness of the two parts it falls into, and
+    part: float | None = None  # the share of the smaller one
+    rival: str = ""  # the nearest other group, and
+    rival_cosine: float | None = None  # the cosine of both centroids
+    length: float | None = None  # median of its embeddings, 1 is usual
+    doubles: int = 0  # faces that stood in one photo with another of them
+    outliers: int = 0  # faces taken out as such
+
+
+@dataclass(frozen=True)
 class EraParams:
     """What `era` decides by; the reference's anchor-fragment rule."""
 
@@ -1354,6 +1381,7 @@ class Refined:
 
     identities: list[np.ndarray]
     dropped: dict[str, int]
+    lost: list[Counter[str]]  # what each identity lost that could be another person
     usual: Usual
     grouped: Grouped
 
@@ -1417,32 +1445,23 @@ def start_of(unit: np.ndarray, how: Linkage, persons: Sequence[np.ndarray]) -> S
     return Start(rough, tight, fixed)
 
 
-@dataclass(frozen=True)
-class Usual:
-    """What is normal in a library, as its refine manifest keeps it; 0 where that is not known."""
-
-    strangers: float = 0.0  # mean cosine of two people's faces
-    same: float = 0.0  # of two faces of one person
-    length: float = 0.0  # mean, of embeddings
-    spread: float = 0.0  # of the faces' distances to their own set, see spread_of
-
-
-def usual_of(cache: FaceCache, rows: np.ndarray, labels: np.ndarray) -> Usual:
-    """What is normal in a library whose faces (m,) are grouped (m,).
+def usual_length(cache: FaceCache, rows: np.ndarray) -> float:
+    """How long embeddings (m,) usually are.
 
     What is stored of the recogniser counts rather than what a library shows: in one of bad photos
     short embeddings are the rule, and yet not good.
     """
-    unit = cache.unit[rows]
+    known = KNOWN_FIGURES.get(cache.meta.recognizer)
+    return known.length if known else float(cache.length[rows].mean()) if len(rows) else 0.0
+
+
+def usual_of(cache: FaceCache, rows: np.ndarray, labels: np.ndarray) -> Usual:
+    """What is normal in a library whose faces (m,) are grouped (m,)."""
+    unit, length = cache.unit[rows], usual_length(cache, rows)
     figures = KNOWN_FIGURES.get(cache.meta.recognizer)
     figures = figures or figures_of(unit, cache.length[rows], labels)
-    distances = [own_distances(unit[group]) for group in groups_of(labels)]
-    return Usual(
-        strangers=figures.strangers,
-        same=figures.same,
-        length=figures.length,
-        spread=spread_of(distances),
-    )
+    spread = spread_of([own_distances(unit[group]) for group in groups_of(labels)])
+    return Usual(figures.strangers, figures.spread, figures.same, length, spread)
 
 
 def refine_identities(
@@ -1456,28 +1475,29 @@ def refine_identities(
     grouped = group_faces(cache, rows, params.grouping)
     usual = usual or usual_of(cache, rows, grouped.labels)
     dropped: Counter[str] = Counter()
-    groups = []
+    groups, trimmed = [], []
     for members in groups_of(grouped.labels):
         good, failed = gate_faces(cache, rows[members], params, usual.length)
         if failed["weak"] > len(good):  # profiles and covered faces of many, see docs/identities.md
             failed["weak_set"], good = len(good), good[:0]
         dropped.update(failed)
-        inside = trim_outliers(cache.unit, good, params.outlier_threshold)
-        dropped["outlier"] += len(good) - len(inside)
-        groups.append(inside)
+        groups.append(trim_outliers(cache.unit, good, params.outlier_threshold))
+        trimmed.append(len(good) - len(groups[-1]))
     stray = strays(cache.unit, groups, params.outlier_spreads, usual.spread)
     identities = []
-    for members, out in zip(groups, stray, strict=True):
+    for members, out, far in zip(groups, stray, trimmed, strict=True):
         inside = members[~out]
-        dropped["outlier"] += len(members) - len(inside)
         single = one_face_per_photo(cache, inside, params.copy_threshold)
-        dropped["same_photo"] += len(inside) - len(single)
+        outliers = far + len(members) - len(inside)
+        lost = Counter(outlier=outliers, same_photo=len(inside) - len(single))
+        dropped.update(lost)
         if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
             dropped["too_few_images"] += len(single)
             continue
-        identities.append(single)
-    identities.sort(key=lambda members: (-len(np.unique(cache.face_file[members])), members[0]))
-    return Refined(identities, dict(dropped), usual, grouped)
+        identities.append((single, lost))
+    identities.sort(key=lambda one: (-len(np.unique(cache.face_file[one[0]])), one[0][0]))
+    kept, lost = [rows for rows, _ in identities], [counts for _, counts in identities]
+    return Refined(kept, dict(dropped), lost, usual, grouped)
 
 
 def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -1655,16 +1675,20 @@ def first_of_each(labels: np.ndarray) -> np.ndarray:
 
 
 def join_centroids(
-    cache: FaceCache, rows: np.ndarray, groups: dict[str, np.ndarray], threshold: float
+    cache: FaceCache, rows: np.ndarray, groups: dict[str, np.ndarray], limit: float | np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Give each row to the nearest group centroid within threshold: (rows per group, the rest)."""
+    """Give each row to the nearest group centroid within its limit: (rows per group, the rest).
+
+    limit: cosine distance, one for all groups or (g,) one for each.
+    """
     names = [name for name, members in groups.items() if len(members)]
+    limits = np.broadcast_to(limit, len(groups))[[len(rows) > 0 for rows in groups.values()]]
     centres = [centroid(cache.unit[groups[name]]) for name in names]
     width = cache.unit.shape[1]
     index, distance = nearest(
         cache.unit[rows], np.array(centres, np.float32).reshape(len(names), width)
     )
-    near = distance <= threshold
+    near = distance <= limits[index] if len(names) else np.zeros(len(rows), bool)
     return {name: rows[near & (index == at)] for at, name in enumerate(names)}, rows[~near]
 
 
@@ -5000,6 +5024,10 @@ class TreePlan:
         return {**counts, "files_kept": self.kept, "files_missing": len(self.missing)}
 
 
+UNSET = msgspec.UNSET
+Maybe = msgspec.UnsetType  # of a field that is not written where it is not known
+
+
 class Manifest(OwnFile, kw_only=True):
     """What every manifest says: when and from what it was made."""
 
@@ -5021,6 +5049,7 @@ class Group(Record, kw_only=True):
     image_count: int = 0
     alias_count: int = 0
     images: list[str] = []
+    purity: Purity | Maybe = UNSET  # of a face set
 
 
 class RawManifest(Manifest, tag="raw", kw_only=True):
@@ -5052,6 +5081,7 @@ class RefinedManifest(Manifest, tag="refined", kw_only=True):
     placed: dict[Inside, str]  # {file: sha256}
     counts: dict[str, Any] = {}
     extended: bool = False
+    usual: Usual = Usual()  # without, no gate asks what is usual
 
     @property
     def groups(self) -> list[Group]:
@@ -5110,7 +5140,9 @@ class Library:
             result.append(Placement(f"{folder}/{name}", sha, size, source))
         return result
 
-    def group(self, name: str, rows: np.ndarray, images: list[str] | None = None) -> Group:
+    def group(
+        self, name: str, rows: np.ndarray, images: list[str] | None = None, **more: Any
+    ) -> Group:
         """What a manifest says of the faces (rows) of one person."""
         files = len(np.unique(self.cache.face_file[rows]))
         return Group(
@@ -5120,6 +5152,7 @@ class Library:
             image_count=files,
             alias_count=len(images) - files if images is not None else 0,
             images=images or [],
+            **more,
         )
 
 
@@ -5393,20 +5426,24 @@ def refined_manifest(
     library: Library,
     params: RefineParams,
     facesets: dict[str, np.ndarray],
+    purity: dict[str, Purity],
     dropped: dict[str, int],
+    usual: Usual,
     extended: bool = False,
 ) -> tuple[RefinedManifest, list[Placement]]:
-    """Manifest and placements of a refined tree from rows per face set."""
+    """Manifest and placements of a refined tree from rows and purity per face set."""
     cache = library.cache
     entries, wanted = [], []
     for name, rows in facesets.items():
         placed = library.placements(name, np.unique(cache.face_file[rows]).tolist())
         wanted += placed
-        entries.append(library.group(name, rows, [item.dst for item in placed]))
+        images = [item.dst for item in placed]
+        entries.append(library.group(name, rows, images, purity=purity[name]))
     kept = sum(len(rows) for rows in facesets.values())
     manifest = RefinedManifest(
         **manifest_head(library),
         params=params,
+        usual=usual,
         extended=extended,
         counts={"faces": cache.faces, "faces_kept": kept, "dropped": dropped},
         facesets=entries,
@@ -5432,8 +5469,6 @@ FOLDER_OLD = ".sort_faces-old-"  # of version 0.1.0: the face set a new one was 
 SHELVES = {"_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}  # folder: list in master
 SHELVED_AGAIN = r"(?:-\d+)*"  # ends the folder of a set whose name was on the shelf already
 SCORES_FOLDER = "_scores"
-UNSET = msgspec.UNSET
-Maybe = msgspec.UnsetType  # of a field that is not written where it is not known
 
 
 class Face(Record, kw_only=True):
@@ -5503,6 +5538,7 @@ class FacesetManifest(Manifest, tag="faceset", kw_only=True):
     files: list[Any] = []  # names of all that the tool has written into the folder
     faces: list[Face]
     dropped: list[Left]
+    purity: Purity | Maybe = UNSET  # as refine found it
 
 
 class Listed(Record, kw_only=True):
@@ -7604,12 +7640,28 @@ def refine_library(
         numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
     }
     library = Library(cache, cache_path)
-    manifest, wanted = refined_manifest(library, params, facesets, refined.dropped)
+    rules, others = companion("purity"), other_groups(refined)
+    lost = dict(zip(facesets, refined.lost, strict=True))
+    purity = rules.purities(cache, facesets, refined.usual, others, lost)
+    manifest, wanted = refined_manifest(
+        library, params, facesets, purity, refined.dropped, refined.usual
+    )
     plan = write_tree(library, out, manifest, wanted, tree)
     columns = ("id", "face_count", "image_count", "alias_count")
-    summary = [{key: getattr(entry, key) for key in columns} for entry in manifest.facesets]
+    summary = [
+        {**{key: getattr(entry, key) for key in columns}, "purity": entry.purity.verdict}
+        for entry in manifest.facesets
+    ]
     facts, counts = refined.grouped.facts(), {**manifest.counts, **plan.counts()}
-    return {"out": str(out), **facts, **counts, "facesets": summary}
+    told = {"purity": rules.totals(purity), "in_question": rules.in_question(purity)}
+    return {"out": str(out), **facts, **counts, "facesets": summary, **told}
+
+
+def other_groups(refined: Refined) -> list[np.ndarray]:
+    """Rows of the groups of a whole library that became no identity."""
+    used = set(refined.grouped.labels[np.concatenate([[0][:0], *refined.identities]).astype(int)])
+    groups = groups_of(refined.grouped.labels)
+    return [rows for rows in groups if refined.grouped.labels[rows[0]] not in used]
 
 
 # ============================================================================
@@ -7804,6 +7856,12 @@ def fold_in(
     return joined, [loose[group] for group in groups]
 
 
+def lost_before(entry: Group) -> Counter[str]:
+    """What a face set has lost already, as refine counts it."""
+    known = entry.purity or Purity()
+    return Counter(outlier=known.outliers, same_photo=known.doubles)
+
+
 def extend_refined(
     library: Library, out: Path, old: RefinedManifest, tree: TreeOptions
 ) -> dict[str, Any]:
@@ -7815,8 +7873,11 @@ def extend_refined(
     seen = set(old.seen)
     unseen = np.array([sha[:16] not in seen for sha in cache.file_sha256.tolist()], dtype=bool)
     new = np.setdiff1d(np.flatnonzero(unseen[cache.face_file]), owned)
-    good, dropped = gate_faces(cache, new, params)
-    joined, _ = join_centroids(cache, good, facesets, params.outlier_threshold)
+    good, dropped = gate_faces(cache, new, params, old.usual.length)
+    distances = [own_distances(cache.unit[rows]) for rows in facesets.values()]
+    limits = outlier_limits(distances, params.outlier_spreads, old.usual.spread)
+    limits = np.minimum(limits, params.outlier_threshold)
+    joined, _ = join_centroids(cache, good, facesets, limits)
     added = 0
     for name, rows in joined.items():
         centre = centroid(cache.unit[facesets[name]])
@@ -7824,12 +7885,15 @@ def extend_refined(
         facesets[name] = np.concatenate([facesets[name], kept])
         added += len(kept)
     free = np.setdiff1d(np.arange(cache.faces), np.concatenate([owned, *facesets.values()]))
-    found = refine_identities(cache, free, params).identities if len(new) else []
+    found = refine_identities(cache, free, params, old.usual).identities if len(new) else []
     founders = [rows for rows in found if np.isin(rows, new).any()]
     names = next_names("faceset", facesets)
     facesets |= {next(names): rows for rows in founders}
+    lost = {entry.id: lost_before(entry) for entry in old.facesets}
+    purity = companion("purity").purities(cache, facesets, old.usual, lost=lost)
+    dropped_before = old.counts.get("dropped", {})
     manifest, wanted = refined_manifest(
-        library, params, facesets, old.counts.get("dropped", {}), True
+        library, params, facesets, purity, dropped_before, old.usual, True
     )
     plan = write_tree(library, out, manifest, wanted, tree)
     return {
@@ -7903,6 +7967,7 @@ class Export:
         self.terms = cached_quality_terms(cache)  # (n, 5)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
         self.head = manifest_head(library)
+        self.purity: dict[str, Purity] = {}  # by face set, as refine found it
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -8138,12 +8203,26 @@ def plan_facesets(
     groups = {entry.id: rows_of_faces(export.cache, entry.faces) for entry in refined.facesets}
     named = {name: face_names(export.cache, rows) for name, rows in groups.items()}
     heritage = Heritage(corpus, named)
+    export.purity = {
+        entry.id: entry.purity
+        for entry in refined.facesets
+        if entry.purity and entry.id not in heritage.merged.values()
+    }
     for name, survivor in heritage.merged.items():
         groups[survivor] = np.concatenate([groups[survivor], groups.pop(name)])
-    return [plan_faceset(export, name, rows, heritage) for name, rows in groups.items()], heritage
+    distances = [own_distances(export.cache.unit[rows]) for rows in groups.values()]
+    limits = outlier_limits(distances, refined.params.outlier_spreads, refined.usual.spread)
+    limits = np.minimum(limits, export.params.outlier_threshold)
+    plans = [
+        plan_faceset(export, name, rows, heritage, float(limit))
+        for (name, rows), limit in zip(groups.items(), limits, strict=True)
+    ]
+    return plans, heritage
 
 
-def plan_faceset(export: Export, name: str, rows: np.ndarray, heritage: Heritage) -> FacesetPlan:
+def plan_faceset(
+    export: Export, name: str, rows: np.ndarray, heritage: Heritage, outlier: float
+) -> FacesetPlan:
     """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
     cache, params = export.cache, export.params
     short = cache.face_short[rows]
@@ -8155,9 +8234,7 @@ def plan_faceset(export: Export, name: str, rows: np.ndarray, heritage: Heritage
     rows = rows[~small]
     rows = rows[np.argsort(-export.quality[rows], kind="stable")]  # best first
     photos = cache.face_file[rows]
-    chosen = choose_faces(
-        cache.unit[rows], photos, params.outlier_threshold, params.duplicate_threshold
-    )
+    chosen = choose_faces(cache.unit[rows], photos, outlier, params.duplicate_threshold)
     gone = heritage.dropped(name)
     keep = []
     for at, (row, reason) in enumerate(zip(rows.tolist(), chosen.reason, strict=True)):
@@ -8546,6 +8623,7 @@ def draft_of(
         quality_terms=list(QUALITY_TERMS),
         faces=[],
         dropped=[*plan.left, *refused, *plan.gone],
+        purity=export.purity.get(plan.name, UNSET),
     )
     broken = plan.folder in heritage.corpus.broken  # its files are all that can be taken over
     lies = old.folder if old else plan.folder if broken else NOWHERE
@@ -9357,7 +9435,8 @@ def cmd_verify(args: argparse.Namespace) -> Outcome:
         return Outcome(maintain(args, lambda corpus: Decision([])))
     with opened_corpus(args.corpus) as corpus:
         rules, options = companion("verify"), of_args(VerifyOptions, args)
-        found = list(rules.corpus_findings(corpus, options, crew_of(args, False)))
+        looker = Looker(corpus, crew_of(args, False))
+        found = list(rules.corpus_findings(corpus, options, looker))
         plan = Plan("verify", {}, with_empty_shelved(corpus, rules.mending(found)))
         if (args.fix or args.plan) and not args.dry_run:
             path = args.plan or beside(args.corpus, "-verify.json")
@@ -9375,6 +9454,8 @@ def cmd_verify(args: argparse.Namespace) -> Outcome:
             "rules": dict(Counter(finding.rule for finding in findings)),
             "findings": [asdict(finding) for finding in findings],
         }
+        if not options.no_faces:  # a doubt, and no fault: the exit code does not ask
+            result["in_question"] = rules.corpus_doubts(corpus, looker)
     return Outcome(result, not findings)
 
 
@@ -10615,7 +10696,9 @@ REFINE_GATES = {  # what refine counts as dropped: (the option that decides it, 
     "small": ("--min-short", "min_short"),
     "blurred": ("--min-blur", "min_blur"),
     "low_score": ("--min-det-score", "min_det_score"),
-    "outlier": ("--outlier-threshold", "outlier_threshold"),
+    "weak": ("--min-length", "min_length"),
+    "weak_set": ("--min-length", "min_length"),
+    "outlier": ("--outlier-spreads", "outlier_spreads"),
     "too_few_images": ("--min-faces", "min_faces"),
 }
 EXPORT_GATES = {  # the same of export-swap's reasons
