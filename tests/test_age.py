@@ -1,8 +1,8 @@
 """One person over thirty years, and siblings: what `era` and the two linkages make of them.
 
 No public series of a person's photos over decades may be used here, so ageing is made: the
-direction of a person turns steadily, from 1990 to 2019, by an angle each test names. How far a real
-one turns depends on person and recogniser, so these tests say what is done with each, not how often.
+direction of a person turns steadily, from 1990 to 2019, by an angle each test names. How far a
+real one turns depends on person and recogniser: these tests say what is done, not how often.
 """
 
 from __future__ import annotations
