@@ -248,7 +248,6 @@ CROWDING_COST = 0.5  # of what strangers are nearer than USUAL_CROWDING, a cosin
 USUAL_CROWDING = 0.535  # mean of a library of 8,000 faces
 WEAKNESS_CREDIT = 0.15  # for the share by which the shorter mean embedding is below normal
 CROWD = 10  # nearest strangers that make a direction crowded
-FIGURE_PAIRS = 200_000  # pairs of faces drawn to learn what strangers' cosines are
 LEAST_SEPARATION = 3.5  # reach over spread; mini 6.2, dlib 4.0; at 3.4 average linkage is as good
 OWN_FIGURES = 30  # groups that say more of a library than what is stored of its recogniser
 FEWEST_FIGURES = 10  # groups without which a recogniser nothing is stored of is not known
@@ -943,17 +942,32 @@ def figures_of(unit: np.ndarray, length: np.ndarray, labels: np.ndarray) -> Figu
 
     unit: (n, d) float32 of length 1; length: (n,) of the embeddings; labels: (n,) int.
     """
+    # sums over all pairs from sums over faces: of u.v by (sum u)^2, of (u.v)^2 by sum u u'
     groups = [rows for rows in groups_of(labels) if len(rows) > 1]
-    sizes = np.array([len(rows) for rows in groups])
-    inside = [float(np.square(unit[rows].sum(axis=0)).sum()) for rows in groups]  # of all n*n pairs
-    same = (np.array(inside) - sizes) / np.maximum(sizes - 1, 1)  # mean cosine times size
-    left, right = np.random.default_rng(0).integers(0, max(len(unit), 1), (2, FIGURE_PAIRS))
-    apart = labels[left] != labels[right] if len(unit) else np.zeros(0, bool)
-    if not groups or not apart.any():
+    sizes = np.array([len(rows) for rows in groups], dtype=np.float64)
+    inside = np.array([pair_sums(unit[rows]) for rows in groups]).reshape(-1, 2)
+    alone = np.square(np.delete(unit, np.concatenate([[], *groups]).astype(int), axis=0)).sum(
+        axis=1
+    )
+    apart = pair_sums(unit) - inside.sum(axis=0) - [alone.sum(), np.square(alone).sum()]
+    pairs = float(len(unit)) ** 2 - np.square(sizes).sum() - len(alone)
+    if not groups or pairs <= 0:
         return Figures(0.0, 0.0, 0.0, 0.0)
-    cosine = np.einsum("nd,nd->n", unit[left[apart]], unit[right[apart]])
-    spread, people = float(cosine.std()), float(same.sum() / sizes.sum())
-    return Figures(float(cosine.mean()), spread, people, float(length.mean()), len(groups))
+    strangers, square = apart / pairs
+    same = ((inside[:, 0] - sizes) / (sizes - 1)).sum() / sizes.sum()
+    spread = math.sqrt(max(square - strangers**2, 0.0))
+    return Figures(float(strangers), spread, float(same), float(length.mean()), len(groups))
+
+
+def pair_sums(unit: np.ndarray) -> np.ndarray:
+    """(2,) float64: sums of the cosines and of their squares over all n*n pairs of rows (n, d)."""
+    products = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit  # of equal norm
+    return np.array(
+        [
+            np.square(unit.sum(axis=0, dtype=np.float64)).sum(),
+            np.square(products.astype(np.float64)).sum(),
+        ]
+    )
 
 
 def fitting_figures(measured: Figures, recognizer: str) -> tuple[Figures | None, str]:
@@ -1017,7 +1031,7 @@ def crowding(unit: np.ndarray, labels: np.ndarray, rough: np.ndarray) -> np.ndar
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
     """Slices of `rows` rows that keep a matrix with `columns` columns small."""
-    step = max(LINK_BLOCK**2 // (4 * max(columns, 1)), 1)
+    step = max(LINK_BLOCK**2 // max(columns, 1), 1)
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
@@ -1048,8 +1062,10 @@ def identity_linkage(
     size = np.bincount(tight).astype(np.float32)
     fixed = np.zeros(len(size), bool)
     fixed[tight[start.fixed]] = True
+    least = SPREADS_NEEDED * figures.spread + REACH_NEEDED * figures.reach
     state = Agglomeration(
         figures=figures,
+        least=figures.strangers + least + strictness,
         sums=direction_sums(unit, tight),
         size=size,
         crowded=crowding(unit, tight, start.rough) * size,
@@ -1057,8 +1073,7 @@ def identity_linkage(
         rivals=tight[apart],
         fixed=fixed,
     )
-    least = SPREADS_NEEDED * figures.spread + REACH_NEEDED * figures.reach
-    return agglomerate(state, figures.strangers + least + strictness)[tight]
+    return agglomerate(state)[tight]
 
 
 def without_rivals(start: Start, apart: np.ndarray) -> np.ndarray:
@@ -1075,6 +1090,7 @@ class Agglomeration:
     """Groups while they are merged; a merged group keeps the lower number of the two."""
 
     figures: Figures
+    least: float  # what a merge must be worth
     sums: np.ndarray  # (g, d) float32 of unit rows
     size: np.ndarray  # (g,) float32 faces
     crowded: np.ndarray  # (g,) float32 sum of the faces' crowding
@@ -1096,62 +1112,66 @@ class Agglomeration:
         self.rivals = moved[self.rivals]
         return moved
 
-    def worth(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """(r, c) float32: what merging a group of `rows` with one of `columns` is worth, a cosine:
-        that of the centroids, less what size and crowding cost, plus what weakness excuses."""
-        usual = self.figures.strangers + USUAL_CROWDING * self.figures.reach
-        doublings = SIZE_COST * self.figures.reach * np.log2(self.size)
-        crowd = CROWDING_COST / 2.0 * (self.crowded / self.size - usual)
-        short = 1.0 - self.length / (self.size * self.figures.length)
-        excuse = WEAKNESS_CREDIT * self.figures.reach * short
-        result = self.centres[rows] @ self.centres[columns].T
-        result -= np.minimum.outer(doublings[rows], doublings[columns])
-        result -= np.add.outer(crowd[rows], crowd[columns])
-        result += np.maximum.outer(excuse[rows], excuse[columns])
-        result[np.logical_and.outer(self.fixed[rows], self.fixed[columns])] = -np.inf
-        row_of, column_of = np.full((2, len(self.size)), -1)
-        row_of[rows], column_of[columns] = np.arange(len(rows)), np.arange(len(columns))
-        for left, right in ((rows, rows), self.rivals.T, self.rivals.T[::-1]):
-            here, there = row_of[left], column_of[right]
-            met = (here >= 0) & (there >= 0)
-            result[here[met], there[met]] = -np.inf
-        return result
-
     def best(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The best partner of each of `rows` among `columns`, and what it is worth."""
-        partner, value = np.zeros(len(rows), np.intp), np.full(len(rows), -np.inf, np.float32)
+        """For each of `rows` the partner among `columns` whose merge is worth most, and how much,
+        as a cosine; itself and -inf where none is worth `least`."""
+        usual = self.figures.strangers + USUAL_CROWDING * self.figures.reach
+        crowd = CROWDING_COST / 2.0 * (self.crowded / self.size - usual)
+        shortness = 1.0 - self.length / (self.size * self.figures.length)
+        excuse = WEAKNESS_CREDIT * self.figures.reach * shortness
+        doublings = SIZE_COST * self.figures.reach * np.log2(self.size)
+        floor = self.least + crowd - excuse.max()
+        partner, value = rows.copy(), np.full(len(rows), -np.inf, np.float32)
+        across, their_crowd = self.centres[columns].T, crowd[columns]
         for block in blocks(len(rows), len(columns)):
-            worth = self.worth(rows[block], columns)
-            at = worth.argmax(axis=1)
-            partner[block], value[block] = columns[at], worth[np.arange(len(at)), at]
+            cosine = self.centres[rows[block]] @ across
+            cosine -= their_crowd
+            near, column = np.nonzero(cosine >= floor[rows[block], None])
+            left, right = rows[block][near], columns[column]
+            worth = cosine[near, column] - crowd[left]
+            worth -= np.minimum(doublings[left], doublings[right])
+            worth += np.maximum(excuse[left], excuse[right])
+            worth[self.barred(left, right)] = -np.inf
+            order = np.lexsort((right, -worth, near))  # the lower number of two as good
+            order = order[worth[order] >= self.least]
+            own, first = np.unique(near[order], return_index=True)
+            partner[block][own], value[block][own] = right[order[first]], worth[order[first]]
         return partner, value
 
+    def barred(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """(k,) bool: pairs of groups that may not become one."""
+        both = np.concatenate([self.rivals, self.rivals[:, ::-1]])
+        rivals = both[:, 0] * len(self.size) + both[:, 1]
+        result = (left == right) | (self.fixed[left] & self.fixed[right])
+        return result | np.isin(left * len(self.size) + right, rivals)
 
-def agglomerate(state: Agglomeration, least: float) -> np.ndarray:
-    """Merge reciprocal best partners, round by round, while a merge is worth `least`.
 
-    Returns the group every group ends in, (g,). A best partner stays best until it is merged or a
-    merged group is better, so only those are asked again.
+def agglomerate(state: Agglomeration) -> np.ndarray:
+    """Merge reciprocal best partners, round by round; returns where every group ends, (g,).
+
+    A merge is the centroids' cosine, less what size and crowding cost, plus what weakness excuses.
+    A best partner stays best until it is merged or a merged group is better: only then is a group
+    asked again.
     """
     count = len(state.size)
-    owner, partner = np.arange(count), np.full(count, -1, dtype=np.intp)
+    owner, partner = np.arange(count), np.arange(count)
     value = np.full(count, -np.inf, dtype=np.float32)
     active = stale = np.arange(count)
     merged = active[:0]
-    while len(stale) or len(merged):
-        rest = np.setdiff1d(active, stale) if len(merged) else active[:0]
-        other, better = state.best(rest, merged) if len(rest) else (rest, value[rest])
+    while len(stale):
+        rest = np.setdiff1d(active, stale)
+        other, better = state.best(rest, merged)
         gain = better > value[rest]
         partner[rest[gain]], value[rest[gain]] = other[gain], better[gain]
         partner[stale], value[stale] = state.best(stale, active)
-        able = active[value[active] >= least]
+        able = active[np.isfinite(value[active])]
         merged, gone = reciprocal_pairs(able, partner, -value)
         moved = state.merge(merged, gone)
         owner = moved[owner]
         changed = np.zeros(count, dtype=bool)
         changed[merged] = changed[gone] = True
         active = active[moved[active] == active]
-        stale = active[changed[active] | changed[partner[active]]] if len(merged) else merged
+        stale = active[changed[active] | changed[partner[active]]]
     return owner
 
 

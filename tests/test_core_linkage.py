@@ -136,6 +136,7 @@ def test_each_term_moves_the_merge_its_way():
     def merged(size=1.0, crowded=usual, length=20.0, fixed=False, cosine_less=0.0) -> bool:
         state = sf.Agglomeration(
             figures=USUAL,
+            least=least + cosine_less,
             sums=unit * size,
             size=np.full(2, size, np.float32),
             crowded=np.full(2, size * crowded, np.float32),
@@ -143,7 +144,7 @@ def test_each_term_moves_the_merge_its_way():
             rivals=NOBODY,
             fixed=np.full(2, fixed),
         )
-        return len(set(sf.agglomerate(state, least + cosine_less))) == 1
+        return len(set(sf.agglomerate(state))) == 1
 
     assert merged()
     assert not merged(size=4.0)
