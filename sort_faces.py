@@ -247,6 +247,7 @@ SIZE_COST = 0.06  # for each doubling of the smaller group: averages of many lie
 CROWDING_COST = 0.5  # of what strangers are nearer than USUAL_CROWDING, a cosine
 USUAL_CROWDING = 0.535  # mean of a library of 8,000 faces
 WEAKNESS_CREDIT = 0.15  # for the share by which the shorter mean embedding is below normal
+WEAK_PAIR_COST = 3.0  # times that credit for the longer one: weak faces are alike, whosever
 CROWD = 10  # nearest strangers that make a direction crowded
 LEAST_SEPARATION = 3.5  # reach over spread; mini 6.2, dlib 4.0; at 3.4 average linkage is as good
 OWN_FIGURES = 30  # groups that say more of a library than what is stored of its recogniser
@@ -1131,6 +1132,8 @@ class Agglomeration:
             worth = cosine[near, column] - crowd[left]
             worth -= np.minimum(doublings[left], doublings[right])
             worth += np.maximum(excuse[left], excuse[right])
+            both_weak = np.maximum(np.minimum(excuse[left], excuse[right]), 0.0)
+            worth -= WEAK_PAIR_COST * both_weak
             worth[self.barred(left, right)] = -np.inf
             order = np.lexsort((right, -worth, near))  # the lower number of two as good
             order = order[worth[order] >= self.least]
@@ -1149,9 +1152,9 @@ class Agglomeration:
 def agglomerate(state: Agglomeration) -> np.ndarray:
     """Merge reciprocal best partners, round by round; returns where every group ends, (g,).
 
-    A merge is the centroids' cosine, less what size and crowding cost, plus what weakness excuses.
-    A best partner stays best until it is merged or a merged group is better: only then is a group
-    asked again.
+    A merge is worth the centroids' cosine, less what size and crowding cost, plus what the weakness
+    of one excuses, less what the weakness of both makes alike. A best partner stays best until it
+    is merged or a merged group is better: only then is a group asked again.
     """
     count = len(state.size)
     owner, partner = np.arange(count), np.arange(count)

@@ -61,7 +61,10 @@ def one_at_a_time(unit, length, apart=NOBODY, figures=USUAL) -> list[int]:
             return -9.0
         crowded = (crowd[a].mean() + crowd[b].mean()) / 2
         crowded -= figures.strangers + sf.USUAL_CROWDING * reach
-        weak = 1 - min(length[a].mean(), length[b].mean()) / figures.length
+        weak, less = sorted(
+            (1 - length[rows].mean() / figures.length for rows in (a, b)), reverse=True
+        )
+        weak -= sf.WEAK_PAIR_COST * max(less, 0.0)
         return (
             float(sf.centroid(unit[a]) @ sf.centroid(unit[b]))
             - sf.SIZE_COST * reach * np.log2(min(len(a), len(b)))
@@ -95,14 +98,14 @@ def agreement(person: np.ndarray, labels: np.ndarray) -> float:
 def test_rounds_of_reciprocal_merges_find_what_one_merge_at_a_time_finds():
     """Not always to the face: a merge can bring a third group nearer, and then the order counts."""
     equal = 0
-    for seed in range(6):
+    for seed in range(8):
         unit, length, _ = people(seed, 60, 24)
         apart = np.random.default_rng(seed).integers(0, len(unit), (12, 2))
         apart = apart[apart[:, 0] != apart[:, 1]]
         labels, expected = linkage(unit, length, apart), one_at_a_time(unit, length, apart)
-        assert agreement(np.array(expected), labels) > 0.9
+        assert agreement(np.array(expected), labels) > 0.8
         equal += canonical(labels) == expected
-    assert equal >= 5
+    assert equal >= 7
 
 
 @settings(max_examples=15, deadline=None)
@@ -133,14 +136,14 @@ def test_each_term_moves_the_merge_its_way():
     usual = sf.USUAL_CROWDING * USUAL.reach
     unit[1] = [least + 0.01, *np.sqrt([1 - (least + 0.01) ** 2]), *np.zeros(10)]
 
-    def merged(size=1.0, crowded=usual, length=20.0, fixed=False, cosine_less=0.0) -> bool:
+    def merged(size=1.0, crowded=usual, lengths=(20, 20), fixed=False, cosine_less=0.0) -> bool:
         state = sf.Agglomeration(
             figures=USUAL,
             least=least + cosine_less,
             sums=unit * size,
             size=np.full(2, size, np.float32),
             crowded=np.full(2, size * crowded, np.float32),
-            length=np.full(2, size * length, np.float32),
+            length=np.array(lengths, np.float32) * size,
             rivals=NOBODY,
             fixed=np.full(2, fixed),
         )
@@ -150,7 +153,8 @@ def test_each_term_moves_the_merge_its_way():
     assert not merged(size=4.0)
     assert not merged(crowded=usual + 0.1)
     assert not merged(cosine_less=0.02)
-    assert merged(cosine_less=0.02, length=12.0)
+    assert merged(cosine_less=0.02, lengths=(20, 12))
+    assert not merged(lengths=(12, 12))
     assert merged(cosine_less=0.02, crowded=usual - 0.1)
     assert not merged(fixed=True)
 

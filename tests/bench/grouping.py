@@ -196,7 +196,7 @@ def tune(faces: Faces, choose: np.ndarray) -> None:
 
 def variants() -> Iterator[tuple[str, dict[str, float]]]:
     yield "as it is", {}
-    for term in ("SIZE_COST", "CROWDING_COST", "WEAKNESS_CREDIT"):
+    for term in ("SIZE_COST", "CROWDING_COST", "WEAKNESS_CREDIT", "WEAK_PAIR_COST"):
         for factor in (0.0, 0.5, 2.0):
             yield f"{term} x {factor:g}", {term: getattr(sf, term) * factor}
     for term, step in (("REACH_NEEDED", 0.04), ("USUAL_CROWDING", 0.05)):
