@@ -242,14 +242,16 @@ DUPLICATE_SLACK = 1e-6  # rounding: a row's product with itself may be 0.9999999
 
 # Identity linkage: in shares of Figures.reach where not said otherwise; docs/analysis/accuracy.md.
 SPREADS_NEEDED = 0.8  # times the strangers' spread: the centroids' cosine two groups need, plus
-REACH_NEEDED = 0.66  # this: .51 with the pack `mini`, .63 with dlib
-SIZE_COST = 0.06  # for each doubling of the smaller group: averages of many lie closer
+REACH_NEEDED = 0.68  # this: .52 with the pack `mini`, .62 with dlib
+SIZE_COST = 0.065  # for each doubling of the smaller group: averages of many lie closer
+FULL_SIZE_GROUP = 16  # faces from which an average hardly changes any more
 CROWDING_COST = 0.5  # of what strangers are nearer than USUAL_CROWDING, a cosine
-USUAL_CROWDING = 0.535  # mean of a library of 8,000 faces
-WEAKNESS_CREDIT = 0.15  # for the share by which the shorter mean embedding is below normal
+USUAL_CROWDING = 0.56  # mean of a library of 8,000 faces
+WEAKNESS_CREDIT = 0.16  # for the share by which the shorter mean embedding is below normal
 WEAK_PAIR_COST = 3.0  # times that credit for the longer one: weak faces are alike, whosever
 CROWD = 10  # nearest strangers that make a direction crowded
-LEAST_SEPARATION = 3.5  # reach over spread; mini 6.2, dlib 4.0; at 3.4 average linkage is as good
+LIKENESS_FACES = 64  # of a group, that its mean cosine is taken of
+LEAST_SEPARATION = 3.4  # reach over spread; mini 6.0, dlib 3.9; at 3.3 average linkage is as good
 OWN_FIGURES = 30  # groups that say more of a library than what is stored of its recogniser
 FEWEST_FIGURES = 10  # groups without which a recogniser nothing is stored of is not known
 
@@ -917,7 +919,7 @@ class Figures:
 
     strangers: float  # mean cosine of two people's faces
     spread: float  # its standard deviation
-    same: float  # mean cosine of two faces of one person, a person weighed by its faces
+    same: float  # mean cosine of two faces of one person, no copies; a person weighs its faces
     length: float  # mean, of embeddings as the model gives them
     groups: int = 0  # of two and more faces they were measured on; 0: stored
 
@@ -933,35 +935,47 @@ class Figures:
 
 
 KNOWN_FIGURES = {  # by recogniser; measured: docs/analysis/accuracy.md
-    "0c845ee43af10c1e": Figures(0.010, 0.103, 0.653, 17.15),  # the MobileFaceNet of `mini`
-    "dlib-resnet-v1": Figures(0.011, 0.178, 0.730, 0.586),
+    "0c845ee43af10c1e": Figures(0.010, 0.103, 0.637, 17.15),  # the MobileFaceNet of `mini`
+    "dlib-resnet-v1": Figures(0.011, 0.178, 0.699, 0.586),
 }
 
 
-def figures_of(unit: np.ndarray, length: np.ndarray, labels: np.ndarray) -> Figures:
+def figures_of(
+    unit: np.ndarray, length: np.ndarray, labels: np.ndarray, copy: float = Thresholds.copy
+) -> Figures:
     """Figures of a library whose faces are roughly grouped.
 
-    unit: (n, d) float32 of length 1; length: (n,) of the embeddings; labels: (n,) int.
+    unit: (n, d) float32 of length 1; length: (n,) of the embeddings; labels: (n,) int; copy: cosine
+    distance of two faces that say nothing of a person, as they are one moment: bursts, copies.
     """
-    # sums over all pairs from sums over faces: of u.v by (sum u)^2, of (u.v)^2 by sum u u'
     groups = [rows for rows in groups_of(labels) if len(rows) > 1]
-    sizes = np.array([len(rows) for rows in groups], dtype=np.float64)
-    inside = np.array([pair_sums(unit[rows]) for rows in groups]).reshape(-1, 2)
+    same = [likeness(unit[rows], copy) for rows in groups]
+    sizes = np.array([len(rows) for rows in groups])[np.isfinite(same)]
+    sums = np.array([pair_sums(unit[rows]) for rows in groups]).reshape(-1, 2).sum(axis=0)
     alone = np.square(np.delete(unit, np.concatenate([[], *groups]).astype(int), axis=0)).sum(
         axis=1
     )
-    apart = pair_sums(unit) - inside.sum(axis=0) - [alone.sum(), np.square(alone).sum()]
-    pairs = float(len(unit)) ** 2 - np.square(sizes).sum() - len(alone)
-    if not groups or pairs <= 0:
+    apart = pair_sums(unit) - sums - [alone.sum(), np.square(alone).sum()]
+    pairs = len(unit) ** 2 - sum(len(rows) ** 2 for rows in groups) - len(alone)
+    if not len(sizes) or not pairs:
         return Figures(0.0, 0.0, 0.0, 0.0)
     strangers, square = apart / pairs
-    same = ((inside[:, 0] - sizes) / (sizes - 1)).sum() / sizes.sum()
+    people = float(np.average(np.array(same)[np.isfinite(same)], weights=sizes))
     spread = math.sqrt(max(square - strangers**2, 0.0))
-    return Figures(float(strangers), spread, float(same), float(length.mean()), len(groups))
+    return Figures(float(strangers), spread, people, float(length.mean()), len(sizes))
+
+
+def likeness(unit: np.ndarray, copy: float) -> float:
+    """Mean cosine of unit rows (n, d) of one person, copies left out; NaN if all are copies."""
+    some = unit[:: -(-len(unit) // LIKENESS_FACES)]
+    cosine = (some @ some.T)[np.triu_indices(len(some), 1)]
+    cosine = cosine[cosine < 1.0 - copy]
+    return float(cosine.mean()) if len(cosine) else math.nan
 
 
 def pair_sums(unit: np.ndarray) -> np.ndarray:
-    """(2,) float64: sums of the cosines and of their squares over all n*n pairs of rows (n, d)."""
+    """(2,) float64: sums of the cosines and of their squares over all n*n pairs of rows (n, d);
+    of u.v it is (sum u)^2, of (u.v)^2 the squares of the numbers in sum u u'."""
     products = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit  # of equal norm
     return np.array(
         [
@@ -1120,7 +1134,7 @@ class Agglomeration:
         crowd = CROWDING_COST / 2.0 * (self.crowded / self.size - usual)
         shortness = 1.0 - self.length / (self.size * self.figures.length)
         excuse = WEAKNESS_CREDIT * self.figures.reach * shortness
-        doublings = SIZE_COST * self.figures.reach * np.log2(self.size)
+        doublings = SIZE_COST * self.figures.reach * np.log2(np.minimum(self.size, FULL_SIZE_GROUP))
         floor = self.least + crowd - excuse.max()
         partner, value = rows.copy(), np.full(len(rows), -np.inf, np.float32)
         across, their_crowd = self.centres[columns].T, crowd[columns]
@@ -1399,7 +1413,7 @@ def identity_labels(
     """
     unit, length = cache.unit[rows], np.linalg.norm(cache.embedding[rows], axis=1)
     start = start_of(unit, how, persons)
-    measured = figures_of(unit, length, start.rough)
+    measured = figures_of(unit, length, start.rough, how.copy)
     figures, why = fitting_figures(measured, cache.meta.recognizer)
     if figures is None:
         return None, why

@@ -221,6 +221,18 @@ def test_figures_are_those_the_faces_were_made_with():
     assert figures.separates
 
 
+def test_bursts_say_nothing_of_a_person():
+    """Three shots of each moment: who measures them as three faces takes all people for closer."""
+    rng = np.random.default_rng(1)
+    person = np.repeat(np.arange(80), 5)
+    unit = sf.unit_rows(directions(rng, 80, 128)[person] + 0.9 * directions(rng, 400, 128))
+    shots = sf.unit_rows(np.repeat(unit, 3, axis=0) + 0.3 * directions(rng, 1200, 128))
+    once = sf.figures_of(unit, np.ones(400), person).same
+    assert sf.figures_of(shots, np.ones(1200), np.repeat(person, 3)).same < once
+    counted = sf.figures_of(shots, np.ones(1200), np.repeat(person, 3), copy=0.0).same
+    assert counted > once + 0.02
+
+
 def test_what_a_small_library_goes_by():
     few, some = replace(USUAL, groups=5), replace(USUAL, groups=20)
     known, stored = next(iter(sf.KNOWN_FIGURES.items()))

@@ -7,7 +7,8 @@
 The people of half.npz are split in two by a hash of their number: constants were chosen by
 looking at `choose` alone, `report` has only ever been counted. Bystanders (person -1) are in the
 library and in nobody's score. `pair` P and R count pairs, `b3` is BCubed, `mixed` is how many
-groups hold more than one person. bench_people.py prints the same table for the photos of people/.
+groups hold more than one person, `nobody` the pairs of bystanders put together, of whom few can be
+right. bench_people.py prints the same table for the photos of people/.
 
 --tune prints, on `choose`: each term left out, made half and twice as strong; libraries of few
 people; the embeddings seen through fewer dimensions, as a weaker recogniser would, and with more
@@ -90,11 +91,13 @@ def is_choosing(person: np.ndarray) -> np.ndarray:
 
 
 def scored(name: str, faces: Faces, labels: np.ndarray, mask: np.ndarray) -> dict:
+    nobody = np.bincount(labels[faces.person == STRANGERS])
     person, labels = faces.person[mask], labels[mask]
     pair, b3 = pairwise_scores(person, labels), bcubed_scores(person, labels)
     return {"method": name, "pair P": f"{pair.precision:.4f}", "pair R": f"{pair.recall:.4f}",
             "b3 P": f"{b3.precision:.4f}", "b3 R": f"{b3.recall:.4f}", "b3 F": f"{b3.f:.4f}",
-            "mixed": mixed_groups(person, labels)}  # fmt: skip
+            "mixed": mixed_groups(person, labels),
+            "nobody": int((nobody * (nobody - 1) // 2).sum())}  # fmt: skip
 
 
 def methods(faces: Faces) -> Iterator[tuple[str, np.ndarray]]:
