@@ -227,10 +227,12 @@ def test_bursts_say_nothing_of_a_person():
     person = np.repeat(np.arange(80), 5)
     unit = sf.unit_rows(directions(rng, 80, 128)[person] + 0.9 * directions(rng, 400, 128))
     shots = sf.unit_rows(np.repeat(unit, 3, axis=0) + 0.3 * directions(rng, 1200, 128))
+    of_moment = np.repeat(person, 3)
     once = sf.figures_of(unit, np.ones(400), person).same
-    assert sf.figures_of(shots, np.ones(1200), np.repeat(person, 3)).same < once
-    counted = sf.figures_of(shots, np.ones(1200), np.repeat(person, 3), copy=0.0).same
-    assert counted > once + 0.02
+    left_out = sf.figures_of(shots, np.ones(1200), of_moment).same
+    counted = sf.figures_of(shots, np.ones(1200), of_moment, copy=0.0).same
+    assert left_out <= once  # the shots have noise of their own
+    assert counted > left_out + 0.04
 
 
 def test_what_a_small_library_goes_by():
