@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import sys
 from dataclasses import replace
@@ -204,6 +205,20 @@ def test_every_face_gets_its_score(run, cache_path, sharp, options) -> None:
     status = json.loads(out)
     assert (code, status["scored"]) == (0, after.faces)
     assert status["quality_model"] == after.meta.quality_model
+
+
+def test_a_photo_decoded_at_a_part_of_its_size_gives_nearly_the_same_faces(cache_path) -> None:
+    """Key points are in pixels of the photo, huge JPEGs are read at a half to an eighth."""
+    cache = sf.load_cache(cache_path)
+    image = sf.read_photo(cache.file_path[0]).image
+    faces = [{"kps": kps.tolist()} for kps in cache.kps[cache.face_file == 0]]
+    whole = quality_model.aligned_faces(sf.Photo(image, math.nan), faces)
+    half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    reduced = quality_model.aligned_faces(sf.Photo(half, math.nan, scale=2), faces)
+    assert len(whole) == len(faces) >= 5
+    for one, other in zip(whole, reduced, strict=True):
+        assert one.shape == other.shape == (112, 112, 3)
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.97
 
 
 def test_scores_do_not_need_landmark_models(run, mini, library, sharp, tmp_path) -> None:
