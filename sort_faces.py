@@ -245,14 +245,16 @@ DUPLICATE_SLACK = 1e-6  # rounding: a row's product with itself may be 0.9999999
 
 # Identity linkage: in shares of Figures.reach where not said otherwise; docs/analysis/accuracy.md.
 SPREADS_NEEDED = 0.8  # times the strangers' spread: the centroids' cosine two groups need, plus
-REACH_NEEDED = 0.66  # this: .51 with the pack `mini`, .63 with dlib
-SIZE_COST = 0.06  # for each doubling of the smaller group: averages of many lie closer
+REACH_NEEDED = 0.68  # this: .52 with the pack `mini`, .62 with dlib
+SIZE_COST = 0.065  # for each doubling of the smaller group: averages of many lie closer
+FULL_SIZE_GROUP = 16  # faces from which an average hardly changes any more
 CROWDING_COST = 0.5  # of what strangers are nearer than USUAL_CROWDING, a cosine
-USUAL_CROWDING = 0.535  # mean of a library of 8,000 faces
-WEAKNESS_CREDIT = 0.15  # for the share by which the shorter mean embedding is below normal
+USUAL_CROWDING = 0.56  # mean of a library of 8,000 faces
+WEAKNESS_CREDIT = 0.16  # for the share by which the shorter mean embedding is below normal
+WEAK_PAIR_COST = 3.0  # times that credit for the longer one: weak faces are alike, whosever
 CROWD = 10  # nearest strangers that make a direction crowded
-FIGURE_PAIRS = 200_000  # pairs of faces drawn to learn what strangers' cosines are
-LEAST_SEPARATION = 3.5  # reach over spread; mini 6.2, dlib 4.0; at 3.4 average linkage is as good
+LIKENESS_FACES = 64  # of a group, that its mean cosine is taken of
+LEAST_SEPARATION = 3.4  # reach over spread; mini 6.0, dlib 3.9; at 3.3 average linkage is as good
 OWN_FIGURES = 30  # groups that say more of a library than what is stored of its recogniser
 FEWEST_FIGURES = 10  # groups without which a recogniser nothing is stored of is not known
 
@@ -656,7 +658,10 @@ def weight_option(term: str, default: float) -> Any:
 
 @dataclass(frozen=True)
 class QualityWeights:
-    """Share of each term in the composite score; the reference readme's weighting."""
+    """Share of each term in the composite score; the reference readme's weighting.
+
+    The last two are relative to the library and count only where a weight is given.
+    """
 
     GROUP: ClassVar[str] = "export"
 
@@ -665,6 +670,8 @@ class QualityWeights:
     landmark_symmetry: float = weight_option("landmark symmetry", 0.20)
     face_size: float = weight_option("face size", 0.15)
     sharpness: float = weight_option("sharpness", 0.15)
+    embedding_length: float = weight_option("embedding length", 0.0)
+    learned_quality: float = weight_option("learned quality", 0.0)
 
     def as_array(self) -> np.ndarray:
         return np.array([getattr(self, item.name) for item in fields(self)], dtype=np.float64)
@@ -725,6 +732,9 @@ class EngineSpec:
     )
     landmarks: bool = False
     clip: str = ""  # load a CLIP scorer in place of an engine: a folder, or open_clip NAME/WEIGHTS
+    # Load a face quality model in place of an engine: path of its .onnx. Not in the repr, by which
+    # queues are named since 0.1.0; its items name the model.
+    quality: str = field(default="", repr=False)
 
 
 def model_label(model: str) -> str:
@@ -957,7 +967,7 @@ class Figures:
 
     strangers: float  # mean cosine of two people's faces
     spread: float  # its standard deviation
-    same: float  # mean cosine of two faces of one person, a person weighed by its faces
+    same: float  # mean cosine of two faces of one person, no copies; a person weighs its faces
     length: float  # mean, of embeddings as the model gives them
     groups: int = 0  # of two and more faces they were measured on; 0: stored
 
@@ -973,27 +983,54 @@ class Figures:
 
 
 KNOWN_FIGURES = {  # by recogniser; measured: docs/analysis/accuracy.md
-    "0c845ee43af10c1e": Figures(0.010, 0.103, 0.653, 17.15),  # the MobileFaceNet of `mini`
-    "dlib-resnet-v1": Figures(0.011, 0.178, 0.730, 0.586),
+    "0c845ee43af10c1e": Figures(0.010, 0.103, 0.637, 17.15),  # the MobileFaceNet of `mini`
+    "dlib-resnet-v1": Figures(0.011, 0.178, 0.699, 0.586),
 }
 
 
-def figures_of(unit: np.ndarray, length: np.ndarray, labels: np.ndarray) -> Figures:
+def figures_of(
+    unit: np.ndarray, length: np.ndarray, labels: np.ndarray, copy: float = Thresholds.copy
+) -> Figures:
     """Figures of a library whose faces are roughly grouped.
 
-    unit: (n, d) float32 of length 1; length: (n,) of the embeddings; labels: (n,) int.
+    unit: (n, d) float32 of length 1; length: (n,) of the embeddings; labels: (n,) int; copy: cosine
+    distance of two faces that say nothing of a person, as they are one moment: bursts, copies.
     """
     groups = [rows for rows in groups_of(labels) if len(rows) > 1]
-    sizes = np.array([len(rows) for rows in groups])
-    inside = [float(np.square(unit[rows].sum(axis=0)).sum()) for rows in groups]  # of all n*n pairs
-    same = (np.array(inside) - sizes) / np.maximum(sizes - 1, 1)  # mean cosine times size
-    left, right = np.random.default_rng(0).integers(0, max(len(unit), 1), (2, FIGURE_PAIRS))
-    apart = labels[left] != labels[right] if len(unit) else np.zeros(0, bool)
-    if not groups or not apart.any():
+    same = [likeness(unit[rows], copy) for rows in groups]
+    sizes = np.array([len(rows) for rows in groups])[np.isfinite(same)]
+    sums = np.array([pair_sums(unit[rows]) for rows in groups]).reshape(-1, 2).sum(axis=0)
+    alone = np.square(np.delete(unit, np.concatenate([[], *groups]).astype(int), axis=0)).sum(
+        axis=1
+    )
+    apart = pair_sums(unit) - sums - [alone.sum(), np.square(alone).sum()]
+    pairs = len(unit) ** 2 - sum(len(rows) ** 2 for rows in groups) - len(alone)
+    if not len(sizes) or not pairs:
         return Figures(0.0, 0.0, 0.0, 0.0)
-    cosine = np.einsum("nd,nd->n", unit[left[apart]], unit[right[apart]])
-    spread, people = float(cosine.std()), float(same.sum() / sizes.sum())
-    return Figures(float(cosine.mean()), spread, people, float(length.mean()), len(groups))
+    strangers, square = apart / pairs
+    people = float(np.average(np.array(same)[np.isfinite(same)], weights=sizes))
+    spread = math.sqrt(max(square - strangers**2, 0.0))
+    return Figures(float(strangers), spread, people, float(length.mean()), len(sizes))
+
+
+def likeness(unit: np.ndarray, copy: float) -> float:
+    """Mean cosine of unit rows (n, d) of one person, copies left out; NaN if all are copies."""
+    some = unit[:: -(-len(unit) // LIKENESS_FACES)]
+    cosine = (some @ some.T)[np.triu_indices(len(some), 1)]
+    cosine = cosine[cosine < 1.0 - copy]
+    return float(cosine.mean()) if len(cosine) else math.nan
+
+
+def pair_sums(unit: np.ndarray) -> np.ndarray:
+    """(2,) float64: sums of the cosines and of their squares over all n*n pairs of rows (n, d);
+    of u.v it is (sum u)^2, of (u.v)^2 the squares of the numbers in sum u u'."""
+    products = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit  # of equal norm
+    return np.array(
+        [
+            np.square(unit.sum(axis=0, dtype=np.float64)).sum(),
+            np.square(products.astype(np.float64)).sum(),
+        ]
+    )
 
 
 def fitting_figures(measured: Figures, recognizer: str) -> tuple[Figures | None, str]:
@@ -1057,7 +1094,7 @@ def crowding(unit: np.ndarray, labels: np.ndarray, rough: np.ndarray) -> np.ndar
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
     """Slices of `rows` rows that keep a matrix with `columns` columns small."""
-    step = max(LINK_BLOCK**2 // (4 * max(columns, 1)), 1)
+    step = max(LINK_BLOCK**2 // max(columns, 1), 1)
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
@@ -1088,8 +1125,10 @@ def identity_linkage(
     size = np.bincount(tight).astype(np.float32)
     fixed = np.zeros(len(size), bool)
     fixed[tight[start.fixed]] = True
+    least = SPREADS_NEEDED * figures.spread + REACH_NEEDED * figures.reach
     state = Agglomeration(
         figures=figures,
+        least=figures.strangers + least + strictness,
         sums=direction_sums(unit, tight),
         size=size,
         crowded=crowding(unit, tight, start.rough) * size,
@@ -1097,8 +1136,7 @@ def identity_linkage(
         rivals=tight[apart],
         fixed=fixed,
     )
-    least = SPREADS_NEEDED * figures.spread + REACH_NEEDED * figures.reach
-    return agglomerate(state, figures.strangers + least + strictness)[tight]
+    return agglomerate(state)[tight]
 
 
 def without_rivals(start: Start, apart: np.ndarray) -> np.ndarray:
@@ -1115,6 +1153,7 @@ class Agglomeration:
     """Groups while they are merged; a merged group keeps the lower number of the two."""
 
     figures: Figures
+    least: float  # what a merge must be worth
     sums: np.ndarray  # (g, d) float32 of unit rows
     size: np.ndarray  # (g,) float32 faces
     crowded: np.ndarray  # (g,) float32 sum of the faces' crowding
@@ -1136,62 +1175,68 @@ class Agglomeration:
         self.rivals = moved[self.rivals]
         return moved
 
-    def worth(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """(r, c) float32: what merging a group of `rows` with one of `columns` is worth, a cosine:
-        that of the centroids, less what size and crowding cost, plus what weakness excuses."""
-        usual = self.figures.strangers + USUAL_CROWDING * self.figures.reach
-        doublings = SIZE_COST * self.figures.reach * np.log2(self.size)
-        crowd = CROWDING_COST / 2.0 * (self.crowded / self.size - usual)
-        short = 1.0 - self.length / (self.size * self.figures.length)
-        excuse = WEAKNESS_CREDIT * self.figures.reach * short
-        result = self.centres[rows] @ self.centres[columns].T
-        result -= np.minimum.outer(doublings[rows], doublings[columns])
-        result -= np.add.outer(crowd[rows], crowd[columns])
-        result += np.maximum.outer(excuse[rows], excuse[columns])
-        result[np.logical_and.outer(self.fixed[rows], self.fixed[columns])] = -np.inf
-        row_of, column_of = np.full((2, len(self.size)), -1)
-        row_of[rows], column_of[columns] = np.arange(len(rows)), np.arange(len(columns))
-        for left, right in ((rows, rows), self.rivals.T, self.rivals.T[::-1]):
-            here, there = row_of[left], column_of[right]
-            met = (here >= 0) & (there >= 0)
-            result[here[met], there[met]] = -np.inf
-        return result
-
     def best(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The best partner of each of `rows` among `columns`, and what it is worth."""
-        partner, value = np.zeros(len(rows), np.intp), np.full(len(rows), -np.inf, np.float32)
+        """For each of `rows` the partner among `columns` whose merge is worth most, and how much,
+        as a cosine; itself and -inf where none is worth `least`."""
+        usual = self.figures.strangers + USUAL_CROWDING * self.figures.reach
+        crowd = CROWDING_COST / 2.0 * (self.crowded / self.size - usual)
+        shortness = 1.0 - self.length / (self.size * self.figures.length)
+        excuse = WEAKNESS_CREDIT * self.figures.reach * shortness
+        doublings = SIZE_COST * self.figures.reach * np.log2(np.minimum(self.size, FULL_SIZE_GROUP))
+        floor = self.least + crowd - excuse.max()
+        partner, value = rows.copy(), np.full(len(rows), -np.inf, np.float32)
+        across, their_crowd = self.centres[columns].T, crowd[columns]
         for block in blocks(len(rows), len(columns)):
-            worth = self.worth(rows[block], columns)
-            at = worth.argmax(axis=1)
-            partner[block], value[block] = columns[at], worth[np.arange(len(at)), at]
+            cosine = self.centres[rows[block]] @ across
+            cosine -= their_crowd
+            near, column = np.nonzero(cosine >= floor[rows[block], None])
+            left, right = rows[block][near], columns[column]
+            worth = cosine[near, column] - crowd[left]
+            worth -= np.minimum(doublings[left], doublings[right])
+            worth += np.maximum(excuse[left], excuse[right])
+            both_weak = np.maximum(np.minimum(excuse[left], excuse[right]), 0.0)
+            worth -= WEAK_PAIR_COST * both_weak
+            worth[self.barred(left, right)] = -np.inf
+            order = np.lexsort((right, -worth, near))  # the lower number of two as good
+            order = order[worth[order] >= self.least]
+            own, first = np.unique(near[order], return_index=True)
+            partner[block][own], value[block][own] = right[order[first]], worth[order[first]]
         return partner, value
 
+    def barred(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """(k,) bool: pairs of groups that may not become one."""
+        both = np.concatenate([self.rivals, self.rivals[:, ::-1]])
+        rivals = both[:, 0] * len(self.size) + both[:, 1]
+        result = (left == right) | (self.fixed[left] & self.fixed[right])
+        return result | np.isin(left * len(self.size) + right, rivals)
 
-def agglomerate(state: Agglomeration, least: float) -> np.ndarray:
-    """Merge reciprocal best partners, round by round, while a merge is worth `least`.
 
-    Returns the group every group ends in, (g,). A best partner stays best until it is merged or a
-    merged group is better, so only those are asked again.
+def agglomerate(state: Agglomeration) -> np.ndarray:
+    """Merge reciprocal best partners, round by round; returns where every group ends, (g,).
+
+    A merge is worth the centroids' cosine, less what size and crowding cost, plus what the weakness
+    of one excuses, less what the weakness of both makes alike. A best partner stays best until it
+    is merged or a merged group is better: only then is a group asked again.
     """
     count = len(state.size)
-    owner, partner = np.arange(count), np.full(count, -1, dtype=np.intp)
+    owner, partner = np.arange(count), np.arange(count)
     value = np.full(count, -np.inf, dtype=np.float32)
     active = stale = np.arange(count)
     merged = active[:0]
-    while len(stale) or len(merged):
-        rest = np.setdiff1d(active, stale) if len(merged) else active[:0]
-        other, better = state.best(rest, merged) if len(rest) else (rest, value[rest])
+    while len(stale):
+        rest = np.setdiff1d(active, stale)
+        other, better = state.best(rest, merged)
         gain = better > value[rest]
         partner[rest[gain]], value[rest[gain]] = other[gain], better[gain]
         partner[stale], value[stale] = state.best(stale, active)
-        able = active[value[active] >= least]
+        able = active[np.isfinite(value[active])]
         merged, gone = reciprocal_pairs(able, partner, -value)
         moved = state.merge(merged, gone)
         owner = moved[owner]
         changed = np.zeros(count, dtype=bool)
         changed[merged] = changed[gone] = True
         active = active[moved[active] == active]
-        stale = active[changed[active] | changed[partner[active]]] if len(merged) else merged
+        stale = active[changed[active] | changed[partner[active]]]
     return owner
 
 
@@ -1308,6 +1353,9 @@ class FaceCache:
         "pixels, depth in pixels (0 with dlib); NaN before `enrich`", (68, 3)
     )
     pose: np.ndarray = of_face_later("pitch, yaw, roll in degrees; NaN before `enrich`", (3,))
+    learned_quality: np.ndarray = of_face_later(
+        "as `enrich --quality-model` scored it, higher is better; NaN before"
+    )
 
     def __post_init__(self) -> None:
         counts = {"f": self.files, "a": len(self.alias_path), "n": self.faces}
@@ -1365,8 +1413,9 @@ class FaceCache:
 COLUMNS: dict[str, Column] = {
     item.name: item.metadata["column"] for item in fields(FaceCache) if item.metadata
 }
-LANDMARK_SHAPES = {  # what `enrich` brings
-    name: about.shape for name, about in COLUMNS.items() if math.isnan(about.fill)
+LATER_COLUMNS = [name for name, about in COLUMNS.items() if math.isnan(about.fill)]
+LANDMARK_SHAPES = {  # what `enrich` brings in any case
+    name: COLUMNS[name].shape for name in LATER_COLUMNS if name != "learned_quality"
 }
 
 
@@ -1423,7 +1472,7 @@ def identity_labels(
     """
     unit, length = cache.unit[rows], cache.length[rows]
     start = start_of(unit, how, persons)
-    measured = figures_of(unit, length, start.rough)
+    measured = figures_of(unit, length, start.rough, how.copy)
     figures, why = fitting_figures(measured, cache.meta.recognizer)
     if figures is None:
         return None, why
@@ -1704,7 +1753,7 @@ def quality_terms(
     face_short: np.ndarray,
     blur: np.ndarray,
 ) -> np.ndarray:
-    """The five terms of the composite score, (n, 5) float64 in [0, 1], in QUALITY_TERMS order.
+    """The first five of QUALITY_TERMS, which need nothing but the face: (n, 5) float64 in [0, 1].
 
     pose (n, 3) degrees pitch yaw roll; det_score (n,); symmetry (n,) by landmark_symmetry;
     face_short (n,) px; blur (n,) variance of the Laplacian.
@@ -1744,10 +1793,49 @@ def landmark_symmetry(outline: np.ndarray, kps: np.ndarray) -> np.ndarray:
     return np.minimum(left, right) / np.maximum(np.maximum(left, right), 1e-6)
 
 
+def length_term(embedding: np.ndarray) -> np.ndarray:
+    """How long each embedding (n, d) is for this library and recogniser: (n,) float64 in [0, 1].
+
+    length / median length - 0.5: the usual face has 0.5, one half as long 0, one half longer 1.
+    What a recogniser is sure of it embeds longer; norm as quality: Meng et al., MagFace, CVPR
+    2021; Kim et al., AdaFace, CVPR 2022. Measured: docs/analysis/quality.md.
+    """
+    length = np.linalg.norm(embedding, axis=1)
+    usual = float(np.median(length)) if len(length) else 0.0
+    return np.clip(length.astype(np.float64) / (usual or 1.0) - 0.5, 0.0, 1.0)
+
+
+def rank_term(scores: np.ndarray) -> np.ndarray:
+    """Share of the library's scored faces that are worse: (n,) float64 in [0, 1]; 0 where NaN.
+
+    scores (n,): of one model, higher is better. Equals count half. By rank and not by range: each
+    model has a unit and a spread of its own, and a cut at a percentile would make the best equal.
+    """
+    have = np.isfinite(scores)
+    known = np.sort(scores[have])
+    places = [np.searchsorted(known, scores[have], side) for side in ("left", "right")]
+    term = np.zeros(len(scores))
+    term[have] = (places[0] + places[1]) / (2.0 * max(len(known), 1))
+    return term
+
+
 def composite_quality(terms: np.ndarray, weights: QualityWeights) -> np.ndarray:
-    """Weighted mean of the terms (n, 5): (n,) float64 in [0, 1]."""
+    """Weighted mean of the terms (n, 7): (n,) float64 in [0, 1].
+
+    Terms without weight are left out, not multiplied by 0: so no new term changes a bit of it.
+    """
     shares = weights.as_array()
-    return terms @ (shares / shares.sum())
+    used = np.flatnonzero(shares)
+    return np.ascontiguousarray(terms[:, used]) @ (shares[used] / shares[used].sum())
+
+
+def told_terms(terms: np.ndarray, weights: QualityWeights) -> dict[str, float]:
+    """The terms (7,) of a face by name; those beside the usual five only where they count."""
+    names = [
+        name for name in QUALITY_TERMS if getattr(QualityWeights, name) + getattr(weights, name)
+    ]
+    values = dict(zip(QUALITY_TERMS, terms.tolist(), strict=True))
+    return {name: values[name] for name in names}
 
 
 # ============================================================================
@@ -3508,6 +3596,7 @@ class CacheMeta(Record, kw_only=True):
     det_threshold: float
     roots: list[str]  # every folder ever scanned
     rescans: int = 0  # how often faces were numbered anew
+    quality_model: str = ""  # sha256 of the model whose scores learned_quality holds
 
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -3593,7 +3682,15 @@ class EnrichLine(Record, tag_field="op", tag="enrich"):
     faces: list[MarkedFace]
 
 
-JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine
+class QualityLine(Record, tag_field="op", tag="quality"):
+    """Scores of faces of a photo; those of any other model are void from here on."""
+
+    sha256: str
+    model: str  # sha256 of the quality model
+    faces: list[tuple[int, float]]  # (face_index, score)
+
+
+JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine
 Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 NPZ_ERRORS = (  # what numpy and zipfile raise on files that are damaged or something else
     *(OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, SyntaxError),
@@ -3713,7 +3810,7 @@ def read_npz(path: Path) -> FaceCache:
         meta = as_record(CacheMeta, value)
     except (KeyError, TypeError, ValueError, RecursionError):
         raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file") from None
-    for name in LANDMARK_SHAPES:
+    for name in LATER_COLUMNS:
         if name not in arrays and "face_file" in arrays:
             arrays[name] = COLUMNS[name].filled(len(arrays["face_file"]), meta.dim)
     for name, about in COLUMNS.items():
@@ -3733,7 +3830,7 @@ def are_boxes(boxes: np.ndarray) -> bool:
 def save_cache(path: Path, cache: FaceCache) -> None:
     """Write the whole cache atomically, then drop the journal it now contains."""
     arrays = {name: getattr(cache, name) for name in COLUMNS}
-    for name in LANDMARK_SHAPES:
+    for name in LATER_COLUMNS:
         if not np.isfinite(arrays[name]).any():
             del arrays[name]  # not enriched yet: no gigabytes of NaN
     meta = json.dumps({**as_json(cache.meta), "version": VERSION})
@@ -3886,19 +3983,28 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
         return cache
     photos: dict[str, PhotoLine] = {}
     marks: dict[str, dict[int, MarkedFace]] = defaultdict(dict)  # by sha256 and face index
+    scores: dict[str, dict[int, float]] = defaultdict(dict)  # likewise
+    scorer = cache.meta.quality_model
     paths = known_paths(cache)
     known = {*cache.file_sha256.tolist(), *(r.sha256 for r in lines if isinstance(r, PhotoLine))}
     for line in lines:
         if isinstance(line, PhotoLine):
             photos[line.sha256] = line
-            marks.pop(line.sha256, None)  # it told of the faces this record replaces
+            for told in (marks, scores):  # of the faces this record replaces
+                told.pop(line.sha256, None)
         elif isinstance(line, EnrichLine):
             marks[line.sha256].update((face.index, face) for face in line.faces)
+        elif isinstance(line, QualityLine):
+            if line.model != scorer:
+                scores.clear()
+            scorer = line.model
+            scores[line.sha256].update(line.faces)
         elif isinstance(line, GoneLine):
             paths.pop(line.path, None)
         if isinstance(line, PhotoLine | PathLine) and line.sha256 in known:
             paths[line.path] = (line.sha256, line.size, line.mtime_ns)
-    return with_marks(rebuild_cache(cache, photos, paths), marks)
+    cache = with_marks(rebuild_cache(cache, photos, paths), marks)
+    return with_scores(cache, scorer, scores)
 
 
 def known_paths(cache: FaceCache) -> dict[str, Facts]:
@@ -3935,7 +4041,8 @@ def rebuild_cache(
             values = [getattr(photo, name.removeprefix("file_")) for photo in new]
             columns[name] = extended(cache, name, old, values)
         elif name not in columns:
-            columns[name] = extended(cache, name, kept, [getattr(face, name) for face in faces])
+            values = [getattr(face, name, None) for face in faces]
+            columns[name] = extended(cache, name, kept, values)
     meta = msgspec.structs.replace(cache.meta, rescans=rescans_after(cache, photos))
     return FaceCache(meta, **columns)
 
@@ -3986,7 +4093,7 @@ def path_columns(
 def extended(cache: FaceCache, name: str, kept: Any, values: Sequence[Any]) -> np.ndarray:
     """Rows `kept` of a cache's array, then the values of records as rows of the same kind."""
     about, have = COLUMNS[name], getattr(cache, name)[kept]
-    if name == "embedding" or name in LANDMARK_SHAPES:
+    if name == "embedding" or name in LATER_COLUMNS:
         new = about.filled(len(values), cache.meta.dim)
         for row, value in enumerate(values):
             if value is not None:
@@ -4009,6 +4116,19 @@ def with_marks(cache: FaceCache, marks: dict[str, dict[int, MarkedFace]]) -> Fac
                 if row is not None and value is not None:
                     arrays[name][row] = np.frombuffer(value, "<f4").reshape(shape)
     return replace(cache, **arrays)
+
+
+def with_scores(cache: FaceCache, model: str, scores: dict[str, dict[int, float]]) -> FaceCache:
+    """Fill in what a quality model gave, by sha256 and face index; another model's scores go."""
+    column = cache.learned_quality.copy()
+    if model != cache.meta.quality_model:
+        column[:] = math.nan
+    for sha, faces in scores.items():
+        for index, score in faces.items():
+            if (row := cache.row_of_face.get(f"{sha[:16]}:{index}")) is not None:
+                column[row] = score
+    meta = msgspec.structs.replace(cache.meta, quality_model=model)
+    return replace(cache, meta=meta, learned_quality=column)
 
 
 # ============================================================================
@@ -4584,7 +4704,7 @@ def frame_result(engine: Engine, image: np.ndarray, landmarks: bool) -> Result:
     return {"wh": wh, "faces": [{key: face[key] for key in kept} for face in faces]}
 
 
-Models = Any  # what a spec loads: an Engine, or a ClipScorer of work/clip_scorer.py
+Models = Any  # an Engine, a ClipScorer (work/clip_scorer.py), a QualityModel (quality_model.py)
 
 Task = Callable[[Any, Sequence[Item]], list[Result]]
 
@@ -4599,6 +4719,7 @@ TASKS: dict[str, Task] = {
     "embed": embed_items,
     "enrich": one_by_one(enrich_item),
     "score": score_items,
+    "quality": lambda model, items: model.rate(items),
     "audit": one_by_one(audit_item),
     "frames": one_by_one(frames_item),
 }
@@ -4607,6 +4728,8 @@ TASKS: dict[str, Task] = {
 def load_models(spec: EngineSpec, threads: int) -> Models:
     if spec.clip:
         return companion("clip_scorer").load_scorer(spec, threads)
+    if spec.quality:
+        return companion("quality_model").QualityModel(spec, threads)
     return load_engine(spec, threads)
 
 
@@ -7050,6 +7173,16 @@ def add_cache_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz that embed wrote")
 
 
+def add_quality_model(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--quality-model",
+        type=Path,
+        metavar="FILE",
+        help="also score every face by this .onnx: aligned faces of 112 px in, a number each out, "
+        "as eDifFIQA and CR-FIQA",
+    )
+
+
 def add_dry_run(p: Any) -> None:
     p.add_argument("--dry-run", action="store_true", help="say what would be done and stop")
 
@@ -7191,14 +7324,24 @@ def move_table(moves: Sequence[Move]) -> list[dict[str, Any]]:
 
 def add_enrich_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
+    add_quality_model(p)
     add_engine_and_work(p, detector=False)
 
 
 def cmd_enrich(args: argparse.Namespace) -> Outcome:
     """add landmarks and head pose to the cached faces that lack them"""
-    result = enrich_library(args.cache, crew_of(args, True))
+    result = enrich_and_score(args.cache, crew_of(args, True), True, args.quality_model)
     all_lost = result["photos_lost"] and not result["enriched"] and result["lacking"]
-    return Outcome(result, not all_lost)
+    unscored = result.get("photos_not_scored") and not result["scored"]
+    return Outcome(result, not (all_lost or unscored))
+
+
+def enrich_and_score(path: Path, crew: Crew, required: bool, model: Path | None) -> dict[str, Any]:
+    """Landmarks and, where a quality model is given, scores: then landmarks may be missing."""
+    result = enrich_library(path, crew, required and model is None)
+    if model is not None:
+        result |= companion("quality_model").score_library(path, crew, model)
+    return result
 
 
 def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, Any]:
@@ -7221,20 +7364,31 @@ def enrich_library(path: Path, crew: Crew, required: bool = True) -> dict[str, A
                 raise SortFacesError(text)
             log.info("%s", text)
             items = []
-        done = 0
-        with contextlib.closing(Journal(path, cache.meta)) as journal:
-            results = crew.run("enrich", items, queue_folder(path))
-            for item, result in progress(results, len(items), "enrich", "photo"):
-                error = result.get("failed") or result["error"]
-                if error:
-                    log.warning("%s: %s", item["path"], error)
-                    lost += 1
-                else:
-                    journal.append("enrich", sha256=item["sha256"], faces=result["faces"])
-                    done += len(result["faces"])
-        if journal.count:
-            save_cache(path, load_cache(path))
-    return {"lacking": len(lacking), "enriched": done, "photos_lost": lost}
+        done, failed = journal_results(path, cache, crew, "enrich", items)
+    return {"lacking": len(lacking), "enriched": done, "photos_lost": lost + failed}
+
+
+def journal_results(
+    path: Path, cache: FaceCache, crew: Crew, task: str, items: Sequence[Item]
+) -> tuple[int, int]:
+    """Have items of enrich_queue worked on, each result kept at once: (faces, photos that failed).
+
+    task: of TASKS and, by the same name, what its results are in the journal.
+    """
+    done = failed = 0
+    with contextlib.closing(Journal(path, cache.meta)) as journal:
+        results = crew.run(task, items, queue_folder(path))
+        for item, result in progress(results, len(items), task, "photo"):
+            error = result.get("failed") or result["error"]
+            if error:
+                log.warning("%s: %s", item["path"], error)
+                failed += 1
+            else:
+                journal.append(task, **{**item, **result})
+                done += len(result["faces"])
+    if journal.count:
+        save_cache(path, load_cache(path))
+    return done, failed
 
 
 def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any]], int]:
@@ -7964,7 +8118,7 @@ class Export:
     def __init__(self, library: Library, out: Path, params: ExportParams, crew: Crew) -> None:
         self.library, self.out, self.params, self.crew = library, out, params, crew
         self.cache = cache = library.cache
-        self.terms = cached_quality_terms(cache)  # (n, 5)
+        self.terms = cached_quality_terms(cache)  # (n, 7)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
         self.head = manifest_head(library)
         self.purity: dict[str, Purity] = {}  # by face set, as refine found it
@@ -8003,7 +8157,7 @@ class Export:
 
 
 def cached_quality_terms(cache: FaceCache) -> np.ndarray:
-    """Quality terms of every face, (n, 5); without landmarks from the five key points."""
+    """Quality terms of every face, (n, 7); without landmarks from the five key points."""
     pose = cache.pose.copy()
     for row in np.flatnonzero(~cache.enriched):
         wh = tuple(cache.file_wh[cache.face_file[row]].tolist())
@@ -8012,7 +8166,8 @@ def cached_quality_terms(cache: FaceCache) -> np.ndarray:
     for points in (cache.landmark_3d_68[..., :2], cache.landmark_2d_106):
         have = np.isfinite(points).all(axis=(1, 2))
         symmetry[have] = landmark_symmetry(points[have], cache.kps[have])
-    return quality_terms(pose, cache.det_score, symmetry, cache.face_short, cache.blur)
+    own = quality_terms(pose, cache.det_score, symmetry, cache.face_short, cache.blur)
+    return np.column_stack([own, length_term(cache.embedding), rank_term(cache.learned_quality)])
 
 
 def export_library(
@@ -8026,6 +8181,8 @@ def export_library(
     params = for_model(params, cache.meta.model)
     crew = crew.with_spec(as_consumer(crew.spec, cache.meta))
     check_model(cache, paths.cache, crew.spec)
+    if params.weights.learned_quality:
+        companion("quality_model").check_scored(paths.cache, cache)
     export = Export(Library(cache, paths.cache), out, params, crew)
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
@@ -8620,7 +8777,7 @@ def draft_of(
         **export.head,
         id=plan.name,
         params=export.params,
-        quality_terms=list(QUALITY_TERMS),
+        quality_terms=list(told_terms(np.zeros(len(QUALITY_TERMS)), export.params.weights)),
         faces=[],
         dropped=[*plan.left, *refused, *plan.gone],
         purity=export.purity.get(plan.name, UNSET),
@@ -8649,7 +8806,7 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
         bbox=[round(value, 1) for value in cache.bbox[row].tolist()],
         taken=None if math.isnan(taken) else taken,
         quality=round(float(export.quality[row]), 4),
-        terms=dict(zip(QUALITY_TERMS, export.terms[row].round(4).tolist(), strict=True)),
+        terms=told_terms(export.terms[row].round(4), export.params.weights),
         distance=round(away, 4),
         pad=round(crop.note.pad, 3),
         neighbours_painted=crop.note.painted,
@@ -10719,6 +10876,7 @@ def add_run_options(p: argparse.ArgumentParser) -> None:
 
 def add_chain_options(p: argparse.ArgumentParser) -> None:
     """Options of the steps after embed."""
+    add_quality_model(p)
     add_fields(p, ClusterParams)
     add_fields(p, RefineParams, skip=("linkage", "strictness"))  # ClusterParams made them
     add_fields(p, ExportParams, **EXPORT_NAMES)
@@ -10739,6 +10897,8 @@ def run_chain(
     for kind, name in RUN_TREES.items():
         check_output(out / name, roots, kind)
     steps = chain_steps(args, sources, out, cache)
+    if args.quality_model or args.weight_learned_quality:
+        companion("quality_model").check_chain(crew_of(args, False), args.quality_model, cache)
     about = {"out": str(out), "cache": str(cache)}
     if args.dry_run:
         return {**about, **preview_chain(args, sources, cache, steps)}
@@ -10764,7 +10924,7 @@ def chain_steps(
     export = of_args(ExportParams, args, **EXPORT_NAMES)
     return {
         "embed": lambda: embed_library(sources, cache, crew_of(args, True), scan),
-        "enrich": lambda: enrich_library(cache, crew_of(args, True), False),
+        "enrich": lambda: enrich_and_score(cache, crew_of(args, True), False, args.quality_model),
         "cluster": lambda: cluster_library(cache, raw, of_args(ClusterParams, args), tree),
         "refine": lambda: refine_library(cache, refined, of_args(RefineParams, args), tree),
         "dedup": lambda: dedup_library(cache, DedupParams(None)),

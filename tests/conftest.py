@@ -121,6 +121,7 @@ def make_cache(
         landmark_2d_106=np.full((count, 106, 2), np.nan, np.float32),
         landmark_3d_68=np.full((count, 68, 3), np.nan, np.float32),
         pose=np.full((count, 3), np.nan, np.float32),
+        learned_quality=np.full(count, np.nan, np.float32),
     )
 
 

@@ -302,6 +302,16 @@ def test_landmarks_do_not_outlive_the_faces_they_were_found_for() -> None:
     assert contents(cache)["a"][1] == [(5.0, None), (6.0, None)]
 
 
+def test_scores_do_not_outlive_the_faces_they_are_of() -> None:
+    start = fold(photo("a", "/a.jpg", face(1)), photo("b", "/b.jpg", face(3)))
+    told = [{"op": "quality", "schema": 1, "sha256": sha, "model": "m", "faces": [[0, 0.5]]}
+            for sha in "ab"]  # fmt: skip
+    cache = fold(*told, photo("a", "/a.jpg", face(5)), start=start)
+    assert dict(zip(cache.file_sha256, np.isnan(cache.learned_quality), strict=True)) == {
+        "a": True, "b": False
+    }  # fmt: skip
+
+
 def test_a_second_enrich_record_keeps_what_the_first_found() -> None:
     start = fold(photo("a", "/a.jpg", face(1), face(2)))
     cache = fold(enrich("a", f0=8), enrich("a", f1=9), start=start)

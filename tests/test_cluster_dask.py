@@ -11,8 +11,10 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SHARED
+from quality_models import save_sharpness_model
 from test_kill import content
 from test_worker import embed, make_photos, one_line
 
@@ -83,6 +85,21 @@ def test_other_paths_there(run, cluster, library, content_here, tmp_path) -> Non
     assert "No such file" in err
     embed(run, root, tmp_path / "y.npz", "--model", model, "--retry-errors")
     assert content(tmp_path / "y.npz") == content_here
+
+
+def test_faces_are_scored_there_as_here(run, cluster, library, tmp_path) -> None:
+    root, model = library
+    sharp = save_sharpness_model(tmp_path / "sharp.onnx")
+    embed(run, root, tmp_path / "here.npz", "--model", model)
+    shutil.copy(tmp_path / "here.npz", tmp_path / "there.npz")
+    for name, where in (("here", []), ("there", ["--cluster", cluster.scheduler_address])):
+        cache = tmp_path / f"{name}.npz"
+        code, _, err = run("enrich", cache, "--model", model, "--quality-model", sharp, *where)
+        assert code == 0, err
+    here, there = (sf.load_cache(tmp_path / f"{name}.npz") for name in ("here", "there"))
+    assert np.isfinite(here.learned_quality).all()
+    np.testing.assert_array_equal(here.learned_quality, there.learned_quality)
+    assert here.meta.quality_model == there.meta.quality_model != ""
 
 
 def test_the_offline_engine_travels_with_the_script(cluster) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import make_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +53,7 @@ def terms_of(pose=(0, 0, 0), score=0.8, outline=FRONTAL_KPS, kps=FRONTAL_KPS, sh
         np.float32([short]), np.float32([blur]),
     )  # fmt: skip
     assert terms.shape == (1, 5)
-    return dict(zip(sf.QUALITY_TERMS, terms[0].tolist(), strict=True))
+    return dict(zip(sf.QUALITY_TERMS[:5], terms[0].tolist(), strict=True))
 
 
 def test_each_term_stands_under_its_name() -> None:
@@ -188,6 +190,55 @@ def test_only_the_ratio_of_the_weights_counts(weights, factor) -> None:
     assert scaled == pytest.approx(plain)
     assert (plain >= terms.min(axis=1) - 1e-9).all()
     assert (plain <= terms.max(axis=1) + 1e-9).all()
+
+
+# ---------------------------------------------------------------------------- relative terms
+
+
+def old_composite(terms: np.ndarray) -> np.ndarray:
+    """As composite_quality was when there were five terms."""
+    shares = np.array([0.30, 0.20, 0.20, 0.15, 0.15])
+    return terms @ (shares / shares.sum())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 64, 1001])
+def test_by_default_the_composite_is_what_it_was_to_the_bit(count) -> None:
+    terms = np.random.default_rng(count).random((count, 7))
+    five = np.ascontiguousarray(terms[:, :5])
+    assert sf.composite_quality(terms, sf.QualityWeights()).tobytes() == (
+        old_composite(five).tobytes()
+    )
+    cache = replace(make_cache(people=1, photos=3), learned_quality=np.float32([1, 2, 3]))
+    found = sf.composite_quality(sf.cached_quality_terms(cache), sf.QualityWeights())
+    assert found.tobytes() == old_composite(sf.cached_quality_terms(cache)[:, :5].copy()).tobytes()
+
+
+def test_the_term_of_scores_is_the_rank_in_the_library() -> None:
+    nan = math.nan
+    term = sf.rank_term(np.float32([5, nan, -2, 900, 5]))
+    assert term == pytest.approx([0.5, 0, 0.125, 0.875, 0.5])
+    assert sf.rank_term(np.float32([nan, nan])).tolist() == [0, 0]
+    assert sf.rank_term(np.zeros(0, np.float32)).shape == (0,)
+    assert sf.rank_term(np.float32([4, 4, 4])).tolist() == [0.5] * 3
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-100, 100), min_size=1, max_size=30))
+def test_the_term_of_scores_depends_on_their_order_alone(values) -> None:
+    scores = np.array(values, np.float64)
+    term = sf.rank_term(scores)
+    assert ((term > 0) & (term < 1)).all()
+    np.testing.assert_array_equal(term, sf.rank_term(8 * scores - 16))
+    order = np.argsort(scores, kind="stable")
+    assert (np.diff(term[order]) >= 0).all()
+
+
+def test_the_term_of_length_is_relative_to_the_median() -> None:
+    embedding = np.diag([10.0, 20, 30, 40, 2]).astype(np.float32)
+    assert sf.length_term(embedding) == pytest.approx([0, 0.5, 1, 1, 0], abs=1e-6)
+    assert sf.length_term(7 * embedding) == pytest.approx(sf.length_term(embedding), abs=1e-6)
+    assert sf.length_term(np.zeros((0, 5), np.float32)).shape == (0,)
+    assert sf.length_term(np.zeros((3, 5), np.float32)).tolist() == [0, 0, 0]
 
 
 # ---------------------------------------------------------------------------- pose

@@ -609,7 +609,7 @@ def cached_group(
 ) -> ShownGroup:
     """A group of cached faces by rank; with a heading of its own it is no person.
 
-    terms: quality terms (n, 5) of every face of the cache.
+    terms: quality terms (n, 7) of every face of the cache.
     """
     cache = run.library.cache
     rows = sf.rows_of_faces(cache, ids)
@@ -620,7 +620,7 @@ def cached_group(
     for at in np.argsort(-quality, kind="stable"):
         row, file = rows[at], cache.face_file[rows[at]]
         entry = {  # a face_entry from the cache alone
-            **dict(zip(sf.QUALITY_TERMS, terms[row].tolist(), strict=True)),
+            **sf.told_terms(terms[row], sf.QualityWeights()),
             "face": cache.face_ids[row],
             "source": str(cache.file_path[file]),
             "bbox": cache.bbox[row].tolist(),

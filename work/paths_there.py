@@ -80,11 +80,11 @@ def item_there(crew: sf.Crew, item: sf.Item) -> sf.Item:
 
 
 def spec_there(crew: sf.Crew) -> sf.EngineSpec:
-    """A crew's spec with the folders it names as whoever does the work opens them."""
-    named = {key: getattr(crew.spec, key) for key in ("model", "model_root", "clip")}
-    folders = {
+    """A crew's spec with the paths it names as whoever does the work opens them."""
+    named = {key: getattr(crew.spec, key) for key in ("model", "model_root", "clip", "quality")}
+    there = {
         key: path_there(crew, os.path.abspath(value))
         for key, value in named.items()
-        if os.sep in value and not value.startswith("~") and os.path.isdir(value)
+        if os.sep in value and not value.startswith("~") and os.path.exists(value)
     }
-    return replace(crew.spec, **folders)
+    return replace(crew.spec, **there)

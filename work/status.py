@@ -33,6 +33,8 @@ def cache_status(path: Path) -> dict[str, Any]:
     length = sf.usual_length(cache, rows)
     passing, _ = sf.gate_faces(cache, rows, sf.RefineParams(), length)
     journal = sf.journal_path(path)
+    scored = int(np.count_nonzero(np.isfinite(cache.learned_quality)))
+    by_model = {"scored": scored, "quality_model": cache.meta.quality_model} if scored else {}
     return {
         "cache": str(path),
         "model": cache.meta.model,
@@ -47,6 +49,7 @@ def cache_status(path: Path) -> dict[str, Any]:
         "gone_or_changed": gone,
         "faces": cache.faces,
         "enriched": int(np.count_nonzero(cache.enriched)),
+        **by_model,
         "passing_default_gates": len(passing),
         "years": "-".join(map(str, years)),
         "journal_bytes": journal.stat().st_size if journal.exists() else 0,

@@ -35,6 +35,7 @@ from pathlib import Path
 
 import numpy as np
 from common import SHARED, machine, print_table, sf
+from grouping import STRANGERS, Faces, methods, scored
 from metrics import bcubed_scores, mixed_groups, pairwise_scores
 
 
@@ -117,6 +118,7 @@ def judge(args: argparse.Namespace, model: str, work: Path) -> bool:
         scores("refined", person, sets[main_faces]),
         scores("refined, large", person[large], sets[main_faces][large]),
     ])  # fmt: skip
+    compare_methods(cache, main_faces, person)
     for group in sf.groups_of(groups[main_faces]):
         if len(set(person[group])) > 1:
             print("  a person of `cluster` mixes", dict(Counter(person[group].tolist())))
@@ -127,6 +129,17 @@ def judge(args: argparse.Namespace, model: str, work: Path) -> bool:
         print("  WRONG:", line)
     print(f"  {cache.meta.model}: {'passed' if not doubles + bad else 'FAILED'}", flush=True)
     return not doubles + bad
+
+
+def compare_methods(cache: sf.FaceCache, main_faces: np.ndarray, person: np.ndarray) -> None:
+    """Print the main faces grouped in every way that grouping.py knows."""
+    owner = np.full(cache.faces, STRANGERS)
+    owner[main_faces] = np.unique(person, return_inverse=True)[1]
+    meta = cache.meta
+    faces = Faces(cache.embedding, cache.face_file, owner, meta.recognizer, meta.model)
+    mask = owner != STRANGERS
+    rows = [scored(name, faces, labels, mask) for name, labels in methods(faces)]
+    print_table(f"{meta.model}: ways of grouping, main faces", rows)
 
 
 def main_face_rows(cache: sf.FaceCache, people: Path) -> tuple[np.ndarray, np.ndarray]:

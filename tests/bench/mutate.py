@@ -67,7 +67,8 @@ GROUPS: dict[str, tuple[str, str, str]] = {  # functions, test files, further py
         "",
     ),
     "quality": (
-        "quality_terms frontality landmark_symmetry composite_quality QualityWeights",
+        "quality_terms frontality landmark_symmetry composite_quality QualityWeights length_term "
+        "rank_term",
         "test_core_quality",
         "",
     ),

@@ -34,6 +34,7 @@ import numpy as np
 from common import sf
 from corpora import Face, Space, build, give_audits, picture
 from material import WHEN, MemoEngine, real_engine
+from quality_models import save_sharpness_model
 from test_kill import content as cache_content
 from video_material import film, write_video
 
@@ -653,10 +654,18 @@ def make_few(world: World) -> None:
     show(world, "embed photos lib.npz --model dlib --enrich --threads 2", "lib.npz")
 
 
+def make_rated(world: World) -> None:
+    """A cache with the scores of one quality model, and another model."""
+    save_sharpness_model(world.root / "sharp.onnx")
+    save_sharpness_model(world.root / "sharper.onnx", gain=2.0)
+    world.must(f"{SCORE} --quality-model sharp.onnx")
+
+
 def running(*lines: str) -> Callable[[World], None]:
     return lambda world: world.must(*lines)
 
 
+SCORE = "enrich lib.npz --model dlib --threads 1"
 WORKER = "embed photos lib.npz --model dlib --worker python"
 VIDEO = "--model dlib --threads 1 --min-dur 0.5"
 CORPUS_STEPS = (
@@ -670,6 +679,7 @@ STATES: dict[str, tuple[str, Callable[[World], None]]] = {  # (the one before, w
     "queue": ("fresh", make_queue),
     "plain": ("fresh", running("embed photos lib.npz --model dlib --threads 2")),
     "embedded": ("fresh", running("embed photos lib.npz --model dlib --enrich --threads 2")),
+    "rated": ("embedded", make_rated),
     "moved": ("embedded", make_moved),
     "torn": ("embedded", make_torn),
     "sorted": ("embedded", make_sorted),
@@ -718,6 +728,7 @@ SCENES: Sequence[Scene] = (
     Scene("embedded", "dedup lib.npz"),
     Scene("grown", "extend lib.npz raw --refine-out refined"),
     Scene("plain", "enrich lib.npz --model dlib --threads 1"),
+    Scene("rated", f"{SCORE} --quality-model sharper.onnx"),
     Scene("sorted", f"export-swap lib.npz refined/refine_manifest.json other {EXPORT}"),
     Scene(
         "extended",
