@@ -141,7 +141,7 @@ def test_the_gates_show_the_names_of_run_and_the_distances_used(demo, tmp_path):
     write("facesets_swap_ready/faceset_001/manifest.json", dropped=dropped)
     rows = sf.gates_table(tmp_path)
     assert [tuple(row.values()) for row in rows] == [
-        ("refine", 3, "outlier", "--outlier-threshold 0.4"),
+        ("refine", 3, "outlier", "--outlier-spreads 5.5"),
         ("refine", 1, "same photo", ""),
         ("export-swap", 1, "outlier", "--export-outlier-threshold 0.35"),
         ("export-swap", 2, "the crop looks like someone else", ""),
