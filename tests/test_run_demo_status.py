@@ -121,7 +121,7 @@ def test_demo_tells_what_each_gate_took_and_which_option_moves_it(demo):
         row["left_out"] for row in demo.first["facesets"]
     )
     options = {row["because"]: row["option"] for row in rows if row["option"]}
-    assert options["small"] == "--min-short 90" and options["low score"] == "--min-det-score 0.6"
+    assert options["blurred"] == "--min-blur 40" and options["low score"] == "--min-det-score 0.6"
     for option in options.values():
         sf.build_parser().parse_args(["run", "src", "out", *option.split()])
 
@@ -145,7 +145,7 @@ def test_the_gates_show_the_names_of_run_and_the_distances_used(demo, tmp_path):
         ("refine", 1, "same photo", ""),
         ("export-swap", 1, "outlier", "--export-outlier-threshold 0.35"),
         ("export-swap", 2, "the crop looks like someone else", ""),
-        ("export-swap", 1, "face too small", "--min-face-short 100"),
+        ("export-swap", 1, "face too small", "--min-face-short 60"),
         ("export-swap", 1, "photo unreadable", ""),
     ]
 
