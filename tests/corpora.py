@@ -28,7 +28,7 @@ from material import ok, tree
 
 DIM, OWN = 160, 16  # directions; those from OWN on belong to one face each
 SHARE = 0.85  # of a face's direction that is its person's; pairs of one person have cosine 0.72
-TOP_N = 3
+TOP_N, CORE_N = 3, 2
 SIZE = 128  # px; less to decode than the 512 of real exports
 SHELVES = ("_masked", "_thin", "_merged")
 LISTS = {"": "facesets", "_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}
@@ -152,7 +152,7 @@ def head_of(folder: Path, cache: sf.FaceCache, size: int = SIZE) -> dict:
         "tool": sf.TOOL, "kind": "faceset", "version": sf.VERSION,
         "created": "2026-01-02T03:04:05+00:00", "cache": str((folder / "lib.npz").resolve()),
         "model": cache.meta.model, "recognizer": cache.meta.recognizer, "rescans": 0,
-        "params": {"top_n": TOP_N, "out_size": size},
+        "params": {"top_n": TOP_N, "core_n": CORE_N, "out_size": size},
     }  # fmt: skip
 
 

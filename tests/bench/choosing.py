@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from common import SHARED, machine, print_table, sf
 SPLITS = 20
 LEAST = 20  # photos a person needs
 MANY = 60  # and to compare bundles of 30: more than 30 in each half
-FACE_SIZES = (30, 40, 50, 60, 80)  # px
+FACE_SIZES = (40, 50, 60, 80)  # px
 PHOTO = (250, 250)  # px; of the photos half.npz came from
 PEOPLE = 24  # of data/people with about 20 photos each
 
@@ -235,10 +236,12 @@ def embedded(folders: Sequence[Path], out: Path, model: str, scale: float) -> sf
     for path in (path for folder in folders for path in sorted(folder.glob("*.jpg"))):
         target = out / path.parent.name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
+        if scale == 1.0:
+            shutil.copyfile(path, target)
+            continue
         image = cv2.imread(str(path))
-        if scale < 1.0:
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(target), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(target), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
     cache = out.with_name(f"{out.name}.npz")
     command_result(["embed", str(out), str(cache), "--model", model])
     return sf.load_cache(cache)
