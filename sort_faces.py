@@ -7479,6 +7479,7 @@ def extend_refined(
         "joined_facesets": added,
         "new_facesets": len(founders),
         "failed_gates": dict(dropped),
+        "gates": gate_rows(REFINE_GATES, asdict(params), dropped),
         "refined": plan.counts(),
     }
 

@@ -2,7 +2,8 @@
 """Which faces of a person carry the identity: what consumers average, chosen in several ways.
 
     python tests/bench/choosing.py --data ../shared/data --npz ../shared/data/embeddings/half.npz
-    python tests/bench/choosing.py --corpus out/facesets_swap_ready
+    python tests/bench/choosing.py --cache lib.npz --data ../shared/data --least 16
+    python tests/bench/choosing.py --corpus out/facesets_swap_ready --least 16
     python tests/bench/choosing.py --sizes ../shared/models/mini
 
 A person's photos are cut into two halves, SPLITS times at random. From the one faces are chosen;
@@ -12,7 +13,8 @@ with its standard error; `- all` and `- random 8` are differences person by pers
 
 --npz: labelled embeddings (see shared/README.md), cleaned per person as an export would do it. The
 people are cut in two as well, by number: constants are chosen on the even ones, reported on the
-odd. --corpus: face sets as exported, the PNGs seen again by the engine. --sizes: the people's
+odd. --cache: main faces of DATA/people (or a copy of it, where --data points), cleaned in the same
+way. --corpus: face sets as exported, the PNGs seen again by the engine. --sizes: the people's
 photos scaled until their faces are so many pixels, embedded again, against the faces as they are.
 """
 
@@ -47,6 +49,10 @@ class Faces:
     quality: np.ndarray  # (n,) composite, falling
 
     @property
+    def count(self) -> int:
+        return len(self.quality)
+
+    @property
     def length(self) -> np.ndarray:
         return np.linalg.norm(self.embedding, axis=1)
 
@@ -64,11 +70,11 @@ def nearest_the_mean(faces: Faces) -> np.ndarray:
 
 
 CHOICES: dict[str, Choice] = {
-    "all": lambda faces, _: np.arange(len(faces.quality)),
-    "product top 30": lambda faces, _: np.arange(len(faces.quality))[:30],
+    "all": lambda faces, _: np.arange(faces.count),
+    "product top 30": lambda faces, _: np.arange(faces.count)[:30],
     "top 30 herding": lambda faces, _: sf.top_faces(faces.embedding, 30),
-    "random 8": lambda faces, rng: rng.permutation(len(faces.quality))[:8],
-    "product top 8": lambda faces, _: np.arange(len(faces.quality))[:8],
+    "random 8": lambda faces, rng: rng.permutation(faces.count)[:8],
+    "product top 8": lambda faces, _: np.arange(faces.count)[:8],
     "8 longest": lambda faces, _: np.argsort(-faces.length, kind="stable")[:8],
     "8 nearest mean": lambda faces, _: nearest_the_mean(faces)[:8],
     "top 8 herding": lambda faces, _: sf.top_faces(faces.embedding, 8),
@@ -97,16 +103,40 @@ def labelled(npz: Path, least: int = LEAST) -> list[Faces]:
     symmetry = sf.landmark_symmetry(kps, kps)
     terms = sf.quality_terms(sf.pose_from_kps(kps, PHOTO), values[0], symmetry, *values[1:])
     quality = sf.composite_quality(terms, sf.QualityWeights())
-    limits, found = sf.Thresholds(), []
-    for person in range(int(told["person"].max()) + 1):
-        rows = np.flatnonzero(told["person"] == person)
-        rows = rows[np.argsort(-quality[rows], kind="stable")]
-        unit, photos = sf.unit_rows(embedding[rows]), told["photo"][rows]
-        chosen = sf.choose_faces(unit, photos, limits.export_outlier, limits.duplicate)
-        rows = rows[[not reason for reason in chosen.reason]]
-        if len(rows) >= least:
-            found.append(Faces(str(person), embedding[rows], quality[rows]))
-    return found
+    people = {str(one): np.flatnonzero(told["person"] == one) for one in np.unique(told["person"])}
+    del people["-1"]  # bystanders
+    return [
+        faces
+        for name, rows in people.items()
+        if (faces := cleaned(name, rows, embedding, quality, told["photo"], sf.Thresholds())).count
+        >= least
+    ]
+
+
+def of_cache(cache: sf.FaceCache, people: Path, least: int = LEAST) -> list[Faces]:
+    """People by the main faces of their photos, as an export would clean them."""
+    from bench_people import main_face_rows
+
+    rows, names = main_face_rows(cache, people)
+    quality = sf.composite_quality(sf.cached_quality_terms(cache), sf.QualityWeights())
+    limits = sf.thresholds_for(cache.meta.model)
+    found = [
+        cleaned(str(name), rows[names == name], cache.embedding, quality, cache.face_file, limits)
+        for name in np.unique(names)
+    ]
+    return [faces for faces in found if faces.count >= least]
+
+
+def cleaned(
+    name: str, rows: np.ndarray, embedding: np.ndarray, quality: np.ndarray, photo: np.ndarray,
+    limits: sf.Thresholds,
+) -> Faces:  # fmt: skip
+    """A person's faces, best first, without what an export would leave out. rows: theirs."""
+    rows = rows[np.argsort(-quality[rows], kind="stable")]
+    unit = sf.unit_rows(embedding[rows])
+    chosen = sf.choose_faces(unit, photo[rows], limits.export_outlier, limits.duplicate)
+    rows = rows[[not reason for reason in chosen.reason]]
+    return Faces(name, embedding[rows], quality[rows])
 
 
 def exported(root: Path, least: int) -> list[Faces]:
@@ -114,7 +144,7 @@ def exported(root: Path, least: int) -> list[Faces]:
     corpus = sf.Corpus(root, sf.read_file(root / "manifest.json", sf.SwapManifest))
     sets = [Faces(one.id, corpus.embeddings(one.faces), np.array([f.quality for f in one.faces]))
             for one in corpus.active.values()]  # fmt: skip
-    return [faces for faces in sets if len(faces.quality) >= least]
+    return [faces for faces in sets if faces.count >= least]
 
 
 # --- tables -----------------------------------------------------------------
@@ -124,7 +154,7 @@ def halves(faces: Faces, splits: int) -> Iterable[tuple[Faces, Faces, np.random.
     """A person's faces cut in two at random, (one half, the other, a generator for choosing)."""
     for split in range(splits):
         rng = np.random.default_rng([split, *faces.name.encode()])
-        order = rng.permutation(len(faces.quality))
+        order = rng.permutation(faces.count)
         middle = len(order) // 2
         yield faces.take(np.sort(order[:middle])), faces.take(np.sort(order[middle:])), rng
 
@@ -169,7 +199,7 @@ def report(
     what: str, people: Sequence[Faces], choices: dict[str, Choice] = CHOICES, least: int = LEAST
 ) -> None:
     """Print a table of these people, and one of those with more than 30 faces in each half."""
-    many = [faces for faces in people if len(faces.quality) >= MANY]
+    many = [faces for faces in people if faces.count >= MANY]
     for some, size in ((people, least), (many, MANY)):
         if some:
             print_table(f"{what}, {len(some)} people of {size} faces and more",
@@ -254,6 +284,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=SHARED / "data", metavar="DIR",
                         help="folder with people/, for --sizes")  # fmt: skip
     parser.add_argument("--npz", type=Path, metavar="FILE", help="labelled embeddings")
+    parser.add_argument("--cache", type=Path, metavar="FILE", help="a cache of DATA/people")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="a swap-ready folder")
     parser.add_argument("--least", type=int, default=LEAST, metavar="N",
                         help="faces a person or set needs (default: %(default)s)")  # fmt: skip
@@ -270,6 +301,10 @@ def main() -> int:
         report("chosen on", even, least=args.least)
         report("reported on", odd, least=args.least)
         report("both", people, least=args.least)
+    if args.cache:
+        cache = sf.load_cache(args.cache)
+        people = of_cache(cache, args.data / "people", args.least)
+        report(cache.meta.model, people, least=args.least)
     if args.corpus:
         report(str(args.corpus), exported(args.corpus, args.least), least=args.least)
     if args.sizes:
