@@ -199,6 +199,8 @@ def report(
     what: str, people: Sequence[Faces], choices: dict[str, Choice] = CHOICES, least: int = LEAST
 ) -> None:
     """Print a table of these people, and one of those with more than 30 faces in each half."""
+    if not people:
+        raise SystemExit(f"{what}: nobody has {least} faces and more")
     many = [faces for faces in people if faces.count >= MANY]
     for some, size in ((people, least), (many, MANY)):
         if some:
@@ -303,7 +305,7 @@ def main() -> int:
         report("both", people, least=args.least)
     if args.cache:
         cache = sf.load_cache(args.cache)
-        people = of_cache(cache, args.data / "people", args.least)
+        people = of_cache(cache, (args.data / "people").resolve(), args.least)
         report(cache.meta.model, people, least=args.least)
     if args.corpus:
         report(str(args.corpus), exported(args.corpus, args.least), least=args.least)
