@@ -5227,7 +5227,7 @@ def bundles_of(manifest: FacesetManifest) -> dict[str, list[str]]:
         return {}
     top, full = f"{manifest.id}_top{manifest.params.top_n}.fsz", f"{manifest.id}.fsz"
     told = {bundle.file: bundle.faces or files for bundle in manifest.bundles}
-    return {top: files[: manifest.params.top_n]} | told | {full: files}
+    return {top: files[: manifest.params.top_n], full: files} | told | {full: files}
 
 
 def write_bundles(stage: Path, bundles: dict[str, list[str]]) -> list[str]:

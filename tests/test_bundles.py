@@ -223,5 +223,8 @@ def test_a_manifest_written_before_is_read_as_it_was_meant(root):
     manifest = sf.as_record(sf.FacesetManifest, told)
     names = [face["file"] for face in told["faces"]]
     assert sf.bundles_of(manifest) == {TOP: names[:TOP_N], FULL: names}
+    core = sf.Bundle(file=CORE, faces=names[1:3])
+    alone = sf.msgspec.structs.replace(manifest, bundles=[core])
+    assert list(sf.bundles_of(alone)) == [TOP, FULL, CORE]
     empty = sf.msgspec.structs.replace(manifest, faces=[])
     assert sf.bundles_of(empty) == {} and sf.listed(SET, empty, "").bundle == ""
