@@ -1271,7 +1271,9 @@ def herd(
 
 def top_faces(embedding: np.ndarray, number: int) -> np.ndarray:
     """Rows, rising, of the first and those that with it average like all; see herd."""
-    return np.sort(herd(embedding, number, [0] if len(embedding) else []))
+    if len(embedding) <= number:
+        return np.arange(len(embedding))
+    return np.sort(herd(embedding, number, [0]))
 
 
 def core_faces(embedding: np.ndarray, number: int, floor: float = CORE_FLOOR) -> np.ndarray:
