@@ -7545,8 +7545,12 @@ class FacesetPlan:
 class Export:
     """One export: what it works on, and what decides."""
 
-    def __init__(self, library: Library, out: Path, params: ExportParams, crew: Crew) -> None:
+    def __init__(
+        self, library: Library, out: Path, params: ExportParams, crew: Crew, **names: str
+    ) -> None:
+        """names: of the options, as in add_fields."""
         self.library, self.out, self.params, self.crew = library, out, params, crew
+        self.names = names
         self.cache = cache = library.cache
         self.terms = cached_quality_terms(cache)  # (n, 5)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
@@ -7599,9 +7603,9 @@ def cached_quality_terms(cache: FaceCache) -> np.ndarray:
 
 
 def export_library(
-    paths: ExportPaths, params: ExportParams, crew: Crew, dry_run: bool
+    paths: ExportPaths, params: ExportParams, crew: Crew, dry_run: bool, **names: str
 ) -> dict[str, Any]:
-    """Write the swap-ready corpus of a refine manifest; returns the counts."""
+    """Write the swap-ready corpus of a refine manifest; returns the counts. names: as in Export."""
     cache, out = load_cache(paths.cache), paths.out
     refined = load_manifest(paths.refined, RefinedManifest, cache)
     raw = load_manifest(paths.raw, RawManifest, cache) if paths.raw is not None else None
@@ -7611,7 +7615,7 @@ def export_library(
         params = replace(params, min_face_short=refined.params.min_short)
     crew = crew.with_spec(as_consumer(crew.spec, cache.meta))
     check_model(cache, paths.cache, crew.spec)
-    export = Export(Library(cache, paths.cache), out, params, crew)
+    export = Export(Library(cache, paths.cache), out, params, crew, **names)
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
@@ -7648,20 +7652,18 @@ def planned_export(
         "to_cut": sum(store.get(row) is None for row in rows),
         "merged_as_before": [f"{name} into {into}" for name, into in heritage.merged.items()],
         "set_aside": [faceset.folder for faceset in heritage.retired()],
-        "gates": export_gates([left for plan in plans for left in plan.left], export.params),
+        "gates": export_gates(export, [left for plan in plans for left in plan.left]),
         "facesets": [
             {"id": plan.name, "faces": len(plan.rows), "left_out": len(plan.left)} for plan in plans
         ],
     }
 
 
-def export_gates(
-    dropped: Iterable[Left], params: ExportParams, **names: str
-) -> list[dict[str, Any]]:
-    """What each gate of an export took; names: as in gate_rows."""
+def export_gates(export: Export, dropped: Iterable[Left]) -> list[dict[str, Any]]:
+    """What each gate of an export took."""
     reasons = [left.reason for left in dropped if left.run is UNSET]
     took = Counter(re.split(r" \(|:", reason)[0] for reason in reasons)
-    return gate_rows(EXPORT_GATES, asdict(params), took, **names)
+    return gate_rows(EXPORT_GATES, asdict(export.params), took, **export.names)
 
 
 class Heritage:
@@ -8099,6 +8101,7 @@ def write_corpus(
     store = CropStore(export, corpus)
     crops = cut_faces(store, rows)
     drafts = [draft_of(export, plan, crops, heritage, names) for plan in plans]
+    gates = export_gates(export, [left for draft in drafts for left in draft.dropped])
     for draft in drafts:
         if not draft.faces:
             log.warning("%s: no face passed; nothing exported", draft.folder)
@@ -8132,8 +8135,6 @@ def write_corpus(
     table = [listed(faceset.folder, faceset.manifest, faceset.name) for faceset in exported]
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
-    dropped = [left for faceset in exported for left in faceset.manifest.dropped]
-    gates = export_gates(dropped, export.params)
     return {"out": str(out), **counts, "gates": gates, "facesets": rows_shown}
 
 
@@ -10315,7 +10316,7 @@ def run_chain(
     return {
         **about,
         "steps": table,
-        "left_out": gates_table(out),
+        "left_out": gates_table(results),
         "facesets": results["export-swap"]["facesets"],
         "look_at": str(ready),
         "next": own_command("report", ready),
@@ -10336,7 +10337,9 @@ def chain_steps(
         "cluster": lambda: cluster_library(cache, raw, of_args(ClusterParams, args), tree),
         "refine": lambda: refine_library(cache, refined, of_args(RefineParams, args), tree),
         "dedup": lambda: dedup_library(cache, DedupParams(None)),
-        "export-swap": lambda: export_library(paths, export, crew_of(args, False), tree.dry_run),
+        "export-swap": lambda: export_library(
+            paths, export, crew_of(args, False), tree.dry_run, **EXPORT_NAMES
+        ),
     }
 
 
@@ -10353,25 +10356,16 @@ def preview_chain(
     if new:
         return {**result, "trees": "brought up to date with what the new photos show"}
     table, results = run_steps({name: steps[name] for name in ("cluster", "refine")})
-    result["steps"] = table
+    result |= {"steps": table, "left_out": gates_table(results)}
     if any(results["refine"][f"files_{done}"] for done in ("placed", "moved", "removed")):
         return {**result, "export-swap": "follows the face sets of refine"}
     return {**result, "facesets": steps["export-swap"]()["facesets"]}
 
 
-def gates_table(out: Path) -> list[dict[str, Any]]:
-    """How many faces each gate of refine and export-swap took, and the option that moves it."""
-    refined = read_file(out / RUN_TREES[RefinedManifest] / RefinedManifest.FILE, RefinedManifest)
-    ready = out / RUN_TREES[SwapManifest]
-    exported = read_file(ready / "manifest.json", SwapManifest)
-    sets = [read_file(path, FacesetManifest) for path in ready.glob("faceset_*/manifest.json")]
-    params = as_record(ExportParams, exported.params)
-    dropped = [left for own in sets for left in own.dropped]
-    rows = {
-        "refine": gate_rows(REFINE_GATES, asdict(refined.params), refined.counts["dropped"]),
-        "export-swap": export_gates(dropped, params, **EXPORT_NAMES),
-    }
-    return [{"step": step, **row} for step, some in rows.items() for row in some]
+def gates_table(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many faces each gate of each step took, and the option that moves it."""
+    gates = {step: result.get("gates", []) for step, result in results.items()}
+    return [{"step": step, **row} for step, rows in gates.items() for row in rows]
 
 
 # ============================================================================

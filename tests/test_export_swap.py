@@ -754,6 +754,9 @@ def test_a_set_of_which_no_face_is_left_is_not_exported(run, corpus, tmp_path):
     )
     assert (result["facesets"], result["faces"]) == ([], 0)
     assert not list((tmp_path / "out").glob("faceset_*"))
+    [row] = result["gates"]  # the face sets are gone, but not without a word
+    assert row["faces"] == sum(map(len, corpus.facesets().values()))
+    assert row["option"] == "--min-face-short 5000"
 
 
 def test_killed_three_times_the_rerun_gives_the_undisturbed_result(run, corpus, tmp_path):
