@@ -226,6 +226,9 @@ CROP_VARIANTS = (  # (share of --pad-ratio, border of the own face left free of 
     (0.4, 0.0),
 )
 PAINT_MARGIN = 0.15  # of a neighbour's box; painted over with it
+CORE_FLOOR = 0.2  # share of the shortest embeddings no core holds; docs/analysis/accuracy.md
+HERD_ROUNDS = 3  # of exchanges; more gains nothing: docs/analysis/accuracy.md
+HELD_OUT_FROM = 20  # photos a set needs to be judged by halves
 GRID_COLUMNS, GRID_ROWS, GRID_CELL = 5, 4, 192  # top_20_grid.jpg
 
 # Maintenance of an exported corpus; the reference's clip-occlusion-filter and its commit summary.
@@ -592,7 +595,7 @@ class RefineParams:
     linkage: str = linkage_option()
     strictness: float = strictness_option()
     min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
-    min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 90.0, unit="PX")
+    min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 60.0, unit="PX")
     min_blur: float = gate_option(
         AT_LEAST_0, "variance of the Laplacian; lower is softer", 40.0, unit="VAR"
     )
@@ -691,15 +694,16 @@ class ExportParams:
     )
     duplicate_threshold: float = model_distance("duplicate")
     same_face_threshold: float = model_distance("same_face")
-    top_n: int = option(COUNT, "faces in the small bundle", 30)
+    top_n: int = option(COUNT, "faces in the top bundle, chosen so that they average like all", 30)
+    core_n: int = option(COUNT, "faces in the core bundle, the fewest that average like all", 8)
     pad_ratio: float = option(  # roop wants this headroom
         Number(float, 0.0, 3.0, "a number from 0 to 3", "SHARE"),
         "border around the face box, of its longer edge",
         0.5,
     )
     out_size: int = option(PIXELS, "edge of the square PNGs", 512)
-    min_face_short: float = option(
-        AT_LEAST_0, "short edge of the face box an export needs", 100.0, unit="PX"
+    min_face_short: float | None = option(  # None: as refine had it
+        AT_LEAST_0, "short edge an export needs (default: the --min-short of refine)", unit="PX"
     )
     candidate_min_score: float = option(SHARE, "quality a candidate needs", 0.40, unit="SCORE")
     candidates: bool = option(bool, "put matching singletons into _candidates/ for review", False)
@@ -1836,6 +1840,85 @@ def told_terms(terms: np.ndarray, weights: QualityWeights) -> dict[str, float]:
     ]
     values = dict(zip(QUALITY_TERMS, terms.tolist(), strict=True))
     return {name: values[name] for name in names}
+
+
+def herd(
+    embedding: np.ndarray, number: int, first: Sequence[int] = (), among: np.ndarray | None = None
+) -> np.ndarray:
+    """Rows whose average stands for that of all: (m,) int in the order chosen, m <= number.
+
+    Each next row brings the mean of those chosen nearest (cosine) to the mean of all: herding, as
+    in Welling, ICML 2009, and for exemplars in Rebuffi et al., iCaRL, CVPR 2017, algorithm 4. Then
+    each in turn is exchanged for a better one, while that helps.
+    embedding: (n, d) as the recogniser gave it, not of length 1, because consumers average it so;
+    rows of zeros are not known and come last. first: rows chosen before; among: (n,) bool, where
+    to choose from.
+    """
+    vectors = embedding.astype(np.float64)
+    wanted = unit_rows(vectors.sum(axis=0)[None])[0].astype(np.float64)
+    along, squares = vectors @ wanted, (vectors**2).sum(axis=1)
+    worst = np.where(squares > 0, 0.0, -3.0)  # below every cosine
+    worst -= 0.0 if among is None else np.where(among, 0.0, np.inf)
+
+    def best_beside(rows: list[int]) -> int:
+        total = vectors[rows].sum(axis=0)
+        length = np.sqrt(np.maximum(total @ total + 2.0 * (vectors @ total) + squares, 1e-12))
+        cosine = (total @ wanted + along) / length + worst
+        cosine[rows] = -np.inf
+        return int(cosine.argmax())
+
+    chosen = list(first)
+    for _ in range(len(chosen), min(number, int(np.isfinite(worst).sum()))):
+        chosen.append(best_beside(chosen))
+    for _ in range(HERD_ROUNDS):
+        before = list(chosen)
+        for at in range(len(first), len(chosen)):
+            chosen[at] = best_beside(chosen[:at] + chosen[at + 1 :])
+        if chosen == before:
+            break
+    return np.array(chosen[:number], dtype=np.intp)
+
+
+def top_faces(embedding: np.ndarray, number: int) -> np.ndarray:
+    """Rows, rising, of the first and those that with it average like all; see herd."""
+    if len(embedding) <= number:
+        return np.arange(len(embedding))
+    return np.sort(herd(embedding, number, [0]))
+
+
+def core_faces(embedding: np.ndarray, number: int, floor: float = CORE_FLOOR) -> np.ndarray:
+    """Rows, rising, of the few known faces that average like all; none where all are that few.
+
+    floor: share of the shortest embeddings to pass over, as the recogniser is least sure of those.
+    """
+    length = np.linalg.norm(embedding, axis=1)
+    known = length > 0
+    if np.count_nonzero(known) <= number:
+        return np.zeros(0, dtype=np.intp)
+    strong = known & (length >= np.quantile(length[known], floor))
+    strong = strong if np.count_nonzero(strong) >= number else known
+    return np.sort(herd(embedding, number, among=strong))
+
+
+def average_cosine(left: np.ndarray, right: np.ndarray) -> float:
+    """Cosine between the means of two sets of raw embeddings, (n, d) and (m, d)."""
+    a, b = unit_rows(np.stack([left.mean(axis=0), right.mean(axis=0)]))
+    return float(a @ b)
+
+
+def held_out_cosine(
+    embedding: np.ndarray, half: np.ndarray, choose: Callable[[np.ndarray], np.ndarray]
+) -> float:
+    """What faces chosen in one half are worth for the other: the cosine of the two averages.
+
+    embedding: (n, d), best first; half: (n,) bool. Each half is chosen from once; the mean of both.
+    """
+    halves = embedding[half], embedding[~half]
+    both = []
+    for own, other in (halves, halves[::-1]):
+        rows = choose(own)
+        both.append(average_cosine(own[rows] if len(rows) else own, other))
+    return sum(both) / 2
 
 
 # ============================================================================
@@ -5650,6 +5733,15 @@ class Era(Record, kw_only=True):
     min_faces: int | Maybe = UNSET
 
 
+class Bundle(Record, kw_only=True):
+    """A .fsz of a face set, and what the average of its raw embeddings is worth."""
+
+    file: PlainName
+    faces: list[str] | Maybe = UNSET  # its PNGs; without it all of the set
+    cosine: float | Maybe = UNSET  # to the average of the whole set
+    held_out: float | Maybe = UNSET  # chosen from half the faces, to the average of the others
+
+
 class FacesetManifest(Manifest, tag="faceset", kw_only=True):
     """manifest.json of a face set."""
 
@@ -5658,6 +5750,7 @@ class FacesetManifest(Manifest, tag="faceset", kw_only=True):
     quality_terms: list[str] = []
     era: Era | Maybe = UNSET
     counts: dict[str, int] = {}
+    bundles: list[Bundle] = []  # none before those were told
     files: list[Any] = []  # names of all that the tool has written into the folder
     faces: list[Face]
     dropped: list[Left]
@@ -5675,6 +5768,7 @@ class Listed(Record, kw_only=True):
     best: float = 0.0
     bundle: str = ""
     full_bundle: str = ""
+    core_bundle: str = ""
     folder: str | Maybe = UNSET  # of a set on a shelf
     reason: str | Maybe = UNSET
     run: str | Maybe = UNSET
@@ -5726,7 +5820,7 @@ def finish_faceset(stage: Path, manifest: FacesetManifest) -> FacesetManifest:
     faces, written = manifest.faces, ["manifest.json", "NAME.txt"]
     if faces:
         files = [face.file for face in faces]
-        written += write_bundles(stage, manifest.id, files, manifest.params.top_n)
+        written += write_bundles(stage, bundles_of(manifest))
         sheet = contact_sheet([stage / file for file in files], [face.quality for face in faces])
         write_part(stage / "previews" / "top_20_grid.jpg", sheet)
         written += ["previews/top_20_grid.jpg", *files]
@@ -5737,35 +5831,66 @@ def finish_faceset(stage: Path, manifest: FacesetManifest) -> FacesetManifest:
     return manifest
 
 
+def with_bundles(manifest: FacesetManifest, embedding: np.ndarray) -> FacesetManifest:
+    """A face set with its bundles chosen: top-N, full and, where there are more faces, core.
+
+    embedding: (n, d) of its faces, zeros where not known; their averages are those of the known.
+    """
+    faces, params = manifest.faces, manifest.params
+    known = embedding.any(axis=1)
+    vectors = embedding[known]
+    half = np.zeros(len(vectors), dtype=bool)  # as the hashes of the photos fall, not by rank
+    half[np.argsort([f.face for f, is_so in zip(faces, known, strict=True) if is_so])[::2]] = True
+    rules: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        f"{manifest.id}_top{params.top_n}.fsz": lambda some: top_faces(some, params.top_n),
+        f"{manifest.id}.fsz": lambda some: np.arange(len(some)),
+        f"{manifest.id}_core.fsz": lambda some: core_faces(some, params.core_n),
+    }
+    bundles = []
+    for name, choose in rules.items():
+        rows = choose(embedding)
+        if not len(rows):
+            continue
+        some, files = embedding[rows][known[rows]], [faces[row].file for row in rows]
+        cosine, held_out = UNSET, UNSET
+        if len(some):
+            cosine = round(average_cosine(some, vectors), 4)
+        if len(vectors) >= HELD_OUT_FROM:
+            held_out = round(held_out_cosine(vectors, half, choose), 4)
+        part = files if len(files) < len(faces) else UNSET
+        bundles.append(Bundle(file=name, faces=part, cosine=cosine, held_out=held_out))
+    return msgspec.structs.replace(manifest, bundles=bundles)
+
+
 def listed(folder: str, manifest: FacesetManifest, name: str) -> Listed:
     """What the master manifest says of one face set."""
     faces = manifest.faces
-    small, full = bundles_of(manifest)
+    small, full, core = (*(f"{folder}/{file}" for file in bundles_of(manifest)), "", "", "")[:3]
     return Listed(
         id=manifest.id,
         name=name,
         face_count=len(faces),
         left_out=len(manifest.dropped),
         best=faces[0].quality if faces else 0.0,
-        bundle=f"{folder}/{small}" if faces else "",
-        full_bundle=f"{folder}/{full}" if faces else "",
+        bundle=small,
+        full_bundle=full,
+        core_bundle=core,
         faces=[face.face for face in faces],
     )
 
 
 def bundles_of(manifest: FacesetManifest) -> dict[str, list[str]]:
-    """{name: its PNGs} of the small and the full bundle of a face set."""
+    """{name: its PNGs} of the bundles of a face set: top-N, full and perhaps core."""
     files = [face.file for face in manifest.faces]
-    return named_bundles(manifest.id, files, manifest.params.top_n)
+    if not files:
+        return {}
+    top, full = f"{manifest.id}_top{manifest.params.top_n}.fsz", f"{manifest.id}.fsz"
+    told = {bundle.file: bundle.faces or files for bundle in manifest.bundles}
+    return {top: files[: manifest.params.top_n], full: files} | told | {full: files}
 
 
-def named_bundles(name: str, files: Sequence[str], top_n: int) -> dict[str, list[str]]:
-    return {f"{name}_top{top_n}.fsz": list(files[:top_n]), f"{name}.fsz": list(files)}
-
-
-def write_bundles(stage: Path, name: str, faces: Sequence[str], top_n: int) -> list[str]:
-    """Write NAME_topN.fsz and NAME.fsz: flat, stored zips of PNGs; returns their names."""
-    bundles = named_bundles(name, faces, top_n)
+def write_bundles(stage: Path, bundles: dict[str, list[str]]) -> list[str]:
+    """Write {name: its PNGs} as flat, stored zips; returns their names."""
     for bundle, files in bundles.items():
         with zipfile.ZipFile(stage / bundle, "w", zipfile.ZIP_STORED) as archive:
             for file in files:
@@ -5975,6 +6100,36 @@ class Corpus:
             raise SortFacesError(f"{name}: {what}; name the folder of one in {self.root}")
         return found[0]
 
+    def embeddings(self, faces: Sequence[Face]) -> np.ndarray:
+        """(n, d) float32 raw embeddings of exported faces, zeros where not known.
+
+        As consumers get them: of the face in the PNG, which somebody has looked at; where nobody
+        has, as the photo in the cache gave it.
+        """
+        found = [self.seen.get(face.sha256) for face in faces]
+        for at, face in enumerate(faces):
+            if found[at] is None and not face.face.endswith(ADOPTED) and self.cache is not None:
+                row = self.cache.row_of_face.get(face.face)
+                found[at] = None if row is None else self.cache.embedding[row]
+        return of_one_width([np.zeros(0) if one is None else one for one in found])
+
+    @functools.cached_property
+    def seen(self) -> dict[str, np.ndarray]:
+        """{sha256 of a PNG: (d,) embedding of its face} where somebody has looked."""
+        found = {}
+        for path in sorted((self.root / SCORES_FOLDER).glob("audit-*.jsonl")):
+            if path.name.startswith(f"audit-{self.master.recognizer}"):
+                for _, value in json_lines(path):
+                    with contextlib.suppress(KeyError, TypeError, ValueError):
+                        vector = unpack_floats(value["embedding"], (-1,))
+                        if np.isfinite(vector).all() and vector.any():
+                            found[value["sha256"]] = vector
+        return found
+
+    @functools.cached_property
+    def cache(self) -> FaceCache | None:
+        return corpus_cache(self.master)
+
     def again(self) -> Corpus:
         """The corpus as it lies there now."""
         return Corpus(self.root, read_file(self.root / "manifest.json", SwapManifest))
@@ -6038,6 +6193,27 @@ class Corpus:
         """Why a set is on a shelf, and since which run."""
         entry = self.told.get(folder)
         return {key: getattr(entry, key, None) or "" for key in ("reason", "run")}
+
+
+def corpus_cache(master: SwapManifest) -> FaceCache | None:
+    """The cache a corpus was made from, if it is there and still numbers faces the same way."""
+    if not master.cache:
+        return None
+    try:
+        cache = load_cache(Path(master.cache))
+    except (SortFacesError, OSError) as error:
+        log.info("without the cache: %s", error)
+        return None
+    made_with = cache.meta.recognizer, cache.meta.rescans
+    return cache if made_with == (master.recognizer, master.rescans) else None
+
+
+def of_one_width(found: Sequence[np.ndarray]) -> np.ndarray:
+    """(n, d) float32 of embeddings; zeros for those of another width than most."""
+    widths = Counter(len(vector) for vector in found if len(vector))
+    width = widths.most_common(1)[0][0] if widths else 0
+    rows = [vector if len(vector) == width else np.zeros(width) for vector in found]
+    return np.array(rows, np.float32).reshape(len(found), width)
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -6368,8 +6544,8 @@ class Draft:
             and len(faceset.faces) == len(old.faces)
         )
 
-    def write(self, stage: Path) -> FaceSet:
-        """Build the face set in an empty folder."""
+    def write(self, stage: Path, corpus: Corpus) -> FaceSet:
+        """Build the face set in an empty folder; the corpus knows its faces."""
         faces = []
         for face, png in self.ranked():
             clone_or_copy(png, stage / face.file)
@@ -6388,7 +6564,7 @@ class Draft:
             for gone in self.dropped
         ]
         record = msgspec.structs.replace(self.manifest, faces=faces, dropped=dropped)
-        manifest = finish_faceset(stage, record)
+        manifest = finish_faceset(stage, with_bundles(record, corpus.embeddings(faces)))
         if (self.root / self.lies).is_dir():
             carry_over(self.root / self.lies, stage, self.moved)
         return FaceSet(self.folder, manifest, read_name(stage), faces, [])
@@ -6495,7 +6671,7 @@ def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
         notes, names = {}, {}
         for folder, draft in progress(sorted(drafts.items()), len(drafts), "staging", "set"):
             final = shelved[folder].target if folder in shelved else folder
-            after[final] = draft.write(run.place(final, folder))
+            after[final] = draft.write(run.place(final, folder), corpus)
             names[final] = after[final].name
             if folder in plan.sets:
                 notes[final] = {"reason": plan.sets[folder].reason, "run": name}
@@ -6633,8 +6809,7 @@ class Looker:
     """What is known of a corpus's faces: from its cache where that fits, else by looking."""
 
     def __init__(self, corpus: Corpus, crew: Crew) -> None:
-        self.corpus = corpus
-        self.cache = corpus_cache(corpus.master)
+        self.corpus, self.cache = corpus, corpus.cache
         spec = as_consumer(crew.spec, self.cache.meta if self.cache else None)
         self.crew = crew.with_spec(replace(spec, model=spec.model or corpus.master.model))
 
@@ -6666,16 +6841,11 @@ class Looker:
         ]
         audits = self.audits(unseen) if any(faceset.faces for faceset in unseen) else {}
         raw = {faceset.folder: self.known(faceset, rows, audits) for faceset in sets}
-        widths = Counter(len(vector) for found in raw.values() for vector in found if len(vector))
-        width = widths.most_common(1)[0][0] if widths else 0
-        zero = np.zeros(width, np.float32)
+        whole = unit_rows(of_one_width([vector for found in raw.values() for vector in found]))
+        ends = itertools.accumulate(map(len, raw.values()))
         return {
-            folder: unit_rows(
-                np.array([v if len(v) == width else zero for v in found], np.float32).reshape(
-                    len(found), width
-                )
-            )
-            for folder, found in raw.items()
+            folder: whole[end - len(raw[folder]) : end]
+            for folder, end in zip(raw, ends, strict=True)
         }
 
     def known(
@@ -6752,19 +6922,6 @@ def face_count_findings(faceset: FaceSet, audits: dict[str, Audit]) -> Findings:
             wrong = ", ".join(f"{found or 'no'} faces at {size}" for found, size in sizes)
             wrong = seen.error or wrong
             yield Finding(faceset.id, face.file, "one face", wrong), drop(faceset, face, wrong)
-
-
-def corpus_cache(master: SwapManifest) -> FaceCache | None:
-    """The cache a corpus was made from, if it is there and still numbers faces the same way."""
-    if not master.cache:
-        return None
-    try:
-        cache = load_cache(Path(master.cache))
-    except (SortFacesError, OSError) as error:
-        log.info("without the cache: %s", error)
-        return None
-    made_with = cache.meta.recognizer, cache.meta.rescans
-    return cache if made_with == (master.recognizer, master.rescans) else None
 
 
 def era_copy(faceset: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: Anchor) -> Move:
@@ -6975,6 +7132,24 @@ def headline(result: dict[str, Any]) -> str:
     """The numbers of a step's result in one line."""
     numbers = {key: value for key, value in result.items() if isinstance(value, int) and value}
     return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in numbers.items())
+
+
+def gate_rows(
+    gates: dict[str, str], params: dict[str, Any], took: dict[str, int], **names: str
+) -> list[dict[str, Any]]:
+    """How many faces each gate took, and the option that moves it; a line for each.
+
+    gates: {what the gate calls its reason: the parameter that decides}; names: as in add_fields.
+    """
+    rows = []
+    for reason, faces in took.items():
+        row = {"faces": faces, "because": reason.replace("_", " "), "option": ""}
+        if reason in gates:
+            name = gates[reason]
+            flag = names.get(name, name).replace("_", "-")
+            row["option"] = f"--{flag} {params[name]:g}"
+        rows += [row] if faces else []
+    return rows
 
 
 def own_command(*words: object) -> str:
@@ -7764,6 +7939,17 @@ def cluster_library(
 # ============================================================================
 
 
+REFINE_GATES = {  # what refine counts as dropped: the parameter that decides it
+    "small": "min_short",
+    "blurred": "min_blur",
+    "low_score": "min_det_score",
+    "weak": "min_length",
+    "weak_set": "min_length",
+    "outlier": "outlier_spreads",
+    "too_few_images": "min_faces",
+}
+
+
 def add_refine_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     p.add_argument("out", type=Path, metavar="OUT", help="folder for faceset_NNN/")
@@ -7806,9 +7992,17 @@ def refine_library(
         {**{key: getattr(entry, key) for key in columns}, "purity": entry.purity.verdict}
         for entry in manifest.facesets
     ]
-    facts, counts = refined.grouped.facts(), {**manifest.counts, **plan.counts()}
-    told = {"purity": rules.totals(purity), "in_question": rules.in_question(purity)}
-    return {"out": str(out), **facts, **counts, "facesets": summary, **told}
+    gates = gate_rows(REFINE_GATES, asdict(params), refined.dropped)
+    return {
+        "out": str(out),
+        **refined.grouped.facts(),
+        **manifest.counts,
+        **plan.counts(),
+        "purity": rules.totals(purity),
+        "gates": gates,
+        "facesets": summary,
+        "in_question": rules.in_question(purity),
+    }
 
 
 def other_groups(refined: Refined) -> list[np.ndarray]:
@@ -8055,6 +8249,7 @@ def extend_refined(
         "joined_facesets": added,
         "new_facesets": len(founders),
         "failed_gates": dict(dropped),
+        "gates": gate_rows(REFINE_GATES, asdict(params), dropped),
         "refined": plan.counts(),
     }
 
@@ -8062,6 +8257,9 @@ def extend_refined(
 # ============================================================================
 # Command: export-swap
 # ============================================================================
+
+
+EXPORT_GATES = {"face too small": "min_face_short", OUTLIER: "outlier_threshold"}  # see refine's
 
 
 def add_export_swap_options(p: argparse.ArgumentParser) -> None:
@@ -8115,8 +8313,12 @@ class FacesetPlan:
 class Export:
     """One export: what it works on, and what decides."""
 
-    def __init__(self, library: Library, out: Path, params: ExportParams, crew: Crew) -> None:
+    def __init__(
+        self, library: Library, out: Path, params: ExportParams, crew: Crew, **names: str
+    ) -> None:
+        """names: of the options, as in add_fields."""
         self.library, self.out, self.params, self.crew = library, out, params, crew
+        self.names = names
         self.cache = cache = library.cache
         self.terms = cached_quality_terms(cache)  # (n, 7)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
@@ -8171,19 +8373,21 @@ def cached_quality_terms(cache: FaceCache) -> np.ndarray:
 
 
 def export_library(
-    paths: ExportPaths, params: ExportParams, crew: Crew, dry_run: bool
+    paths: ExportPaths, params: ExportParams, crew: Crew, dry_run: bool, **names: str
 ) -> dict[str, Any]:
-    """Write the swap-ready corpus of a refine manifest; returns the counts."""
+    """Write the swap-ready corpus of a refine manifest; returns the counts. names: as in Export."""
     cache, out = load_cache(paths.cache), paths.out
     refined = load_manifest(paths.refined, RefinedManifest, cache)
     raw = load_manifest(paths.raw, RawManifest, cache) if paths.raw is not None else None
     check_output(out, cache.meta.roots, SwapManifest)
     params = for_model(params, cache.meta.model)
+    if params.min_face_short is None:
+        params = replace(params, min_face_short=refined.params.min_short)
     crew = crew.with_spec(as_consumer(crew.spec, cache.meta))
     check_model(cache, paths.cache, crew.spec)
     if params.weights.learned_quality:
         companion("quality_model").check_scored(paths.cache, cache)
-    export = Export(Library(cache, paths.cache), out, params, crew)
+    export = Export(Library(cache, paths.cache), out, params, crew, **names)
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
@@ -8220,10 +8424,18 @@ def planned_export(
         "to_cut": sum(store.get(row) is None for row in rows),
         "merged_as_before": [f"{name} into {into}" for name, into in heritage.merged.items()],
         "set_aside": [faceset.folder for faceset in heritage.retired()],
+        "gates": export_gates(export, [left for plan in plans for left in plan.left]),
         "facesets": [
             {"id": plan.name, "faces": len(plan.rows), "left_out": len(plan.left)} for plan in plans
         ],
     }
+
+
+def export_gates(export: Export, dropped: Iterable[Left]) -> list[dict[str, Any]]:
+    """What each gate of an export took."""
+    reasons = [left.reason for left in dropped if left.run is UNSET]
+    took = Counter(re.split(r" \(|:", reason)[0] for reason in reasons)
+    return gate_rows(EXPORT_GATES, asdict(export.params), took, **export.names)
 
 
 class Heritage:
@@ -8673,6 +8885,7 @@ def write_corpus(
     store = CropStore(export, corpus)
     crops = cut_faces(store, rows)
     drafts = [draft_of(export, plan, crops, heritage, names) for plan in plans]
+    gates = export_gates(export, [left for draft in drafts for left in draft.dropped])
     for draft in drafts:
         if not draft.faces:
             log.warning("%s: no face passed; nothing exported", draft.folder)
@@ -8706,7 +8919,7 @@ def write_corpus(
     table = [listed(faceset.folder, faceset.manifest, faceset.name) for faceset in exported]
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
-    return {"out": str(out), **counts, "facesets": rows_shown}
+    return {"out": str(out), **counts, "gates": gates, "facesets": rows_shown}
 
 
 NOWHERE = f"{RUNS_FOLDER}/nowhere"  # where a set lies that is new
@@ -8846,7 +9059,7 @@ def stage_sets(
     for draft in progress([*drafts, *renamed], len(drafts) + len(renamed), "staging", "set"):
         old = corpus.sets.get(draft.folder)
         if old is None or not draft.is_like(old):
-            after[draft.folder] = draft.write(run.place(draft.folder))
+            after[draft.folder] = draft.write(run.place(draft.folder), corpus)
             if draft.lies != draft.folder:  # NOWHERE, too
                 run.before[draft.folder] = draft.lies
     return after, notes
@@ -10849,19 +11062,6 @@ def cmd_video(args: argparse.Namespace) -> Outcome:
 # ============================================================================
 
 EXPORT_NAMES = {"outlier_threshold": "export_outlier_threshold"}  # refine has the plain name
-REFINE_GATES = {  # what refine counts as dropped: (the option that decides it, its parameter)
-    "small": ("--min-short", "min_short"),
-    "blurred": ("--min-blur", "min_blur"),
-    "low_score": ("--min-det-score", "min_det_score"),
-    "weak": ("--min-length", "min_length"),
-    "weak_set": ("--min-length", "min_length"),
-    "outlier": ("--outlier-spreads", "outlier_spreads"),
-    "too_few_images": ("--min-faces", "min_faces"),
-}
-EXPORT_GATES = {  # the same of export-swap's reasons
-    "face too small": ("--min-face-short", "min_face_short"),
-    "outlier": ("--export-outlier-threshold", "outlier_threshold"),
-}
 ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, returns its counts
 
 
@@ -10907,7 +11107,7 @@ def run_chain(
     return {
         **about,
         "steps": table,
-        "left_out": gates_table(out),
+        "left_out": gates_table(results),
         "facesets": results["export-swap"]["facesets"],
         "look_at": str(ready),
         "next": own_command("report", ready),
@@ -10928,7 +11128,9 @@ def chain_steps(
         "cluster": lambda: cluster_library(cache, raw, of_args(ClusterParams, args), tree),
         "refine": lambda: refine_library(cache, refined, of_args(RefineParams, args), tree),
         "dedup": lambda: dedup_library(cache, DedupParams(None)),
-        "export-swap": lambda: export_library(paths, export, crew_of(args, False), tree.dry_run),
+        "export-swap": lambda: export_library(
+            paths, export, crew_of(args, False), tree.dry_run, **EXPORT_NAMES
+        ),
     }
 
 
@@ -10945,32 +11147,16 @@ def preview_chain(
     if new:
         return {**result, "trees": "brought up to date with what the new photos show"}
     table, results = run_steps({name: steps[name] for name in ("cluster", "refine")})
-    result["steps"] = table
+    result |= {"steps": table, "left_out": gates_table(results)}
     if any(results["refine"][f"files_{done}"] for done in ("placed", "moved", "removed")):
         return {**result, "export-swap": "follows the face sets of refine"}
     return {**result, "facesets": steps["export-swap"]()["facesets"]}
 
 
-def gates_table(out: Path) -> list[dict[str, Any]]:
-    """How many faces each gate of refine and export-swap took, and the option that moves it."""
-    refined = read_file(out / RUN_TREES[RefinedManifest] / RefinedManifest.FILE, RefinedManifest)
-    ready = out / RUN_TREES[SwapManifest]
-    exported = read_file(ready / "manifest.json", SwapManifest)
-    sets = [read_file(path, FacesetManifest) for path in ready.glob("faceset_*/manifest.json")]
-    reasons = [left.reason for own in sets for left in own.dropped if left.run is UNSET]
-    refused = Counter(re.split(r" \(|:", reason)[0] for reason in reasons)
-    rows = []
-    for step, gates, params, counts in (
-        ("refine", REFINE_GATES, asdict(refined.params), refined.counts["dropped"]),
-        ("export-swap", EXPORT_GATES, exported.params, refused),
-    ):
-        for reason, faces in counts.items():
-            row = {"step": step, "faces": faces, "because": reason.replace("_", " "), "option": ""}
-            if reason in gates:
-                flag, name = gates[reason]
-                row["option"] = f"{flag} {params[name]:g}"
-            rows.append(row)
-    return [row for row in rows if row["faces"]]
+def gates_table(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many faces each gate of each step took, and the option that moves it."""
+    gates = {step: result.get("gates", []) for step, result in results.items()}
+    return [{"step": step, **row} for step, rows in gates.items() for row in rows]
 
 
 # ============================================================================

@@ -28,11 +28,11 @@ from material import ok, tree
 
 DIM, OWN = 160, 16  # directions; those from OWN on belong to one face each
 SHARE = 0.85  # of a face's direction that is its person's; pairs of one person have cosine 0.72
-TOP_N = 3
+TOP_N, CORE_N = 3, 2
 SIZE = 128  # px; less to decode than the 512 of real exports
 SHELVES = ("_masked", "_thin", "_merged")
 LISTS = {"": "facesets", "_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}
-SET_LISTS = ("faces", "dropped", "files", "counts")  # what is written anew
+SET_LISTS = ("faces", "dropped", "files", "counts", "bundles")  # what is written anew
 UNSEEN = ("_scores", ".sort_faces.lock", ".sort_faces.lock.holder")
 
 
@@ -152,7 +152,7 @@ def head_of(folder: Path, cache: sf.FaceCache, size: int = SIZE) -> dict:
         "tool": sf.TOOL, "kind": "faceset", "version": sf.VERSION,
         "created": "2026-01-02T03:04:05+00:00", "cache": str((folder / "lib.npz").resolve()),
         "model": cache.meta.model, "recognizer": cache.meta.recognizer, "rescans": 0,
-        "params": {"top_n": TOP_N, "out_size": size},
+        "params": {"top_n": TOP_N, "core_n": CORE_N, "out_size": size},
     }  # fmt: skip
 
 
@@ -317,12 +317,12 @@ def assert_agrees(root: Path, foreign: Iterable[str] = ()) -> None:
         )
         for face in faces:
             assert sf.sha256_of_file(here / face["file"]) == face["sha256"], (folder, face["file"])
-        top = manifest["params"]["top_n"]
-        for bundle, part in (
-            (f"{entry['id']}_top{top}.fsz", faces[:top]),
-            (f"{entry['id']}.fsz", faces),
-        ):
-            assert (here / bundle).exists() == bool(faces)
+        bundles = chosen_of(manifest)
+        assert {path.name for path in here.glob("*.fsz")} - mine_of(foreign, folder) == set(bundles)
+        for key, bundle in zip(("bundle", "full_bundle", "core_bundle"),
+                               [*bundles, "", "", ""], strict=False):  # fmt: skip
+            assert entry.get(key, "") == (bundle and f"{folder}/{bundle}")
+        for bundle, part in bundles.items():
             if faces:
                 with zipfile.ZipFile(here / bundle) as archive:
                     assert archive.namelist() == [face["file"].split("/")[1] for face in part]
@@ -337,13 +337,36 @@ def assert_agrees(root: Path, foreign: Iterable[str] = ()) -> None:
             assert gone["reason"]
             assert not gone.get("file") or (here / gone["file"]).is_file()
         rest = {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()}
-        mine = {
-            file.removeprefix(f"{folder}/") for file in foreign if file.startswith(f"{folder}/")
-        }
-        assert rest - mine == set(manifest["files"]), folder
+        assert rest - mine_of(foreign, folder) == set(manifest["files"]), folder
     assert not list(root.rglob(".sort_faces-*")) or list(root.rglob(".sort_faces-*")) == [
         root / ".sort_faces.lock"
     ]
+
+
+def mine_of(foreign: Iterable[str], folder: str) -> set[str]:
+    """The operator's files of one face set."""
+    return {file.removeprefix(f"{folder}/") for file in foreign if file.startswith(f"{folder}/")}
+
+
+def chosen_of(manifest: dict) -> dict[str, list[dict]]:
+    """{name: its faces} of the bundles a face set must have: the best face is in the top bundle,
+    the core is smaller than the set, and none holds a face twice or out of rank order."""
+    faces, name = manifest["faces"], manifest["id"]
+    top, core = manifest["params"]["top_n"], manifest["params"].get("core_n", 8)
+    if not faces:
+        return {}
+    told = {one["file"]: one.get("faces") for one in manifest.get("bundles", [])}
+    names = [f"{name}_top{top}.fsz", f"{name}.fsz"]
+    names += [f"{name}_core.fsz"] if f"{name}_core.fsz" in told else []
+    assert not told or list(told) == names
+    of = {face["file"]: face for face in faces}
+    first = [face["file"] for face in faces[:top]]
+    parts = {one: told.get(one) or (first if one == names[0] else list(of)) for one in names}
+    sizes = dict(zip(names, (min(top, len(faces)), len(faces), core), strict=False))
+    for one, files in parts.items():
+        assert files == sorted(set(files)) and len(files) == sizes[one] <= len(faces)
+    assert parts[names[0]][0] == faces[0]["file"] and parts[names[1]] == list(of)
+    return {one: [of[file] for file in files] for one, files in parts.items()}
 
 
 def wrong(run: Callable, root: Path, *options: object) -> list[tuple[str, str, str]]:

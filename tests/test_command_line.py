@@ -120,7 +120,7 @@ def test_command_line_before_table_before_top_before_default(settings):
     assert parsed(*refine).min_faces == 4
     assert parsed(*refine, "--min-faces", 5).min_faces == 5
     args = parsed(*refine)
-    assert (args.min_blur, args.min_short) == (7.5, 90.0)
+    assert (args.min_blur, args.min_short) == (7.5, 60.0)
     assert parsed("run", "src", "out", "--config", path).model == "dlib"
 
 

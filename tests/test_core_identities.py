@@ -156,7 +156,7 @@ def test_one_cluster_or_none_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("array", "least", "reason"),
-    [("face_short", 90.0, "small"), ("blur", 40.0, "blurred"), ("det_score", 0.6, "low_score")],
+    [("face_short", 60.0, "small"), ("blur", 40.0, "blurred"), ("det_score", 0.6, "low_score")],
 )
 def test_a_gate_lets_its_limit_through_and_nothing_below(array, least, reason) -> None:
     cache = make_cache(people=1, photos=4)

@@ -318,3 +318,102 @@ def test_any_points_give_angles_or_nan_and_never_raise(values, edge) -> None:
 
 def test_no_faces_have_no_pose() -> None:
     assert sf.pose_from_kps(np.zeros((0, 5, 2), np.float32), (100, 100)).shape == (0, 3)
+
+
+# ---------------------------------------------------------------------------- what carries it
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def worth(embedding: np.ndarray, rows: np.ndarray) -> float:
+    return cosine(embedding[rows].mean(axis=0), embedding.mean(axis=0))
+
+
+def person(seed: int, faces: int = 40, dim: int = 32) -> np.ndarray:
+    """Raw embeddings of one person: a direction, looks that scatter about it, many lengths."""
+    rng = np.random.default_rng(seed)
+    way = 2.0 * rng.normal(size=dim) / dim**0.5
+    unit = sf.unit_rows(way + rng.normal(size=(faces, dim)) / dim**0.5)
+    return (unit * rng.uniform(8, 24, (faces, 1))).astype(np.float32)
+
+
+def test_herding_beats_the_nearest_and_any_random_choice() -> None:
+    for seed in range(5):
+        embedding = person(seed)
+        ours = worth(embedding, sf.herd(embedding, 8))
+        nearest = np.argsort(-sf.unit_rows(embedding) @ embedding.mean(axis=0))[:8]
+        rng = np.random.default_rng(seed)
+        others = [worth(embedding, rng.permutation(40)[:8]) for _ in range(300)]
+        assert ours > max(worth(embedding, nearest), *others) and ours > 0.97
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_exchange_makes_a_herd_better(seed) -> None:
+    embedding = person(seed, faces=15)
+    rows = sf.herd(embedding, 4)
+    best = worth(embedding, rows)
+    for at, other in np.ndindex(4, 15):
+        if other not in rows:
+            changed = [*rows[:at], other, *rows[at + 1 :]]
+            assert worth(embedding, changed) <= best + 1e-6
+
+
+def test_lengths_count_as_they_do_for_the_consumer() -> None:
+    """One long face outweighs two short ones: among unit vectors the other would stand for all."""
+    embedding = np.float32([[30, 0], [0, 10], [0, 10]])
+    assert sf.herd(embedding, 1).tolist() == [0]
+    assert sf.herd(sf.unit_rows(embedding), 1).tolist() == [1]
+
+
+@given(st.integers(0, 50), st.integers(1, 20), st.integers(0, 6))
+def test_a_herd_has_its_size_whatever_is_known(seed, number, unknown) -> None:
+    embedding = person(seed, faces=12, dim=8)
+    gone = np.random.default_rng(seed).permutation(12)[:unknown]
+    embedding[gone] = 0
+    rows = sf.herd(embedding, number)
+    assert len(rows) == len(set(rows.tolist())) == min(number, 12)
+    if number <= 12 - unknown:
+        assert not set(rows.tolist()) & set(gone.tolist())
+    top = sf.top_faces(embedding, number)
+    assert top[0] == 0 and top.tolist() == sorted(set(top.tolist())) and len(top) == len(rows)
+
+
+def test_where_nothing_is_known_ranks_choose() -> None:
+    for width in (0, 8):
+        nothing = np.zeros((5, width), np.float32)
+        assert sf.top_faces(nothing, 3).tolist() == [0, 1, 2]
+        assert sf.core_faces(nothing, 3).tolist() == []
+    assert sf.top_faces(np.zeros((0, 0), np.float32), 3).tolist() == []
+
+
+def test_the_core_is_smaller_than_the_set_and_passes_over_the_shortest() -> None:
+    embedding = person(3, faces=20)
+    assert sf.core_faces(embedding, 20).tolist() == sf.core_faces(embedding[:8], 8).tolist() == []
+    assert len(sf.core_faces(embedding, 19)) == 19
+    short = np.argsort(np.linalg.norm(embedding, axis=1))[:4]  # a fifth of 20
+    for number in range(1, 16):
+        core = sf.core_faces(embedding, number)
+        assert len(core) == number and not set(core.tolist()) & set(short.tolist())
+    assert set(sf.core_faces(embedding, 4, floor=0.0).tolist()) <= set(range(20))
+
+
+def test_the_same_faces_are_chosen_in_any_order() -> None:
+    embedding = person(11, faces=30)
+    order = np.random.default_rng(1).permutation(30)
+    chosen = set(sf.core_faces(embedding, 8).tolist())
+    assert {int(order[row]) for row in sf.core_faces(embedding[order], 8)} == chosen
+
+
+def test_the_held_out_cosine_is_that_of_two_halves() -> None:
+    embedding = person(5, faces=10)
+    half = np.arange(10) % 3 == 0
+    both = sf.average_cosine(embedding[half], embedding[~half])
+    assert sf.held_out_cosine(embedding, half, lambda some: np.arange(len(some))) == both
+    first = [cosine(embedding[half][0], embedding[~half].mean(axis=0)),
+             cosine(embedding[~half][0], embedding[half].mean(axis=0))]  # fmt: skip
+    told = sf.held_out_cosine(embedding, half, lambda _: np.array([0]))
+    assert told == pytest.approx(sum(first) / 2, abs=1e-6)
+    nobody = sf.held_out_cosine(embedding, half, lambda _: np.zeros(0, int))
+    assert nobody == both  # a core that would be all

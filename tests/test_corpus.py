@@ -1124,8 +1124,8 @@ def plant_png(root: Path, data: bytes) -> None:
     (folder / "faces/005.png").write_bytes(data)
     sha = sf.hashlib.sha256(data).hexdigest()
     edit(folder / "manifest.json", lambda value: value["faces"][5].update(sha256=sha))
-    names = [face["file"] for face in read(folder / "manifest.json")["faces"]]
-    sf.write_bundles(folder, "faceset_001", names, TOP_N)
+    manifest = sf.read_file(folder / "manifest.json", sf.FacesetManifest)
+    sf.write_bundles(folder, sf.bundles_of(manifest))
 
 
 @pytest.mark.parametrize("kind", ODD_PNGS)

@@ -755,9 +755,28 @@ def test_a_face_exactly_at_the_outlier_threshold_of_the_export_stays(
 def test_a_face_exactly_of_the_least_size_is_exported(run, tmp_path):
     short = np.float32([100.0, np.nextafter(np.float32(100), np.float32(0)), 130.0])
     vectors = [turned(0.9, 0, at) for at in (1, 2, 3)]
-    assert plan_of(run, tmp_path, vectors, face_short=short)["left_out"] == 1
-    entry = plan_of(run, tmp_path, vectors, "--min-face-short", 130, face_short=short)
-    assert entry["left_out"] == 2
+    for least, left_out in ((100, 1), (130, 2)):
+        entry = plan_of(run, tmp_path, vectors, "--min-face-short", least, face_short=short)
+        assert entry["left_out"] == left_out
+
+
+def test_the_export_takes_the_least_size_from_refine(run, tmp_path):
+    """One meaning of one gate: what refine kept is not too small for the export."""
+    short = np.float32([50.0, 70.0, 130.0])
+    library = library_of(tmp_path, np.stack([turned(0.9, 0, at) for at in (1, 2, 3)]))
+    library.save(replace(library.cache, face_short=short))
+    refined = library.out / "refine_manifest.json"
+    argv = ("export-swap", library.path, refined, tmp_path / "ready", "--model", "synthetic",
+            "--dry-run")  # fmt: skip
+    for least, faces in ((40, 3), (60, 2), (None, 2), (71, 1)):
+        option = () if least is None else ("--min-short", least)
+        said = ok(run, "refine", library.path, library.out, "--min-faces", 1, *ALL_ONE, *option)
+        took = [(row["faces"], row["option"]) for row in said["gates"] if row["because"] == "small"]
+        assert took == ([(3 - faces, f"--min-short {least or 60}")] if faces < 3 else [])
+        [entry] = (told := ok(run, *argv))["facesets"]
+        assert (entry["faces"], entry["left_out"], told["gates"]) == (faces, 0, [])
+    [row] = ok(run, *argv, "--min-face-short", 131)["gates"]
+    assert row == {"faces": 1, "because": "face too small", "option": "--min-face-short 131"}
 
 
 # --- run --------------------------------------------------------------------

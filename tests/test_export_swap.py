@@ -20,6 +20,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import SHARED, demo_library, sf
+from corpora import chosen_of
 from material import (
     MemoEngine,
     broken_caches,
@@ -181,9 +182,11 @@ def assert_complete(folder: Path) -> None:
     assert sorted(manifest["files"]) == sorted(on_disk)
     for face in manifest["faces"]:
         assert sf.sha256_of_file(folder / face["file"]) == face["sha256"]
-    names = {len(zipfile.ZipFile(path).namelist()) for path in folder.glob("*.fsz")}
-    top = manifest["params"]["top_n"]
-    assert names == {len(manifest["faces"]), min(top, len(manifest["faces"]))}
+    names = {path.name: zipfile.ZipFile(path).namelist() for path in folder.glob("*.fsz")}
+    chosen = chosen_of(manifest)
+    assert names == {
+        one: [face["file"].removeprefix("faces/") for face in part] for one, part in chosen.items()
+    }
 
 
 # --- layout and bundles -----------------------------------------------------
@@ -556,8 +559,47 @@ def test_top_n_is_the_size_of_the_small_bundle(run, corpus, out):
             f"{folder.name}.fsz", f"{folder.name}_top2.fsz"
         ]  # fmt: skip
         with zipfile.ZipFile(folder / f"{folder.name}_top2.fsz") as archive:
-            assert archive.namelist() == ["000.png", "001.png"]
+            best, other = archive.namelist()
+        assert best == "000.png" and other > best
         assert_complete(folder)
+
+
+def bundle_means(folder: Path, tmp_path: Path, engine: MemoEngine) -> dict[str, np.ndarray]:
+    """{bundle: the average roop-unleashed makes of it}."""
+    return {
+        path.name: np.mean(load_like_roop(path, tmp_path / path.name, engine), axis=0)
+        for path in sorted(folder.glob("*.fsz"))
+    }
+
+
+def test_the_bundles_are_worth_what_the_manifest_says(run, corpus, out, tmp_path):
+    """Their averages as the program that loads them makes them, not as the cache would."""
+    export(run, corpus, out, "--top-n", 4, "--core-n", 3)
+    for folder in folders(out):
+        assert_complete(folder)
+        name = folder.name
+        means = bundle_means(folder, tmp_path, corpus.engine)
+        told = {one["file"]: one for one in read(folder / "manifest.json")["bundles"]}
+        assert set(means) == set(told) == {f"{name}{end}.fsz" for end in ("", "_top4", "_core")}
+        for bundle, one in told.items():
+            assert one["cosine"] == pytest.approx(
+                cosine(means[bundle], means[f"{name}.fsz"]), abs=1e-4
+            )
+            assert "held_out" not in one  # fewer than 20 faces
+        assert told[f"{name}.fsz"]["cosine"] == 1 > told[f"{name}_core.fsz"]["cosine"] > 0.9
+    [*entries] = read(out / "manifest.json")["facesets"]
+    assert [one["core_bundle"] for one in entries] == [
+        f"{one['id']}/{one['id']}_core.fsz" for one in entries
+    ]
+
+
+def test_a_set_of_few_faces_has_no_core(run, corpus, exported, out):
+    assert not list(exported.glob("*/*_core.fsz"))  # at most 8 faces each
+    export(run, corpus, out, "--core-n", 2)
+    assert len(list(out.glob("*/*_core.fsz"))) == len(folders(out))
+    export(run, corpus, out)
+    assert not list(out.glob("*/*_core.fsz"))
+    assert not any(one["core_bundle"] for one in read(out / "manifest.json")["facesets"])
 
 
 def test_out_size_and_pad_ratio_shape_the_crop(run, corpus, exported, tmp_path):
@@ -712,6 +754,9 @@ def test_a_set_of_which_no_face_is_left_is_not_exported(run, corpus, tmp_path):
     )
     assert (result["facesets"], result["faces"]) == ([], 0)
     assert not list((tmp_path / "out").glob("faceset_*"))
+    [row] = result["gates"]  # the face sets are gone, but not without a word
+    assert row["faces"] == sum(map(len, corpus.facesets().values()))
+    assert row["option"] == "--min-face-short 5000"
 
 
 def test_killed_three_times_the_rerun_gives_the_undisturbed_result(run, corpus, tmp_path):
@@ -836,10 +881,24 @@ def people(tmp_path_factory) -> Corpus:
     return build(folder, folder / "photos", str(SHARED / "models" / "mini"), gates)
 
 
-def test_a_model_pack_exports_people_who_are_recognised(run, people, tmp_path):
+def test_a_core_of_real_people_averages_like_all(run, people, tmp_path):
+    """Nearer than nine in ten others of that number."""
     out = tmp_path / "out"
     ok(run, "export-swap", people.cache, people.manifest, out, "--model", people.model,
-       "--min-face-short", 70)  # fmt: skip
+       "--core-n", 4, "--top-n", 4)  # fmt: skip
+    for folder in folders(out):
+        found = load_like_roop(folder / f"{folder.name}.fsz", tmp_path / folder.name, people.engine)
+        rng, whole = np.random.default_rng(1), np.mean(found, axis=0)
+        others = [rng.permutation(len(found))[:4] for _ in range(100)]
+        usual = [cosine(np.mean([found[row] for row in some], axis=0), whole) for some in others]
+        told = {one["file"]: one["cosine"] for one in read(folder / "manifest.json")["bundles"]}
+        assert told[f"{folder.name}_core.fsz"] > np.quantile(usual, 0.9)
+        assert told[f"{folder.name}_top4.fsz"] > np.quantile(usual, 0.9)
+
+
+def test_a_model_pack_exports_people_who_are_recognised(run, people, tmp_path):
+    out = tmp_path / "out"
+    ok(run, "export-swap", people.cache, people.manifest, out, "--model", people.model)
     assert len(folders(out)) == 3
     for manifest in manifests(out):
         assert_complete(out / manifest["id"])

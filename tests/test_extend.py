@@ -202,6 +202,8 @@ def test_new_faces_must_pass_the_gates_the_face_sets_were_made_with(run, library
     library.grow([16, 17, 18])
     result = ok(run, "extend", library.path, library.raw, "--refine-out", library.refined)
     assert (result["failed_gates"]["blurred"], result["failed_gates"]["small"]) == (1, 1)
+    options = {row["because"]: (row["faces"], row["option"]) for row in result["gates"]}
+    assert options == {"small": (1, "--min-short 60"), "blurred": (1, "--min-blur 70")}
     members = set().union(*library.facesets().values())
     assert members & library.faces([16, 17, 18]) == library.faces([17])
 

@@ -103,7 +103,7 @@ def test_two_people_in_one_photo_both_keep_it(run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason", "just_in", "just_out"),
     [
-        ("face_short", "small", 90.0, 89.9),
+        ("face_short", "small", 60.0, 59.9),
         ("blur", "blurred", 40.0, 39.9),
         ("det_score", "low_score", 0.6, 0.59),
     ],
@@ -191,7 +191,7 @@ def test_the_parameters_are_stored_with_the_model_they_belong_to(run, library):
 def test_the_defaults_follow_the_model_of_the_cache(run, library):
     assert refine(run, library)["params"] == {
         "initial_threshold": 0.55, "merge_threshold": 0.40, "outlier_threshold": 0.55,
-        "copy_threshold": 0.20, "min_faces": 15, "min_short": 90.0, "min_blur": 40.0,
+        "copy_threshold": 0.20, "min_faces": 15, "min_short": 60.0, "min_blur": 40.0,
         "min_det_score": 0.6, "linkage": "average", "strictness": 0.0,
         "outlier_spreads": 5.5, "min_length": 0.7,
     }  # fmt: skip

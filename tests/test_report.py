@@ -55,7 +55,7 @@ def made(tmp_path_factory) -> Path:
     taken[0] = np.nan
     sizes, times = np.array(facts, np.int64).T
     short = cache.face_short.copy()
-    short[1], blur = 95.0, cache.blur.copy()  # too small for the export
+    short[1], blur = 95.0, cache.blur.copy()  # too small for this export
     blur[2] = 41.0  # but just sharp enough
     cache = replace(
         cache, file_sha256=np.array(shas), file_size=sizes, file_mtime_ns=times,
@@ -73,7 +73,7 @@ def made(tmp_path_factory) -> Path:
             ("cluster", folder / "lib.npz", folder / "raw"),
             ("refine", folder / "lib.npz", folder / "refined", "--min-faces", 4),
             ("export-swap", folder / "lib.npz", folder / "refined" / "refine_manifest.json",
-             folder / "ready", "--model", "synthetic"),
+             folder / "ready", "--model", "synthetic", "--min-face-short", 100),
         ):  # fmt: skip
             assert sf.main([*map(str, argv), "-q", "--json"]) == 0
     for handler in sf.log.handlers:
@@ -181,7 +181,7 @@ def test_flags_follow_the_thresholds(run, made, tmp_path, kind):
 
 
 @pytest.mark.parametrize("flag, entry", [
-    ("small", {"bbox": [0, 0, 99.9, 200]}),
+    ("small", {"bbox": [0, 0, 59.9, 200]}),
     ("blurred", {"terms": {"sharpness": 0.39}}),
     ("low score", {"terms": {"det_score": 0.59}}),
     ("turned", {"terms": {"frontality": 0.49}}),
@@ -190,7 +190,7 @@ def test_flags_follow_the_thresholds(run, made, tmp_path, kind):
     ("neighbours painted", {"neighbours_painted": True}),
     ("undated", {"taken": None}),
     ("undated", {"taken": 1e300}),
-    ("", {"bbox": [0, 0, 100, 200], "distance": 0.4, "pad": 0.5, "taken": 0}),
+    ("", {"bbox": [0, 0, 60, 200], "distance": 0.4, "pad": 0.5, "taken": 0}),
     ("", {"terms": {"sharpness": 0.4, "det_score": 0.6, "frontality": 0.5}}),
     ("", {"terms": "none", "bbox": [1, None], "distance": "near", "pad": [], "taken": 5}),
 ])  # fmt: skip

@@ -121,32 +121,32 @@ def test_demo_tells_what_each_gate_took_and_which_option_moves_it(demo):
         row["left_out"] for row in demo.first["facesets"]
     )
     options = {row["because"]: row["option"] for row in rows if row["option"]}
-    assert options["small"] == "--min-short 90" and options["low score"] == "--min-det-score 0.6"
+    assert options["blurred"] == "--min-blur 40" and options["low score"] == "--min-det-score 0.6"
     for option in options.values():
         sf.build_parser().parse_args(["run", "src", "out", *option.split()])
 
 
-def test_the_gates_show_the_names_of_run_and_the_distances_used(demo, tmp_path):
-    def write(path: str, **changes: object) -> None:
-        manifest = json.loads((demo.out / path).read_text())
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(json.dumps({**manifest, **changes}))
-
+def test_the_gates_show_the_names_of_run_and_the_distances_used(demo):
     why = ["outlier", "the crop looks like someone else (distance 0.51)", "face too small",
            "the crop looks like someone else (distance 0.6)", "photo unreadable: cut"]  # fmt: skip
-    dropped = [{"face": "0123456789abcdef:0", "source": "a.jpg", "reason": one} for one in why]
-    counts = {"dropped": {"outlier": 3, "same_photo": 1, "small": 0}}
-    write("facesets_full/refine_manifest.json", counts=counts)
-    write("facesets_swap_ready/manifest.json")
-    write("facesets_swap_ready/faceset_001/manifest.json", dropped=dropped)
-    rows = sf.gates_table(tmp_path)
+    dropped = [sf.Left(face="0123456789abcdef:0", source="a.jpg", reason=one) for one in why]
+    dropped.append(sf.Left(reason="sunglasses", run="0002-occlusion-apply"))  # no gate took it
+    params = sf.for_model(sf.RefineParams(outlier_threshold=None), "dlib")
+    took = {"outlier": 3, "same_photo": 1, "small": 0}
+    rows = sf.gate_rows(sf.REFINE_GATES, sf.asdict(params), took)
     assert [tuple(row.values()) for row in rows] == [
-        ("refine", 3, "outlier", "--outlier-spreads 5.5"),
-        ("refine", 1, "same photo", ""),
-        ("export-swap", 1, "outlier", "--export-outlier-threshold 0.35"),
-        ("export-swap", 2, "the crop looks like someone else", ""),
-        ("export-swap", 1, "face too small", "--min-face-short 100"),
-        ("export-swap", 1, "photo unreadable", ""),
+        (3, "outlier", "--outlier-spreads 5.5"),
+        (1, "same photo", ""),
+    ]
+    params = sf.for_model(sf.ExportParams(outlier_threshold=None, min_face_short=60.0), "dlib")
+    library = sf.Library(sf.load_cache(demo.cache), demo.cache)
+    crew = sf.Crew(sf.EngineSpec(model="dlib"), sf.WorkOptions())
+    export = sf.Export(library, demo.out, params, crew, **sf.EXPORT_NAMES)
+    assert [tuple(row.values()) for row in sf.export_gates(export, dropped)] == [
+        (1, "outlier", "--export-outlier-threshold 0.35"),
+        (2, "the crop looks like someone else", ""),
+        (1, "face too small", "--min-face-short 60"),
+        (1, "photo unreadable", ""),
     ]
 
 
@@ -162,6 +162,7 @@ def test_demo_dry_run_writes_nothing(demo, run, tmp_path):
     assert (said["photos"], said["photos_to_look_at"]) == (demo.first["photos_made"], 0)
     assert [row["step"] for row in said["steps"]] == ["cluster", "refine"]
     assert not any("placed" in row["result"] for row in said["steps"])
+    assert said["left_out"] == [row for row in demo.first["left_out"] if row["step"] == "refine"]
     assert [(row["id"], row["faces"]) for row in said["facesets"]] == [
         (row["id"], row["face_count"]) for row in demo.first["facesets"]
     ]

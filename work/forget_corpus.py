@@ -74,6 +74,7 @@ class Trim:
     folder: str
     told: dict[str, Any]
     target: Target
+    corpus: sf.Corpus | None = None  # None where the master is damaged
 
     @functools.cached_property
     def after(self) -> dict[str, Any]:
@@ -88,6 +89,16 @@ class Trim:
             if isinstance(entry, dict) and "rank" in entry:
                 lists["faces"][rank] = {**entry, "rank": rank}
         return {**self.told, **lists, "counts": counts, "files": files}
+
+    @functools.cached_property
+    def record(self) -> sf.FacesetManifest | None:
+        """The same with the bundles it will have, None where it is damaged."""
+        manifest = traces.record_of(sf.FacesetManifest, self.after)
+        if manifest is None or not self.shrinks:
+            return manifest
+        if self.corpus is None:
+            return msgspec.structs.replace(manifest, bundles=[])
+        return sf.with_bundles(manifest, self.corpus.embeddings(manifest.faces))
 
     @property
     def gone(self) -> list[str]:
@@ -128,19 +139,17 @@ class Trim:
             if file not in unwanted and (path.is_file() or path.is_symlink()):
                 (stage / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, stage / file, follow_symlinks=False)
-        manifest = traces.record_of(sf.FacesetManifest, self.after)
-        if manifest is None:  # damaged, and its bundles with it
+        if self.record is None:  # damaged, and its bundles with it
             sf.write_json(stage / "manifest.json", self.after)
         else:
-            sf.finish_faceset(stage, manifest)
+            sf.finish_faceset(stage, self.record)
 
     def listing(self, entry: dict[str, Any], name: str) -> dict[str, Any]:
         """What the master manifest says of it then."""
-        manifest = traces.record_of(sf.FacesetManifest, self.after)
-        if manifest is None:
+        if self.record is None:
             return entry
         folder = str(entry.get("folder") or entry.get("id"))
-        return {**entry, **sf.as_json(sf.listed(folder, manifest, name))}
+        return {**entry, **sf.as_json(sf.listed(folder, self.record, name))}
 
 
 # ============================================================================
@@ -387,8 +396,10 @@ def kept_files(root: Path, folder: str, taken: set[str], hashes: set[str]) -> It
 def corpus_changes(root: Path, target: Target, words: Words, looks: Looks) -> list[Change]:
     """All it takes to rid a corpus of what goes."""
     corpus = Corpus(root, target, words, told_sets(root))
+    master = sf.read_if_sound(root / "manifest.json", sf.SwapManifest)
+    lies = None if master is None else sf.Corpus(root, master)
     for folder, told in corpus.sets.items():
-        trim = Trim(folder, told, target)
+        trim = Trim(folder, told, target, lies)
         if is_owned(told, target):
             corpus.gone.add(folder)
         elif any(map(target.takes, entries_of(told))):

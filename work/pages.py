@@ -746,14 +746,15 @@ def face_flags(run: ReportRun, face: ShownFace) -> list[str]:
         words = REASON_DETAIL.split(str(face.facts["reason"]))[0].replace("|", "/")
         return [words] + ["missing"] * face.missing
     params = run.manifest.get("params")
-    pad = number_of(params.get("pad_ratio")) if isinstance(params, dict) else math.nan
+    params = params if isinstance(params, dict) else {}
+    pad = number_of(params.get("pad_ratio"))
     sharp = sf.RefineParams.min_blur / (sf.RefineParams.min_blur + sf.HALF_SHARP_BLUR)
-    small = sf.ExportParams.min_face_short if run.swap else sf.RefineParams.min_short
+    small = params.get("min_face_short" if run.swap else "min_short", sf.RefineParams.min_short)
     far = sf.thresholds_for(str(run.manifest.get("model"))).merge
     tests = {  # every comparison with NaN is false
         "missing": run.is_missing(face),
         "far": face.number("distance") > far,
-        "small": face.number("pixels") < small,
+        "small": face.number("pixels") < number_of(small),
         "blurred": face.number("sharpness") < sharp,
         "low score": face.number("det_score") < sf.RefineParams.min_det_score,
         "turned": face.number("frontality") < REPORT_FRONTAL,
