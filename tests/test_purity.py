@@ -205,6 +205,17 @@ def test_two_sides_are_found_by_how_far_apart_they_are(cosine, verdict) -> None:
         assert found.part == pytest.approx(1 / 3, abs=0.02)
 
 
+def test_one_odd_face_does_not_hide_two_sides() -> None:
+    """Average linkage parts the odd face last, which is like enough; 2-means sees the sides."""
+    both = noisy(way(0), 40, seed=1), noisy(lookalike(0.68), 40, seed=2)
+    middle = sf.centroid(np.concatenate(both)).astype(np.float64)
+    odd = noisy(middle, 1, seed=3, share=0.58)
+    unit = np.concatenate([*both, odd])
+    assert purity.last_merge(unit).sum() in (1, len(unit) - 1)
+    found = purity.purity_of(unit, USUAL)
+    assert found.verdict == purity.LOOK and "two sides" in found.why[0]
+
+
 def test_each_other_doubt_has_its_words() -> None:
     owner = noisy(way(0), 20, seed=1)
     for facts, word in (
