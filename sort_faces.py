@@ -210,6 +210,9 @@ PROVIDERS = {  # --provider -> onnxruntime names, best first; `auto` tries them 
 
 # Grouping; the reference readme's table "Key defaults".
 OUTLIER_MIN_CLUSTER = 4  # smaller clusters have no centroid worth measuring against
+MAD_SIGMA = 1.4826  # standard deviations in a median absolute deviation, if normal
+SPREAD_FACES = 60  # faces a set needs for its own spread to count as much as the library's
+LEAST_SPREAD = 0.02  # cosine; a burst of one moment must not make every other photo an outlier
 DUPLICATE_SIZE_TOLERANCE = 0.10  # relative difference of box width and height
 
 # export-swap; same table.
@@ -575,6 +578,7 @@ def with_linkage(params: Any, *distances: str) -> Any:
 
 
 gate_option = functools.partial(option, group="quality gates")
+OUTLIER_HELP = "spreads a face may lie farther from its set than the middle one; 0: no such gate"
 
 
 @dataclass(frozen=True)
@@ -586,6 +590,7 @@ class RefineParams:
     outlier_threshold: float = model_distance(
         "outlier", f"farthest from the centroid, in clusters of {OUTLIER_MIN_CLUSTER} and more"
     )
+    outlier_spreads: float = option(AT_LEAST_0, OUTLIER_HELP, 5.5)
     copy_threshold: float = model_distance("copy")
     linkage: str = linkage_option()
     strictness: float = strictness_option()
@@ -595,6 +600,9 @@ class RefineParams:
         AT_LEAST_0, "variance of the Laplacian; lower is softer", 40.0, unit="VAR"
     )
     min_det_score: float = gate_option(SHARE, "detector score", 0.6, unit="SCORE")
+    min_length: float = gate_option(
+        SHARE, "length of the embedding, of what is usual with this recogniser; 0: any", 0.7
+    )
 
     @property
     def grouping(self) -> Linkage:
@@ -606,6 +614,33 @@ class RefineParams:
             self.strictness,
             reunite=True,
         )
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What is normal in a library, as its refine manifest keeps it; 0 where that is not known."""
+
+    strangers: float = 0.0  # mean cosine of two people's faces
+    stranger_spread: float = 0.0  # its standard deviation
+    same: float = 0.0  # mean cosine of two faces of one person
+    length: float = 0.0  # mean, of embeddings
+    spread: float = 0.0  # of the faces' distances to their own set, see spread_of
+
+
+@dataclass(frozen=True)
+class Purity:
+    """How sure it is that a face set shows one person, without any truth; docs/identities.md."""
+
+    verdict: str = ""  # clean, look or doubtful; "" if too few faces
+    why: list[str] = field(default_factory=list)  # in words, the gravest first
+    together: float | None = None  # mean likeness of its faces: 1 usual for one person, 0 strangers
+    parts: float | None = None  # likeness of the two parts it falls into, and
+    part: float | None = None  # the share of the smaller one
+    rival: str = ""  # the nearest other group, and
+    rival_cosine: float | None = None  # the cosine of both centroids
+    length: float | None = None  # median of its embeddings, 1 is usual
+    doubles: int = 0  # faces that stood in one photo with another of them
+    outliers: int = 0  # faces taken out as such
 
 
 @dataclass(frozen=True)
@@ -750,10 +785,13 @@ def centroid(unit: np.ndarray) -> np.ndarray:
     return unit_rows(unit.mean(axis=0, dtype=np.float64)[None])[0]
 
 
-def nearest(unit: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    unit: np.ndarray, centres: np.ndarray, own: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Nearest centre of each row: ((n,) int index, (n,) float32 cosine distance).
 
-    Without centres every index is -1 and every distance infinite.
+    own: (n,) index of a centre that is out of the question for each row. Without centres every
+    index is -1 and every distance infinite.
     """
     index = np.full(len(unit), -1, dtype=np.intp)
     distance = np.full(len(unit), np.inf, dtype=np.float32)
@@ -762,6 +800,8 @@ def nearest(unit: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarr
     for start in range(0, len(unit), LINK_BLOCK):
         block = slice(start, start + LINK_BLOCK)
         cosine = unit[block] @ centres.T  # (b, c)
+        if own is not None:
+            cosine[np.arange(len(cosine)), own[block]] = -np.inf
         index[block] = cosine.argmax(axis=1)
         distance[block] = 1.0 - cosine.max(axis=1)
     return index, distance
@@ -1345,6 +1385,11 @@ class FaceCache:
         return unit_rows(self.embedding)
 
     @functools.cached_property
+    def length(self) -> np.ndarray:
+        """(n,) float32 lengths of the embeddings."""
+        return np.linalg.norm(self.embedding, axis=1)
+
+    @functools.cached_property
     def face_ids(self) -> list[str]:
         """Stable name of every face: `<first 16 hex of the photo's sha256>:<face index>`."""
         short = [sha[:16] for sha in self.file_sha256.tolist()]
@@ -1389,6 +1434,8 @@ class Refined:
 
     identities: list[np.ndarray]
     dropped: dict[str, int]
+    lost: list[Counter[str]]  # what each identity lost that could be another person
+    usual: Usual
     grouped: Grouped
 
 
@@ -1427,7 +1474,7 @@ def identity_labels(
 
     persons: positions in `rows` of groups that stand as they are and stay apart.
     """
-    unit, length = cache.unit[rows], np.linalg.norm(cache.embedding[rows], axis=1)
+    unit, length = cache.unit[rows], cache.length[rows]
     start = start_of(unit, how, persons)
     measured = figures_of(unit, length, start.rough, how.copy)
     figures, why = fitting_figures(measured, cache.meta.recognizer)
@@ -1451,28 +1498,59 @@ def start_of(unit: np.ndarray, how: Linkage, persons: Sequence[np.ndarray]) -> S
     return Start(rough, tight, fixed)
 
 
-def refine_identities(cache: FaceCache, rows: np.ndarray, params: RefineParams) -> Refined:
+def usual_length(cache: FaceCache, rows: np.ndarray) -> float:
+    """How long embeddings (m,) usually are.
+
+    What is stored of the recogniser counts rather than what a library shows: in one of bad photos
+    short embeddings are the rule, and yet not good.
+    """
+    known = KNOWN_FIGURES.get(cache.meta.recognizer)
+    return known.length if known else float(cache.length[rows].mean()) if len(rows) else 0.0
+
+
+def usual_of(cache: FaceCache, rows: np.ndarray, labels: np.ndarray) -> Usual:
+    """What is normal in a library whose faces (m,) are grouped (m,)."""
+    unit, length = cache.unit[rows], usual_length(cache, rows)
+    figures = KNOWN_FIGURES.get(cache.meta.recognizer)
+    figures = figures or figures_of(unit, cache.length[rows], labels)
+    spread = spread_of([own_distances(unit[group]) for group in groups_of(labels)])
+    return Usual(figures.strangers, figures.spread, figures.same, length, spread)
+
+
+def refine_identities(
+    cache: FaceCache, rows: np.ndarray, params: RefineParams, usual: Usual | None = None
+) -> Refined:
     """Turn faces into clean identities: cluster, merge, gate, trim, one face per photo, size.
 
-    rows: (m,) cache rows to consider. Every row ends in one identity or in one count of `dropped`.
+    rows: (m,) cache rows to consider; usual: of the library, where they are not all of it. Every
+    row ends in one identity or in one count of `dropped`.
     """
     grouped = group_faces(cache, rows, params.grouping)
+    usual = usual or usual_of(cache, rows, grouped.labels)
     dropped: Counter[str] = Counter()
-    identities = []
+    groups, trimmed = [], []
     for members in groups_of(grouped.labels):
-        members = rows[members]
-        good, failed = gate_faces(cache, members, params)
+        good, failed = gate_faces(cache, rows[members], params, usual.length)
+        if failed["weak"] > len(good):  # profiles and covered faces of many, see docs/identities.md
+            failed["weak_set"], good = len(good), good[:0]
         dropped.update(failed)
-        inside = trim_outliers(cache.unit, good, params.outlier_threshold)
-        dropped["outlier"] += len(good) - len(inside)
+        groups.append(trim_outliers(cache.unit, good, params.outlier_threshold))
+        trimmed.append(len(good) - len(groups[-1]))
+    stray = strays(cache.unit, groups, params.outlier_spreads, usual.spread)
+    identities = []
+    for members, out, far in zip(groups, stray, trimmed, strict=True):
+        inside = members[~out]
         single = one_face_per_photo(cache, inside, params.copy_threshold)
-        dropped["same_photo"] += len(inside) - len(single)
+        outliers = far + len(members) - len(inside)
+        lost = Counter(outlier=outliers, same_photo=len(inside) - len(single))
+        dropped.update(lost)
         if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
             dropped["too_few_images"] += len(single)
             continue
-        identities.append(single)
-    identities.sort(key=lambda members: (-len(np.unique(cache.face_file[members])), members[0]))
-    return Refined(identities, dict(dropped), grouped)
+        identities.append((single, lost))
+    identities.sort(key=lambda one: (-len(np.unique(cache.face_file[one[0]])), one[0][0]))
+    kept, lost = [rows for rows, _ in identities], [counts for _, counts in identities]
+    return Refined(kept, dict(dropped), lost, usual, grouped)
 
 
 def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -1488,14 +1566,19 @@ def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) ->
 
 
 def gate_faces(
-    cache: FaceCache, rows: np.ndarray, gates: RefineParams
+    cache: FaceCache, rows: np.ndarray, gates: RefineParams, usual_length: float
 ) -> tuple[np.ndarray, Counter[str]]:
-    """Split rows into those that pass and a count of failures by the first gate that failed."""
+    """Split rows into those that pass and a count of failures by the first gate that failed.
+
+    usual_length: of an embedding; blurred, covered and turned faces have short ones (Meng et al.
+    2021, "MagFace"; Kim et al. 2022, "AdaFace").
+    """
     failed: Counter[str] = Counter()
     for name, values, least in (
         ("small", cache.face_short, gates.min_short),
         ("blurred", cache.blur, gates.min_blur),
         ("low_score", cache.det_score, gates.min_det_score),
+        ("weak", cache.length, gates.min_length * usual_length),
     ):
         good = values[rows] >= least
         failed[name] += int(np.count_nonzero(~good))
@@ -1508,6 +1591,69 @@ def trim_outliers(unit: np.ndarray, rows: np.ndarray, threshold: float) -> np.nd
     if len(rows) < OUTLIER_MIN_CLUSTER:
         return rows
     return rows[1.0 - unit[rows] @ centroid(unit[rows]) <= threshold]
+
+
+def own_distances(unit: np.ndarray) -> np.ndarray:
+    """Cosine distance of each unit row (n, d) to the centroid of all the others, (n,) float32."""
+    others = unit_rows(unit.sum(axis=0, dtype=np.float64) - unit)
+    return 1.0 - np.einsum("nd,nd->n", unit, others)
+
+
+def spread_of(distances: Sequence[np.ndarray]) -> float:
+    """How far faces lie from the middle face of their set, seen over all sets: a cosine.
+
+    distances: of each set's faces by own_distances; sets of fewer than OUTLIER_MIN_CLUSTER do not
+    count, and without any other it is 0. The spread is 1.48 times the median absolute deviation
+    (Hampel 1974, "The influence curve and its role in robust estimation").
+    """
+    off = [np.abs(own - np.median(own)) for own in distances if len(own) >= OUTLIER_MIN_CLUSTER]
+    return MAD_SIGMA * float(np.median(np.concatenate(off))) if off else 0.0
+
+
+def outlier_limits(
+    distances: Sequence[np.ndarray], spreads: float, usual_spread: float
+) -> np.ndarray:
+    """How far from its set a face may lie, (g,) cosine distances; infinite for a small set.
+
+    The limit is the set's median and `spreads` times its spread. A few faces say little of their
+    spread, so the library's counts beside it, like SPREAD_FACES more of them (Efron and Morris
+    1975, "Data analysis using Stein's estimator"). Where either is 0 there is no limit.
+    """
+    limits = np.full(len(distances), np.inf)
+    if not (spreads and usual_spread):
+        return limits
+    for at, own in enumerate(distances):
+        if len(own) >= OUTLIER_MIN_CLUSTER:
+            count = len(own)
+            both = count * spread_of([own]) ** 2 + SPREAD_FACES * usual_spread**2
+            spread = max(math.sqrt(both / (count + SPREAD_FACES)), LEAST_SPREAD)
+            limits[at] = float(np.median(own)) + spreads * spread
+    return limits
+
+
+def strays(
+    unit: np.ndarray, groups: Sequence[np.ndarray], spreads: float, usual_spread: float
+) -> list[np.ndarray]:
+    """Which rows of each group lie beyond its limit or nearer to another group: bool arrays.
+
+    groups: rows of `unit` (n, d) by person. Another group is one of two faces and more. Groups
+    without a limit are left alone.
+    """
+    distances = [own_distances(unit[rows]) for rows in groups]
+    limits = outlier_limits(distances, spreads, usual_spread)
+    found = [own > limit for own, limit in zip(distances, limits, strict=True)]
+    asked = np.flatnonzero(np.isfinite(limits))
+    if not len(asked):
+        return found
+    several = [at for at, rows in enumerate(groups) if len(rows) > 1]
+    place = dict(zip(several, range(len(several)), strict=True))
+    centres = np.stack([centroid(unit[groups[at]]) for at in several])
+    own = np.concatenate([np.full(len(groups[at]), place[at]) for at in asked])
+    _, other = nearest(unit[np.concatenate([groups[at] for at in asked])], centres, own)
+    sizes = np.cumsum([len(groups[at]) for at in asked])[:-1]
+    for at, away in zip(asked, np.split(other, sizes), strict=True):
+        found[at] |= away < distances[at]
+    return found
 
 
 def one_face_per_photo(
@@ -1582,16 +1728,20 @@ def first_of_each(labels: np.ndarray) -> np.ndarray:
 
 
 def join_centroids(
-    cache: FaceCache, rows: np.ndarray, groups: dict[str, np.ndarray], threshold: float
+    cache: FaceCache, rows: np.ndarray, groups: dict[str, np.ndarray], limit: float | np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Give each row to the nearest group centroid within threshold: (rows per group, the rest)."""
+    """Give each row to the nearest group centroid within its limit: (rows per group, the rest).
+
+    limit: cosine distance, one for all groups or (g,) one for each.
+    """
     names = [name for name, members in groups.items() if len(members)]
+    limits = np.broadcast_to(limit, len(groups))[[len(rows) > 0 for rows in groups.values()]]
     centres = [centroid(cache.unit[groups[name]]) for name in names]
     width = cache.unit.shape[1]
     index, distance = nearest(
         cache.unit[rows], np.array(centres, np.float32).reshape(len(names), width)
     )
-    near = distance <= threshold
+    near = distance <= limits[index] if len(names) else np.zeros(len(rows), bool)
     return {name: rows[near & (index == at)] for at, name in enumerate(names)}, rows[~near]
 
 
@@ -5080,6 +5230,10 @@ class TreePlan:
         return {**counts, "files_kept": self.kept, "files_missing": len(self.missing)}
 
 
+UNSET = msgspec.UNSET
+Maybe = msgspec.UnsetType  # of a field that is not written where it is not known
+
+
 class Manifest(OwnFile, kw_only=True):
     """What every manifest says: when and from what it was made."""
 
@@ -5101,6 +5255,7 @@ class Group(Record, kw_only=True):
     image_count: int = 0
     alias_count: int = 0
     images: list[str] = []
+    purity: Purity | Maybe = UNSET  # of a face set
 
 
 class RawManifest(Manifest, tag="raw", kw_only=True):
@@ -5132,6 +5287,7 @@ class RefinedManifest(Manifest, tag="refined", kw_only=True):
     placed: dict[Inside, str]  # {file: sha256}
     counts: dict[str, Any] = {}
     extended: bool = False
+    usual: Usual = Usual()  # without, no gate asks what is usual
 
     @property
     def groups(self) -> list[Group]:
@@ -5190,7 +5346,9 @@ class Library:
             result.append(Placement(f"{folder}/{name}", sha, size, source))
         return result
 
-    def group(self, name: str, rows: np.ndarray, images: list[str] | None = None) -> Group:
+    def group(
+        self, name: str, rows: np.ndarray, images: list[str] | None = None, **more: Any
+    ) -> Group:
         """What a manifest says of the faces (rows) of one person."""
         files = len(np.unique(self.cache.face_file[rows]))
         return Group(
@@ -5200,6 +5358,7 @@ class Library:
             image_count=files,
             alias_count=len(images) - files if images is not None else 0,
             images=images or [],
+            **more,
         )
 
 
@@ -5473,20 +5632,24 @@ def refined_manifest(
     library: Library,
     params: RefineParams,
     facesets: dict[str, np.ndarray],
+    purity: dict[str, Purity],
     dropped: dict[str, int],
+    usual: Usual,
     extended: bool = False,
 ) -> tuple[RefinedManifest, list[Placement]]:
-    """Manifest and placements of a refined tree from rows per face set."""
+    """Manifest and placements of a refined tree from rows and purity per face set."""
     cache = library.cache
     entries, wanted = [], []
     for name, rows in facesets.items():
         placed = library.placements(name, np.unique(cache.face_file[rows]).tolist())
         wanted += placed
-        entries.append(library.group(name, rows, [item.dst for item in placed]))
+        images = [item.dst for item in placed]
+        entries.append(library.group(name, rows, images, purity=purity[name]))
     kept = sum(len(rows) for rows in facesets.values())
     manifest = RefinedManifest(
         **manifest_head(library),
         params=params,
+        usual=usual,
         extended=extended,
         counts={"faces": cache.faces, "faces_kept": kept, "dropped": dropped},
         facesets=entries,
@@ -5512,8 +5675,6 @@ FOLDER_OLD = ".sort_faces-old-"  # of version 0.1.0: the face set a new one was 
 SHELVES = {"_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}  # folder: list in master
 SHELVED_AGAIN = r"(?:-\d+)*"  # ends the folder of a set whose name was on the shelf already
 SCORES_FOLDER = "_scores"
-UNSET = msgspec.UNSET
-Maybe = msgspec.UnsetType  # of a field that is not written where it is not known
 
 
 class Face(Record, kw_only=True):
@@ -5593,6 +5754,7 @@ class FacesetManifest(Manifest, tag="faceset", kw_only=True):
     files: list[Any] = []  # names of all that the tool has written into the folder
     faces: list[Face]
     dropped: list[Left]
+    purity: Purity | Maybe = UNSET  # as refine found it
 
 
 class Listed(Record, kw_only=True):
@@ -7781,7 +7943,9 @@ REFINE_GATES = {  # what refine counts as dropped: the parameter that decides it
     "small": "min_short",
     "blurred": "min_blur",
     "low_score": "min_det_score",
-    "outlier": "outlier_threshold",
+    "weak": "min_length",
+    "weak_set": "min_length",
+    "outlier": "outlier_spreads",
     "too_few_images": "min_faces",
 }
 
@@ -7816,19 +7980,36 @@ def refine_library(
         numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
     }
     library = Library(cache, cache_path)
-    manifest, wanted = refined_manifest(library, params, facesets, refined.dropped)
+    rules, others = companion("purity"), other_groups(refined)
+    lost = dict(zip(facesets, refined.lost, strict=True))
+    purity = rules.purities(cache, facesets, refined.usual, others, lost)
+    manifest, wanted = refined_manifest(
+        library, params, facesets, purity, refined.dropped, refined.usual
+    )
     plan = write_tree(library, out, manifest, wanted, tree)
     columns = ("id", "face_count", "image_count", "alias_count")
-    summary = [{key: getattr(entry, key) for key in columns} for entry in manifest.facesets]
+    summary = [
+        {**{key: getattr(entry, key) for key in columns}, "purity": entry.purity.verdict}
+        for entry in manifest.facesets
+    ]
     gates = gate_rows(REFINE_GATES, asdict(params), refined.dropped)
     return {
         "out": str(out),
         **refined.grouped.facts(),
         **manifest.counts,
         **plan.counts(),
+        "purity": rules.totals(purity),
         "gates": gates,
         "facesets": summary,
+        "in_question": rules.in_question(purity),
     }
+
+
+def other_groups(refined: Refined) -> list[np.ndarray]:
+    """Rows of the groups of a whole library that became no identity."""
+    used = set(refined.grouped.labels[np.concatenate([[0][:0], *refined.identities]).astype(int)])
+    groups = groups_of(refined.grouped.labels)
+    return [rows for rows in groups if refined.grouped.labels[rows[0]] not in used]
 
 
 # ============================================================================
@@ -8023,6 +8204,12 @@ def fold_in(
     return joined, [loose[group] for group in groups]
 
 
+def lost_before(entry: Group) -> Counter[str]:
+    """What a face set has lost already, as refine counts it."""
+    known = entry.purity or Purity()
+    return Counter(outlier=known.outliers, same_photo=known.doubles)
+
+
 def extend_refined(
     library: Library, out: Path, old: RefinedManifest, tree: TreeOptions
 ) -> dict[str, Any]:
@@ -8034,8 +8221,11 @@ def extend_refined(
     seen = set(old.seen)
     unseen = np.array([sha[:16] not in seen for sha in cache.file_sha256.tolist()], dtype=bool)
     new = np.setdiff1d(np.flatnonzero(unseen[cache.face_file]), owned)
-    good, dropped = gate_faces(cache, new, params)
-    joined, _ = join_centroids(cache, good, facesets, params.outlier_threshold)
+    good, dropped = gate_faces(cache, new, params, old.usual.length)
+    distances = [own_distances(cache.unit[rows]) for rows in facesets.values()]
+    limits = outlier_limits(distances, params.outlier_spreads, old.usual.spread)
+    limits = np.minimum(limits, params.outlier_threshold)
+    joined, _ = join_centroids(cache, good, facesets, limits)
     added = 0
     for name, rows in joined.items():
         centre = centroid(cache.unit[facesets[name]])
@@ -8043,12 +8233,15 @@ def extend_refined(
         facesets[name] = np.concatenate([facesets[name], kept])
         added += len(kept)
     free = np.setdiff1d(np.arange(cache.faces), np.concatenate([owned, *facesets.values()]))
-    found = refine_identities(cache, free, params).identities if len(new) else []
+    found = refine_identities(cache, free, params, old.usual).identities if len(new) else []
     founders = [rows for rows in found if np.isin(rows, new).any()]
     names = next_names("faceset", facesets)
     facesets |= {next(names): rows for rows in founders}
+    lost = {entry.id: lost_before(entry) for entry in old.facesets}
+    purity = companion("purity").purities(cache, facesets, old.usual, lost=lost)
+    dropped_before = old.counts.get("dropped", {})
     manifest, wanted = refined_manifest(
-        library, params, facesets, old.counts.get("dropped", {}), True
+        library, params, facesets, purity, dropped_before, old.usual, True
     )
     plan = write_tree(library, out, manifest, wanted, tree)
     return {
@@ -8130,6 +8323,7 @@ class Export:
         self.terms = cached_quality_terms(cache)  # (n, 7)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
         self.head = manifest_head(library)
+        self.purity: dict[str, Purity] = {}  # by face set, as refine found it
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -8378,12 +8572,26 @@ def plan_facesets(
     groups = {entry.id: rows_of_faces(export.cache, entry.faces) for entry in refined.facesets}
     named = {name: face_names(export.cache, rows) for name, rows in groups.items()}
     heritage = Heritage(corpus, named)
+    export.purity = {
+        entry.id: entry.purity
+        for entry in refined.facesets
+        if entry.purity and entry.id not in heritage.merged.values()
+    }
     for name, survivor in heritage.merged.items():
         groups[survivor] = np.concatenate([groups[survivor], groups.pop(name)])
-    return [plan_faceset(export, name, rows, heritage) for name, rows in groups.items()], heritage
+    distances = [own_distances(export.cache.unit[rows]) for rows in groups.values()]
+    limits = outlier_limits(distances, refined.params.outlier_spreads, refined.usual.spread)
+    limits = np.minimum(limits, export.params.outlier_threshold)
+    plans = [
+        plan_faceset(export, name, rows, heritage, float(limit))
+        for (name, rows), limit in zip(groups.items(), limits, strict=True)
+    ]
+    return plans, heritage
 
 
-def plan_faceset(export: Export, name: str, rows: np.ndarray, heritage: Heritage) -> FacesetPlan:
+def plan_faceset(
+    export: Export, name: str, rows: np.ndarray, heritage: Heritage, outlier: float
+) -> FacesetPlan:
     """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
     cache, params = export.cache, export.params
     short = cache.face_short[rows]
@@ -8395,9 +8603,7 @@ def plan_faceset(export: Export, name: str, rows: np.ndarray, heritage: Heritage
     rows = rows[~small]
     rows = rows[np.argsort(-export.quality[rows], kind="stable")]  # best first
     photos = cache.face_file[rows]
-    chosen = choose_faces(
-        cache.unit[rows], photos, params.outlier_threshold, params.duplicate_threshold
-    )
+    chosen = choose_faces(cache.unit[rows], photos, outlier, params.duplicate_threshold)
     gone = heritage.dropped(name)
     keep = []
     for at, (row, reason) in enumerate(zip(rows.tolist(), chosen.reason, strict=True)):
@@ -8787,6 +8993,7 @@ def draft_of(
         quality_terms=list(told_terms(np.zeros(len(QUALITY_TERMS)), export.params.weights)),
         faces=[],
         dropped=[*plan.left, *refused, *plan.gone],
+        purity=export.purity.get(plan.name, UNSET),
     )
     broken = plan.folder in heritage.corpus.broken  # its files are all that can be taken over
     lies = old.folder if old else plan.folder if broken else NOWHERE
@@ -9598,7 +9805,8 @@ def cmd_verify(args: argparse.Namespace) -> Outcome:
         return Outcome(maintain(args, lambda corpus: Decision([])))
     with opened_corpus(args.corpus) as corpus:
         rules, options = companion("verify"), of_args(VerifyOptions, args)
-        found = list(rules.corpus_findings(corpus, options, crew_of(args, False)))
+        looker = Looker(corpus, crew_of(args, False))
+        found = list(rules.corpus_findings(corpus, options, looker))
         plan = Plan("verify", {}, with_empty_shelved(corpus, rules.mending(found)))
         if (args.fix or args.plan) and not args.dry_run:
             path = args.plan or beside(args.corpus, "-verify.json")
@@ -9616,6 +9824,8 @@ def cmd_verify(args: argparse.Namespace) -> Outcome:
             "rules": dict(Counter(finding.rule for finding in findings)),
             "findings": [asdict(finding) for finding in findings],
         }
+        if not options.no_faces:  # a doubt, and no fault: the exit code does not ask
+            result["in_question"] = rules.corpus_doubts(corpus, looker)
     return Outcome(result, not findings)
 
 

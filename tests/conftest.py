@@ -85,7 +85,7 @@ def make_cache(
     count = people * photos
     person = np.repeat(np.arange(people), photos)
     noise = rng.normal(size=(count, dim)) * spread / np.sqrt(dim) * 2
-    embedding = ((centres[person] + noise) * rng.uniform(15, 25, (count, 1))).astype(np.float32)
+    embedding = ((centres[person] + noise) * rng.uniform(18, 25, (count, 1))).astype(np.float32)
     corner = rng.uniform(50, 200, (count, 2))
     size = rng.uniform(120, 260, (count, 1)) * (1.0, 1.25)
     bbox = np.hstack([corner, corner + size]).astype(np.float32)

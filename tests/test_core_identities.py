@@ -98,7 +98,7 @@ def test_every_face_is_placed_once_or_counted_once(seed, people, photos, spread,
     assert everybody_once(refined, rows)
     for identity in refined.identities:
         assert len(np.unique(cache.face_file[identity])) >= least
-        assert len(sf.gate_faces(cache, identity, params)[0]) == len(identity)
+        assert len(sf.gate_faces(cache, identity, params, 0.0)[0]) == len(identity)
 
 
 def test_each_loss_is_counted_under_its_reason() -> None:
@@ -107,7 +107,9 @@ def test_each_loss_is_counted_under_its_reason() -> None:
     short, blur = cache.face_short.copy(), cache.blur.copy()
     short[0], blur[1], blur[2] = 10, 1, 2
     cache = replace(cache, face_short=short, blur=blur)
-    params = sf.RefineParams(min_faces=5, outlier_threshold=0.16, copy_threshold=0.05)
+    params = sf.RefineParams(
+        min_faces=5, outlier_threshold=0.16, outlier_spreads=0, copy_threshold=0.05
+    )
     refined = sf.refine_identities(cache, every(cache), params)
     assert [rows.tolist() for rows in refined.identities] == [[3, 4, 5, 6, 7, 8, 9]]
     lost = {name: number for name, number in refined.dropped.items() if number}
@@ -160,7 +162,7 @@ def test_a_gate_lets_its_limit_through_and_nothing_below(array, least, reason) -
     cache = make_cache(people=1, photos=4)
     values = np.array([least, np.nextafter(np.float32(least), 0), np.nan, least * 1.01], np.float64)
     cache = replace(cache, **{array: values})
-    rows, failed = sf.gate_faces(cache, every(cache), sf.RefineParams())
+    rows, failed = sf.gate_faces(cache, every(cache), sf.RefineParams(), 0.0)
     assert rows.tolist() == [0, 3]
     assert {name: number for name, number in failed.items() if number} == {reason: 2}
 
@@ -173,9 +175,9 @@ def test_a_face_is_counted_by_the_first_gate_it_fails() -> None:
         blur=np.float32([1, 1, 100]),
         det_score=np.float32([0.1, 0.1, 0.1]),
     )
-    rows, failed = sf.gate_faces(cache, every(cache), sf.RefineParams())
+    rows, failed = sf.gate_faces(cache, every(cache), sf.RefineParams(), 0.0)
     assert rows.tolist() == []
-    assert failed == {"small": 1, "blurred": 1, "low_score": 1}
+    assert +failed == {"small": 1, "blurred": 1, "low_score": 1}
 
 
 # ---------------------------------------------------------------------------- outliers

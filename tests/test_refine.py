@@ -177,6 +177,7 @@ def test_the_parameters_are_stored_with_the_model_they_belong_to(run, library):
     options = {
         "initial_threshold": 0.5, "merge_threshold": 0.35, "outlier_threshold": 0.6, "min_faces": 3,
         "min_short": 80.0, "min_blur": 30.0, "min_det_score": 0.55,
+        "outlier_spreads": 4.0, "min_length": 0.5,
     }  # fmt: skip
     flags = [part for name, value in options.items()
              for part in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
@@ -192,6 +193,7 @@ def test_the_defaults_follow_the_model_of_the_cache(run, library):
         "initial_threshold": 0.55, "merge_threshold": 0.40, "outlier_threshold": 0.55,
         "copy_threshold": 0.20, "min_faces": 15, "min_short": 60.0, "min_blur": 40.0,
         "min_det_score": 0.6, "linkage": "average", "strictness": 0.0,
+        "outlier_spreads": 5.5, "min_length": 0.7,
     }  # fmt: skip
     library.save(sf.replace(library.cache, meta=changed(library.cache.meta, model="dlib")))
     own = refine(run, library)["params"]["initial_threshold"]

@@ -135,7 +135,7 @@ def test_the_gates_show_the_names_of_run_and_the_distances_used(demo):
     took = {"outlier": 3, "same_photo": 1, "small": 0}
     rows = sf.gate_rows(sf.REFINE_GATES, sf.asdict(params), took)
     assert [tuple(row.values()) for row in rows] == [
-        (3, "outlier", "--outlier-threshold 0.4"),
+        (3, "outlier", "--outlier-spreads 5.5"),
         (1, "same photo", ""),
     ]
     params = sf.for_model(sf.ExportParams(outlier_threshold=None, min_face_short=60.0), "dlib")

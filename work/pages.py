@@ -32,7 +32,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -439,6 +439,7 @@ class ShownGroup:
     note: str  # why it was set aside, or what is wrong with it
     faces: list[ShownFace]  # in rank order
     dropped: list[ShownFace]
+    purity: dict[str, Any] = field(default_factory=dict)  # what refine said, see Purity
 
     @property
     def title(self) -> str:
@@ -453,7 +454,23 @@ class ShownGroup:
         facts.append(f"{len(self.faces)} face{'s' * (len(self.faces) != 1)}")
         if len(distance):
             facts.append(f"spread {distance.mean():.2f} · max {distance.max():.2f}")
-        return facts + [self.note] * bool(self.note)
+        return facts + [self.note] * bool(self.note) + self.doubts
+
+    @property
+    def verdict(self) -> str:
+        """What refine found doubtful about the set, as a flag; "" if nothing."""
+        verdict = self.purity.get("verdict")
+        return str(verdict) if verdict not in (None, "", "clean") else ""
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why, in words."""
+        why = self.purity.get("why")
+        return (
+            [f"{self.verdict}: {reason}" for reason in why]
+            if self.verdict and isinstance(why, list)
+            else []
+        )
 
 
 @dataclass(frozen=True)
@@ -565,11 +582,16 @@ def short_edge(box: Any) -> float:
     return min(corners[2] - corners[0], corners[3] - corners[1]) if len(corners) == 4 else math.nan
 
 
+def as_object(value: Any) -> dict[str, Any]:
+    """An object of a manifest, {} where there is none."""
+    return value if isinstance(value, dict) else {}
+
+
 def cached_groups(run: ReportRun) -> list[ShownGroup]:
     """The persons of a raw or the face sets of a refined tree, best faces first."""
     manifest, terms = run.manifest, sf.cached_quality_terms(run.library.cache)
     groups = [
-        cached_group(run, entry["id"], "", entry["faces"], terms)
+        cached_group(run, entry["id"], "", entry["faces"], terms, entry.get("purity"))
         for entry in manifest.get("persons", manifest.get("facesets", []))
     ]
     if singles := manifest.get("singletons"):
@@ -578,7 +600,12 @@ def cached_groups(run: ReportRun) -> list[ShownGroup]:
 
 
 def cached_group(
-    run: ReportRun, name: str, part: str, ids: list[str], terms: np.ndarray
+    run: ReportRun,
+    name: str,
+    part: str,
+    ids: list[str],
+    terms: np.ndarray,
+    purity: Any = None,
 ) -> ShownGroup:
     """A group of cached faces by rank; with a heading of its own it is no person.
 
@@ -605,7 +632,8 @@ def cached_group(
     folder = below(run.path, name)
     there = folder is not None and folder.is_dir()
     note = "" if there or part else "its folder is missing"
-    return ShownGroup(name, sf.read_name(folder) if there else sf.UNNAMED, part, note, faces, [])
+    title = sf.read_name(folder) if there else sf.UNNAMED
+    return ShownGroup(name, title, part, note, faces, [], as_object(purity))
 
 
 def swap_groups(run: ReportRun) -> list[ShownGroup]:
@@ -644,7 +672,8 @@ def swap_group(run: ReportRun, entry: dict[str, Any], part: str) -> ShownGroup:
     found = [png.relative_to(folder).as_posix() for png in pngs]
     dropped += [{"file": file, "reason": "in no manifest"} for file in found if file not in known]
     shown, left_out = ([run.face(item, folder) for item in items] for items in (faces, dropped))
-    return ShownGroup(name, sf.read_name(folder), part, note, shown, left_out)
+    purity = as_object(manifest.get("purity"))
+    return ShownGroup(name, sf.read_name(folder), part, note, shown, left_out, purity)
 
 
 # ============================================================================
@@ -814,7 +843,8 @@ def group_card(run: ReportRun, group: ShownGroup, link: str) -> Card:
         link=link,
         lines=group.facts,
         hover="\n".join(f"{times} {flag}" for flag, times in flags.most_common()),
-        flags=[
+        flags=[group.verdict] * bool(group.verdict)
+        + [
             flag
             for flag, times in flags.items()
             if flag in REPORT_GRAVE or times >= REPORT_SHARE * len(group.faces)

@@ -29,7 +29,9 @@ def cache_status(path: Path) -> dict[str, Any]:
         if len(taken)
         else []
     )
-    passing, _ = sf.gate_faces(cache, np.arange(cache.faces), sf.RefineParams())
+    rows = np.arange(cache.faces)
+    length = sf.usual_length(cache, rows)
+    passing, _ = sf.gate_faces(cache, rows, sf.RefineParams(), length)
     journal = sf.journal_path(path)
     scored = int(np.count_nonzero(np.isfinite(cache.learned_quality)))
     by_model = {"scored": scored, "quality_model": cache.meta.quality_model} if scored else {}
@@ -72,6 +74,11 @@ def folder_status(path: Path) -> dict[str, Any]:
     return {**result, "trees": rows} if rows else result
 
 
+def not_clean(group: sf.Group | sf.Listed) -> bool:
+    """Whether refine said of a face set that somebody should look at it."""
+    return bool(getattr(group, "purity", None)) and group.purity.verdict not in ("", "clean")
+
+
 def tree_status(
     folder: Path, manifest: sf.RawManifest | sf.RefinedManifest | sf.SwapManifest
 ) -> dict[str, Any]:
@@ -85,6 +92,7 @@ def tree_status(
         "tree": folder.name,
         "kind": sf.tag_of(type(manifest)),
         "groups": len(groups),
+        "in_question": sum(not_clean(group) for group in groups),
         "faces": sum(len(group.faces) for group in groups),
         "files": len(files),
         "missing": sum(not os.path.lexists(folder / name) for name in files),

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,7 +23,7 @@ def mending(found: Sequence[tuple[sf.Finding, sf.Move | None]]) -> list[sf.Move]
     return [m for m in moves.values() if m.action != "rebuild" or m.folder not in changed]
 
 
-def corpus_findings(corpus: sf.Corpus, options: sf.VerifyOptions, crew: sf.Crew) -> sf.Findings:
+def corpus_findings(corpus: sf.Corpus, options: sf.VerifyOptions, looker: sf.Looker) -> sf.Findings:
     """Everything wrong with a corpus."""
     for folder, why in corpus.broken.items():
         yield sf.Finding(folder, "manifest.json", "manifest", why), None
@@ -31,13 +32,38 @@ def corpus_findings(corpus: sf.Corpus, options: sf.VerifyOptions, crew: sf.Crew)
         yield from set_findings(corpus.root, faceset)
     active = list(corpus.active.values())
     if not options.no_faces and active:
-        looker = sf.Looker(corpus, crew)
         audits = looker.audits(active)
         vectors = looker.vectors(active, by_crop=True)
         gate = sf.for_model(options, corpus.master.model).gate
         for faceset in active:
             yield from sf.face_count_findings(faceset, audits)
             yield from identity_findings(faceset, vectors[faceset.folder], gate)
+
+
+def corpus_doubts(corpus: sf.Corpus, looker: sf.Looker) -> list[dict[str, Any]]:
+    """The active face sets that may show more than one person: set, verdict and why."""
+    rules, active = sf.companion("purity"), list(corpus.active.values())
+    if not active:
+        return []
+    vectors = looker.vectors(active, by_crop=True)
+    known = {one.folder: vectors[one.folder][vectors[one.folder].any(axis=1)] for one in active}
+    unit = np.concatenate(list(known.values()))
+    ends = np.cumsum([len(rows) for rows in known.values()])
+    rows = dict(zip(known, np.split(np.arange(len(unit)), ends[:-1]), strict=True))
+    family = {one.folder: one.family for one in active}
+    names = sorted(set(family.values()))
+    labels = np.concatenate(
+        [np.full(len(known[name]), names.index(family[name])) for name in known]
+    )
+    figures = sf.KNOWN_FIGURES.get(corpus.master.recognizer)
+    figures = figures or sf.figures_of(unit, np.ones(len(unit)), labels)
+    usual = sf.Usual(figures.strangers, figures.spread, figures.same)
+    rivals = rules.rivals_of(unit, rows, families=family)
+    found = {
+        one.id: rules.purity_of(known[one.folder], usual, rival=rivals[one.folder])
+        for one in active
+    }
+    return rules.in_question(found)
 
 
 def master_findings(corpus: sf.Corpus) -> sf.Findings:
