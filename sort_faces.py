@@ -7140,17 +7140,17 @@ def headline(result: dict[str, Any]) -> str:
 def gate_rows(
     gates: dict[str, str], params: dict[str, Any], took: dict[str, int], **names: str
 ) -> list[dict[str, Any]]:
-    """How many faces each gate took, and the option that moves it; a line for each.
+    """How many faces each gate took, and the options that move it; a line for each.
 
-    gates: {what the gate calls its reason: the parameter that decides}; names: as in add_fields.
+    gates: {what the gate calls its reason: the parameters that decide}; names: as in add_fields.
     """
     rows = []
     for reason, faces in took.items():
-        row = {"faces": faces, "because": reason.replace("_", " "), "option": ""}
-        if reason in gates:
-            name = gates[reason]
-            flag = names.get(name, name).replace("_", "-")
-            row["option"] = f"--{flag} {params[name]:g}"
+        options = [
+            f"--{names.get(name, name).replace('_', '-')} {params[name]:g}"
+            for name in gates.get(reason, "").split()
+        ]
+        row = {"faces": faces, "because": reason.replace("_", " "), "option": ", ".join(options)}
         rows += [row] if faces else []
     return rows
 
@@ -7942,13 +7942,13 @@ def cluster_library(
 # ============================================================================
 
 
-REFINE_GATES = {  # what refine counts as dropped: the parameter that decides it
+REFINE_GATES = {  # what refine counts as dropped: the parameters that decide it
     "small": "min_short",
     "blurred": "min_blur",
     "low_score": "min_det_score",
     "weak": "min_length",
     "weak_set": "min_length",
-    "outlier": "outlier_spreads",
+    OUTLIER: "outlier_spreads outlier_threshold",
     "too_few_images": "min_faces",
 }
 
@@ -8262,7 +8262,10 @@ def extend_refined(
 # ============================================================================
 
 
-EXPORT_GATES = {"face too small": "min_face_short", OUTLIER: "outlier_threshold"}  # see refine's
+EXPORT_GATES = {  # the same of export-swap's reasons
+    "face too small": "min_face_short",
+    OUTLIER: "outlier_threshold outlier_spreads",
+}
 
 
 def add_export_swap_options(p: argparse.ArgumentParser) -> None:

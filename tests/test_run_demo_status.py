@@ -135,7 +135,7 @@ def test_the_gates_show_the_names_of_run_and_the_distances_used(demo):
     took = {"outlier": 3, "same_photo": 1, "small": 0}
     rows = sf.gate_rows(sf.REFINE_GATES, sf.asdict(params), took)
     assert [tuple(row.values()) for row in rows] == [
-        (3, "outlier", "--outlier-spreads 5.5"),
+        (3, "outlier", "--outlier-spreads 5.5, --outlier-threshold 0.4"),
         (1, "same photo", ""),
     ]
     params = sf.for_model(sf.ExportParams(outlier_threshold=None, min_face_short=60.0), "dlib")
@@ -143,7 +143,7 @@ def test_the_gates_show_the_names_of_run_and_the_distances_used(demo):
     crew = sf.Crew(sf.EngineSpec(model="dlib"), sf.WorkOptions())
     export = sf.Export(library, demo.out, params, crew, **sf.EXPORT_NAMES)
     assert [tuple(row.values()) for row in sf.export_gates(export, dropped)] == [
-        (1, "outlier", "--export-outlier-threshold 0.35"),
+        (1, "outlier", "--export-outlier-threshold 0.35, --export-outlier-spreads 5.5"),
         (2, "the crop looks like someone else", ""),
         (1, "face too small", "--min-face-short 60"),
         (1, "photo unreadable", ""),
