@@ -692,6 +692,9 @@ class ExportParams:
     outlier_threshold: float = model_distance(
         "export_outlier", "farthest from the centroid; tighter than refine"
     )
+    outlier_spreads: float = option(
+        AT_LEAST_0, "spreads farther from its set than the middle face, as in refine", 5.5
+    )
     duplicate_threshold: float = model_distance("duplicate")
     same_face_threshold: float = model_distance("same_face")
     top_n: int = option(COUNT, "faces in the top bundle, chosen so that they average like all", 30)
@@ -8433,7 +8436,7 @@ def plan_facesets(
     for name, survivor in heritage.merged.items():
         groups[survivor] = np.concatenate([groups[survivor], groups.pop(name)])
     distances = [own_distances(export.cache.unit[rows]) for rows in groups.values()]
-    limits = outlier_limits(distances, refined.params.outlier_spreads, refined.usual.spread)
+    limits = outlier_limits(distances, export.params.outlier_spreads, refined.usual.spread)
     limits = np.minimum(limits, export.params.outlier_threshold)
     plans = [
         plan_faceset(export, name, rows, heritage, float(limit))
@@ -10812,7 +10815,10 @@ def cmd_video(args: argparse.Namespace) -> Outcome:
 # Command: run
 # ============================================================================
 
-EXPORT_NAMES = {"outlier_threshold": "export_outlier_threshold"}  # refine has the plain name
+EXPORT_NAMES = {  # refine has the plain names
+    "outlier_threshold": "export_outlier_threshold",
+    "outlier_spreads": "export_outlier_spreads",
+}
 ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, returns its counts
 
 

@@ -211,7 +211,7 @@ def test_one_odd_face_does_not_hide_two_sides() -> None:
     """Average linkage parts the odd face last, which is like enough; 2-means sees the sides."""
     both = noisy(way(0), 40, seed=1), noisy(lookalike(0.68), 40, seed=2)
     middle = sf.centroid(np.concatenate(both)).astype(np.float64)
-    odd = noisy(middle, 1, seed=3, share=0.58)
+    odd = noisy(middle, 1, seed=3, share=0.5)
     unit = np.concatenate([*both, odd])
     assert purity.last_merge(unit).sum() in (1, len(unit) - 1)
     found = purity.purity_of(unit, USUAL)
