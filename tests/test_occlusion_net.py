@@ -126,6 +126,16 @@ def test_a_damaged_png_costs_itself(run, tmp_path):
     assert "faceset_001/faces/003.png: no score" in err
 
 
+def test_a_picture_the_classifier_fails_on_costs_itself(run, tmp_path):
+    """Its output is a probability for dark pictures only."""
+    root = corpus_of(tmp_path / "c", "ggrg")
+    facts = {**FACTS, "output": "probability", "mean": "0", "std": "255"}
+    path = classifier(tmp_path / "mine.onnx", facts)
+    code, out, err = run("occlusion", "score", root, "--scorer", path, "--json")
+    assert code == 0 and json.loads(out)["without_score"] == 1
+    assert "faceset_001/faces/002.png: its output is no probability" in err
+
+
 @pytest.mark.parametrize(
     ("facts", "made", "what"),
     [
@@ -232,10 +242,10 @@ def test_what_is_worn_is_seen_and_nothing_else(
     mask,
     sunglasses,
 ):
-    """Drawn on people the network never saw: the least share found, or at most 5 % flagged."""
+    """Drawn on people the network never saw: the least share found, or at most 10 % flagged."""
     flagged = network.score_crops(drawn(demo_faces, kind)) >= sf.VerdictRules.threshold
     for share, least in zip(flagged.mean(axis=0), (mask, sunglasses), strict=True):
-        assert share <= 0.05 if least is None else share >= least
+        assert share <= 0.1 if least is None else share >= least
 
 
 def test_real_masks_are_masks_and_no_sunglasses(network, shared, mini):

@@ -263,7 +263,21 @@ def score_by_crops(corpus: sf.Corpus, crew: sf.Crew, scorer: str) -> tuple[str, 
 def score_batch(
     scorer: Any, audits: dict[str, sf.Audit] | None, items: Sequence[sf.Item]
 ) -> list[tuple[sf.Item, sf.Result]]:
-    """(item, its scores or why there are none) of some PNGs; what cannot be read costs itself."""
+    """(item, its scores or why there are none) of some PNGs.
+
+    What cannot be read costs itself; when the scorer fails, each gets a second try alone.
+    """
+    try:
+        return score_together(scorer, audits, items)
+    except (ValueError, *sf.engine_errors()) as error:
+        if len(items) == 1:
+            return [(items[0], {"failed": sf.one_line(error)})]
+    return [pair for item in items for pair in score_batch(scorer, audits, [item])]
+
+
+def score_together(
+    scorer: Any, audits: dict[str, sf.Audit] | None, items: Sequence[sf.Item]
+) -> list[tuple[sf.Item, sf.Result]]:
     read = [read_crop(scorer, audits, item) for item in items]
     crops = [one for one in read if isinstance(one, np.ndarray)]
     rows = iter(scorer.score_crops(crops) if crops else ())

@@ -31,7 +31,7 @@ drawing = sf.companion("occlusion_draw")
 net = sf.companion("occlusion_net")
 ATTRIBUTES = tuple(sf.ATTRIBUTES)
 # Photos of the test people on which real sunglasses are worn, seen by eye.
-WEARS_SUNGLASSES = ("p016_17", "p170_01")
+WEARS_SUNGLASSES = ("p016_14", "p016_17", "p170_01")
 PHOTO = ("*.jpg", "*.jpeg", "*.png")
 
 
