@@ -202,7 +202,7 @@ def aligned(pairs: Pairs) -> list[np.ndarray]:
     return [landmark_scorer.aligned_face(crop, kps) for crop, kps in pairs]
 
 
-def drawn(pairs: Pairs, kind: str, number: int = 4) -> list[np.ndarray]:
+def drawn(pairs: Pairs, kind: str, number: int = 12) -> list[np.ndarray]:
     """Aligned faces with what a kind wears, several of each."""
     edge, faces = drawing.BORDER * drawing.SCALE, []
     for seed in range(number):
@@ -226,10 +226,10 @@ def test_it_is_small_and_tells_bare_faces_from_sunglasses(network, demo_faces): 
 @pytest.mark.parametrize(
     ("kind", "mask", "sunglasses"),
     [
-        ("mask", 0.8, None),
-        ("mask and clear glasses", 0.8, None),
-        ("mask and sunglasses", 0.7, 0.4),
-        ("sunglasses", None, 0.6),
+        ("mask", 0.9, None),
+        ("mask and clear glasses", 0.9, None),
+        ("mask and sunglasses", 0.8, 0.4),
+        ("sunglasses", None, 0.8),
         ("clear glasses", None, None),
         ("sunglasses on forehead", None, None),
         ("hand", None, None),
