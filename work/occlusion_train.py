@@ -352,6 +352,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=Training.epochs, metavar="N")
     parser.add_argument("--processes", type=int, default=2, metavar="N")
     args = parser.parse_args(argv)
+    cv2.setNumThreads(1)  # before anything is drawn: a fork of OpenCV's threads hangs
     training = replace(
         Training(), drawings=args.drawings, epochs=args.epochs, processes=args.processes
     )
