@@ -9007,6 +9007,7 @@ def add_occlusion_options(p: argparse.ArgumentParser) -> None:
         "score": (add_occlusion_score_options, cmd_occlusion_score),
         "report": (add_occlusion_report_options, cmd_occlusion_report),
         "apply": (add_occlusion_apply_options, cmd_occlusion_apply),
+        "fit": (add_occlusion_fit_options, cmd_occlusion_fit),
     }
     add_steps(p, steps)
 
@@ -9021,15 +9022,15 @@ def add_occlusion_score_options(p: argparse.ArgumentParser) -> None:
     add_corpus_argument(p)
     p.add_argument(
         "--scorer",
-        default="clip",
-        choices=["clip", "landmarks"],
-        help="CLIP zero-shot, or colour and edges around the key points (default: %(default)s)",
+        metavar="NAME|FILE",
+        help="net: the small network that comes along; landmarks: colours and edges around the key "
+        "points; clip: zero-shot; FILE.onnx: another classifier; FILE.json: of occlusion fit "
+        "(default: net, clip where --clip is named)",
     )
     p.add_argument(
         "--clip",
-        default=CLIP_MODEL,
         metavar="NAME/WEIGHTS",
-        help="open_clip model, or the folder of occlusion prepare (default: %(default)s)",
+        help=f"open_clip model, or the folder of occlusion prepare (default: {CLIP_MODEL})",
     )
     add_engine_and_work(p, detector=False)
 
@@ -9039,10 +9040,12 @@ def cmd_occlusion_score(args: argparse.Namespace) -> Outcome:
     crew = crew_of(args, False)
     with opened_corpus(args.corpus) as corpus:
         faces = faces_of(corpus.active.values())
-        if args.scorer == "clip":
-            name, results = score_by_clip(corpus, crew, args.clip)
+        scorer = args.scorer or ("clip" if args.clip else "net")
+        if scorer == "clip":
+            clip = args.clip or CLIP_MODEL
+            name, results = companion("clip_scorer").score_by_clip(corpus, crew, clip)
         else:
-            name, results = score_by_landmarks(corpus, crew)
+            name, results = companion("occlusion_net").score_by_crops(corpus, crew, scorer)
         with contextlib.suppress(OSError):
             os.utime(scores_path(corpus, name))  # apply takes the scores asked for last
         failed = [file for file, sha in faces if sha not in results or results[sha].error]
@@ -9055,36 +9058,6 @@ def cmd_occlusion_score(args: argparse.Namespace) -> Outcome:
         "without_score": len(failed),
     }
     return Outcome(result, not faces or len(failed) < len(faces))
-
-
-def score_by_clip(corpus: Corpus, crew: Crew, clip: str) -> tuple[str, dict[str, Scores]]:
-    """(name of the results, results by sha256) of a CLIP model; scores are kept per model."""
-    crew = crew.with_spec(replace(crew.spec, clip=clip))
-    folder = Path(clip).expanduser()
-    if folder.is_dir():
-        texts = companion("clip_scorer").ClipTexts.load(folder / "prompts.npz")
-        if texts.attributes.tolist() != list(ATTRIBUTES):
-            raise SortFacesError(f"{folder}: of another version; run occlusion prepare again")
-        model, words = texts.model, texts.texts.tobytes()
-    else:
-        model, words = clip, json.dumps(companion("clip_torch").CLIP_PROMPTS).encode()
-    mark = hashlib.sha256(words).hexdigest()[:8]
-    name = f"{OCCLUSION_SCORES}{safe_dst_name(model)}-{mark}"
-    work = crew_work(corpus, "score", crew)
-    return name, Kept(corpus, name).complete(faces_of(corpus.active.values()), work, "scoring")
-
-
-def score_by_landmarks(corpus: Corpus, crew: Crew) -> tuple[str, dict[str, Scores]]:
-    """(name of the results, results by sha256) of work/landmark_scorer.py."""
-    faces = faces_of(corpus.active.values())
-    audits = Looker(corpus, crew).audits(corpus.active.values())
-    scorer = companion("landmark_scorer")
-    weights = repr((scorer.LANDMARK_FEATURES, scorer.LANDMARK_BIAS.tolist())).encode()
-    mark = hashlib.sha256(weights).hexdigest()[:8]
-    name = f"{OCCLUSION_SCORES}landmarks-{corpus.master.recognizer}-{mark}"
-    measure = functools.partial(scorer.score_item, audits)
-    work = functools.partial(ordered_map, measure, threads=crew.threads)
-    return name, Kept(corpus, name).complete(faces, work, "scoring")
 
 
 def add_occlusion_report_options(p: argparse.ArgumentParser) -> None:
@@ -9197,6 +9170,29 @@ def occlusion_moves(
         for face, row, hidden in zip(faceset.faces, values, what, strict=True)
         if hidden
     ]
+
+
+def add_occlusion_fit_options(p: argparse.ArgumentParser) -> None:
+    """Whose answers, and where the result goes."""
+    add_corpus_argument(p)
+    p.add_argument(
+        "--answers",
+        type=Path,
+        required=True,
+        metavar="FILE.csv",
+        help="face, attribute, answer: what you see on faces of the corpus, yes or no",
+    )
+    p.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.json", help="a new file for --scorer"
+    )
+    add_engine_and_work(p, detector=False)
+
+
+def cmd_occlusion_fit(args: argparse.Namespace) -> Outcome:
+    """fit the network's last layer to your own answers, and check it on answers left out"""
+    with opened_corpus(args.corpus) as corpus:
+        fit = companion("occlusion_fit").fit
+        return Outcome(fit(corpus, crew_of(args, False), args.answers, args.out))
 
 
 def add_occlusion_prepare_options(p: argparse.ArgumentParser) -> None:
