@@ -991,7 +991,7 @@ class Figures:
 
 KNOWN_FIGURES = {  # by recogniser; measured: docs/analysis/accuracy.md
     "0c845ee43af10c1e": Figures(0.010, 0.103, 0.637, 17.15),  # the MobileFaceNet of `mini`
-    "dlib-resnet-v1": Figures(0.011, 0.178, 0.699, 0.586),
+    "dlib-resnet-v1": Figures(0.011, 0.178, 0.717, 0.586),
 }
 
 
@@ -2264,91 +2264,6 @@ def occlusion_verdict(
     return ("thin" if survivors < min_survivors else "prune"), occluded
 
 
-@dataclass(frozen=True)
-class Anchor:
-    """What an era is recognised by; fixed when the era is made."""
-
-    vector: np.ndarray  # (d,) float32 of length 1
-    year: float
-
-
-def era_fragments(unit: np.ndarray, years: np.ndarray, params: EraParams) -> list[np.ndarray]:
-    """Parts of one identity that look alike and lie close in time, largest first.
-
-    unit: (n, d) float32 of length 1; years: (n,) float, NaN unknown. Average linkage at
-    params.fragment, then each cluster is cut where its years would span more than params.years;
-    undated faces stay with the nearest dated part of their cluster.
-    """
-    parts = []
-    for rows in groups_of(average_linkage(unit, params.fragment)):
-        dated = rows[np.isfinite(years[rows])]
-        dated = dated[np.argsort(years[dated], kind="stable")]
-        cuts, start = [], 0
-        for at in range(1, len(dated)):
-            if years[dated[at]] - years[dated[start]] > params.years:
-                cuts.append(at)
-                start = at
-        pieces = [piece for piece in np.split(dated, cuts) if len(piece)] or [rows[:0]]
-        undated = rows[~np.isfinite(years[rows])]
-        if len(dated):
-            index, _ = nearest(unit[undated], np.stack([centroid(unit[p]) for p in pieces]))
-            pieces = [np.append(p, undated[index == at]) for at, p in enumerate(pieces)]
-        else:
-            pieces = [undated]
-        parts += pieces
-    return sorted(parts, key=lambda rows: (-len(rows), rows.min()))
-
-
-def anchor_of(unit: np.ndarray, years: np.ndarray) -> Anchor:
-    """Centroid and median year of a fragment's faces; NaN if none is dated."""
-    dated = years[np.isfinite(years)]
-    return Anchor(centroid(unit), float(np.median(dated)) if len(dated) else math.nan)
-
-
-def nearest_era(
-    vector: np.ndarray, year: float, anchors: Sequence[Anchor], params: EraParams
-) -> int:
-    """Index of the nearest anchor within params.distance and params.years; -1 if there is none.
-
-    Without a year the nearest anchor is taken, however far.
-    """
-    distance = np.array([1.0 - float(vector @ anchor.vector) for anchor in anchors])
-    if math.isfinite(year):
-        gap = np.abs(np.array([anchor.year for anchor in anchors]) - year)
-        near = (distance <= params.distance + DUPLICATE_SLACK) & (gap <= params.years)
-        distance = np.where(near, distance, np.inf)
-    if not len(distance) or not np.isfinite(distance.min()):
-        return -1
-    return int(distance.argmin())
-
-
-def split_eras(
-    unit: np.ndarray, years: np.ndarray, params: EraParams
-) -> list[tuple[Anchor, np.ndarray]]:
-    """Eras of one identity, by year: (anchor, rows).
-
-    The largest fragments become anchors; a smaller one joins the nearest anchor it agrees with in
-    looks and in time, else it starts an era of its own. An anchor is never moved by who joins.
-    Faces (n,) without any year in the whole identity give no era.
-    """
-    eras: list[tuple[Anchor, list[np.ndarray]]] = []
-    undated = []
-    for rows in era_fragments(unit, years, params):
-        anchor = anchor_of(unit[rows], years[rows])
-        if not math.isfinite(anchor.year):
-            undated.append((anchor, rows))
-            continue
-        at = nearest_era(anchor.vector, anchor.year, [era for era, _ in eras], params)
-        if at < 0:
-            eras.append((anchor, [rows]))
-        else:
-            eras[at][1].append(rows)
-    for anchor, rows in undated if eras else []:
-        eras[nearest_era(anchor.vector, math.nan, [era for era, _ in eras], params)][1].append(rows)
-    eras.sort(key=lambda era: era[0].year)
-    return [(anchor, np.sort(np.concatenate(rows))) for anchor, rows in eras]
-
-
 def year_of(taken: float | None) -> float:
     """Calendar year of a capture time in seconds; NaN if unknown."""
     if taken is None or not math.isfinite(taken):
@@ -2357,12 +2272,6 @@ def year_of(taken: float | None) -> float:
         return float(datetime.fromtimestamp(taken, timezone.utc).year)
     except (OverflowError, ValueError, OSError):  # beyond the calendar
         return math.nan
-
-
-def year_range(years: np.ndarray) -> str:
-    """`2004-2009`, or `2004`, of the faces that are dated."""
-    first, last = int(np.nanmin(years)), int(np.nanmax(years))
-    return f"{first}-{last}" if last > first else str(first)
 
 
 # ============================================================================
@@ -6927,62 +6836,6 @@ def face_count_findings(faceset: FaceSet, audits: dict[str, Audit]) -> Findings:
             yield Finding(faceset.id, face.file, "one face", wrong), drop(faceset, face, wrong)
 
 
-def era_copy(faceset: FaceSet, face: Face, folder: str, vector: np.ndarray, anchor: Anchor) -> Move:
-    """The move that puts a face into an era, with the two numbers that decided."""
-    numbers = {"distance": round(1.0 - float(vector @ anchor.vector), 4)}
-    dated = math.isfinite(face.year)
-    numbers |= {"years": round(abs(face.year - anchor.year), 1)} if dated else {}
-    reason = "of this era" if dated else "undated, looks most like this era"
-    return copy_into(folder, faceset, face, reason, numbers)
-
-
-def extend_era_moves(
-    corpus: Corpus, faceset: FaceSet, unit: np.ndarray
-) -> tuple[list[Move], dict[str, Any]]:
-    """New faces of a set go to the era whose anchor they agree with; anchors stay as they are.
-
-    unit: (n, d) of its faces. Returns the moves and notes for the report.
-    """
-    eras = [era for era in corpus.eras_of(faceset) if era.shelf != "_merged"]
-    if not eras:
-        raise SortFacesError(f"{faceset.id}: has no eras yet; run era split first")
-    about = [era.manifest.era for era in eras]
-    try:
-        anchors = [
-            Anchor(unpack_floats(era.anchor, (unit.shape[1],)), float(era.anchor_year))
-            for era in about
-        ]
-    except (TypeError, ValueError) as error:
-        raise SortFacesError(
-            f"{faceset.id}: the anchor of an era is damaged ({one_line(error)}); "
-            "restore and split anew"
-        ) from None
-    rule = EraParams(about[0].distance, about[0].max_years)
-    placed = {
-        key
-        for era in eras
-        for face in (*era.manifest.faces, *era.manifest.dropped)
-        for key in (face.sha256, face.face)
-    }
-    moves, homeless = [], 0
-    for row, face in enumerate(faceset.faces):
-        if face.sha256 in placed or face.face in placed:
-            continue
-        at = nearest_era(unit[row], face.year, anchors, rule)
-        if at < 0:
-            homeless += 1
-        else:
-            moves.append(era_copy(faceset, face, eras[at].folder, unit[row], anchors[at]))
-    grown = Counter(move.aim for move in moves)
-    sizes = {era.folder: len(era.faces) + grown[era.folder] for era in eras}
-    back = [
-        f"{era.folder}: {sizes[era.folder]} faces"
-        for era in eras
-        if era.shelf == "_thin" and sizes[era.folder] >= (era.manifest.era.min_faces or math.inf)
-    ]
-    return moves, {"of_no_era": homeless, "thin_no_more": back}
-
-
 def extend_eras(corpus: Corpus, crew: Crew) -> None:
     """Put the new faces of every set into the eras it has, as a run of its own."""
     split = [
@@ -6996,7 +6849,7 @@ def extend_eras(corpus: Corpus, crew: Crew) -> None:
     for faceset in split:
         try:
             unit = looker.vectors([faceset])[faceset.folder]
-            moves += extend_era_moves(corpus, faceset, unit)[0]
+            moves += companion("eras").extend_era_moves(corpus, faceset, unit)[0]
         except SortFacesError as error:
             log.warning("%s", error)
     if moves:
@@ -9157,6 +9010,7 @@ def add_occlusion_options(p: argparse.ArgumentParser) -> None:
         "score": (add_occlusion_score_options, cmd_occlusion_score),
         "report": (add_occlusion_report_options, cmd_occlusion_report),
         "apply": (add_occlusion_apply_options, cmd_occlusion_apply),
+        "fit": (add_occlusion_fit_options, cmd_occlusion_fit),
     }
     add_steps(p, steps)
 
@@ -9171,15 +9025,15 @@ def add_occlusion_score_options(p: argparse.ArgumentParser) -> None:
     add_corpus_argument(p)
     p.add_argument(
         "--scorer",
-        default="clip",
-        choices=["clip", "landmarks"],
-        help="CLIP zero-shot, or colour and edges around the key points (default: %(default)s)",
+        metavar="NAME|FILE",
+        help="net: the small network that comes along; landmarks: colours and edges around the key "
+        "points; clip: zero-shot; FILE.onnx: another classifier; FILE.json: of occlusion fit "
+        "(default: net, clip where --clip is named)",
     )
     p.add_argument(
         "--clip",
-        default=CLIP_MODEL,
         metavar="NAME/WEIGHTS",
-        help="open_clip model, or the folder of occlusion prepare (default: %(default)s)",
+        help=f"open_clip model, or the folder of occlusion prepare (default: {CLIP_MODEL})",
     )
     add_engine_and_work(p, detector=False)
 
@@ -9189,10 +9043,12 @@ def cmd_occlusion_score(args: argparse.Namespace) -> Outcome:
     crew = crew_of(args, False)
     with opened_corpus(args.corpus) as corpus:
         faces = faces_of(corpus.active.values())
-        if args.scorer == "clip":
-            name, results = score_by_clip(corpus, crew, args.clip)
+        scorer = args.scorer or ("clip" if args.clip else "net")
+        if scorer == "clip":
+            clip = args.clip or CLIP_MODEL
+            name, results = companion("clip_scorer").score_by_clip(corpus, crew, clip)
         else:
-            name, results = score_by_landmarks(corpus, crew)
+            name, results = companion("occlusion_net").score_by_crops(corpus, crew, scorer)
         with contextlib.suppress(OSError):
             os.utime(scores_path(corpus, name))  # apply takes the scores asked for last
         failed = [file for file, sha in faces if sha not in results or results[sha].error]
@@ -9205,36 +9061,6 @@ def cmd_occlusion_score(args: argparse.Namespace) -> Outcome:
         "without_score": len(failed),
     }
     return Outcome(result, not faces or len(failed) < len(faces))
-
-
-def score_by_clip(corpus: Corpus, crew: Crew, clip: str) -> tuple[str, dict[str, Scores]]:
-    """(name of the results, results by sha256) of a CLIP model; scores are kept per model."""
-    crew = crew.with_spec(replace(crew.spec, clip=clip))
-    folder = Path(clip).expanduser()
-    if folder.is_dir():
-        texts = companion("clip_scorer").ClipTexts.load(folder / "prompts.npz")
-        if texts.attributes.tolist() != list(ATTRIBUTES):
-            raise SortFacesError(f"{folder}: of another version; run occlusion prepare again")
-        model, words = texts.model, texts.texts.tobytes()
-    else:
-        model, words = clip, json.dumps(companion("clip_torch").CLIP_PROMPTS).encode()
-    mark = hashlib.sha256(words).hexdigest()[:8]
-    name = f"{OCCLUSION_SCORES}{safe_dst_name(model)}-{mark}"
-    work = crew_work(corpus, "score", crew)
-    return name, Kept(corpus, name).complete(faces_of(corpus.active.values()), work, "scoring")
-
-
-def score_by_landmarks(corpus: Corpus, crew: Crew) -> tuple[str, dict[str, Scores]]:
-    """(name of the results, results by sha256) of work/landmark_scorer.py."""
-    faces = faces_of(corpus.active.values())
-    audits = Looker(corpus, crew).audits(corpus.active.values())
-    scorer = companion("landmark_scorer")
-    weights = repr((scorer.LANDMARK_FEATURES, scorer.LANDMARK_BIAS.tolist())).encode()
-    mark = hashlib.sha256(weights).hexdigest()[:8]
-    name = f"{OCCLUSION_SCORES}landmarks-{corpus.master.recognizer}-{mark}"
-    measure = functools.partial(scorer.score_item, audits)
-    work = functools.partial(ordered_map, measure, threads=crew.threads)
-    return name, Kept(corpus, name).complete(faces, work, "scoring")
 
 
 def add_occlusion_report_options(p: argparse.ArgumentParser) -> None:
@@ -9347,6 +9173,29 @@ def occlusion_moves(
         for face, row, hidden in zip(faceset.faces, values, what, strict=True)
         if hidden
     ]
+
+
+def add_occlusion_fit_options(p: argparse.ArgumentParser) -> None:
+    """Whose answers, and where the result goes."""
+    add_corpus_argument(p)
+    p.add_argument(
+        "--answers",
+        type=Path,
+        required=True,
+        metavar="FILE.csv",
+        help="face, attribute, answer: what you see on faces of the corpus, yes or no",
+    )
+    p.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.json", help="a new file for --scorer"
+    )
+    add_engine_and_work(p, detector=False)
+
+
+def cmd_occlusion_fit(args: argparse.Namespace) -> Outcome:
+    """fit the network's last layer to your own answers, and check it on answers left out"""
+    with opened_corpus(args.corpus) as corpus:
+        fit = companion("occlusion_fit").fit
+        return Outcome(fit(corpus, crew_of(args, False), args.answers, args.out))
 
 
 def add_occlusion_prepare_options(p: argparse.ArgumentParser) -> None:
@@ -9591,12 +9440,12 @@ def add_era_step_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_era_split(args: argparse.Namespace) -> Outcome:
     """copy a face set into one set per era of its person's life"""
-    params = of_args(EraParams, args)
+    params, rule = of_args(EraParams, args), companion("eras")
 
     def decide(corpus: Corpus) -> Decision:
         faceset = corpus.get(args.faceset)
         eras = [era.manifest.era for era in corpus.eras_of(faceset)]
-        if eras and all(is_so_split(era, params) for era in eras):
+        if eras and all(rule.is_so_split(era, params) for era in eras):
             log.info("%s: is split like this already", faceset.id)
             return Decision([], {"faceset": args.faceset, **asdict(params)})
         if eras:
@@ -9604,51 +9453,11 @@ def cmd_era_split(args: argparse.Namespace) -> Outcome:
                 f"{faceset.id}: has eras already; use era extend, or restore first"
             )
         looker = Looker(corpus, crew_of(args, False))
-        decision = split_decision(faceset, looker.vectors([faceset])[faceset.folder], params)
+        unit = looker.vectors([faceset])[faceset.folder]
+        decision = rule.split_decision(faceset, unit, params)
         return replace(decision, params={"faceset": args.faceset, **asdict(params)})
 
     return Outcome(maintain(args, decide))
-
-
-def is_so_split(era: Era, params: EraParams) -> bool:
-    """Whether an era was made with these settings."""
-    made = (era.distance, era.max_years, era.min_faces)
-    return made == (params.distance, params.years, params.min_faces)
-
-
-def split_decision(faceset: FaceSet, unit: np.ndarray, params: EraParams) -> Decision:
-    """The eras of a face set, as copies beside it; thin ones straight into _thin."""
-    years = np.array([face.year for face in faceset.faces])
-    if not np.isfinite(years).any():
-        raise SortFacesError(
-            f"{faceset.id}: none of its faces has a capture time; nothing to go by"
-        )
-    moves, sets, names = [], {}, Counter()
-    for anchor, rows in split_eras(unit, years, params):
-        span = year_range(years[rows])
-        names[span] += 1
-        span += f"_{names[span]}" if names[span] > 1 else ""
-        shelf = "" if len(rows) >= params.min_faces else "_thin/"
-        folder = f"{shelf}{faceset.id}_{span}"
-        era = Era(
-            of=faceset.id,
-            years=year_range(years[rows]),
-            anchor_year=anchor.year,
-            anchor=pack_floats(anchor.vector),
-            distance=params.distance,
-            max_years=params.years,
-            min_faces=params.min_faces,
-        )
-        sets[folder] = NewSet(
-            like=faceset.folder,
-            name=UNNAMED if faceset.name == UNNAMED else f"{faceset.name} {span}",
-            reason=f"an era of {len(rows)} faces" if shelf else "",
-            era=era,
-        )
-        moves += [era_copy(faceset, faceset.faces[row], folder, unit[row], anchor) for row in rows]
-    sizes = Counter(move.aim for move in moves)
-    table = [{"era": folder, "faces": faces} for folder, faces in sizes.items()]
-    return Decision(moves, sets=sets, notes={"eras": table})
 
 
 def cmd_era_extend(args: argparse.Namespace) -> Outcome:
@@ -9657,7 +9466,8 @@ def cmd_era_extend(args: argparse.Namespace) -> Outcome:
     def decide(corpus: Corpus) -> Decision:
         faceset = corpus.get(args.faceset)
         looker = Looker(corpus, crew_of(args, False))
-        moves, notes = extend_era_moves(corpus, faceset, looker.vectors([faceset])[faceset.folder])
+        unit = looker.vectors([faceset])[faceset.folder]
+        moves, notes = companion("eras").extend_era_moves(corpus, faceset, unit)
         return Decision(moves, {"faceset": args.faceset}, notes=notes)
 
     return Outcome(maintain(args, decide))
@@ -9687,7 +9497,7 @@ def add_optimize_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_optimize(args: argparse.Namespace) -> Outcome:
     """drop byte duplicates across people, near-duplicates, and PNGs without exactly one face"""
-    options = of_args(OptimizeOptions, args)
+    options, rules = of_args(OptimizeOptions, args), companion("optimize")
     passes = {
         "bytes": not options.no_bytes,
         "near": not options.no_near,
@@ -9701,83 +9511,20 @@ def cmd_optimize(args: argparse.Namespace) -> Outcome:
         moves: dict[str, Move] = {}  # by the PNG they take away: once is enough
         unseen = 0
         if passes["bytes"]:
-            moves |= {move.source: move for move in byte_duplicates(sets, vectors)}
+            moves |= {move.source: move for move in rules.byte_duplicates(sets, vectors)}
         if passes["audit"]:
             audits = looker.audits(sets)
             found = [move for faceset in sets for _, move in face_count_findings(faceset, audits)]
             unseen = found.count(None)
             moves = {move.source: move for move in found if move is not None} | moves
         if passes["near"]:
-            found = near_duplicates(sets, vectors, options.twin_distance, moves)
+            found = rules.near_duplicates(sets, vectors, options.twin_distance, moves)
             moves |= {move.source: move for move in found}
         params = {"passes": passes, "twin_distance": options.twin_distance}
         notes = {"not_looked_at": unseen} if unseen else {}
         return Decision(list(moves.values()), params, notes=notes)
 
     return Outcome(maintain(args, decide))
-
-
-def byte_duplicates(sets: Sequence[FaceSet], vectors: dict[str, np.ndarray]) -> list[Move]:
-    """Drop PNGs that two people share from all but the one they look like most.
-
-    Copies within one family, a set and its eras, stay; twice in one set is once too often.
-    """
-    owners: dict[str, list[tuple[FaceSet, int]]] = defaultdict(list)
-    for faceset in sets:
-        for at, face in enumerate(faceset.faces):
-            owners[face.sha256].append((faceset, at))
-    moves = []
-    for holders in owners.values():
-        if len({faceset.family for faceset, _ in holders}) > 1:
-            likeness = {
-                faceset.family: leave_one_out(vectors[faceset.folder], at)
-                for faceset, at in holders
-            }
-            best = max(likeness, key=lambda family: (likeness[family], natural(family)))
-            wrong = [(faceset, at) for faceset, at in holders if faceset.family != best]
-            reason = f"the same PNG is in {best}"
-            moves += [
-                drop(faceset, faceset.faces[at], reason, cosine=round(likeness[faceset.family], 4))
-                for faceset, at in wrong
-            ]
-            holders = [(faceset, at) for faceset, at in holders if faceset.family == best]
-        seen = set()
-        for faceset, at in holders:
-            if faceset.folder in seen:
-                moves.append(drop(faceset, faceset.faces[at], "the same PNG twice"))
-            seen.add(faceset.folder)
-    return moves
-
-
-def leave_one_out(unit: np.ndarray, row: int) -> float:
-    """Cosine of a row (n, d) with the centroid of the others; -1 where it is alone."""
-    if len(unit) < 2:
-        return -1.0
-    return float(unit[row] @ centroid(np.delete(unit, row, axis=0)))
-
-
-def near_duplicates(
-    sets: Sequence[FaceSet],
-    vectors: dict[str, np.ndarray],
-    distance: float,
-    gone: dict[str, Move],
-) -> list[Move]:
-    """Within each set drop what lies within a distance of a better face that stays."""
-    moves = []
-    for faceset in sets:
-        rows = [
-            row
-            for row, face in enumerate(faceset.faces)
-            if f"{faceset.folder}/{face.file}" not in gone and vectors[faceset.folder][row].any()
-        ]
-        unit = vectors[faceset.folder][rows]
-        for at, keeper in enumerate(nearest_keeper(unit, distance)):
-            if keeper != at:
-                face, better = faceset.faces[rows[at]], faceset.faces[rows[keeper]]
-                numbers = {"cosine": round(float(unit[at] @ unit[keeper]), 4)}
-                reason = f"near-duplicate of {PurePosixPath(better.file).name}"
-                moves.append(drop(faceset, face, reason, **numbers))
-    return moves
 
 
 # ============================================================================

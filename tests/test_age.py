@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import sf
 
+eras_of_life = sf.companion("eras")
+
 DIM = 256
 SHARE = 0.85  # of a face's direction that is its person's: two photos of one day have cosine .72
 USUAL = sf.Figures(0.0, 1 / DIM**0.5, SHARE**2, 20.0, 0)
@@ -65,7 +67,7 @@ def test_eras_part_thirty_years_by_time_and_lose_nobody(cosine) -> None:
     """Every face is in one era, and within the years of its anchor unless it founded it."""
     unit, years = life(1, cosine)
     params = sf.EraParams()
-    eras = sf.split_eras(unit, years, params)
+    eras = eras_of_life.split_eras(unit, years, params)
     assert sorted(np.concatenate([rows for _, rows in eras])) == list(range(len(unit)))
     middle = [anchor.year for anchor, _ in eras]
     assert middle == sorted(middle) and len(eras) >= 30 / (2 * params.years)
@@ -77,13 +79,13 @@ def test_more_ageing_makes_no_fewer_eras_and_tighter_ones_than_the_whole() -> No
     counts = []
     for cosine in (0.9, 0.5, 0.0):
         unit, years = life(2, cosine)
-        eras = sf.split_eras(unit, years, sf.EraParams())
+        eras = eras_of_life.split_eras(unit, years, sf.EraParams())
         counts.append(len(eras))
         spread = np.mean([sf.own_distances(unit[rows]).mean() for _, rows in eras if len(rows) > 3])
         assert spread < sf.own_distances(unit).mean() + 0.01
     assert counts == sorted(counts)
     unit, years = life(2, 0.0)
-    eras = sf.split_eras(unit, years, sf.EraParams())
+    eras = eras_of_life.split_eras(unit, years, sf.EraParams())
     whole = sf.own_distances(unit).mean()
     assert np.mean([sf.own_distances(unit[rows]).mean() for _, rows in eras]) < whole - 0.05
 
@@ -93,7 +95,7 @@ def test_a_face_without_a_date_goes_to_the_era_it_looks_like() -> None:
     true = years.copy()
     lost = np.arange(3, len(years), 10)
     years[lost] = np.nan
-    eras = sf.split_eras(unit, years, sf.EraParams())
+    eras = eras_of_life.split_eras(unit, years, sf.EraParams())
     anchor = np.empty(len(unit))
     for era, rows in eras:
         anchor[rows] = era.year

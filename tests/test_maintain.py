@@ -368,6 +368,7 @@ def test_a_corpus_of_one_or_no_set_is_left_alone(run, space, tmp_path):
 # --- era: the rules ---------------------------------------------------------
 
 RULE = sf.EraParams()
+eras_of_life = sf.companion("eras")
 
 
 def years_of(*years: float | None) -> np.ndarray:
@@ -388,7 +389,10 @@ def centre_of(faces: list[Face]) -> Face:
 
 
 def eras(faces: list[Face], *years: float | None) -> list[set[int]]:
-    return [set(rows.tolist()) for _, rows in sf.split_eras(unit_of(faces), years_of(*years), RULE)]
+    return [
+        set(rows.tolist())
+        for _, rows in eras_of_life.split_eras(unit_of(faces), years_of(*years), RULE)
+    ]
 
 
 @pytest.mark.parametrize(("distance", "together"), [(0.399, True), (0.401, False)])
@@ -396,7 +400,7 @@ def test_a_fragment_joins_an_era_up_to_a_distance_of_040(space, distance, togeth
     """Too far for average linkage, but near the anchor, or just not."""
     own = fragment(space)
     other = space.near(centre_of(own), 1 - distance)
-    assert len(sf.era_fragments(unit_of([*own, other]), years_of(*[2000] * 4), RULE)) == 2
+    assert len(eras_of_life.era_fragments(unit_of([*own, other]), years_of(*[2000] * 4), RULE)) == 2
     expected = [{0, 1, 2, 3}] if together else [{0, 1, 2}, {3}]
     assert eras([*own, other], 2000, 2000, 2000, 2000) == expected
 
@@ -422,7 +426,9 @@ def test_an_anchor_does_not_move_with_what_joins_it(space):
     """Years 2000, 2005, 2010 in three fragments: the last is 10 from the anchor, 5 from the 2nd."""
     own = fragment(space, 4)
     steps = [space.near(centre_of(own), 0.65) for _ in range(2)]
-    found = sf.split_eras(unit_of([*own, *steps]), years_of(*[2000] * 4, 2005, 2010), RULE)
+    found = eras_of_life.split_eras(
+        unit_of([*own, *steps]), years_of(*[2000] * 4, 2005, 2010), RULE
+    )
     assert [rows.tolist() for _, rows in found] == [[0, 1, 2, 3, 4], [5]]
     anchor = found[0][0]
     assert anchor.year == 2000
@@ -445,7 +451,7 @@ def test_undated_faces_follow_the_nearest_fragment(space):
 
 
 def test_without_any_year_there_are_no_eras(space):
-    assert sf.split_eras(unit_of(fragment(space)), years_of(None, None, None), RULE) == []
+    assert eras_of_life.split_eras(unit_of(fragment(space)), years_of(None, None, None), RULE) == []
 
 
 @settings(deadline=None, max_examples=80)
@@ -460,14 +466,14 @@ def test_eras_partition_the_faces_and_keep_the_rule(seed, years, people):
     noise = rng.normal(size=(len(years), 8)) * rng.uniform(0.05, 0.4)
     unit = sf.unit_rows(centres[rng.integers(0, people, len(years))] + noise)
     when = years_of(*years)
-    found = sf.split_eras(unit, when, RULE)
+    found = eras_of_life.split_eras(unit, when, RULE)
     rows = [row for _, own in found for row in own.tolist()]
     if np.isfinite(when).any():
         assert sorted(rows) == list(range(len(years)))
     else:
         assert not rows
     assert [anchor.year for anchor, _ in found] == sorted(anchor.year for anchor, _ in found)
-    pieces = [set(piece.tolist()) for piece in sf.era_fragments(unit, when, RULE)]
+    pieces = [set(piece.tolist()) for piece in eras_of_life.era_fragments(unit, when, RULE)]
     assert sorted(itertools.chain(*pieces)) == list(range(len(years)))
     for piece in pieces:
         dated = when[sorted(piece)][np.isfinite(when[sorted(piece)])]
@@ -478,7 +484,7 @@ def test_eras_partition_the_faces_and_keep_the_rule(seed, years, people):
         inside = [piece for piece in pieces if piece <= set(own.tolist())]
         assert set().union(*inside) == set(own.tolist())  # fragments are never torn
         for piece in inside:
-            its = sf.anchor_of(unit[sorted(piece)], when[sorted(piece)])
+            its = eras_of_life.anchor_of(unit[sorted(piece)], when[sorted(piece)])
             if np.isfinite(its.year):
                 assert abs(its.year - anchor.year) <= RULE.years
                 assert 1 - float(its.vector @ anchor.vector) <= RULE.distance + 1e-5

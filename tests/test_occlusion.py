@@ -295,7 +295,8 @@ def test_features_do_not_depend_on_size_or_place(demo_faces):
     assert np.allclose(probabilities([(large, kps * 1.5)]), own, atol=0.1)
 
 
-def test_real_masks_are_found_by_the_whole_command(run, tmp_path, shared, mini):
+@pytest.mark.parametrize("scorer", ["net", "landmarks"])
+def test_real_masks_are_found_by_the_whole_command(run, tmp_path, shared, mini, scorer):
     """A set of masked faces goes to _masked, one of plain faces stays."""
     engine = sf.load_engine(sf.EngineSpec(model=str(mini)))
     root = build(tmp_path, [[Face(axis(0))] * 8, [Face(axis(1))] * 8])
@@ -310,7 +311,7 @@ def test_real_masks_are_found_by_the_whole_command(run, tmp_path, shared, mini):
     head = {"model": sf.model_label(str(mini)), "recognizer": engine.recognizer}
     corpora.edit(root / "manifest.json", lambda master: master.update(head))
     code, out, err = run(
-        "occlusion", "score", root, "--scorer", "landmarks", "--model", mini, "--json", "-q"
+        "occlusion", "score", root, "--scorer", scorer, "--model", mini, "--json", "-q"
     )
     assert code == 0, err
     assert json.loads(out)["without_score"] == 0

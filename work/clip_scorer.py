@@ -7,8 +7,10 @@ runs on onnxruntime (any provider) once `occlusion prepare` has exported it, or 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +132,22 @@ def load_scorer(spec: sf.EngineSpec, threads: int) -> ClipScorer:
         scorer = sf.companion("clip_torch").TorchClipScorer(spec.clip)
     sf.log.info("scorer: %s on %s", scorer.texts.model, scorer.provider)
     return scorer
+
+
+def score_by_clip(corpus: sf.Corpus, crew: sf.Crew, clip: str) -> tuple[str, dict[str, sf.Scores]]:
+    """(name of the results, results by sha256) of a CLIP model; scores are kept per model."""
+    crew = crew.with_spec(replace(crew.spec, clip=clip))
+    folder = Path(clip).expanduser()
+    if folder.is_dir():
+        texts = ClipTexts.load(folder / "prompts.npz")
+        if texts.attributes.tolist() != list(sf.ATTRIBUTES):
+            raise sf.SortFacesError(f"{folder}: of another version; run occlusion prepare again")
+        model, words = texts.model, texts.texts.tobytes()
+    else:
+        model, words = clip, json.dumps(sf.companion("clip_torch").CLIP_PROMPTS).encode()
+    mark = hashlib.sha256(words).hexdigest()[:8]
+    name = f"{sf.OCCLUSION_SCORES}{sf.safe_dst_name(model)}-{mark}"
+    work = sf.crew_work(corpus, "score", crew)
+    return name, sf.Kept(corpus, name).complete(
+        sf.faces_of(corpus.active.values()), work, "scoring"
+    )

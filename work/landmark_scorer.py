@@ -7,10 +7,11 @@ are colours against the skin beside them, and edges.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
-
-import sort_faces as sf
 
 LANDMARK_SIDE = 56  # px; half of ArcFace's 112, and about what the smallest usable face has
 ARCFACE_X = (38.2946, 73.5318, 56.0252, 41.5493, 70.7299)  # px of 112: eyes, nose, mouth corners;
@@ -55,11 +56,16 @@ LANDMARK_LIMIT = 4.0  # spreads; chosen, one odd region must not outvote the oth
 
 
 def region_features(image: np.ndarray, kps: np.ndarray) -> np.ndarray:
-    """(16,) float64 measurements of a face (h, w, 3) uint8 BGR with key points (5, 2) pixels.
+    """(16,) float64 measurements of a face (h, w, 3) uint8 BGR with key points (5, 2) pixels."""
+    return face_features(aligned_face(image, kps))
+
+
+def face_features(face: np.ndarray) -> np.ndarray:
+    """(16,) float64 measurements of an aligned face (112, 112, 3) uint8 BGR.
 
     In the order of LANDMARK_FEATURES; colours are CIE Lab, lightness 0 to 100.
     """
-    lab = lab_of_face(aligned_face(image, kps))  # (56, 56, 3)
+    lab = lab_of_face(face)  # (56, 56, 3)
     light = lab[..., 0]
     down = np.pad(np.abs(light[2:] - light[:-2]), ((1, 1), (0, 0)))
     across = np.pad(np.abs(light[:, 2:] - light[:, :-2]), ((0, 0), (1, 1)))
@@ -92,13 +98,17 @@ def region_features(image: np.ndarray, kps: np.ndarray) -> np.ndarray:
 
 def aligned_face(image: np.ndarray, kps: np.ndarray) -> np.ndarray:
     """(112, 112, 3) uint8 face, turned and scaled by least squares to meet LANDMARK_POINTS."""
+    side = 2 * LANDMARK_SIDE
+    return cv2.warpAffine(image, placement(kps), (side, side), borderMode=cv2.BORDER_REPLICATE)
+
+
+def placement(kps: np.ndarray) -> np.ndarray:
+    """(2, 3) float64: the similarity that takes key points (5, 2) to the 112 px template."""
     x, y = np.asarray(kps, np.float64).T
     one, zero = np.ones(len(x)), np.zeros(len(x))
     design = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
     a, b, dx, dy = np.linalg.lstsq(design, 2 * LANDMARK_POINTS.T.ravel(), rcond=None)[0]
-    side = 2 * LANDMARK_SIDE
-    place = np.array([[a, -b, dx], [b, a, dy]])
-    return cv2.warpAffine(image, place, (side, side), borderMode=cv2.BORDER_REPLICATE)
+    return np.array([[a, -b, dx], [b, a, dy]])
 
 
 def lab_of_face(face: np.ndarray) -> np.ndarray:
@@ -126,13 +136,19 @@ def occlusion_probabilities(features: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-(scaled @ np.stack(weights, axis=1) + LANDMARK_BIAS)))
 
 
-def score_item(audits: dict[str, sf.Audit], item: sf.Item) -> tuple[sf.Item, sf.Result]:
-    """The item of a PNG, and its scores by the key points an audit found in it."""
-    audit = audits.get(item["sha256"])
-    if audit is None or not audit.kps:
-        return item, {"error": "no face found", "scores": []}
-    photo = sf.read_item(item, scores=[])
-    if not isinstance(photo, sf.Photo):
-        return item, photo
-    features = region_features(photo.image, np.array(audit.kps))
-    return item, {"error": "", "scores": occlusion_probabilities(features[None])[0].tolist()}
+class KeyPointScorer:
+    """Scores aligned faces; to occlusion_net.py what its Classifier is."""
+
+    label = "landmarks"
+    aligned = True
+    crop = staticmethod(aligned_face)
+
+    @property
+    def mark(self) -> str:
+        """Eight hex digits of the weights."""
+        weights = repr((LANDMARK_FEATURES, LANDMARK_BIAS.tolist())).encode()
+        return hashlib.sha256(weights).hexdigest()[:8]
+
+    def score_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """P(mask), P(sunglasses) of aligned faces (112, 112, 3): (n, 2) in [0, 1]."""
+        return occlusion_probabilities(np.array([face_features(crop) for crop in crops]))

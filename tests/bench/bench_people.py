@@ -11,6 +11,8 @@ of `refine`, where a face that was left out is a group of its own: so recall fal
 gates take; `refined, large` counts only the people of --min-faces photos and more, whom a set is
 expected of. `pair` counts pairs, `b3` is BCubed, P R F precision, recall and F.
 
+Then every way of grouping that grouping.py knows, and every way of choosing faces for a bundle that
+choosing.py knows: the cosine of what is chosen from half of a set to the average of the others.
 Below: what `refine` left out and why; sets whose main faces belong to more than one person; sets
 that own two faces of one photo; what `export-swap` left out and why; and every exported PNG looked
 at again by the engine at 640 and 320, where it must show exactly one face. `other engine` is how
@@ -33,6 +35,7 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import choosing
 import numpy as np
 from common import SHARED, machine, print_table, sf
 from grouping import STRANGERS, Faces, methods, scored
@@ -48,8 +51,6 @@ def main() -> int:
                         help="folder with people/, groups/ and portraits/")  # fmt: skip
     parser.add_argument("--models", nargs="+", default=[mini, sf.DLIB_MODEL], metavar="PACK",
                         help="packs to measure (default: mini and dlib)")  # fmt: skip
-    parser.add_argument("--min-short", default="70", metavar="PX")
-    parser.add_argument("--min-face-short", default="70", metavar="PX")
     parser.add_argument("--min-faces", default="10", metavar="N")
     parser.add_argument("--refine-option", action="append", default=[], metavar="OPTION",
                         help="more for refine: --refine-option=--merge-threshold=0.5")  # fmt: skip
@@ -78,10 +79,9 @@ def chain(args: argparse.Namespace, model: str, work: Path) -> None:
     for command in (
         ["embed", *sources, cache, *engine],
         ["cluster", cache, str(work / "raw"), "--link", "sym"],
-        ["refine", cache, refined, "--link", "sym", "--min-short", args.min_short,
-         "--min-faces", args.min_faces, *args.refine_option],
-        ["export-swap", cache, f"{refined}/refine_manifest.json", str(work / "swap"),
-         "--min-face-short", args.min_face_short, *engine],
+        ["refine", cache, refined, "--link", "sym", "--min-faces", args.min_faces,
+         *args.refine_option],
+        ["export-swap", cache, f"{refined}/refine_manifest.json", str(work / "swap"), *engine],
     ):  # fmt: skip
         start = time.perf_counter()
         result = command_result(command)
@@ -123,6 +123,9 @@ def judge(args: argparse.Namespace, model: str, work: Path) -> bool:
         if len(set(person[group])) > 1:
             print("  a person of `cluster` mixes", dict(Counter(person[group].tolist())))
     report_sets(cache, refined, main_faces, person, sets, large)
+    choosing.report(
+        f"{cache.meta.model}: PNGs chosen", choosing.exported(work / "swap", 8), least=8
+    )
     doubles = sets_with_two_faces(cache, refined)
     bad = report_export(model, work, [path for path in args.models if path != model])
     for line in doubles + bad:

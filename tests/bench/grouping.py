@@ -139,7 +139,7 @@ def identity(faces: Faces) -> np.ndarray:
     unit, length, limits = faces.unit, np.linalg.norm(faces.embedding, axis=1), faces.limits
     how = sf.Linkage("identity", limits.cluster, limits.merge, limits.copy, 0.0)
     start = sf.start_of(unit, how, ())
-    measured = sf.figures_of(unit, length, start.rough)
+    measured = sf.figures_of(unit, length, start.rough, limits.copy)
     figures = sf.fitting_figures(measured, faces.recognizer)[0] or measured
     if figures.groups == 1:
         return start.rough

@@ -39,7 +39,7 @@ from test_kill import content as cache_content
 from video_material import film, write_video
 
 demo_library = sf.companion("demo_library")
-for name in ("worker_process", "dml_worker", "pages", "clips", "landmark_scorer"):
+for name in ("worker_process", "dml_worker", "pages", "clips", "occlusion_net"):
     sf.companion(name)  # loaded once, for all that are forked
 
 EDGE = 200  # px of the photos
@@ -735,7 +735,7 @@ SCENES: Sequence[Scene] = (
         f"export-swap lib.npz refined/refine_manifest.json ready {EXPORT} "
         "--raw-manifest raw/manifest.json --candidates",
     ),
-    Scene("sorted", "occlusion score ready --scorer landmarks --threads 1"),
+    Scene("sorted", "occlusion score ready --threads 1"),
     Scene("scored", "occlusion report ready --threads 1"),
     Scene("corpus", "occlusion apply ready"),
     Scene("corpus", CORPUS_STEPS[0]),
