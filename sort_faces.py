@@ -1007,9 +1007,9 @@ def figures_of(
     same = [likeness(unit[rows], copy) for rows in groups]
     sizes = np.array([len(rows) for rows in groups])[np.isfinite(same)]
     sums = np.array([pair_sums(unit[rows]) for rows in groups]).reshape(-1, 2).sum(axis=0)
-    alone = np.square(np.delete(unit, np.concatenate([[], *groups]).astype(int), axis=0)).sum(
-        axis=1
-    )
+    lone = np.ones(len(unit), bool)
+    lone[np.concatenate([[], *groups]).astype(int)] = False
+    alone = np.square(unit[lone]).sum(axis=1)
     apart = pair_sums(unit) - sums - [alone.sum(), np.square(alone).sum()]
     pairs = len(unit) ** 2 - sum(len(rows) ** 2 for rows in groups) - len(alone)
     if not len(sizes) or not pairs:
@@ -1170,6 +1170,14 @@ class Agglomeration:
 
     def __post_init__(self) -> None:
         self.centres = unit_rows(self.sums)
+        self.rivals = np.concatenate([self.rivals, self.rivals[:, ::-1]])
+        self.settle_rivals(np.arange(len(self.size)))
+
+    def settle_rivals(self, moved: np.ndarray) -> None:
+        """Name the groups in `rivals` as they are called now, and sort them for `barred`."""
+        left, right = moved[self.rivals].T
+        self.pairs = np.unique(left * len(moved) + right)
+        self.rivals = np.stack(np.divmod(self.pairs, len(moved)), axis=1)
 
     def merge(self, keep: np.ndarray, gone: np.ndarray) -> np.ndarray:
         """Put each gone[k] into keep[k]; returns where every group now is, (g,)."""
@@ -1179,7 +1187,7 @@ class Agglomeration:
         self.centres[keep] = unit_rows(self.sums[keep])
         moved = np.arange(len(self.size))
         moved[gone] = keep
-        self.rivals = moved[self.rivals]
+        self.settle_rivals(moved)
         return moved
 
     def best(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -1212,10 +1220,11 @@ class Agglomeration:
 
     def barred(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """(k,) bool: pairs of groups that may not become one."""
-        both = np.concatenate([self.rivals, self.rivals[:, ::-1]])
-        rivals = both[:, 0] * len(self.size) + both[:, 1]
         result = (left == right) | (self.fixed[left] & self.fixed[right])
-        return result | np.isin(left * len(self.size) + right, rivals)
+        pair = left * len(self.size) + right
+        at = np.searchsorted(self.pairs, pair)
+        at[at == len(self.pairs)] = 0
+        return result | (self.pairs[at] == pair) if len(self.pairs) else result
 
 
 def agglomerate(state: Agglomeration) -> np.ndarray:

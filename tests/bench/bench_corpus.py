@@ -113,13 +113,15 @@ def make_corpus(root: Path) -> None:
             file = f"faces/{rank:03d}.png"
             sf.write_part(root / name / file, cv2.imencode(".png", picture)[1].tobytes())
             sha = sf.sha256_of_file(root / name / file)
-            face = {"file": file, "rank": rank, "face": f"{sha[:16]}:0", "sha256": sha}
-            faces.append({**face, "photo_sha256": sha, "quality": 1 - rank / 100})
+            about = {"file": file, "rank": rank, "face": f"{sha[:16]}:0", "sha256": sha}
+            faces.append(sf.Face(**about, photo_sha256=sha, quality=1 - rank / 100))
         sf.write_part(root / name / "NAME.txt", b"unnamed\n")
-        head = {"tool": sf.TOOL, "kind": "faceset", "id": name, "params": {}}
-        sf.finish_faceset(root / name, head, faces, [])
-    corpus = sf.Corpus(root, {"tool": sf.TOOL, "kind": "swap"})
-    sf.write_json(root / "manifest.json", {**corpus.master, **corpus.lists(corpus.sets, {})})
+        params = sf.ExportParams()
+        made = sf.FacesetManifest(id=name, params=params, faces=faces, dropped=[])
+        sf.finish_faceset(root / name, made)
+    corpus = sf.Corpus(root, sf.SwapManifest(facesets=[]))
+    lists = corpus.lists(corpus.sets, {})
+    sf.write_file(root / "manifest.json", sf.SwapManifest(**lists))
 
 
 def corpus_table(folder: Path) -> list[dict[str, object]]:
