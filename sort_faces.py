@@ -7786,6 +7786,7 @@ def cluster_library(
     check_output(out, cache.meta.roots, RawManifest)
     params = for_model(with_linkage(params, "threshold"), cache.meta.model)
     grouped = group_faces(cache, np.arange(cache.faces), params.grouping(cache.meta.model))
+    tell_linkage(grouped.why)
     groups = groups_of(grouped.labels)
     params = replace(params, linkage=grouped.linkage)
     persons = {
@@ -7797,6 +7798,12 @@ def cluster_library(
     manifest, wanted = raw_manifest(library, asdict(params), persons, singles)
     plan = write_tree(library, out, manifest, wanted, tree)
     return {"out": str(out), **grouped.facts(), **manifest.counts, **plan.counts()}
+
+
+def tell_linkage(why: str) -> None:
+    """Say that faces were not grouped by identity linkage, and why."""
+    if why:
+        log.info("grouping: by average linkage; %s", why)
 
 
 # ============================================================================
@@ -7840,6 +7847,7 @@ def refine_library(
     params = with_linkage(params, "initial_threshold", "merge_threshold")
     params = for_model(params, cache.meta.model)
     refined = refine_identities(cache, np.arange(cache.faces), params)
+    tell_linkage(refined.grouped.why)
     params = replace(params, linkage=refined.grouped.linkage)
     facesets = {
         numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
@@ -8049,7 +8057,8 @@ def fold_in(
     labels = None
     if how.kind == "identity":
         standing = np.split(np.arange(len(rows)), ends)[: len(persons)]
-        labels, _ = identity_labels(cache, rows, how, standing)
+        labels, why = identity_labels(cache, rows, how, standing)
+        tell_linkage(why)
     if labels is None:
         joined, rest = join_centroids(cache, new, persons, how.rough)
         joined = {name: joined.get(name, new[:0]) for name in persons}

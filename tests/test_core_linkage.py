@@ -285,9 +285,10 @@ def test_a_library_it_was_not_made_for_says_why(run, tmp_path):
     result = ok(run, "cluster", library.path, library.out)
     assert result["linkage"] == "average"
     assert "only 4 people" in result["because"]
-    code, out, _ = run("cluster", library.path, library.out)
+    code, out, err = run("cluster", library.path, library.out)
     assert code == 0
     assert "only 4 people with several photos" in out
+    assert "grouping: by average linkage; only 4 people" in err
 
 
 def test_strictness_splits_and_joins(run, library):
