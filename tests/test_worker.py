@@ -652,11 +652,13 @@ def test_nothing_left_to_do_starts_no_worker(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize("path", sorted(sf.WORK_FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_companions_build_on_what_is_there(path: Path) -> None:
     """What a companion takes from sort_faces.py exists, whichever of its lines runs first."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
     taken = {
         node.attr
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "sf"
     }
-    assert taken and [name for name in taken if not hasattr(sf, name)] == []
-    assert sf.companion(path.stem).sf is sf
+    builds = "import sort_faces as sf" in text  # pure numbers need nothing of it
+    assert bool(taken) is builds and [name for name in taken if not hasattr(sf, name)] == []
+    assert getattr(sf.companion(path.stem), "sf", sf) is sf
