@@ -1460,6 +1460,7 @@ class Grouped:
     why: str = ""  # it was not the one asked for
 
     def facts(self) -> dict[str, str]:
+        """What results say of it."""
         return {"linkage": self.linkage} | ({"because": self.why} if self.why else {})
 
 
@@ -6994,9 +6995,12 @@ def run_steps(
 
 
 def headline(result: dict[str, Any]) -> str:
-    """The numbers of a step's result in one line."""
+    """The numbers of a step's result in one line, and why it did another thing than usual."""
     numbers = {key: value for key, value in result.items() if isinstance(value, int) and value}
-    return ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in numbers.items())
+    parts = [f"{value} {key.replace('_', ' ')}" for key, value in numbers.items()]
+    if "because" in result:  # of the linkage
+        parts.append(f"by {result['linkage']} linkage: {result['because']}")
+    return ", ".join(parts)
 
 
 def gate_rows(
@@ -7786,7 +7790,6 @@ def cluster_library(
     check_output(out, cache.meta.roots, RawManifest)
     params = for_model(with_linkage(params, "threshold"), cache.meta.model)
     grouped = group_faces(cache, np.arange(cache.faces), params.grouping(cache.meta.model))
-    tell_linkage(grouped.why)
     groups = groups_of(grouped.labels)
     params = replace(params, linkage=grouped.linkage)
     persons = {
@@ -7798,12 +7801,6 @@ def cluster_library(
     manifest, wanted = raw_manifest(library, asdict(params), persons, singles)
     plan = write_tree(library, out, manifest, wanted, tree)
     return {"out": str(out), **grouped.facts(), **manifest.counts, **plan.counts()}
-
-
-def tell_linkage(why: str) -> None:
-    """Say that faces were not grouped by identity linkage, and why."""
-    if why:
-        log.info("grouping: by average linkage; %s", why)
 
 
 # ============================================================================
@@ -7847,7 +7844,6 @@ def refine_library(
     params = with_linkage(params, "initial_threshold", "merge_threshold")
     params = for_model(params, cache.meta.model)
     refined = refine_identities(cache, np.arange(cache.faces), params)
-    tell_linkage(refined.grouped.why)
     params = replace(params, linkage=refined.grouped.linkage)
     facesets = {
         numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
@@ -8024,7 +8020,7 @@ def extend_raw(
     singles = rows_of_faces(cache, old.singletons)
     known = np.concatenate([singles, *persons.values()])
     new = np.setdiff1d(np.arange(cache.faces), known)
-    joined, groups = fold_in(cache, persons, new, singles, how)
+    joined, groups, facts = fold_in(cache, persons, new, singles, how)
     founders = [rows for rows in groups if len(rows) > 1 and np.isin(rows, new).any()]
     persons = {name: np.concatenate([rows, joined[name]]) for name, rows in persons.items()}
     names = next_names("person", persons)
@@ -8037,6 +8033,7 @@ def extend_raw(
     plan = write_tree(library, out, manifest, wanted, tree)
     return {
         "raw_out": str(out),
+        **facts,
         "new_faces": len(new),
         "joined_persons": sum(map(len, joined.values())),
         "new_persons": len(founders),
@@ -8050,21 +8047,22 @@ def fold_in(
     new: np.ndarray,
     singles: np.ndarray,
     how: Linkage,
-) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    """Which new faces join each person, and the groups of the other faces; all cache rows."""
+) -> tuple[dict[str, np.ndarray], list[np.ndarray], dict[str, str]]:
+    """Which new faces join each person, and the groups of the other faces, all cache rows; and
+    what results say of how."""
     rows = np.concatenate([*persons.values(), new, singles])
     ends = np.cumsum([len(members) for members in persons.values()], dtype=np.intp)
-    labels = None
+    labels, why = None, ""
     if how.kind == "identity":
         standing = np.split(np.arange(len(rows)), ends)[: len(persons)]
         labels, why = identity_labels(cache, rows, how, standing)
-        tell_linkage(why)
     if labels is None:
         joined, rest = join_centroids(cache, new, persons, how.rough)
         joined = {name: joined.get(name, new[:0]) for name in persons}
         loose = np.concatenate([rest, singles])
         labels = average_linkage(cache.unit[loose], how.rough)
-        return joined, [loose[group] for group in groups_of(labels)]
+        facts = Grouped(labels, "average", why).facts()
+        return joined, [loose[group] for group in groups_of(labels)], facts
     label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
     came = np.array([label_of[row] for row in new.tolist()], dtype=np.intp)
     joined = {
@@ -8075,7 +8073,7 @@ def fold_in(
         np.concatenate([new, singles]), np.concatenate([new[:0], *joined.values()])
     )
     groups = groups_of(np.array([label_of[row] for row in loose.tolist()], dtype=np.intp))
-    return joined, [loose[group] for group in groups]
+    return joined, [loose[group] for group in groups], Grouped(labels, how.kind).facts()
 
 
 def lost_before(entry: Group) -> Counter[str]:
