@@ -5489,7 +5489,13 @@ def manifest_head(library: Library) -> dict[str, Any]:
 
 
 def load_manifest(path: Path, kind: type[R], cache: FaceCache) -> R:
-    """Read the manifest of a tree and make sure that it speaks of this cache's faces."""
+    """Read the manifest of a tree and make sure that it speaks of this cache's faces.
+
+    A kill between two renames can leave none; then what that run had begun is finished first.
+    """
+    if not path.exists() and (path.parent / RUNS_FOLDER).is_dir():
+        with locked(path.parent / LOCK_NAME, str(path.parent)):
+            recover_runs(path.parent)
     manifest = read_file(path, kind)
     if manifest.recognizer != cache.meta.recognizer:
         raise SortFacesError(

@@ -413,3 +413,28 @@ def test_a_face_belongs_to_one_group_only(run, library):
         assert len(members) == len(set(members))
     everyone = np.array(sorted(library.whole.face_ids))
     assert sorted(face for faces in library.persons().values() for face in faces) == list(everyone)
+
+
+@pytest.mark.parametrize("tree", ["raw", "refined"])
+def test_a_kill_while_the_manifest_is_away_is_no_end(run, library, monkeypatch, tree):
+    """Between two renames a tree has no manifest; whoever needs it ends what was begun."""
+    library.make_trees(run, "--min-faces", "5")
+    library.grow()
+    out = getattr(library, tree)
+    name = "manifest.json" if tree == "raw" else "refine_manifest.json"
+    rename = os.rename
+
+    def cut(source, target):
+        rename(source, target)
+        if Path(source) == out / name:
+            raise KeyboardInterrupt
+
+    extend = ("extend", library.path, library.raw, "--refine-out", library.refined)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", cut)
+        code, _, _ = run(*extend)
+    assert code == 130
+    assert not (out / name).exists()
+    ok(run, *extend)
+    assert_agrees(out)
+    assert len(library.facesets()) == 4
