@@ -141,7 +141,7 @@ def identity(faces: Faces) -> np.ndarray:
     start = sf.start_of(unit, how, ())
     measured = sf.figures_of(unit, length, start.rough, limits.copy)
     figures = sf.fitting_figures(measured, faces.recognizer)[0] or measured
-    if figures.groups == 1:
+    if not figures.reach:  # nobody to compare with
         return start.rough
     apart = sf.one_photo_pairs(unit, faces.photo, limits.copy)
     return sf.identity_linkage(unit, length, start, apart, figures)
