@@ -255,6 +255,7 @@ CROWDING_COST = 0.5  # of what strangers are nearer than USUAL_CROWDING, a cosin
 USUAL_CROWDING = 0.56  # mean of a library of 8,000 faces
 WEAKNESS_CREDIT = 0.16  # for the share by which the shorter mean embedding is below normal
 WEAK_PAIR_COST = 3.0  # times that credit for the longer one: weak faces are alike, whosever
+EMPTIEST = 0.25  # below that: where few people are, nobody is near, and that proves little
 CROWD = 10  # nearest strangers that make a direction crowded
 LIKENESS_FACES = 64  # of a group, that its mean cosine is taken of
 LEAST_SEPARATION = 3.4  # reach over spread; mini 6.0, dlib 3.9; at 3.3 average linkage is as good
@@ -1194,7 +1195,8 @@ class Agglomeration:
         """For each of `rows` the partner among `columns` whose merge is worth most, and how much,
         as a cosine; itself and -inf where none is worth `least`."""
         usual = self.figures.strangers + USUAL_CROWDING * self.figures.reach
-        crowd = CROWDING_COST / 2.0 * (self.crowded / self.size - usual)
+        crowded = np.maximum(self.crowded / self.size - usual, -EMPTIEST * self.figures.reach)
+        crowd = CROWDING_COST / 2.0 * crowded
         shortness = 1.0 - self.length / (self.size * self.figures.length)
         excuse = WEAKNESS_CREDIT * self.figures.reach * shortness
         doublings = SIZE_COST * self.figures.reach * np.log2(np.minimum(self.size, FULL_SIZE_GROUP))

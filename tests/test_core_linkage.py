@@ -59,8 +59,9 @@ def one_at_a_time(unit, length, apart=NOBODY, figures=USUAL) -> list[int]:
     def worth(a, b) -> float:
         if any(frozenset((x, y)) in barred for x in a.tolist() for y in b.tolist()):
             return -9.0
-        crowded = (crowd[a].mean() + crowd[b].mean()) / 2
-        crowded -= figures.strangers + sf.USUAL_CROWDING * reach
+        usual = figures.strangers + sf.USUAL_CROWDING * reach
+        both = [max(crowd[rows].mean() - usual, -sf.EMPTIEST * reach) for rows in (a, b)]
+        crowded = sum(both) / 2
         weak, less = sorted(
             (1 - length[rows].mean() / figures.length for rows in (a, b)), reverse=True
         )
@@ -156,6 +157,7 @@ def test_each_term_moves_the_merge_its_way():
     assert merged(cosine_less=0.02, lengths=(20, 12))
     assert not merged(lengths=(12, 12))
     assert merged(cosine_less=0.02, crowded=usual - 0.1)
+    assert not merged(cosine_less=0.1, crowded=usual - 0.5)  # few people are no proof
     assert not merged(fixed=True)
 
 

@@ -38,7 +38,7 @@ from pathlib import Path
 import choosing
 import numpy as np
 from common import SHARED, machine, print_table, sf
-from grouping import STRANGERS, Faces, methods, scored
+from grouping import STRANGERS, Faces, few_people, methods, scored
 from metrics import bcubed_scores, mixed_groups, pairwise_scores
 
 
@@ -143,6 +143,7 @@ def compare_methods(cache: sf.FaceCache, main_faces: np.ndarray, person: np.ndar
     mask = owner != STRANGERS
     rows = [scored(name, faces, labels, mask) for name, labels in methods(faces)]
     print_table(f"{meta.model}: ways of grouping, main faces", rows)
+    print_table(f"{meta.model}: libraries of few people, means of 30", few_people(faces))
 
 
 def main_face_rows(cache: sf.FaceCache, people: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -76,6 +76,7 @@ def main() -> int:
     for name, mask in (("all", known), ("choose", known & choose), ("report", known & ~choose)):
         rows = [scored(way, faces, labels, mask) for way, labels in results.items()]
         print_table(f"half.npz, people of {name}: {mask.sum()} faces", rows)
+    print_table("half.npz, libraries of few people, means of 30", few_people(faces))
     return 0
 
 
@@ -202,25 +203,42 @@ def variants() -> Iterator[tuple[str, dict[str, float]]]:
     for term in ("SIZE_COST", "CROWDING_COST", "WEAKNESS_CREDIT", "WEAK_PAIR_COST"):
         for factor in (0.0, 0.5, 2.0):
             yield f"{term} x {factor:g}", {term: getattr(sf, term) * factor}
-    for term, step in (("REACH_NEEDED", 0.04), ("USUAL_CROWDING", 0.05)):
+    for term, step in (("REACH_NEEDED", 0.04), ("USUAL_CROWDING", 0.05), ("EMPTIEST", 0.1)):
         for sign in (-1, 1):
             yield f"{term} {sign * step:+g}", {term: getattr(sf, term) + sign * step}
     yield "CROWD 50", {"CROWD": 50}
 
 
 def small_libraries(faces: Faces, choose: np.ndarray) -> Iterator[tuple[int, list[Faces]]]:
-    """All photos of 30, 100, 300 people that were drawn; who else is in them is nobody."""
+    """Five libraries each of 30, 100, 300 people."""
     rng = np.random.default_rng(11)
     people = np.unique(faces.person[choose & (faces.person != STRANGERS)])
     for count in (30, 100, 300):
-        parts = []
-        for _ in range(5):
-            drawn = rng.choice(people, count, replace=False)
-            photos = np.unique(faces.photo[np.isin(faces.person, drawn)])
-            part = faces.take(np.isin(faces.photo, photos))
-            person = np.where(np.isin(part.person, drawn), part.person, STRANGERS)
-            parts.append(replace(part, person=person))
-        yield count, parts
+        yield count, [drawn(faces, rng.choice(people, count, replace=False)) for _ in range(5)]
+
+
+def drawn(faces: Faces, people: np.ndarray) -> Faces:
+    """All photos of these people; who else is in them is nobody."""
+    part = faces.take(np.isin(faces.photo, faces.photo[np.isin(faces.person, people)]))
+    return replace(part, person=np.where(np.isin(part.person, people), part.person, STRANGERS))
+
+
+def few_people(faces: Faces, draws: int = 30) -> list[dict]:
+    """Average and identity linkage in libraries of few people drawn from these, a row a size."""
+    rng, rows = np.random.default_rng(21), []
+    people = np.unique(faces.person[faces.person != STRANGERS])
+    for count in (3, 5, 10, 20, 60):
+        row = {"people": count}
+        parts = [drawn(faces, rng.choice(people, count, replace=False)) for _ in range(draws)]
+        for name, group in (
+            ("average", lambda part: sf.average_linkage(part.unit, part.limits.cluster)),
+            ("identity", identity),
+        ):
+            found = [scored("", part, group(part), part.person != STRANGERS) for part in parts]
+            for key in ("b3 P", "b3 F"):
+                row[f"{name} {key}"] = f"{np.mean([float(one[key]) for one in found]):.4f}"
+        rows.append(row)
+    return rows
 
 
 def recognisers(faces: Faces) -> Iterator[tuple[str, Faces]]:
