@@ -1113,6 +1113,7 @@ class Start:
     rough: np.ndarray  # who may be one person: crowding is measured against the others
     tight: np.ndarray  # who is one person for certain; a group lies in one rough group
     fixed: np.ndarray  # (n,) bool: rows whose tight groups stand, and stay apart from each other
+    share: np.ndarray  # (n,) float32 of a moment: 1 / the faces of its burst
 
 
 def identity_linkage(
@@ -1139,6 +1140,7 @@ def identity_linkage(
         least=figures.strangers + least + strictness,
         sums=direction_sums(unit, tight),
         size=size,
+        moments=np.bincount(tight, start.share).astype(np.float32),
         crowded=crowding(unit, tight, start.rough) * size,
         length=np.bincount(tight, length).astype(np.float32),
         rivals=tight[apart],
@@ -1164,6 +1166,7 @@ class Agglomeration:
     least: float  # what a merge must be worth
     sums: np.ndarray  # (g, d) float32 of unit rows
     size: np.ndarray  # (g,) float32 faces
+    moments: np.ndarray  # (g,) float32 faces, a burst counted once
     crowded: np.ndarray  # (g,) float32 sum of the faces' crowding
     length: np.ndarray  # (g,) float32 sum of the embeddings' lengths
     rivals: np.ndarray  # (p, 2) groups that may not become one
@@ -1182,7 +1185,7 @@ class Agglomeration:
 
     def merge(self, keep: np.ndarray, gone: np.ndarray) -> np.ndarray:
         """Put each gone[k] into keep[k]; returns where every group now is, (g,)."""
-        for values in (self.sums, self.size, self.crowded, self.length):
+        for values in (self.sums, self.size, self.moments, self.crowded, self.length):
             values[keep] += values[gone]
         self.fixed[keep] |= self.fixed[gone]
         self.centres[keep] = unit_rows(self.sums[keep])
@@ -1199,7 +1202,8 @@ class Agglomeration:
         crowd = CROWDING_COST / 2.0 * crowded
         shortness = 1.0 - self.length / (self.size * self.figures.length)
         excuse = WEAKNESS_CREDIT * self.figures.reach * shortness
-        doublings = SIZE_COST * self.figures.reach * np.log2(np.minimum(self.size, FULL_SIZE_GROUP))
+        doublings = np.log2(np.clip(self.moments, 1.0, FULL_SIZE_GROUP))
+        size_cost = SIZE_COST * self.figures.reach * doublings
         floor = self.least + crowd - excuse.max()
         partner, value = rows.copy(), np.full(len(rows), -np.inf, np.float32)
         across, their_crowd = self.centres[columns].T, crowd[columns]
@@ -1209,7 +1213,7 @@ class Agglomeration:
             near, column = np.nonzero(cosine >= floor[rows[block], None])
             left, right = rows[block][near], columns[column]
             worth = cosine[near, column] - crowd[left]
-            worth -= np.minimum(doublings[left], doublings[right])
+            worth -= np.minimum(size_cost[left], size_cost[right])
             worth += np.maximum(excuse[left], excuse[right])
             both_weak = np.maximum(np.minimum(excuse[left], excuse[right]), 0.0)
             worth -= WEAK_PAIR_COST * both_weak
@@ -1506,11 +1510,16 @@ def start_of(unit: np.ndarray, how: Linkage, persons: Sequence[np.ndarray]) -> S
         rough[members], fixed[members] = number, True
     rough[~fixed] = average_linkage(unit[~fixed], how.rough) + len(persons)
     tight = np.where(fixed, rough, len(persons) + np.arange(len(unit)))
+    share = np.ones(len(unit), np.float32)
     for members in groups_of(rough):
-        if len(members) > 1 and not fixed[members[0]]:  # the same tree, cut lower
+        if len(members) == 1:
+            break  # groups come largest first
+        burst = average_linkage(unit[members], how.copy)  # the same tree, cut lower
+        share[members] /= np.bincount(burst)[burst]
+        if not fixed[members[0]]:
             inside = average_linkage(unit[members], how.tight)
             tight[members] = len(persons) + members[first_of_each(inside)]
-    return Start(rough, tight, fixed)
+    return Start(rough, tight, fixed, share)
 
 
 def usual_length(cache: FaceCache, rows: np.ndarray) -> float:

@@ -48,12 +48,9 @@ def life(seed: int, cosine_after_30: float, each: int = 6) -> tuple[np.ndarray, 
 
 def by_identity(unit: np.ndarray, photo: np.ndarray | None = None) -> np.ndarray:
     """Identity linkage with the figures of a recogniser that all these faces come from."""
-    rough = sf.average_linkage(unit, sf.Thresholds.cluster)
-    tight = np.arange(len(unit))
-    for rows in sf.groups_of(rough):
-        inside = sf.average_linkage(unit[rows], sf.Thresholds.merge)
-        tight[rows] = rows[sf.first_of_each(inside)]
-    start = sf.Start(rough, np.unique(tight, return_inverse=True)[1], np.zeros(len(unit), bool))
+    usual = sf.Thresholds()
+    how = sf.Linkage("identity", usual.cluster, usual.merge, usual.copy, 0.0)
+    start = sf.start_of(unit, how, ())
     length = np.full(len(unit), 20.0)
     apart = sf.one_photo_pairs(unit, np.arange(len(unit)) if photo is None else photo, 0.2)
     return sf.identity_linkage(unit, length, start, apart, USUAL, 0.0)

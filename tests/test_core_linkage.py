@@ -137,12 +137,15 @@ def test_each_term_moves_the_merge_its_way():
     usual = sf.USUAL_CROWDING * USUAL.reach
     unit[1] = [least + 0.01, *np.sqrt([1 - (least + 0.01) ** 2]), *np.zeros(10)]
 
-    def merged(size=1.0, crowded=usual, lengths=(20, 20), fixed=False, cosine_less=0.0) -> bool:
+    def merged(
+        size=1.0, moments=0.0, crowded=usual, lengths=(20, 20), fixed=False, cosine_less=0.0
+    ) -> bool:
         state = sf.Agglomeration(
             figures=USUAL,
             least=least + cosine_less,
             sums=unit * size,
             size=np.full(2, size, np.float32),
+            moments=np.full(2, moments or size, np.float32),
             crowded=np.full(2, size * crowded, np.float32),
             length=np.array(lengths, np.float32) * size,
             rivals=NOBODY,
@@ -152,6 +155,7 @@ def test_each_term_moves_the_merge_its_way():
 
     assert merged()
     assert not merged(size=4.0)
+    assert merged(size=4.0, moments=1.0)  # a burst is one face
     assert not merged(crowded=usual + 0.1)
     assert not merged(cosine_less=0.02)
     assert merged(cosine_less=0.02, lengths=(20, 12))
@@ -221,6 +225,15 @@ def test_figures_are_those_the_faces_were_made_with():
     assert figures.same == pytest.approx(1 / 1.49, abs=0.02)
     assert figures.length == pytest.approx(20.0, abs=0.3)
     assert figures.separates
+
+
+def test_the_shots_of_a_burst_share_one_moment():
+    unit, _, _ = people(4, 60)
+    alone = start(unit).share
+    shots = np.repeat(unit, 3, axis=0) + 0.1 * directions(np.random.default_rng(0), 180, 48)
+    share = start(sf.unit_rows(shots)).share
+    assert share.reshape(-1, 3).sum(axis=1) == pytest.approx(alone, abs=0.5)
+    assert share.sum() == pytest.approx(alone.sum(), rel=0.05)
 
 
 def test_bursts_say_nothing_of_a_person():
