@@ -232,8 +232,8 @@ def test_the_shots_of_a_burst_share_one_moment():
     alone = start(unit).share
     shots = np.repeat(unit, 3, axis=0) + 0.1 * directions(np.random.default_rng(0), 180, 48)
     share = start(sf.unit_rows(shots)).share
-    assert share.reshape(-1, 3).sum(axis=1) == pytest.approx(alone, abs=0.5)
-    assert share.sum() == pytest.approx(alone.sum(), rel=0.05)
+    assert share.sum() == pytest.approx(alone.sum(), rel=0.1)
+    assert share.max() <= 0.5 < alone.mean()
 
 
 def test_bursts_say_nothing_of_a_person():
