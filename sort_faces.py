@@ -1005,7 +1005,7 @@ def figures_of(
     distance of two faces that say nothing of a person, as they are one moment: bursts, copies.
     """
     groups = [rows for rows in groups_of(labels) if len(rows) > 1]
-    same = [likeness(unit[rows], copy) for rows in groups]
+    same = [cosine_within(unit[rows], copy) for rows in groups]
     sizes = np.array([len(rows) for rows in groups])[np.isfinite(same)]
     sums = np.array([pair_sums(unit[rows]) for rows in groups]).reshape(-1, 2).sum(axis=0)
     lone = np.ones(len(unit), bool)
@@ -1021,7 +1021,7 @@ def figures_of(
     return Figures(float(strangers), spread, people, float(length.mean()), len(sizes))
 
 
-def likeness(unit: np.ndarray, copy: float) -> float:
+def cosine_within(unit: np.ndarray, copy: float) -> float:
     """Mean cosine of unit rows (n, d) of one person, copies left out; NaN if all are copies."""
     some = unit[:: -(-len(unit) // LIKENESS_FACES)]
     cosine = (some @ some.T)[np.triu_indices(len(some), 1)]
@@ -1039,6 +1039,13 @@ def pair_sums(unit: np.ndarray) -> np.ndarray:
             np.square(products.astype(np.float64)).sum(),
         ]
     )
+
+
+def known_or_measured(
+    recognizer: str, unit: np.ndarray, length: np.ndarray, labels: np.ndarray
+) -> Figures:
+    """What is stored of a recogniser, else figures_of these faces."""
+    return KNOWN_FIGURES.get(recognizer) or figures_of(unit, length, labels)
 
 
 def fitting_figures(measured: Figures, recognizer: str) -> tuple[Figures | None, str]:
@@ -1535,8 +1542,7 @@ def usual_length(cache: FaceCache, rows: np.ndarray) -> float:
 def usual_of(cache: FaceCache, rows: np.ndarray, labels: np.ndarray) -> Usual:
     """What is normal in a library whose faces (m,) are grouped (m,)."""
     unit, length = cache.unit[rows], usual_length(cache, rows)
-    figures = KNOWN_FIGURES.get(cache.meta.recognizer)
-    figures = figures or figures_of(unit, cache.length[rows], labels)
+    figures = known_or_measured(cache.meta.recognizer, unit, cache.length[rows], labels)
     spread = spread_of([own_distances(unit[group]) for group in groups_of(labels)])
     return Usual(figures.strangers, figures.spread, figures.same, length, spread)
 
@@ -1653,6 +1659,18 @@ def outlier_limits(
             spread = max(math.sqrt(both / (count + SPREAD_FACES)), LEAST_SPREAD)
             limits[at] = float(np.median(own)) + spreads * spread
     return limits
+
+
+def set_limits(
+    unit: np.ndarray, groups: Iterable[np.ndarray], params: Any, usual: Usual
+) -> np.ndarray:
+    """How far from its set a face may lie by both outlier options, (g,) cosine distances.
+
+    groups: rows of `unit` (n, d) by set; params: of refine or export.
+    """
+    distances = [own_distances(unit[rows]) for rows in groups]
+    limits = outlier_limits(distances, params.outlier_spreads, usual.spread)
+    return np.minimum(limits, params.outlier_threshold)
 
 
 def strays(
@@ -4238,10 +4256,7 @@ class InsightFaceEngine(Engine):
         )
         fixed = self.recogniser.input_shape[0]
         self.batch = fixed if isinstance(fixed, int) and fixed > 0 else None
-        # DirectML allows one run at a time per session; a GPU gains nothing from more anyway.
-        self.one_at_a_time = (
-            contextlib.nullcontext() if self.provider == "cpu" else threading.RLock()
-        )
+        self.one_at_a_time = one_caller(self.provider)
 
     def detect(self, image: np.ndarray, det_size: int | None = None) -> Detections:
         size = det_size or self.det_size
@@ -4380,6 +4395,12 @@ def session_settings(provider: str, threads: int) -> dict[str, Any]:
     if provider != "cpu":
         names.append("CPUExecutionProvider")
     return {"sess_options": options, "providers": names}
+
+
+def one_caller(provider: str) -> Any:
+    """What a session's callers hold while it runs: DirectML allows one at a time, and other GPUs
+    gain nothing from more."""
+    return contextlib.nullcontext() if provider == "cpu" else threading.RLock()
 
 
 def choose_provider(spec: EngineSpec) -> str:
@@ -8080,17 +8101,14 @@ def fold_in(
         labels = average_linkage(cache.unit[loose], how.rough)
         facts = Grouped(labels, "average", why).facts()
         return joined, [loose[group] for group in groups_of(labels)], facts
-    label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
-    came = np.array([label_of[row] for row in new.tolist()], dtype=np.intp)
-    joined = {
-        name: new[came == label_of[own[0]]] if len(own) else new[:0]
-        for name, own in persons.items()
-    }
+    label_of = np.full(cache.faces, -1)
+    label_of[rows] = labels
+    joined = {name: new[np.isin(label_of[new], label_of[own[:1]])] for name, own in persons.items()}
     loose = np.setdiff1d(
         np.concatenate([new, singles]), np.concatenate([new[:0], *joined.values()])
     )
-    groups = groups_of(np.array([label_of[row] for row in loose.tolist()], dtype=np.intp))
-    return joined, [loose[group] for group in groups], Grouped(labels, how.kind).facts()
+    groups = [loose[group] for group in groups_of(label_of[loose])]
+    return joined, groups, Grouped(labels, how.kind).facts()
 
 
 def lost_before(entry: Group) -> Counter[str]:
@@ -8111,9 +8129,7 @@ def extend_refined(
     unseen = np.array([sha[:16] not in seen for sha in cache.file_sha256.tolist()], dtype=bool)
     new = np.setdiff1d(np.flatnonzero(unseen[cache.face_file]), owned)
     good, dropped = gate_faces(cache, new, params, old.usual.length)
-    distances = [own_distances(cache.unit[rows]) for rows in facesets.values()]
-    limits = outlier_limits(distances, params.outlier_spreads, old.usual.spread)
-    limits = np.minimum(limits, params.outlier_threshold)
+    limits = set_limits(cache.unit, facesets.values(), params, old.usual)
     joined, _ = join_centroids(cache, good, facesets, limits)
     added = 0
     for name, rows in joined.items():
@@ -8471,9 +8487,7 @@ def plan_facesets(
     }
     for name, survivor in heritage.merged.items():
         groups[survivor] = np.concatenate([groups[survivor], groups.pop(name)])
-    distances = [own_distances(export.cache.unit[rows]) for rows in groups.values()]
-    limits = outlier_limits(distances, export.params.outlier_spreads, refined.usual.spread)
-    limits = np.minimum(limits, export.params.outlier_threshold)
+    limits = set_limits(export.cache.unit, groups.values(), export.params, refined.usual)
     plans = [
         plan_faceset(export, name, rows, heritage, float(limit))
         for (name, rows), limit in zip(groups.items(), limits, strict=True)

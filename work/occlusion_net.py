@@ -112,6 +112,7 @@ class Classifier:
         except sf.model_errors(onnxruntime) as error:
             raise sf.SortFacesError(f"{path}: no model ({sf.one_line(error)})") from None
         sf.check_bound_provider(provider, [self.session])
+        self.one_at_a_time = sf.one_caller(provider)
         self.path, self.digest, self.head = path, sf.sha256_of_file(path), None
         self.label = sf.safe_dst_name(path.stem)  # what the file of scores is named after
         try:
@@ -156,8 +157,9 @@ class Classifier:
         if self.channels_last:
             batch = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
         name, step = self.session.get_inputs()[0].name, self.at_once or len(batch)
-        parts = [self.session.run([output], {name: batch[at : at + step]})[0]
-                 for at in range(0, len(batch), step)]  # fmt: skip
+        with self.one_at_a_time:
+            parts = [self.session.run([output], {name: batch[at : at + step]})[0]
+                     for at in range(0, len(batch), step)]  # fmt: skip
         return np.concatenate(parts).reshape(len(crops), -1)
 
     def features(self, crops: Sequence[np.ndarray]) -> np.ndarray:

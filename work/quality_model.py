@@ -12,9 +12,7 @@ good each is to recognise. Weights are never bundled; these are known to have th
 
 from __future__ import annotations
 
-import contextlib
 import operator
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,9 +45,7 @@ class QualityModel:
         self.sha256 = sf.sha256_of_file(self.path)
         self.session = self.loaded(threads)
         sf.check_bound_provider(self.provider, [self.session])
-        self.one_at_a_time = (  # as InsightFaceEngine
-            contextlib.nullcontext() if self.provider == "cpu" else threading.RLock()
-        )
+        self.one_at_a_time = sf.one_caller(self.provider)
         self.input, self.kind, fixed = self.understood()
         taken, self.output = self.tried([fixed] if fixed else PROBES)
         self.step = fixed or (MOST_AT_ONCE if taken > 1 else 1)  # faces per call

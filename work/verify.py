@@ -55,8 +55,7 @@ def corpus_doubts(corpus: sf.Corpus, looker: sf.Looker) -> list[dict[str, Any]]:
     labels = np.concatenate(
         [np.full(len(known[name]), names.index(family[name])) for name in known]
     )
-    figures = sf.KNOWN_FIGURES.get(corpus.master.recognizer)
-    figures = figures or sf.figures_of(unit, np.ones(len(unit)), labels)
+    figures = sf.known_or_measured(corpus.master.recognizer, unit, np.ones(len(unit)), labels)
     usual = sf.Usual(figures.strangers, figures.spread, figures.same)
     rivals = rules.rivals_of(unit, rows, families=family)
     found = {
