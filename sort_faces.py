@@ -188,6 +188,10 @@ STATUS_FACES, STATUS_NO_FACE, STATUS_UNREADABLE = 0, 1, 2  # file_status in the 
 
 # Detection. 640 and 0.5 are what roop-unleashed's FaceAnalysis uses (face_util.py).
 DET_SIZE = 640  # px; side of the square the detector sees
+# Where ArcFace wants the eyes, the nose and the corners of the mouth; insightface arcface_dst.
+ARCFACE_X = (38.2946, 73.5318, 56.0252, 41.5493, 70.7299)  # px of 112
+ARCFACE_Y = (51.6963, 51.5014, 71.7366, 92.3655, 92.2041)  # px of 112
+ARCFACE_POINTS = np.array([ARCFACE_X, ARCFACE_Y]).T  # (5, 2)
 CONSUMER_DET_SIZES = (640, 320)  # px; both settings the consumers offer
 CONSUMER_DET_THRESHOLD = 0.5  # whatever the cache was made with
 DLIB_DET_SIZE = 1600  # px; longer edge at which HOG looks for faces of 80 px and more
@@ -195,17 +199,19 @@ NMS_IOU = 0.4  # insightface SCRFD.nms_thresh
 TILE_SCALE = 2  # a tile covers det_size x this many photo pixels
 TILE_OVERLAP = 0.25  # of a tile; a face up to a quarter tile is whole in one of them
 TILE_NESTED = 0.6  # share of a small box inside a larger one that makes it the same face
+LEAST_REDUCED = 112  # px; shorter edge of a face that is cut from a reduced photo: ArcFace's input
 LONGEST_PHOTO = 32  # times its width; what is longer holds no face
 PAD_LONGEST = 5000  # px; longer edge from 10,000 on is halved before that, and so on
 PAD_RETRY = 0.5  # border added on every side, as a share of the longer edge
 
-PROVIDERS = {  # --provider -> onnxruntime names, best first; `auto` tries them in this order
+PROVIDERS = {  # --provider -> onnxruntime names, best first; `auto` takes the first that is there
     "cuda": ("CUDAExecutionProvider",),
     "rocm": ("MIGraphXExecutionProvider", "ROCMExecutionProvider"),
     "directml": ("DmlExecutionProvider",),
     "coreml": ("CoreMLExecutionProvider",),
     "openvino": ("OpenVINOExecutionProvider",),
     "cpu": ("CPUExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider",),  # compiles for minutes, so only where it is named
 }
 
 # Grouping; the reference readme's table "Key defaults".
@@ -364,6 +370,19 @@ class Number:
         return value
 
 
+@dataclass(frozen=True)
+class KeyValue:
+    """An argparse type: two texts with an equals sign between them, written as `metavar`."""
+
+    metavar: str
+
+    def __call__(self, text: str) -> tuple[str, str]:
+        left, equals, right = text.partition("=")
+        if not (left and equals and right):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {self.metavar}")
+        return left, right
+
+
 COSINE = Number(float, 0.0, 2.0, "a cosine distance from 0 to 2", "COS")
 SHARE = Number(float, 0.0, 1.0, "a number from 0 to 1", "SHARE")
 SCORE = Number(float, 1e-9, 1.0 - 1e-9, "a number between 0 and 1", "SCORE")
@@ -423,6 +442,11 @@ def option(
     """
     said = {"kind": kind, "text": text, "unit": unit, "group": group, "name": name}
     return field(default=default, metadata={"option": said})
+
+
+def out_of_repr(made: Any) -> Any:
+    """The same field, left out of the repr: queues are named by that of EngineSpec since 0.1.0."""
+    return field(default=made.default, repr=False, metadata=made.metadata)
 
 
 def model_distance(limit: str, text: str = "", group: str = "", name: str = "") -> Any:
@@ -732,6 +756,12 @@ class EngineSpec:
     model_root: str = option(str, "where packs lie, in models/PACK", "~/.insightface", unit="DIR")
     provider: str = option(("auto", *PROVIDERS), "what onnxruntime computes on", "auto")
     require_gpu: bool = option(bool, "fail rather than compute on the CPU", False)
+    provider_option: tuple[tuple[str, str], ...] = out_of_repr(
+        option(KeyValue("KEY=VALUE"), "told to the provider, as device_id=1; repeatable", ())
+    )
+    fp16: bool = out_of_repr(
+        option(bool, "recognise in half precision on a GPU, if the embeddings stay the same", False)
+    )
     det_size: int = option(  # 0: the engine's own default
         PIXELS, f"detector input (default: {DET_SIZE}; dlib: {DLIB_DET_SIZE})", 0
     )
@@ -740,8 +770,7 @@ class EngineSpec:
     )
     landmarks: bool = False
     clip: str = ""  # load a CLIP scorer in place of an engine: a folder, or open_clip NAME/WEIGHTS
-    # Load a face quality model in place of an engine: path of its .onnx. Not in the repr, by which
-    # queues are named since 0.1.0; its items name the model.
+    # Load a face quality model in place of an engine: path of its .onnx. Its items name the model.
     quality: str = field(default="", repr=False)
 
 
@@ -769,6 +798,12 @@ class Passes:
         bool,
         "look again with a border where no face was found, for faces that fill the picture",
         False,
+    )
+    decode: str = option(
+        ("full", "reduced", "nvjpeg"),
+        "reduced: find faces in JPEGs at a half to an eighth of their size, and read a photo whole "
+        "only for small faces; nvjpeg: on an NVIDIA GPU",
+        "full",
     )
 
 
@@ -1987,6 +2022,24 @@ def crop_square(bbox: np.ndarray, wh: tuple[int, int], pad: float) -> tuple[int,
     return corner[0], corner[1], side
 
 
+def arcface_places(kps: np.ndarray, side: int) -> np.ndarray:
+    """(n, 2, 3) float64: where ArcFace wants faces with key points (n, 5, 2) in (side, side) crops.
+
+    The similarity nearest by least squares, complex numbers standing for points; side as in
+    insightface's estimate_norm, a multiple of 112, or of 128 with eight columns on either side.
+    """
+    wide = side % 112 != 0
+    target = np.add(ARCFACE_POINTS, (8.0 * wide, 0.0)) * (side / (128 if wide else 112))
+    own, wanted = (points[..., 0] + 1j * points[..., 1] for points in (kps.astype(float), target))
+    middle = own.mean(axis=1, keepdims=True)  # (n, 1)
+    spread = (np.abs(own - middle) ** 2).sum(axis=1)
+    turn = (np.conj(own - middle) * (wanted - wanted.mean())).sum(axis=1)
+    turn = np.divide(turn, spread, out=np.zeros_like(turn), where=spread > 0)  # all in one place
+    move = wanted.mean() - turn * middle[:, 0]
+    rows = [(turn.real, -turn.imag, move.real), (turn.imag, turn.real, move.imag)]
+    return np.moveaxis(np.array(rows), 2, 0)
+
+
 def box_iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Intersection over union of one box (4,) with boxes (n, 4): (n,) in [0, 1]."""
     inter = box_overlap(box, others)
@@ -2906,6 +2959,31 @@ def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Ite
     return tqdm(items, total=total, desc=label, unit=unit, **more)
 
 
+class Spent:
+    """Seconds that threads spend in the stages of the work, all threads together."""
+
+    def __init__(self) -> None:
+        self.lock, self.seconds = threading.Lock(), Counter()
+
+    @contextlib.contextmanager
+    def on(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.seconds[stage] += time.perf_counter() - started
+
+    def shares(self) -> str:
+        """Where the time went so far, as `detect 45 %, decode 31 %`; from now on it counts anew."""
+        seconds, self.seconds = self.seconds, Counter()
+        whole = sum(seconds.values())
+        return ", ".join(f"{stage} {part / whole:.0%}" for stage, part in seconds.most_common())
+
+
+SPENT = Spent()
+
+
 class LogHandler(logging.Handler):
     """Writes log lines to stderr without tearing a progress bar."""
 
@@ -2943,11 +3021,26 @@ DECODED_BYTES = {"TIFF": 12, "GIF": 11, "HEIF": 16, "AVIF": 16}
 USUAL_DECODED_BYTES = 6  # of all other formats
 
 
+# M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of glibc, as arenas of threads end at 64 MB
+MALLOC_SETTINGS = {-3: 1 << 30, -1: 1 << 29, -8: 1}  # bytes, bytes, arenas
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How photos are decoded."""
+
+    least: int = 0  # px; a JPEG may be reduced until its longer edge is no longer than this; 0: no
+    nvjpeg: bool = False  # JPEGs by the GPU, see work/nvjpeg.py
+
+
+WHOLE = Reading()
+
+
 @dataclass(frozen=True)
 class Photo:
     """A decoded photo."""
 
-    image: np.ndarray  # (h, w, 3) uint8 BGR, upright; of a huge JPEG only every scale-th pixel
+    image: np.ndarray  # (h, w, 3) uint8 BGR, upright; of a reduced JPEG one of scale x scale pixels
     taken: float  # seconds as in FaceCache.file_taken, NaN if unknown
     scale: int = 1  # pixels of the photo per pixel of the image
 
@@ -3021,21 +3114,37 @@ def machine_memory() -> int:
 DECODING = DecodingMemory(max(1_000_000_000, machine_memory() // 20))
 
 
-def read_photo(path: str, sha256: str | None = None) -> Photo:
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory of large arrays that were freed, for the next ones.
+
+    Else each photo's pages come fresh from the kernel, a third of the time of decoding it
+    (docs/analysis/embed.md). Other C libraries are left as they are.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for setting, value in MALLOC_SETTINGS.items():
+            mallopt(setting, value)
+
+
+def read_photo(path: str, sha256: str | None = None, how: Reading = WHOLE) -> Photo:
     """Read, check against its hash and decode one photo file.
 
     Raises PhotoGone when it cannot be read or is no longer the same file, else PhotoError.
     """
     try:
-        data = Path(path).read_bytes()
+        with SPENT.on("read"):
+            data = Path(path).read_bytes()
+            changed = sha256 is not None and hashlib.sha256(data).hexdigest() != sha256
     except OSError as error:
         raise PhotoGone(error.strerror or str(error)) from None
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+    if changed:
         raise PhotoGone("changed while being read")
-    return decode_photo(data, os.path.basename(path))
+    return decode_photo(data, os.path.basename(path), how)
 
 
-def decode_photo(data: bytes, name: str = "") -> Photo:
+def decode_photo(data: bytes, name: str = "", how: Reading = WHOLE) -> Photo:
     """Decode the bytes of a photo, upright, as 8-bit BGR; `name` may tell the capture time.
 
     JPEG, PNG, WebP, BMP and TIFF go through OpenCV, which also takes 16-bit and CMYK; all else
@@ -3048,9 +3157,12 @@ def decode_photo(data: bytes, name: str = "") -> Photo:
         raise PhotoError("empty file")
     header = open_with_pillow(data)
     kind, wh = (header.format, header.size) if header is not None else format_and_size(data)
-    scale, need = decoding_need(kind, wh, bool(header and header.info.get("progressive")))
-    with DECODING.room(need, need // 2):
-        return decoded_photo(data, name, header, scale)
+    progressive = bool(header and header.info.get("progressive"))
+    scale, need = decoding_need(kind, wh, progressive, how.least)
+    with DECODING.room(need, need // 2), SPENT.on("decode"):
+        jpeg = kind == "JPEG" and how.nvjpeg and scale == 1
+        image = companion("nvjpeg").decode(data) if jpeg else None
+        return decoded_photo(data, name, (header, image), scale)
 
 
 def format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
@@ -3073,15 +3185,15 @@ def format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
     raise PhotoError("not a picture this tool can read")
 
 
-def decoding_need(kind: str, wh: tuple[int, int], progressive: bool) -> tuple[int, int]:
+def decoding_need(kind: str, wh: tuple[int, int], progressive: bool, least: int) -> tuple[int, int]:
     """(scale to decode at, bytes that takes) of a picture. Raises PhotoError for too much."""
     pixels = wh[0] * wh[1]
     each = DECODED_BYTES.get(kind, USUAL_DECODED_BYTES)
-    if pixels * each <= DECODING.limit:
-        return 1, pixels * each
-    for scale in (2, 4, 8) if kind in ("JPEG", "MPO") else ():
-        whole = each if progressive else 0  # all of it is unpacked first
-        need = pixels * whole + pixels * each // scale**2
+    whole = each if progressive else 0  # all of it is unpacked first
+    scales = (1, 2, 4, 8) if kind in ("JPEG", "MPO") else (1,)
+    wanted = [scale for scale in scales if least and max(wh) >= least * scale]
+    for scale in scales[scales.index(max(wanted, default=1)) :]:
+        need = pixels * each if scale == 1 else pixels * whole + pixels * each // scale**2
         if need <= DECODING.limit:
             return scale, need
     raise PhotoError(
@@ -3090,14 +3202,18 @@ def decoding_need(kind: str, wh: tuple[int, int], progressive: bool) -> tuple[in
     )
 
 
-def decoded_photo(data: bytes, name: str, header: Any, scale: int) -> Photo:
-    """What decode_photo returns, for a photo that there is room for."""
+def decoded_photo(data: bytes, name: str, known: tuple[Any, Any], scale: int) -> Photo:
+    """What decode_photo returns, for a photo that there is room for.
+
+    known: what Pillow says of its header, and its pixels as they lie in the file; None if unknown.
+    """
     import cv2
+
+    header, image = known
 
     bare = header is not None and header.format == "PNG" and not any(c in data for c in PNG_FACTS)
     orientation, taken = (1, math.nan) if bare else exif_facts(header)
-    image = None
-    if header is None or header.format in (*OPENCV_FORMATS, "MPO"):
+    if image is None and (header is None or header.format in (*OPENCV_FORMATS, "MPO")):
         cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
         colour = {
             1: cv2.IMREAD_COLOR,
@@ -4171,15 +4287,6 @@ def with_scores(cache: FaceCache, model: str, scores: dict[str, dict[int, float]
 # An engine detects faces, embeds them on the common cosine scale and finds landmarks. What runs is
 # said once; nothing is swapped silently: not the provider, not the model.
 
-ONNX_PACKAGE = {
-    "cuda": "onnxruntime-gpu",
-    "rocm": "onnxruntime-migraphx",
-    "directml": "onnxruntime-directml",
-    "coreml": "onnxruntime",
-    "openvino": "onnxruntime-openvino",
-}
-PACK_URL = "https://github.com/deepinsight/insightface/releases/tag/model-zoo"
-
 # Head model for solvePnP, arbitrary units, y up, z towards the lens: outer eye corners, nose tip,
 # mouth corners and chin as used in S. Mallick, "Head pose estimation using OpenCV and dlib"
 # (learnopencv.com, 2016); the eye centres lie two thirds of the way to the outer corners.
@@ -4232,70 +4339,6 @@ class Engine:
         return {"meta": meta, "landmarks": self.has_landmarks, "provider": self.provider}
 
 
-class InsightFaceEngine(Engine):
-    """An InsightFace model pack run by onnxruntime."""
-
-    def __init__(self, spec: EngineSpec, threads: int) -> None:
-        self.model, self.source = model_label(spec.model), model_source(spec.model)
-        self.det_size = spec.det_size or DET_SIZE
-        self.det_threshold = spec.det_threshold
-        self.provider = choose_provider(spec)
-        models = load_pack(spec, self.provider, threads)
-        if "detection" not in models or "recognition" not in models:
-            has = ", ".join(sorted(models)) or "neither"
-            why = f"needs a detection and a recognition .onnx, has {has}; name a complete pack"
-            raise no_model(spec, why)
-        self.detector, self.recogniser = models["detection"], models["recognition"]
-        self.pose_models = [models[name] for name in LANDMARK_SHAPES if name in models]
-        self.has_landmarks = bool(self.pose_models)
-        check_bound_provider(self.provider, [model.session for model in models.values()])
-        self.recognizer = sha256_of_file(self.recogniser.model_file)[:16]
-        self.dim = int(self.recogniser.output_shape[1])
-        self.detector.prepare(
-            0, input_size=(self.det_size, self.det_size), det_thresh=self.det_threshold
-        )
-        fixed = self.recogniser.input_shape[0]
-        self.batch = fixed if isinstance(fixed, int) and fixed > 0 else None
-        self.one_at_a_time = one_caller(self.provider)
-
-    def detect(self, image: np.ndarray, det_size: int | None = None) -> Detections:
-        size = det_size or self.det_size
-        with self.one_at_a_time:
-            boxes, kps = self.detector.detect(image, input_size=(size, size))
-        if kps is None:
-            raise SortFacesError(f"--model {self.model}: its detector gives no key points")
-        return Detections(boxes[:, :4], boxes[:, 4], kps.astype(np.float32))
-
-    def align(self, image: np.ndarray, found: Detections) -> list[np.ndarray]:
-        from insightface.utils.face_align import norm_crop
-
-        side = self.recogniser.input_size[0]
-        return [norm_crop(image, landmark=points, image_size=side) for points in found.kps]
-
-    def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        step = self.batch or max(1, len(crops))
-        parts = [np.zeros((0, self.dim), np.float32)]
-        with self.one_at_a_time:
-            for at in range(0, len(crops), step):
-                parts.append(self.recogniser.get_feat(list(crops[at : at + step])))
-        return np.concatenate(parts)
-
-    def landmarks(self, image: np.ndarray, found: Detections) -> dict[str, np.ndarray]:
-        from insightface.app import common
-
-        result = {name: COLUMNS[name].filled(len(found), self.dim) for name in LANDMARK_SHAPES}
-        for row in range(len(found)):
-            face = common.Face(bbox=found.bbox[row], kps=found.kps[row], det_score=found.score[row])
-            with self.one_at_a_time:
-                for model in self.pose_models:
-                    model.get(image, face)
-            for name in result.keys() & face.keys():
-                result[name][row] = face[name]
-        if not np.isfinite(result["pose"]).all():  # a pack with landmark_2d_106 alone
-            result["pose"] = pose_from_kps(found.kps, (image.shape[1], image.shape[0]))
-        return result
-
-
 def load_onnxruntime() -> Any:
     """onnxruntime, silent: REPORTS_OFF does not reach the tracing of its Windows builds."""
     import onnxruntime
@@ -4310,7 +4353,7 @@ def load_engine(spec: EngineSpec, threads: int = 1) -> Engine:
         if spec.model == DLIB_MODEL:
             engine: Engine = companion("dlib_engine").DlibEngine(spec)
         else:
-            engine = InsightFaceEngine(spec, threads)
+            engine = companion("insightface_engine").InsightFaceEngine(spec, threads)
     except ImportError as error:
         raise no_model(spec, package_hint(error)) from error
     log.info("engine: %s on %s, det size %d", engine.model, engine.provider, engine.det_size)
@@ -4327,109 +4370,9 @@ def model_folder(spec: EngineSpec) -> Path:
     return nested if nested.is_dir() else folder
 
 
-def load_pack(spec: EngineSpec, provider: str, threads: int) -> dict[str, Any]:
-    """Load a pack's models by task name; downloads a named pack that is not there yet."""
-    import warnings
-
-    onnxruntime = load_onnxruntime()
-    from insightface.app import FaceAnalysis
-
-    warnings.filterwarnings("ignore", category=FutureWarning)  # scikit-image inside norm_crop
-    folder, name = model_folder(spec), spec.model
-    if folder.is_dir():
-        name = str(folder)
-        if not list(folder.glob("*.onnx")):
-            raise no_model(spec, f"no .onnx files in {folder}; {where_to_put(spec)}")
-    elif os.sep in name:
-        raise no_model(spec, "no such folder; name a pack or its folder")
-    else:
-        log.warning("%s is not in %s; asking insightface to download it", name, folder)
-    tasks = ["detection", "recognition"] + list(LANDMARK_SHAPES)[:2] * spec.landmarks
-    root, settings = Path(spec.model_root).expanduser(), session_settings(provider, threads)
-    try:
-        with contextlib.redirect_stdout(Lines(note)):  # the library prints what it finds where
-            return FaceAnalysis(name, str(root), allowed_modules=tasks, **settings).models
-    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
-        why = f"cannot be loaded or downloaded ({one_line(error)}); {where_to_put(spec)}"
-    except AssertionError:
-        why = f"no detection model in {folder}"
-    except model_errors(onnxruntime) as error:
-        why = f"damaged .onnx file ({one_line(error)}); {where_to_put(spec)}"
-    raise no_model(spec, why)
-
-
 def no_model(spec: EngineSpec, why: str) -> SortFacesError:
     """What to raise where the models of a spec cannot be had."""
     return SortFacesError(f"--model {spec.model}: {why}")
-
-
-def model_errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
-    """What onnxruntime raises for a file that is no model it can run."""
-    state = onnxruntime.capi.onnxruntime_pybind11_state
-    broken = (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument)
-    return *broken, state.Fail, state.NoSuchFile, state.NoModel
-
-
-def where_to_put(spec: EngineSpec) -> str:
-    return (
-        f"unpack {spec.model}.zip from {PACK_URL} into {model_folder(spec)}, "
-        "or use --model dlib, which needs no download"
-    )
-
-
-def session_settings(provider: str, threads: int) -> dict[str, Any]:
-    """How onnxruntime is to run a model: several photos at once on CPUs, one at a time on a GPU.
-
-    On the provider as onnxruntime names it, or on the CPU where that lacks an operator.
-    """
-    onnxruntime = load_onnxruntime()
-    offered = onnxruntime.get_available_providers()
-    names = [name for name in PROVIDERS[provider] if name in offered][:1]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if provider == "cpu":
-        options.intra_op_num_threads = 1 if threads > 1 else 0
-    if provider == "directml":  # required by the DirectML provider
-        options.enable_mem_pattern = False
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    if provider != "cpu":
-        names.append("CPUExecutionProvider")
-    return {"sess_options": options, "providers": names}
-
-
-def one_caller(provider: str) -> Any:
-    """What a session's callers hold while it runs: DirectML allows one at a time, and other GPUs
-    gain nothing from more."""
-    return contextlib.nullcontext() if provider == "cpu" else threading.RLock()
-
-
-def choose_provider(spec: EngineSpec) -> str:
-    """Provider to bind: the one asked for, or with `auto` the best this onnxruntime offers."""
-    offered = set(load_onnxruntime().get_available_providers())
-    usable = [name for name, names in PROVIDERS.items() if offered.intersection(names)]
-    wanted = usable[0] if spec.provider == "auto" else spec.provider
-    if wanted not in usable:
-        raise SortFacesError(
-            f"--provider {wanted}: this onnxruntime offers {', '.join(usable)}; "
-            f"pip install {ONNX_PACKAGE[wanted]} in place of onnxruntime"
-        )
-    if spec.require_gpu and wanted == "cpu":
-        raise SortFacesError(
-            "--require-gpu: this onnxruntime offers only the CPU; install onnxruntime-gpu, "
-            "onnxruntime-directml or the package of your card"
-        )
-    return wanted
-
-
-def check_bound_provider(provider: str, sessions: Iterable[Any]) -> None:
-    """Refuse a model that onnxruntime moved to another provider behind our back."""
-    for session in sessions:
-        bound = session.get_providers()[0]
-        if bound not in PROVIDERS[provider]:
-            raise SortFacesError(
-                f"--provider {provider}: onnxruntime bound {bound} instead; "
-                "mend the driver (`doctor` tells more) or say --provider cpu"
-            )
 
 
 def pose_from_kps(kps: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
@@ -4474,12 +4417,13 @@ def find_faces(engine: Engine, image: np.ndarray, passes: Passes) -> Detections:
     """Detect with the plain pass and the optional ones."""
     if max(image.shape[:2]) > LONGEST_PHOTO * min(image.shape[:2]):
         return NO_DETECTIONS  # a spacer, which detectors would shrink to nothing
-    found = engine.detect(image)
-    if passes.tiles:
-        found = add_tiles(engine, image, found)
-    if passes.pad_retry and not len(found):
-        found = detect_padded(engine, image)
-    return found
+    with SPENT.on("detect"):
+        found = engine.detect(image)
+        if passes.tiles:
+            found = add_tiles(engine, image, found)
+        if passes.pad_retry and not len(found):
+            found = detect_padded(engine, image)
+        return found
 
 
 def add_tiles(engine: Engine, image: np.ndarray, whole: Detections) -> Detections:
@@ -4510,8 +4454,7 @@ def detect_padded(engine: Engine, image: np.ndarray) -> Detections:
     if scale > 1:  # the border would take three times the memory of a huge picture again
         wh = image.shape[1] // scale, image.shape[0] // scale
         small = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
-        found = detect_padded(engine, small)
-        return Detections(found.bbox * scale, found.score, found.kps * scale)
+        return resized(detect_padded(engine, small), scale)
     pad = round(max(image.shape[:2]) * PAD_RETRY)
     padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT)
     return shifted(engine.detect(padded), -pad, -pad)
@@ -4523,6 +4466,11 @@ def shifted(found: Detections, dx: float, dy: float) -> Detections:
     return Detections(found.bbox + np.tile(move, 2), found.score, found.kps + move)
 
 
+def resized(found: Detections, scale: float) -> Detections:
+    """Detections in a picture `scale` times as large."""
+    return Detections(found.bbox * scale, found.score, found.kps * scale)
+
+
 def blur_of(image: np.ndarray, bbox: np.ndarray) -> float:
     """Variance of the Laplacian of the grey face crop at native scale; 0 outside the picture."""
     import cv2
@@ -4532,26 +4480,29 @@ def blur_of(image: np.ndarray, bbox: np.ndarray) -> float:
     crop = image[y1:y2, x1:x2]
     if not crop.size:
         return 0.0
-    return float(cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.CV_64F).var())
+    edges = cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.CV_16S)
+    return float(cv2.meanStdDev(edges)[1].item() ** 2)
 
 
 def face_records(
-    engine: Engine, images: Sequence[np.ndarray], passes: Passes, landmarks: bool
+    engine: Engine, seen: Sequence[tuple[np.ndarray, Detections]], landmarks: bool
 ) -> list[list[FaceRecord]]:
-    """Everything a cache stores of each face in each picture.
+    """Everything a cache stores of each face detected in each picture.
 
     The faces of all pictures go through the recogniser together.
     """
-    found = [find_faces(engine, image, passes) for image in images]
-    pairs = list(zip(images, found, strict=True))
-    crops = [crop for image, faces in pairs for crop in engine.align(image, faces)]
-    embeddings = iter(engine.embed_crops(crops))
-    want_marks = landmarks and engine.has_landmarks
-    return [
-        [face_record(image, faces, row, next(embeddings), marks) for row in range(len(faces))]
-        for image, faces in pairs
-        for marks in [engine.landmarks(image, faces) if want_marks else {}]
-    ]
+    with SPENT.on("recognise"):
+        crops = [crop for image, faces in seen for crop in engine.align(image, faces)]
+        embeddings = iter(engine.embed_crops(crops))
+    marks: list[dict[str, np.ndarray]] = [{} for _ in seen]
+    if landmarks and engine.has_landmarks:
+        with SPENT.on("landmarks"):
+            marks = [engine.landmarks(image, faces) for image, faces in seen]
+    with SPENT.on("measure"):
+        return [
+            [face_record(image, faces, row, next(embeddings), own) for row in range(len(faces))]
+            for (image, faces), own in zip(seen, marks, strict=True)
+        ]
 
 
 def face_record(
@@ -4615,14 +4566,14 @@ def describe_item(models: Models, _: Item) -> Result:
     return models.facts()
 
 
-def read_item(item: Item, **unread: Any) -> Photo | Result:
+def read_item(item: Item, how: Reading = WHOLE, **unread: Any) -> Photo | Result:
     """The photo an item names, or the result of an item whose photo cannot be read.
 
     unread: what that says beside {"error": why}. A photo that is gone or changed gives {"failed":
     why} alone, which says nothing of the bytes named.
     """
     try:
-        return read_photo(item["path"], item["sha256"])
+        return read_photo(item["path"], item["sha256"], how)
     except PhotoGone as error:
         return {"failed": str(error)}
     except PhotoError as error:
@@ -4631,13 +4582,31 @@ def read_item(item: Item, **unread: Any) -> Photo | Result:
 
 def embed_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
     """Photos -> a PhotoRecord each. item: sha256, path, passes, landmarks."""
+    looked = [look(engine, item, Passes(**item["passes"])) for item in items]
+    seen = [(one[0].image, one[1]) for one in looked if isinstance(one, tuple)]
+    found = iter(face_records(engine, seen, items[0]["landmarks"]) if seen else ())
+    return [photo_result(one[0], next(found)) if isinstance(one, tuple) else one for one in looked]
+
+
+def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections] | Result:
+    """The photo of an item and the faces in it, or the result of one that cannot be read.
+
+    Where a face is smaller in a reduced photo than its crop will be, the photo is read whole.
+    """
+    reduced = engine.det_size if passes.decode == "reduced" and not passes.tiles else 0
+    how = Reading(reduced, passes.decode == "nvjpeg")
     unread = {"wh": [0, 0], "taken": None, "status": STATUS_UNREADABLE, "faces": []}
-    read = [read_item(item, **unread) for item in items]
-    images = [one.image for one in read if isinstance(one, Photo)]
-    first = items[0]  # all items of a run are asked alike
-    passes = Passes(**first["passes"])
-    found = iter(face_records(engine, images, passes, first["landmarks"]) if images else ())
-    return [photo_result(one, next(found)) if isinstance(one, Photo) else one for one in read]
+    photo = read_item(item, how, **unread)
+    if not isinstance(photo, Photo):
+        return photo
+    found, scale = find_faces(engine, photo.image, passes), photo.scale
+    edges = (found.bbox[:, 2:] - found.bbox[:, :2]).min(axis=1)
+    if reduced and scale > 1 and (edges < LEAST_REDUCED).any():
+        photo = read_item(item, **unread)
+        if not isinstance(photo, Photo):
+            return photo
+        found = resized(found, scale / photo.scale)
+    return photo, found
 
 
 def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
@@ -4730,7 +4699,8 @@ def frames_item(engine: Engine, item: Item) -> Result:
 def frame_result(engine: Engine, image: np.ndarray, landmarks: bool) -> Result:
     """Size of an upright frame and its faces, or why the engine gave up on it."""
     try:
-        faces = as_json(face_records(engine, [image], Passes(), landmarks)[0])
+        seen = [(image, find_faces(engine, image, Passes()))]
+        faces = as_json(face_records(engine, seen, landmarks)[0])
     except engine_errors() as error:
         return {"failed": one_line(error)}
     wh = list(image.shape[1::-1])
@@ -7174,14 +7144,6 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def path_pair(text: str) -> tuple[str, str]:
-    """An argparse type: LOCAL=REMOTE."""
-    local, equals, remote = text.partition("=")
-    if not (local and equals and remote):
-        raise argparse.ArgumentTypeError(f"{text!r} is not LOCAL=REMOTE")
-    return local, remote
-
-
 @dataclass(frozen=True)
 class WorkOptions:
     """Where the slow work is done, and how much of it at once."""
@@ -7207,9 +7169,8 @@ class WorkOptions:
         unit="ADDRESS",
     )
     path_map: tuple[str, str] | None = option(
-        path_pair,
+        KeyValue("LOCAL=REMOTE"),
         "how paths that begin with LOCAL begin where the work is done (default: the same)",
-        unit="LOCAL=REMOTE",
     )
     memory: int = option(
         Number(int, 100, 10_000_000, "a number of megabytes from 100", "MB"),
@@ -7244,6 +7205,7 @@ def crew_of(args: argparse.Namespace, landmarks: bool) -> Crew:
     worker = work.worker or os.environ.get("SORT_FACES_WORKER", "local")
     work = replace(work, worker="" if worker == "local" else worker)
     DECODING.limit = work.memory * 1_000_000
+    keep_freed_memory()
     if work.worker and work.cluster:
         raise SortFacesError("--worker and --cluster: choose one of them")
     if work.worker and shutil.which(worker) is None:
@@ -7527,7 +7489,9 @@ MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
 def passes_label(spec: EngineSpec, passes: Passes) -> str:
     """The detection settings as file_passes stores them."""
     size = spec.det_size or (DLIB_DET_SIZE if spec.model == DLIB_MODEL else DET_SIZE)
-    return f"{size}@{spec.det_threshold:g}{'+tiles' * passes.tiles}{'+pad' * passes.pad_retry}"
+    reduced = passes.decode == "reduced"
+    words = [("+tiles", passes.tiles), ("+pad", passes.pad_retry), ("+reduced", reduced)]
+    return f"{size}@{spec.det_threshold:g}{''.join(word for word, on in words if on)}"
 
 
 def add_embed_options(p: argparse.ArgumentParser) -> None:
@@ -7556,6 +7520,8 @@ def embed_library(
     if path.suffix != ".npz":
         raise SortFacesError(f"{path}: a cache is named *.npz")
     scan = scan_sources(sources, options)
+    if options.passes.decode == "nvjpeg" and not crew.elsewhere:
+        companion("nvjpeg").decoder()  # refuses where there is none
     if not cache_exists(path):
         crew = crew.with_spec(replace(crew.spec, model=crew.spec.model or EngineSpec.model))
         _ = crew.facts  # nothing is written before the models are known to work
@@ -7657,11 +7623,14 @@ class EmbedRun:
                 items = self.new_items(progress(hashed, todo, "embed", "photo"))
                 results = crew.run("embed", items, folder)
             for item, result in results:
-                self.store(item, result)
+                with SPENT.on("write"):
+                    self.store(item, result)
             self.forget_missing()
         finally:
             self.journal.close()
             self.door.close()
+        if self.new and not crew.elsewhere:
+            log.info("time of %d threads: %s", crew.threads, SPENT.shares())
 
     def is_unchanged(self, file: FoundFile) -> bool:
         sha, *facts = self.paths.get(file.path, (None,))
@@ -7783,7 +7752,8 @@ class EmbedRun:
 def hash_file(file: FoundFile) -> tuple[FoundFile, str | None, str]:
     """(file, sha256 or None, why not)."""
     try:
-        return file, sha256_of_file(file.path), ""
+        with SPENT.on("read"):
+            return file, sha256_of_file(file.path), ""
     except OSError as error:
         return file, None, error.strerror or str(error)
 

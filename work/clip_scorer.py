@@ -104,23 +104,21 @@ class OnnxClipScorer(ClipScorer):
     """An image tower that `occlusion prepare` exported, on onnxruntime."""
 
     def __init__(self, folder: Path, spec: sf.EngineSpec, threads: int) -> None:
-        onnxruntime = sf.load_onnxruntime()
+        models = sf.companion("onnx_models")
         self.texts = ClipTexts.load(folder / "prompts.npz")
-        self.provider = sf.choose_provider(spec)
         tower = folder / "image.onnx"
         if not tower.is_file():
             raise sf.SortFacesError(f"{tower}: not there; run `occlusion prepare {folder}`")
-        settings = sf.session_settings(self.provider, threads)
         try:
-            self.session = onnxruntime.InferenceSession(str(tower), **settings)
-        except sf.model_errors(onnxruntime) as error:
+            model = models.Model(str(tower), spec, threads)
+        except models.model_errors() as error:
             raise sf.SortFacesError(
                 f"{tower}: damaged ({sf.one_line(error)}); run `occlusion prepare {folder}` again"
             ) from None
-        sf.check_bound_provider(self.provider, [self.session])
+        self.provider, self.rows = model.provider, model.rows(model.get_outputs()[0].name)
 
     def embed_images(self, batch: np.ndarray) -> np.ndarray:
-        return self.session.run(None, {self.session.get_inputs()[0].name: batch})[0]
+        return self.rows(batch)
 
 
 def load_scorer(spec: sf.EngineSpec, threads: int) -> ClipScorer:

@@ -49,6 +49,7 @@ def worker_main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.memory:
         sf.DECODING.limit = args.memory * 1_000_000
+    sf.keep_freed_memory()
     os.umask(0o077)
     sf.log.setLevel(logging.INFO)
     sf.log.addHandler(sf.LogHandler())

@@ -13,6 +13,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 import sort_faces as sf
 
 ROUNDS = 3  # timed passes over the sample photo
@@ -79,15 +81,14 @@ def engine_check(spec: sf.EngineSpec, threads: int) -> dict[str, Any]:
     folder = sf.model_folder(spec)
     try:
         if spec.model != sf.DLIB_MODEL and not folder.is_dir():
-            raise sf.SortFacesError(f"weights not in {folder}; {sf.where_to_put(spec)}")
+            where_to_put = sf.companion("insightface_engine").where_to_put
+            raise sf.SortFacesError(f"weights not in {folder}; {where_to_put(spec)}")
         engine = sf.load_engine(spec, threads)
         image = sf.decode_photo(sf.companion("demo_library").demo_photo()).image
-        sf.face_records(engine, [image], sf.Passes(), False)
+        faces_in(engine, image)
         started = time.monotonic()
-        rounds = [(engine, [image])] * (ROUNDS * threads)
-        faces = list(
-            sf.ordered_map(lambda job: sf.face_records(*job, sf.Passes(), False), rounds, threads)
-        )
+        rounds = [image] * (ROUNDS * threads)
+        faces = list(sf.ordered_map(lambda one: faces_in(engine, one), rounds, threads))
     except sf.SortFacesError as error:
         return finding_of(what, False, *str(error).rsplit("; ", 1))
     except sf.engine_errors() as error:
@@ -96,10 +97,16 @@ def engine_check(spec: sf.EngineSpec, threads: int) -> dict[str, Any]:
     return finding_of(
         what,
         True,
-        f"{engine.provider}, {rate:.1f} photos/s, {len(faces[0][0])} faces found, "
+        f"{engine.provider}, {rate:.1f} photos/s, {len(faces[0])} faces found, "
         f"landmarks {'yes' if engine.has_landmarks else 'no'}"
         + (", for offline use: buffalo_l is far more accurate" * (spec.model == sf.DLIB_MODEL)),
     )
+
+
+def faces_in(engine: sf.Engine, image: np.ndarray) -> list[sf.FaceRecord]:
+    """Detect and recognise, as `embed` does."""
+    found = sf.find_faces(engine, image, sf.Passes())
+    return sf.face_records(engine, [(image, found)], False)[0]
 
 
 def checks_elsewhere(args: argparse.Namespace) -> list[dict[str, Any]]:

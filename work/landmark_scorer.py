@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+import sort_faces as sf
+
 LANDMARK_SIDE = 56  # px; half of ArcFace's 112, and about what the smallest usable face has
-ARCFACE_X = (38.2946, 73.5318, 56.0252, 41.5493, 70.7299)  # px of 112: eyes, nose, mouth corners;
-ARCFACE_Y = (51.6963, 51.5014, 71.7366, 92.3655, 92.2041)  # insightface face_align.arcface_dst
-LANDMARK_POINTS = np.array([ARCFACE_X, ARCFACE_Y]).T / 2  # (5, 2) px of 56
+LANDMARK_POINTS = sf.ARCFACE_POINTS / 2  # (5, 2) px of 56
 REGIONS = {  # name: boxes x1 y1 x2 y2 in px of 56; chosen around LANDMARK_POINTS
     "forehead": ((19, 12, 37, 18),),
     "lids": ((12, 18, 24, 21), (32, 18, 44, 21)),
@@ -104,11 +104,7 @@ def aligned_face(image: np.ndarray, kps: np.ndarray) -> np.ndarray:
 
 def placement(kps: np.ndarray) -> np.ndarray:
     """(2, 3) float64: the similarity that takes key points (5, 2) to the 112 px template."""
-    x, y = np.asarray(kps, np.float64).T
-    one, zero = np.ones(len(x)), np.zeros(len(x))
-    design = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
-    a, b, dx, dy = np.linalg.lstsq(design, 2 * LANDMARK_POINTS.T.ravel(), rcond=None)[0]
-    return np.array([[a, -b, dx], [b, a, dy]])
+    return sf.arcface_places(np.asarray(kps)[None], 2 * LANDMARK_SIDE)[0]
 
 
 def lab_of_face(face: np.ndarray) -> np.ndarray:

@@ -102,26 +102,23 @@ class Classifier:
     """Scores face crops by an ONNX file on onnxruntime."""
 
     def __init__(self, path: Path, spec: sf.EngineSpec, threads: int) -> None:
-        onnxruntime = sf.load_onnxruntime()
-        provider = sf.choose_provider(spec)
+        models = sf.companion("onnx_models")
         if not path.is_file():
             raise sf.SortFacesError(f"{path}: not there; name an .onnx file")
         try:
-            settings = sf.session_settings(provider, threads)
-            self.session = onnxruntime.InferenceSession(str(path), **settings)
-        except sf.model_errors(onnxruntime) as error:
+            self.session = models.Model(str(path), spec, threads)
+        except models.model_errors() as error:
             raise sf.SortFacesError(f"{path}: no model ({sf.one_line(error)})") from None
-        sf.check_bound_provider(provider, [self.session])
-        self.one_at_a_time = sf.one_caller(provider)
         self.path, self.digest, self.head = path, sf.sha256_of_file(path), None
         self.label = sf.safe_dst_name(path.stem)  # what the file of scores is named after
         try:
             self.facts = self.session.get_modelmeta().custom_metadata_map
             self.contract = Contract.of(self.facts)
-            self.channels_last, self.side, self.at_once = input_shape(self.session)
+            self.channels_last, self.side = input_shape(self.session)
             self.outputs = self.named_outputs()
+            self.rows = {name: self.session.rows(name) for name in self.outputs.values() if name}
             self.score_crops([np.zeros((self.side, self.side, 3), np.uint8)])
-        except (ValueError, *sf.model_errors(onnxruntime)) as error:
+        except (ValueError, *models.model_errors()) as error:
             raise sf.SortFacesError(f"{path}: {sf.one_line(error)}; {CONTRACT}") from None
 
     def named_outputs(self) -> dict[str, str]:
@@ -156,11 +153,7 @@ class Classifier:
         batch = as_input(np.stack(crops), told.mean, told.std, told.colour)
         if self.channels_last:
             batch = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
-        name, step = self.session.get_inputs()[0].name, self.at_once or len(batch)
-        with self.one_at_a_time:
-            parts = [self.session.run([output], {name: batch[at : at + step]})[0]
-                     for at in range(0, len(batch), step)]  # fmt: skip
-        return np.concatenate(parts).reshape(len(crops), -1)
+        return self.rows[output](batch).reshape(len(crops), -1)
 
     def features(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """(n, d) float64 of crops. Raises SortFacesError where the network gives none."""
@@ -195,8 +188,8 @@ def probability_of(features: np.ndarray, head: Head) -> np.ndarray:
     return sigmoid(features @ np.array(head.weights).T + np.array(head.bias))
 
 
-def input_shape(session: Any) -> tuple[bool, int, int]:
-    """(channels last, edge in px, pictures at once or 0 for any number) of a model's input."""
+def input_shape(session: Any) -> tuple[bool, int]:
+    """(channels last, edge in px) of a model's input."""
     shape = session.get_inputs()[0].shape
     if len(shape) != 4 or 3 not in (shape[1], shape[3]):
         raise ValueError(f"its input is {shape}, not (n, 3, s, s) or (n, s, s, 3)")
@@ -206,10 +199,9 @@ def input_shape(session: Any) -> tuple[bool, int, int]:
     }
     if len(edges) != 1:
         raise ValueError(f"its input is {shape}, which is no square")
-    at_once = shape[0] if isinstance(shape[0], int) else 0
-    if at_once > 1:
+    if isinstance(shape[0], int) and shape[0] > 1:
         raise ValueError(f"its input is {shape}; the first number must be 1 or free")
-    return last, edges.pop(), at_once
+    return last, edges.pop()
 
 
 def load_classifier(scorer: str, spec: sf.EngineSpec, threads: int) -> Classifier:

@@ -13,18 +13,18 @@ good each is to recognise. Weights are never bundled; these are known to have th
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 import sort_faces as sf
 
 SIDE = 112  # px; edge of an aligned face, ArcFace's
 MIDDLE = HALF = 127.5  # of a pixel's values: they become -1 to 1, as both models above want them
-MOST_AT_ONCE = 64  # faces per call; bounds memory where a photo has hundreds
+NO_SCORES = np.zeros(0, np.float32)
 PROBES = (3, 1)  # faces a model of any batch is tried with; some exports take one at a time only
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 WANTED = (
@@ -38,30 +38,27 @@ class QualityModel:
 
     def __init__(self, spec: sf.EngineSpec, threads: int) -> None:
         """Load it and try it out. Raises SortFacesError for a file that is no such model."""
-        warnings.filterwarnings("ignore", category=FutureWarning)  # scikit-image inside norm_crop
-        self.path, self.provider = Path(spec.quality), sf.choose_provider(spec)
+        self.path = Path(spec.quality)
         if not self.path.is_file():
             raise self.refusal("no such file")
         self.sha256 = sf.sha256_of_file(self.path)
-        self.session = self.loaded(threads)
-        sf.check_bound_provider(self.provider, [self.session])
-        self.one_at_a_time = sf.one_caller(self.provider)
+        self.session = self.loaded(spec, threads)
+        self.provider = self.session.provider
         self.input, self.kind, fixed = self.understood()
-        taken, self.output = self.tried([fixed] if fixed else PROBES)
-        self.step = fixed or (MOST_AT_ONCE if taken > 1 else 1)  # faces per call
-        self.padded = bool(fixed)
+        taken, output = self.tried([fixed] if fixed else PROBES)
+        name = self.session.get_outputs()[output].name
+        self.rows = self.session.rows(name, 0 if taken > 1 else 1)
         sf.log.info("quality model: %s on %s", self.path.name, self.provider)
 
     def refusal(self, why: str) -> sf.SortFacesError:
         return sf.SortFacesError(f"--quality-model {self.path}: {why}; {WANTED}")
 
-    def loaded(self, threads: int) -> Any:
-        """The onnxruntime session of the file."""
-        onnxruntime = sf.load_onnxruntime()
-        settings = sf.session_settings(self.provider, threads)
+    def loaded(self, spec: sf.EngineSpec, threads: int) -> Any:
+        """The model of the file."""
+        models = sf.companion("onnx_models")
         try:
-            return onnxruntime.InferenceSession(str(self.path), **settings)
-        except (*sf.model_errors(onnxruntime), *sf.engine_errors()) as error:
+            return models.Model(str(self.path), spec, threads)
+        except (*models.model_errors(), *sf.engine_errors()) as error:
             raise self.refusal(f"no sound ONNX model ({sf.one_line(error)})") from None
 
     def understood(self) -> tuple[str, Any, int]:
@@ -99,13 +96,7 @@ class QualityModel:
 
     def scores(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """(k,) float32 quality of aligned faces (112, 112, 3) uint8 BGR, higher is better."""
-        found = [np.zeros(0, np.float32)]
-        for some in sf.batched(crops, self.step):
-            full = some + some[-1:] * (self.step - len(some)) * self.padded
-            with self.one_at_a_time:
-                outputs = self.session.run(None, {self.input: self.blob(full)})
-            found.append(np.ravel(outputs[self.output])[: len(some)].astype(np.float32))
-        return np.concatenate(found)
+        return np.ravel(self.rows(self.blob(crops))).astype(np.float32) if len(crops) else NO_SCORES
 
     def rate(self, items: Sequence[sf.Item]) -> list[sf.Result]:
         """Photos -> scores of their known faces. item: as of enrich_queue, and model."""
@@ -130,10 +121,9 @@ class QualityModel:
 
 def aligned_faces(photo: sf.Photo, faces: Sequence[dict[str, Any]]) -> list[np.ndarray]:
     """(112, 112, 3) uint8 BGR of each known face of a photo, aligned as for a recogniser."""
-    from insightface.utils.face_align import norm_crop
-
     points = np.array([face["kps"] for face in faces], np.float32) / photo.scale
-    return [norm_crop(photo.image, landmark=kps, image_size=SIDE) for kps in points]
+    places = sf.arcface_places(points, SIDE)
+    return [cv2.warpAffine(photo.image, place, (SIDE, SIDE)) for place in places]
 
 
 def scoring_crew(crew: sf.Crew, model: Path) -> sf.Crew:

@@ -39,6 +39,6 @@ if ($installed -match "^onnxruntime==") {
 }
 # By the tool itself, which keeps onnxruntime from reporting its use.
 $check = "import sys; sys.path.insert(0, sys.argv[1]); import sort_faces as sf, insightface; " +
-    "print(sf.choose_provider(sf.EngineSpec(provider='directml')))"
+    "print(sf.companion('onnx_models').choose_provider(sf.EngineSpec(provider='directml')))"
 Invoke-Program $exe @("-c", $check, (Split-Path -Parent $PSScriptRoot))
 Write-Host "worker ready: $exe"
