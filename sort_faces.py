@@ -112,7 +112,6 @@ import math
 import re
 import shlex
 import shutil
-import socket
 import stat
 import struct
 import sys
@@ -141,14 +140,27 @@ def package_hint(error: ImportError) -> str:
     return f"{error} in {sys.executable}; {advice}"
 
 
+def imported_late(name: str) -> Any:
+    """A package that loads when something is first asked of it; `--help` does without numpy."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or name in sys.modules:
+        return importlib.import_module(name)  # raises ImportError where it is not there
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 try:
     import msgspec
-    import numpy as np
+
+    np = imported_late("numpy")
 except ImportError as error:
     sys.stderr.write(f"sort_faces: {package_hint(error)}\n")
     raise SystemExit(2) from None
 
 if TYPE_CHECKING:
+    import numpy as np
     from av import VideoFrame, VideoStream
     from av.container import InputContainer
 
@@ -538,9 +550,11 @@ class Detections:
         return Detections(self.bbox[rows], self.score[rows], self.kps[rows])
 
 
-NO_DETECTIONS = Detections(
-    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32)
-)
+@functools.cache
+def no_detections() -> Detections:
+    """Of a picture without a face."""
+    shapes = ((0, 4), (0,), (0, 5, 2))
+    return Detections(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
 LINKAGES = ("identity", "average")
@@ -1318,7 +1332,7 @@ class Column:
     """One array of a cache: what a row stands for, the type and shape of a row, its meaning."""
 
     rows: str  # "f": a photo, "a": a further path of one, "n": a face
-    dtype: Any
+    dtype: Any  # by name: what makes the tables does not need numpy
     text: str
     shape: tuple[int | str, ...] = ()  # "d": the numbers of one embedding
     fill: float = 0  # NaN where `enrich` brings the values later
@@ -1336,7 +1350,7 @@ def column(*facts: Any, **more: Any) -> Any:
 
 of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a")
 of_face = functools.partial(column, "n")
-of_face_later = functools.partial(of_face, np.float32, fill=math.nan)
+of_face_later = functools.partial(of_face, "float32", fill=math.nan)
 BOX = "box x1 y1 x2 y2, pixels; may reach past the border"
 FIVE_POINTS = (
     "left eye, right eye, nose, left and right mouth corner as seen in the picture, pixels"
@@ -1352,28 +1366,28 @@ class FaceCache:
     meta: CacheMeta
     file_path: np.ndarray = of_file(str, "absolute path of the canonical copy")
     file_sha256: np.ndarray = of_file(str, "of the file's bytes, 64 hex digits")
-    file_size: np.ndarray = of_file(np.int64, "bytes")
-    file_mtime_ns: np.ndarray = of_file(np.int64, FILE_TIME)
-    file_wh: np.ndarray = of_file(np.int32, "width and height, pixels; 0 0 if unreadable", (2,))
-    file_taken: np.ndarray = of_file(np.float64, CAPTURE_TIME)
-    file_status: np.ndarray = of_file(np.uint8, "0 faces, 1 no face, 2 unreadable")
+    file_size: np.ndarray = of_file("int64", "bytes")
+    file_mtime_ns: np.ndarray = of_file("int64", FILE_TIME)
+    file_wh: np.ndarray = of_file("int32", "width and height, pixels; 0 0 if unreadable", (2,))
+    file_taken: np.ndarray = of_file("float64", CAPTURE_TIME)
+    file_status: np.ndarray = of_file("uint8", "0 faces, 1 no face, 2 unreadable")
     file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
     file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
     alias_path: np.ndarray = of_alias(str, "absolute path of a further copy")
-    alias_file: np.ndarray = of_alias(np.int32, "row of its photo in `file_*`")
-    alias_size: np.ndarray = of_alias(np.int64, "bytes")
-    alias_mtime_ns: np.ndarray = of_alias(np.int64, FILE_TIME)
-    face_file: np.ndarray = of_face(np.int32, "row of its photo in `file_*`")
-    face_index: np.ndarray = of_face(np.int16, "position in that photo, from 0")
-    bbox: np.ndarray = of_face(np.float32, BOX, (4,))
-    det_score: np.ndarray = of_face(np.float32, "detector score, 0 to 1")
-    kps: np.ndarray = of_face(np.float32, FIVE_POINTS, (5, 2))
-    face_short: np.ndarray = of_face(np.float32, "shorter edge of the box, pixels")
+    alias_file: np.ndarray = of_alias("int32", "row of its photo in `file_*`")
+    alias_size: np.ndarray = of_alias("int64", "bytes")
+    alias_mtime_ns: np.ndarray = of_alias("int64", FILE_TIME)
+    face_file: np.ndarray = of_face("int32", "row of its photo in `file_*`")
+    face_index: np.ndarray = of_face("int16", "position in that photo, from 0")
+    bbox: np.ndarray = of_face("float32", BOX, (4,))
+    det_score: np.ndarray = of_face("float32", "detector score, 0 to 1")
+    kps: np.ndarray = of_face("float32", FIVE_POINTS, (5, 2))
+    face_short: np.ndarray = of_face("float32", "shorter edge of the box, pixels")
     blur: np.ndarray = of_face(
-        np.float32, "variance of the Laplacian of the grey face at its own size"
+        "float32", "variance of the Laplacian of the grey face at its own size"
     )
     embedding: np.ndarray = of_face(
-        np.float32, "as the model gave it, not scaled to length 1", ("d",)
+        "float32", "as the model gave it, not scaled to length 1", ("d",)
     )
     landmark_2d_106: np.ndarray = of_face_later(
         "pixels; NaN before `enrich`, and with dlib", (106, 2)
@@ -2648,6 +2662,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
     A folder, a link or a pipe under that name is none of ours and is moved aside.
     """
+    from socket import gethostname
+
     from filelock import FileLock, Timeout
 
     holder = path.with_name(path.name + ".holder")
@@ -2664,7 +2680,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
             what = f"{what} is being written by {holder.read_text('utf-8', 'replace').strip()}"
         raise SortFacesError(f"{what}; wait for it or stop it ({path})") from None
     try:
-        me = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv[:2])[-80:]})"
+        me = f"process {os.getpid()} on {gethostname()} ({' '.join(sys.argv[:2])[-80:]})"
         with contextlib.suppress(OSError):  # a full disk: some commands need no room
             holder.write_text(me, encoding="utf-8", errors="backslashreplace")
         yield
@@ -4185,7 +4201,7 @@ PACK_URL = "https://github.com/deepinsight/insightface/releases/tag/model-zoo"
 # (learnopencv.com, 2016); the eye centres lie two thirds of the way to the outer corners.
 HEAD_EYES = ((-150, 170, -135), (150, 170, -135))
 HEAD_NOSE_AND_MOUTH = ((0, 0, 0), (-150, -150, -125), (150, -150, -125))
-HEAD_5 = np.array([*HEAD_EYES, *HEAD_NOSE_AND_MOUTH], np.float64)
+HEAD_5 = (*HEAD_EYES, *HEAD_NOSE_AND_MOUTH)
 POSE_FOCAL = 10.0  # face sizes
 
 
@@ -4438,7 +4454,7 @@ def pose_from_kps(kps: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
     return np.array(poses, np.float32).reshape(-1, 3)
 
 
-def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tuple[float, ...]:
+def solve_pose(points: np.ndarray, head: Any, wh: tuple[int, int]) -> tuple[float, ...]:
     """Degrees (pitch, yaw, roll) of a head from image points (k, 2) and model points (k, 3).
 
     Perspective-n-point with a lens as long as the picture is wide and the optical axis through
@@ -4451,7 +4467,7 @@ def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tup
     centred = points.astype(np.float64) - points.mean(axis=0)
     focal = min(float(max(wh)), POSE_FOCAL * float(np.ptp(centred)))
     camera = np.array([[focal, 0, 0], [0, focal, 0], [0, 0, 1]], np.float64)
-    model = head * (1.0, -1.0, -1.0)  # image y runs down, z away from the lens
+    model = np.array(head, np.float64) * (1.0, -1.0, -1.0)  # y runs down, z away from the lens
     try:
         solved, turn, _ = cv2.solvePnP(model, centred, camera, None, flags=cv2.SOLVEPNP_SQPNP)
     except cv2.error:  # points on one line or all in one place
@@ -4473,7 +4489,7 @@ def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tup
 def find_faces(engine: Engine, image: np.ndarray, passes: Passes) -> Detections:
     """Detect with the plain pass and the optional ones."""
     if max(image.shape[:2]) > LONGEST_PHOTO * min(image.shape[:2]):
-        return NO_DETECTIONS  # a spacer, which detectors would shrink to nothing
+        return no_detections()  # a spacer, which detectors would shrink to nothing
     found = engine.detect(image)
     if passes.tiles:
         found = add_tiles(engine, image, found)
@@ -10224,7 +10240,7 @@ def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> O
     return Outcome(result, bool(known))
 
 
-Sample = tuple[Video, int, np.ndarray | None]  # (video, pts, upright picture unless it is known)
+Sample = tuple[Video, int, Any]  # (video, pts, upright picture unless it is known)
 
 
 def decode_videos(
@@ -11060,8 +11076,8 @@ COMMANDS: Steps = {  # in pipeline order
 LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor", "forget"}  # which names the person
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line, from the registry of commands."""
+def build_parser(words: Container[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The command line, from the registry of commands; options only of those among the words."""
     parser = OneLineParser(
         prog=TOOL,
         description=__doc__.split("\n\nContents", 1)[0],
@@ -11075,7 +11091,8 @@ def build_parser() -> argparse.ArgumentParser:
         p = parser.steps[name] = commands.add_parser(
             name, help=handler.__doc__, description=handler.__doc__
         )
-        add_options(p)
+        if name in words:
+            add_options(p)
         add_output_options(p, False)
         p.set_defaults(handler=handler, log_file=name in LOGGED_COMMANDS, settings={})
     return parser
@@ -11083,15 +11100,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_command_line(argv: Sequence[str] | None) -> argparse.Namespace:
     """What the command line says, else the settings file, else the defaults."""
-    parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 
-        argcomplete.autocomplete(parser)
-    args = parser.parse_args(argv)
+        argcomplete.autocomplete(build_parser())
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser(argv).parse_args(argv)
     path = args.config or os.environ.get("SORT_FACES_CONFIG")
     if not path:
         return args
+    parser = build_parser()
     try:
         settings = companion("settings_file").apply(parser, Path(path))
     except SortFacesError as error:
@@ -11101,12 +11119,17 @@ def parse_command_line(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+def main(argv: Sequence[str] | None = None, listen: Callable[[], None] = lambda: None) -> int:
+    """Run one command; returns the exit code.
+
+    listen: called when all that takes long to load is loaded and the work begins.
+    """
     program, args = TOOL, None
     try:
         args = parse_command_line(argv)
         program = f"{TOOL} {args.command}"
+        load_numpy()
+        listen()
         return run_command(args)
     except SortFacesError as error:
         return complain(program, str(error))
@@ -11121,6 +11144,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     except Exception as error:
         return report_bug(program, error, args)
+
+
+def load_numpy() -> None:
+    """Load what imported_late put off, before there are threads."""
+    try:
+        np.ndarray  # noqa: B018
+    except ImportError as error:
+        raise SortFacesError(package_hint(error)) from error
 
 
 def run_command(args: argparse.Namespace) -> int:
@@ -11142,11 +11173,13 @@ def run_as_program() -> None:
     def terminated(_number: int, _frame: Any) -> None:
         raise Terminated
 
-    code = EXIT_INTERRUPTED
-    try:
+    def listen() -> None:
         signal.signal(signal.SIGTERM, terminated)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = main()
+
+    code = EXIT_INTERRUPTED
+    try:
+        code = main(listen=listen)
     except KeyboardInterrupt as stop:  # between two lines of the above, or a second one
         code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     finally:

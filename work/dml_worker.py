@@ -53,6 +53,7 @@ def worker_main(argv: Sequence[str] | None = None) -> int:
     sf.log.setLevel(logging.INFO)
     sf.log.addHandler(sf.LogHandler())
     try:
+        sf.load_numpy()
         queue = sf.read_file(args.queue, elsewhere.Queue)
         if (queue.schema, queue.version) != (elsewhere.QUEUE_SCHEMA, sf.VERSION):
             raise sf.SortFacesError(
