@@ -82,6 +82,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 
 def stop_at_once(number: int, _frame: Any) -> None:
@@ -90,7 +91,8 @@ def stop_at_once(number: int, _frame: Any) -> None:
     os._exit(128 + number)
 
 
-if __name__ == "__main__":  # before the imports, which take longest
+# Before the imports, which take longest; the installed command imports this file.
+if __name__ == "__main__" or os.path.basename(sys.argv[0]) in ("sort-faces", "sort-faces.exe"):
     signal.signal(signal.SIGINT, stop_at_once)
     signal.signal(signal.SIGTERM, stop_at_once)
 
@@ -114,7 +116,6 @@ import shlex
 import shutil
 import stat
 import struct
-import sys
 import tempfile
 import threading
 import time
@@ -129,11 +130,17 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
+COMMAND = "sort-faces"  # an installed copy is called so; its work/ has a name that is not common
+INSTALLED_WORK = "sort_faces_work"  # as in pyproject.toml
+INSTALLED = (Path(__file__).resolve().parent / INSTALLED_WORK).is_dir()
+
 
 def package_hint(error: ImportError) -> str:
     """What is missing in which Python, and what to do: mostly another Python has the packages."""
     here = Path(__file__).resolve().parent
     advice = f"{sys.executable} -m pip install -r {here / 'requirements.txt'}"
+    if INSTALLED:
+        advice = f"install {COMMAND} again"
     for python in (here / ".venv/bin/python", here / ".venv/Scripts/python.exe"):
         if python.exists() and Path(sys.prefix) != python.parents[1]:
             advice = f"run {python} {Path(__file__).resolve()}"
@@ -325,7 +332,7 @@ def one_line(error: BaseException) -> str:
 # What is not Python and what the first commands never touch lies in work/, one file a subject: it
 # builds on this file, never the other way round, and is loaded when its command or option is used.
 
-WORK_FOLDER = Path(__file__).resolve().parent / "work"
+WORK_FOLDER = Path(__file__).resolve().parent / (INSTALLED_WORK if INSTALLED else "work")
 LOADING = threading.RLock()  # nobody gets a companion that is half loaded
 
 
@@ -333,7 +340,8 @@ def part_of_work(name: str) -> Path:
     """work/NAME. Raises SortFacesError where this script was copied alone."""
     path = WORK_FOLDER / name
     if not path.exists():
-        raise SortFacesError(f"{path}: not there; keep the folder work/ beside {TOOL}.py")
+        beside = f"keep the folder {WORK_FOLDER.name}/ beside {TOOL}.py"
+        raise SortFacesError(f"{path}: not there; {beside}")
     return path
 
 
@@ -6934,7 +6942,10 @@ def complain(program: str, message: str) -> int:
 
 
 def log_folder() -> Path:
-    return Path(os.environ.get("SORT_FACES_LOGS", WORK_FOLDER / "logs"))
+    """Where logs go; of an installed copy to what is the user's, as XDG or Windows name it."""
+    home = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.local/state"
+    own = Path(home).expanduser() / TOOL if INSTALLED else WORK_FOLDER
+    return Path(os.environ.get("SORT_FACES_LOGS", own / "logs"))
 
 
 def report_bug(program: str, error: Exception, args: argparse.Namespace | None) -> int:
@@ -7077,6 +7088,9 @@ def gate_rows(
 
 def own_command(*words: object) -> str:
     """A command line of this tool to paste into the shell that runs it now."""
+    if INSTALLED:
+        program = (COMMAND,) if shutil.which(COMMAND) else (sys.executable, "-m", TOOL)
+        return shlex.join(map(str, (*program, *words)))
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     script = Path(__file__).resolve()
     here = script.name if script.parent == Path.cwd() else script
