@@ -82,6 +82,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 
 def stop_at_once(number: int, _frame: Any) -> None:
@@ -90,7 +91,10 @@ def stop_at_once(number: int, _frame: Any) -> None:
     os._exit(128 + number)
 
 
-if __name__ == "__main__":  # before the imports, which take longest
+# Before the imports, which take longest; the installed command imports this file.
+STARTED_BY = {"sort-faces", "sort-faces.exe"}  # the command that an installed copy gives
+AS_COMMAND = __name__ == "__main__" or os.path.basename(sys.argv[0]) in STARTED_BY
+if AS_COMMAND:
     signal.signal(signal.SIGINT, stop_at_once)
     signal.signal(signal.SIGTERM, stop_at_once)
 
@@ -112,10 +116,8 @@ import math
 import re
 import shlex
 import shutil
-import socket
 import stat
 import struct
-import sys
 import tempfile
 import threading
 import time
@@ -130,25 +132,48 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
+COMMAND = "sort-faces"  # an installed copy is called so; its work/ has a name that is not common
+INSTALLED_WORK = "sort_faces_work"  # as in pyproject.toml
+INSTALLED = (Path(__file__).resolve().parent / INSTALLED_WORK).is_dir()
+
 
 def package_hint(error: ImportError) -> str:
     """What is missing in which Python, and what to do: mostly another Python has the packages."""
     here = Path(__file__).resolve().parent
     advice = f"{sys.executable} -m pip install -r {here / 'requirements.txt'}"
+    if INSTALLED:
+        advice = f"install {COMMAND} again"
     for python in (here / ".venv/bin/python", here / ".venv/Scripts/python.exe"):
         if python.exists() and Path(sys.prefix) != python.parents[1]:
             advice = f"run {python} {Path(__file__).resolve()}"
     return f"{error} in {sys.executable}; {advice}"
 
 
+def imported_late(name: str) -> Any:
+    """A package that loads when something is first asked of it; `--help` does without numpy.
+
+    Only for a command, which asks before it goes on: compiled packages that are imported meanwhile
+    do not stand one that is there in name alone.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or name in sys.modules or not AS_COMMAND:
+        return importlib.import_module(name)  # raises ImportError where it is not there
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 try:
     import msgspec
-    import numpy as np
+
+    np = imported_late("numpy")
 except ImportError as error:
     sys.stderr.write(f"sort_faces: {package_hint(error)}\n")
     raise SystemExit(2) from None
 
 if TYPE_CHECKING:
+    import numpy as np
     from av import VideoFrame, VideoStream
     from av.container import InputContainer
 
@@ -191,7 +216,6 @@ DET_SIZE = 640  # px; side of the square the detector sees
 # Where ArcFace wants the eyes, the nose and the corners of the mouth; insightface arcface_dst.
 ARCFACE_X = (38.2946, 73.5318, 56.0252, 41.5493, 70.7299)  # px of 112
 ARCFACE_Y = (51.6963, 51.5014, 71.7366, 92.3655, 92.2041)  # px of 112
-ARCFACE_POINTS = np.array([ARCFACE_X, ARCFACE_Y]).T  # (5, 2)
 CONSUMER_DET_SIZES = (640, 320)  # px; both settings the consumers offer
 CONSUMER_DET_THRESHOLD = 0.5  # whatever the cache was made with
 DLIB_DET_SIZE = 1600  # px; longer edge at which HOG looks for faces of 80 px and more
@@ -319,7 +343,7 @@ def one_line(error: BaseException) -> str:
 # What is not Python and what the first commands never touch lies in work/, one file a subject: it
 # builds on this file, never the other way round, and is loaded when its command or option is used.
 
-WORK_FOLDER = Path(__file__).resolve().parent / "work"
+WORK_FOLDER = Path(__file__).resolve().parent / (INSTALLED_WORK if INSTALLED else "work")
 LOADING = threading.RLock()  # nobody gets a companion that is half loaded
 
 
@@ -327,7 +351,8 @@ def part_of_work(name: str) -> Path:
     """work/NAME. Raises SortFacesError where this script was copied alone."""
     path = WORK_FOLDER / name
     if not path.exists():
-        raise SortFacesError(f"{path}: not there; keep the folder work/ beside {TOOL}.py")
+        beside = f"keep the folder {WORK_FOLDER.name}/ beside {TOOL}.py"
+        raise SortFacesError(f"{path}: not there; {beside}")
     return path
 
 
@@ -562,9 +587,11 @@ class Detections:
         return Detections(self.bbox[rows], self.score[rows], self.kps[rows])
 
 
-NO_DETECTIONS = Detections(
-    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32)
-)
+@functools.cache
+def no_detections() -> Detections:
+    """Of a picture without a face."""
+    shapes = ((0, 4), (0,), (0, 5, 2))
+    return Detections(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
 LINKAGES = ("identity", "average")
@@ -1353,7 +1380,7 @@ class Column:
     """One array of a cache: what a row stands for, the type and shape of a row, its meaning."""
 
     rows: str  # "f": a photo, "a": a further path of one, "n": a face
-    dtype: Any
+    dtype: Any  # by name: what makes the tables does not need numpy
     text: str
     shape: tuple[int | str, ...] = ()  # "d": the numbers of one embedding
     fill: float = 0  # NaN where `enrich` brings the values later
@@ -1371,7 +1398,7 @@ def column(*facts: Any, **more: Any) -> Any:
 
 of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a")
 of_face = functools.partial(column, "n")
-of_face_later = functools.partial(of_face, np.float32, fill=math.nan)
+of_face_later = functools.partial(of_face, "float32", fill=math.nan)
 BOX = "box x1 y1 x2 y2, pixels; may reach past the border"
 FIVE_POINTS = (
     "left eye, right eye, nose, left and right mouth corner as seen in the picture, pixels"
@@ -1387,28 +1414,28 @@ class FaceCache:
     meta: CacheMeta
     file_path: np.ndarray = of_file(str, "absolute path of the canonical copy")
     file_sha256: np.ndarray = of_file(str, "of the file's bytes, 64 hex digits")
-    file_size: np.ndarray = of_file(np.int64, "bytes")
-    file_mtime_ns: np.ndarray = of_file(np.int64, FILE_TIME)
-    file_wh: np.ndarray = of_file(np.int32, "width and height, pixels; 0 0 if unreadable", (2,))
-    file_taken: np.ndarray = of_file(np.float64, CAPTURE_TIME)
-    file_status: np.ndarray = of_file(np.uint8, "0 faces, 1 no face, 2 unreadable")
+    file_size: np.ndarray = of_file("int64", "bytes")
+    file_mtime_ns: np.ndarray = of_file("int64", FILE_TIME)
+    file_wh: np.ndarray = of_file("int32", "width and height, pixels; 0 0 if unreadable", (2,))
+    file_taken: np.ndarray = of_file("float64", CAPTURE_TIME)
+    file_status: np.ndarray = of_file("uint8", "0 faces, 1 no face, 2 unreadable")
     file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
     file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
     alias_path: np.ndarray = of_alias(str, "absolute path of a further copy")
-    alias_file: np.ndarray = of_alias(np.int32, "row of its photo in `file_*`")
-    alias_size: np.ndarray = of_alias(np.int64, "bytes")
-    alias_mtime_ns: np.ndarray = of_alias(np.int64, FILE_TIME)
-    face_file: np.ndarray = of_face(np.int32, "row of its photo in `file_*`")
-    face_index: np.ndarray = of_face(np.int16, "position in that photo, from 0")
-    bbox: np.ndarray = of_face(np.float32, BOX, (4,))
-    det_score: np.ndarray = of_face(np.float32, "detector score, 0 to 1")
-    kps: np.ndarray = of_face(np.float32, FIVE_POINTS, (5, 2))
-    face_short: np.ndarray = of_face(np.float32, "shorter edge of the box, pixels")
+    alias_file: np.ndarray = of_alias("int32", "row of its photo in `file_*`")
+    alias_size: np.ndarray = of_alias("int64", "bytes")
+    alias_mtime_ns: np.ndarray = of_alias("int64", FILE_TIME)
+    face_file: np.ndarray = of_face("int32", "row of its photo in `file_*`")
+    face_index: np.ndarray = of_face("int16", "position in that photo, from 0")
+    bbox: np.ndarray = of_face("float32", BOX, (4,))
+    det_score: np.ndarray = of_face("float32", "detector score, 0 to 1")
+    kps: np.ndarray = of_face("float32", FIVE_POINTS, (5, 2))
+    face_short: np.ndarray = of_face("float32", "shorter edge of the box, pixels")
     blur: np.ndarray = of_face(
-        np.float32, "variance of the Laplacian of the grey face at its own size"
+        "float32", "variance of the Laplacian of the grey face at its own size"
     )
     embedding: np.ndarray = of_face(
-        np.float32, "as the model gave it, not scaled to length 1", ("d",)
+        "float32", "as the model gave it, not scaled to length 1", ("d",)
     )
     landmark_2d_106: np.ndarray = of_face_later(
         "pixels; NaN before `enrich`, and with dlib", (106, 2)
@@ -2029,7 +2056,8 @@ def arcface_places(kps: np.ndarray, side: int) -> np.ndarray:
     insightface's estimate_norm, a multiple of 112, or of 128 with eight columns on either side.
     """
     wide = side % 112 != 0
-    target = np.add(ARCFACE_POINTS, (8.0 * wide, 0.0)) * (side / (128 if wide else 112))
+    template = np.add(np.array([ARCFACE_X, ARCFACE_Y]).T, (8.0 * wide, 0.0))  # (5, 2)
+    target = template * (side / (128 if wide else 112))
     own, wanted = (points[..., 0] + 1j * points[..., 1] for points in (kps.astype(float), target))
     middle = own.mean(axis=1, keepdims=True)  # (n, 1)
     spread = (np.abs(own - middle) ** 2).sum(axis=1)
@@ -2701,6 +2729,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
     A folder, a link or a pipe under that name is none of ours and is moved aside.
     """
+    from socket import gethostname
+
     from filelock import FileLock, Timeout
 
     holder = path.with_name(path.name + ".holder")
@@ -2717,7 +2747,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
             what = f"{what} is being written by {holder.read_text('utf-8', 'replace').strip()}"
         raise SortFacesError(f"{what}; wait for it or stop it ({path})") from None
     try:
-        me = f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv[:2])[-80:]})"
+        me = f"process {os.getpid()} on {gethostname()} ({' '.join(sys.argv[:2])[-80:]})"
         with contextlib.suppress(OSError):  # a full disk: some commands need no room
             holder.write_text(me, encoding="utf-8", errors="backslashreplace")
         yield
@@ -4292,7 +4322,7 @@ def with_scores(cache: FaceCache, model: str, scores: dict[str, dict[int, float]
 # (learnopencv.com, 2016); the eye centres lie two thirds of the way to the outer corners.
 HEAD_EYES = ((-150, 170, -135), (150, 170, -135))
 HEAD_NOSE_AND_MOUTH = ((0, 0, 0), (-150, -150, -125), (150, -150, -125))
-HEAD_5 = np.array([*HEAD_EYES, *HEAD_NOSE_AND_MOUTH], np.float64)
+HEAD_5 = (*HEAD_EYES, *HEAD_NOSE_AND_MOUTH)
 POSE_FOCAL = 10.0  # face sizes
 
 
@@ -4381,7 +4411,7 @@ def pose_from_kps(kps: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
     return np.array(poses, np.float32).reshape(-1, 3)
 
 
-def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tuple[float, ...]:
+def solve_pose(points: np.ndarray, head: Any, wh: tuple[int, int]) -> tuple[float, ...]:
     """Degrees (pitch, yaw, roll) of a head from image points (k, 2) and model points (k, 3).
 
     Perspective-n-point with a lens as long as the picture is wide and the optical axis through
@@ -4394,7 +4424,7 @@ def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tup
     centred = points.astype(np.float64) - points.mean(axis=0)
     focal = min(float(max(wh)), POSE_FOCAL * float(np.ptp(centred)))
     camera = np.array([[focal, 0, 0], [0, focal, 0], [0, 0, 1]], np.float64)
-    model = head * (1.0, -1.0, -1.0)  # image y runs down, z away from the lens
+    model = np.array(head, np.float64) * (1.0, -1.0, -1.0)  # y runs down, z away from the lens
     try:
         solved, turn, _ = cv2.solvePnP(model, centred, camera, None, flags=cv2.SOLVEPNP_SQPNP)
     except cv2.error:  # points on one line or all in one place
@@ -4416,7 +4446,7 @@ def solve_pose(points: np.ndarray, head: np.ndarray, wh: tuple[int, int]) -> tup
 def find_faces(engine: Engine, image: np.ndarray, passes: Passes) -> Detections:
     """Detect with the plain pass and the optional ones."""
     if max(image.shape[:2]) > LONGEST_PHOTO * min(image.shape[:2]):
-        return NO_DETECTIONS  # a spacer, which detectors would shrink to nothing
+        return no_detections()  # a spacer, which detectors would shrink to nothing
     with SPENT.on("detect"):
         found = engine.detect(image)
         if passes.tiles:
@@ -6888,7 +6918,10 @@ def complain(program: str, message: str) -> int:
 
 
 def log_folder() -> Path:
-    return Path(os.environ.get("SORT_FACES_LOGS", WORK_FOLDER / "logs"))
+    """Where logs go; of an installed copy to what is the user's, as XDG or Windows name it."""
+    home = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.local/state"
+    own = Path(home).expanduser() / TOOL if INSTALLED else WORK_FOLDER
+    return Path(os.environ.get("SORT_FACES_LOGS", own / "logs"))
 
 
 def report_bug(program: str, error: Exception, args: argparse.Namespace | None) -> int:
@@ -7031,6 +7064,9 @@ def gate_rows(
 
 def own_command(*words: object) -> str:
     """A command line of this tool to paste into the shell that runs it now."""
+    if INSTALLED:
+        program = (COMMAND,) if shutil.which(COMMAND) else (sys.executable, "-m", TOOL)
+        return shlex.join(map(str, (*program, *words)))
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     script = Path(__file__).resolve()
     here = script.name if script.parent == Path.cwd() else script
@@ -10194,7 +10230,7 @@ def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> O
     return Outcome(result, bool(known))
 
 
-Sample = tuple[Video, int, np.ndarray | None]  # (video, pts, upright picture unless it is known)
+Sample = tuple[Video, int, Any]  # (video, pts, upright picture unless it is known)
 
 
 def decode_videos(
@@ -11030,8 +11066,8 @@ COMMANDS: Steps = {  # in pipeline order
 LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor", "forget"}  # which names the person
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line, from the registry of commands."""
+def build_parser(words: Container[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The command line, from the registry of commands; options only of those among the words."""
     parser = OneLineParser(
         prog=TOOL,
         description=__doc__.split("\n\nContents", 1)[0],
@@ -11045,7 +11081,8 @@ def build_parser() -> argparse.ArgumentParser:
         p = parser.steps[name] = commands.add_parser(
             name, help=handler.__doc__, description=handler.__doc__
         )
-        add_options(p)
+        if name in words:
+            add_options(p)
         add_output_options(p, False)
         p.set_defaults(handler=handler, log_file=name in LOGGED_COMMANDS, settings={})
     return parser
@@ -11053,15 +11090,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_command_line(argv: Sequence[str] | None) -> argparse.Namespace:
     """What the command line says, else the settings file, else the defaults."""
-    parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 
-        argcomplete.autocomplete(parser)
-    args = parser.parse_args(argv)
+        argcomplete.autocomplete(build_parser())
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser(argv).parse_args(argv)
     path = args.config or os.environ.get("SORT_FACES_CONFIG")
     if not path:
         return args
+    parser = build_parser()
     try:
         settings = companion("settings_file").apply(parser, Path(path))
     except SortFacesError as error:
@@ -11071,12 +11109,17 @@ def parse_command_line(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+def main(argv: Sequence[str] | None = None, listen: Callable[[], None] = lambda: None) -> int:
+    """Run one command; returns the exit code.
+
+    listen: called when all that takes long to load is loaded and the work begins.
+    """
     program, args = TOOL, None
     try:
         args = parse_command_line(argv)
         program = f"{TOOL} {args.command}"
+        load_numpy()
+        listen()
         return run_command(args)
     except SortFacesError as error:
         return complain(program, str(error))
@@ -11091,6 +11134,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     except Exception as error:
         return report_bug(program, error, args)
+
+
+def load_numpy() -> None:
+    """Load what imported_late put off, before there are threads."""
+    try:
+        np.ndarray  # noqa: B018
+    except ImportError as error:
+        raise SortFacesError(package_hint(error)) from error
 
 
 def run_command(args: argparse.Namespace) -> int:
@@ -11112,11 +11163,13 @@ def run_as_program() -> None:
     def terminated(_number: int, _frame: Any) -> None:
         raise Terminated
 
-    code = EXIT_INTERRUPTED
-    try:
+    def listen() -> None:
         signal.signal(signal.SIGTERM, terminated)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = main()
+
+    code = EXIT_INTERRUPTED
+    try:
+        code = main(listen=listen)
     except KeyboardInterrupt as stop:  # between two lines of the above, or a second one
         code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     finally:

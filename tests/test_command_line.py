@@ -295,3 +295,17 @@ def test_quiet_progress_says_nothing(monkeypatch, caplog):
     sf.log.setLevel("WARNING")
     assert list(sf.progress(range(3), 3, "looking")) == [0, 1, 2]
     assert caplog.messages == []
+
+
+def test_a_numpy_that_does_not_load_is_one_line(tmp_path):
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy/__init__.py").write_text('raise ImportError("libopenblas is gone")')
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "status", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("sort_faces status: libopenblas is gone in ")
+    assert done.stderr.count("\n") == 1 and "pip install -r" in done.stderr

@@ -146,7 +146,7 @@ def test_the_best_detection_of_a_face_stays_whole() -> None:
 
 
 def test_no_detections_stay_none() -> None:
-    assert len(sf.distinct_faces(sf.NO_DETECTIONS)) == 0
+    assert len(sf.distinct_faces(sf.no_detections())) == 0
 
 
 @settings(deadline=None)

@@ -32,7 +32,7 @@ def photographed(head: np.ndarray, angles, wh=(4000, 3000), size=300.0, at=(2000
     Its model has y up and z towards the lens; in the camera y runs down and z away. The lens is
     as long as the picture is wide.
     """
-    focal = max(wh)
+    head, focal = np.asarray(head, np.float64), max(wh)
     away = focal * np.ptp(head[:, 1]) / size
     points = (head * (1, -1, -1)) @ rotation(*angles).T + (0, 0, away)
     return focal * points[:, :2] / points[:, 2:] + at

@@ -71,7 +71,7 @@ class Eyes(sf.Engine):
     def detect(self, image: np.ndarray, det_size: int | None = None) -> sf.Detections:
         self.asked += det_size == sf.CONSUMER_DET_SIZES[0]
         if self.blind:
-            return sf.NO_DETECTIONS
+            return sf.no_detections()
         box = np.array([[32, 32, 96, 96]], np.float32)
         return sf.Detections(box, np.ones(1, np.float32), np.full((1, 5, 2), 64, np.float32))
 

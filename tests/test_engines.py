@@ -135,8 +135,8 @@ def test_a_picture_of_any_shape_without_a_face_gives_none(engine, shape) -> None
 
 
 def test_no_faces_give_empty_arrays_of_the_right_shape(engine, group) -> None:
-    assert engine.embed(group, sf.NO_DETECTIONS).shape == (0, engine.dim)
-    for name, values in engine.landmarks(group, sf.NO_DETECTIONS).items():
+    assert engine.embed(group, sf.no_detections()).shape == (0, engine.dim)
+    for name, values in engine.landmarks(group, sf.no_detections()).items():
         assert values.shape == (0, *sf.LANDMARK_SHAPES[name])
 
 
@@ -427,9 +427,9 @@ def test_a_small_face_is_whole_in_some_tile_wherever_it_is(x) -> None:
 
 def test_a_picture_within_one_tile_is_looked_at_once(monkeypatch) -> None:
     engine, calls = SquareEngine(), []
-    monkeypatch.setattr(engine, "detect", lambda image: calls.append(1) or sf.NO_DETECTIONS)
+    monkeypatch.setattr(engine, "detect", lambda image: calls.append(1) or sf.no_detections())
     image = square_picture(width=200, height=200)
-    assert sf.add_tiles(engine, image, sf.NO_DETECTIONS) is sf.NO_DETECTIONS
+    assert sf.add_tiles(engine, image, sf.no_detections()) is sf.no_detections()
     assert calls == []
 
 

@@ -246,6 +246,21 @@ def test_help_needs_no_heavy_module():
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize("words", [["--help"], ["video", "cut", "--help"], ["--version"]])
+def test_help_does_without_numpy(words: list[str]):
+    """A third of the time of `--help`, as tables and defaults name types and do not make arrays."""
+    code = (
+        "import contextlib, sys; sys.argv[0] = 'sort-faces'; import sort_faces as sf\n"
+        f"with contextlib.suppress(SystemExit): sf.main({words!r})\n"
+        "print('numpy._core' in sys.modules or 'numpy.core' in sys.modules)\n"
+        "sf.np.ndarray; print('numpy._core' in sys.modules or 'numpy.core' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SCRIPT.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-2:] == ["False", "True"]
+
+
 def defined_names() -> dict[str, int]:
     """{name: line of its section's banner} of everything this file defines at module level."""
     found: dict[str, int] = {}

@@ -4,10 +4,14 @@
 umask 077 # photos of faces are nobody else's business
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-logs=${SORT_FACES_LOGS:-$here/work/logs}
+own=$here/work python=$here/.venv/bin/python
+if [ -d "$here/sort_faces_work" ]; then # installed by pip: nothing is written there
+    own=${XDG_STATE_HOME:-$HOME/.local/state}/sort_faces python=$here/../../../bin/python
+fi
+logs=${SORT_FACES_LOGS:-$own/logs}
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3
-    [ -x "$here/.venv/bin/python" ] && PYTHON=$here/.venv/bin/python
+    [ -x "$python" ] && PYTHON=$python
 fi
 
 # One line that says what is wrong with the environment; ends the script.

@@ -119,8 +119,9 @@ def load_open_clip(name: str) -> tuple[Any, Any, clip.ClipTexts]:
         import open_clip
         import torch
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises the latter
+        needed = sf.part_of_work("requirements-clip.txt")
         raise sf.SortFacesError(
-            f"--clip {name}: {sf.one_line(error)}; pip install -r work/requirements-clip.txt"
+            f"--clip {name}: {sf.one_line(error)}; pip install -r {needed}"
         ) from None
     if architecture not in open_clip.list_models():
         raise sf.SortFacesError(

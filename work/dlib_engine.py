@@ -76,7 +76,7 @@ class DlibEngine(sf.Engine):
         margin = math.log(self.det_threshold / (1.0 - self.det_threshold)) / 2.0
         found, margins, _ = self.local.detector.run(rgb_of(small), 0, margin)
         if not len(found):
-            return sf.NO_DETECTIONS
+            return sf.no_detections()
         boxes = np.array([[r.left(), r.top(), r.right(), r.bottom()] for r in found]) / scale
         boxes = boxes.astype(np.float32)
         # The HOG margin is 0 on the decision boundary; the logistic makes it a score like others.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import itertools
 import json
 import logging
@@ -25,9 +26,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import sort_faces as sf
+# By its path: where the tool is installed the packages of its own Python lie beside it, and this
+# may be another one.
+tool = Path(__file__).resolve().parents[1] / "sort_faces.py"
+if "sort_faces" not in sys.modules:
+    spec = importlib.util.spec_from_file_location("sort_faces", tool)
+    sys.modules["sort_faces"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["sort_faces"])
+import sort_faces as sf  # noqa: E402
 
 elsewhere = sf.companion("worker_process")
 
@@ -54,6 +60,7 @@ def worker_main(argv: Sequence[str] | None = None) -> int:
     sf.log.setLevel(logging.INFO)
     sf.log.addHandler(sf.LogHandler())
     try:
+        sf.load_numpy()
         queue = sf.read_file(args.queue, elsewhere.Queue)
         if (queue.schema, queue.version) != (elsewhere.QUEUE_SCHEMA, sf.VERSION):
             raise sf.SortFacesError(

@@ -16,7 +16,7 @@ import numpy as np
 import sort_faces as sf
 
 LANDMARK_SIDE = 56  # px; half of ArcFace's 112, and about what the smallest usable face has
-LANDMARK_POINTS = sf.ARCFACE_POINTS / 2  # (5, 2) px of 56
+LANDMARK_POINTS = np.array([sf.ARCFACE_X, sf.ARCFACE_Y]).T / 2  # (5, 2) px of 56
 REGIONS = {  # name: boxes x1 y1 x2 y2 in px of 56; chosen around LANDMARK_POINTS
     "forehead": ((19, 12, 37, 18),),
     "lids": ((12, 18, 24, 21), (32, 18, 44, 21)),

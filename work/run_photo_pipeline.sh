@@ -30,7 +30,7 @@ need OUT "the folder for the results"
 yes_or_no EXTEND
 options_of EMBED_ARGS
 MODEL=${MODEL:-}
-CACHE=${CACHE:-$here/work/cache/library.npz}
+CACHE=${CACHE:-$own/cache/library.npz}
 case $CACHE in */*) ;; *) CACHE=./$CACHE ;; esac
 if [ -z "${EXTEND:-}" ]; then
     EXTEND=no

@@ -38,7 +38,7 @@ if ($installed -match "^onnxruntime==") {
     Invoke-Program $exe ($pip + @("install", "--quiet", "onnxruntime-directml>=1.17"))
 }
 # By the tool itself, which keeps onnxruntime from reporting its use.
-$check = "import sys; sys.path.insert(0, sys.argv[1]); import sort_faces as sf, insightface; " +
+$check = "import sys; sys.path.append(sys.argv[1]); import sort_faces as sf, insightface; " +
     "print(sf.companion('onnx_models').choose_provider(sf.EngineSpec(provider='directml')))"
 Invoke-Program $exe @("-c", $check, (Split-Path -Parent $PSScriptRoot))
 Write-Host "worker ready: $exe"

@@ -6,4 +6,4 @@ set -euo pipefail
 
 if [ $# -gt 0 ]; then log=$1; else newest video_pipeline; fi
 [ -f "$log" ] || fail "no log of a video chain in $logs"
-exec bash "$here/work/status.sh" "$log"
+exec bash "$(dirname -- "${BASH_SOURCE[0]}")/status.sh" "$log"
