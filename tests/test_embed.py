@@ -1002,3 +1002,91 @@ def test_a_log_that_cannot_grow_stops_nothing(library, tmp_path, monkeypatch) ->
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     shutil.rmtree(tmp_path / "logs")
+
+
+# ---------------------------------------------------------------------------- decoding, time
+
+
+@pytest.fixture
+def scales(monkeypatch) -> list[int]:
+    """The scale of every photo that is decoded."""
+    seen: list[int] = []
+    real = sf.decode_photo
+
+    def decode_photo(*args) -> sf.Photo:
+        photo = real(*args)
+        seen.append(photo.scale)
+        return photo
+
+    monkeypatch.setattr(sf, "decode_photo", decode_photo)
+    return seen
+
+
+def test_a_large_face_is_cut_from_a_reduced_photo(embed, tmp_path, scales) -> None:
+    """Boxes are in pixels of the photo, and it is the same person."""
+    root = tmp_path / "large"
+    put(root / "anna.jpg", jpeg("anna", 3200))
+    assert embed(root, "--det-size", "640")[1]["faces"] == 1
+    put(root / "nobody.jpg", jpeg("nobody", 3200))
+    scales.clear()
+    again = tmp_path / "reduced.npz"
+    embed(root, "--det-size", "640", "--decode", "reduced", cache=again)
+    assert scales == [4, 4]
+    whole, reduced = (sf.load_cache(path) for path in (tmp_path / "lib.npz", again))
+    assert sf.box_iou(whole.bbox[0], reduced.bbox)[0] > 0.85
+    assert reduced.file_wh.tolist() == [[3200, 3200]] * 2
+    apart = sf.unit_rows(np.concatenate([whole.embedding, reduced.embedding]))
+    assert 1 - float(apart[0] @ apart[1]) < sf.DLIB_THRESHOLDS.same_face
+    assert set(reduced.file_passes) == {"640@0.5+reduced"}
+
+
+def test_a_photo_with_a_small_face_is_read_whole(embed, tmp_path, group_photo, scales) -> None:
+    root = tmp_path / "small"
+    image = cv2.imdecode(np.frombuffer(group_photo, np.uint8), cv2.IMREAD_COLOR)
+    large = cv2.resize(image, None, fx=2.6, fy=2.6, interpolation=cv2.INTER_CUBIC)
+    put(root / "group.jpg", demo_library.encode_jpeg(large, 92))
+    embed(root, "--decode", "reduced", "--det-size", "1600")
+    assert scales == [2, 1]
+    cache = sf.load_cache(tmp_path / "lib.npz")
+    embed(root, "--det-size", "1600", cache=tmp_path / "whole.npz")
+    whole = sf.load_cache(tmp_path / "whole.npz")
+    assert cache.faces == whole.faces > 3
+    for box, blur in zip(cache.bbox, cache.blur, strict=True):
+        overlap = sf.box_iou(box, whole.bbox)
+        assert overlap.max() > 0.8
+        assert 0.5 < blur / whole.blur[overlap.argmax()] < 2, "measured in all its pixels"
+
+
+def test_tiles_need_whole_photos(embed, tmp_path, scales) -> None:
+    put(tmp_path / "large/anna.jpg", jpeg("anna", 2400))
+    scales.clear()
+    embed(tmp_path / "large", "--decode", "reduced", "--tiles", "--det-size", "640")
+    assert scales == [1]
+
+
+def test_nvjpeg_is_refused_where_it_cannot_be(embed, library, cache_path) -> None:
+    """Before anything is written; here neither the library nor a GPU is needed for the test."""
+    code, result, err = embed(library, "--decode", "nvjpeg")
+    if code == 0:
+        pytest.skip("nvImageCodec and a GPU are here")
+    assert (code, result) == (2, {}) and "nvidia-nvimgcodec" in err
+    assert len([line for line in err.splitlines() if line.startswith("sort_faces ")]) == 1
+    assert not cache_path.exists()
+
+
+def test_jpegs_come_from_nvimagecodec_as_from_opencv(group_photo) -> None:
+    """By its decoder for CPUs, the same calls as on a GPU."""
+    pytest.importorskip("nvidia.nvimgcodec", reason="pip install nvidia-nvimgcodec-cu12")
+    ours = sf.companion("nvjpeg").JpegDecoder(on_cpu=True)
+    found, none = ours.ask([group_photo, b"no picture"])
+    assert np.array_equal(found, cv2.imdecode(np.frombuffer(group_photo, np.uint8), 1))
+    assert none is None
+
+
+def test_the_end_of_a_run_says_where_the_time_went(embed, library) -> None:
+    _, _, err = embed(library)
+    (line,) = [line for line in err.splitlines() if line.startswith("time of ")]
+    shares = dict(part.rsplit(" ", 1) for part in line.split(": ", 1)[1].split(", "))
+    assert {"decode", "detect", "recognise", "write"} <= shares.keys()
+    assert 95 <= sum(int(share.rstrip("%")) for share in shares.values()) <= 105
+    assert "time of" not in embed(library)[2], "nothing was done"

@@ -517,6 +517,19 @@ def test_a_huge_jpeg_is_read_reduced_and_upright(limit, share, scale, orientatio
         sf.decode_photo(data)
 
 
+@pytest.mark.parametrize(("least", "scale"), [(WIDTH, 1), (WIDTH // 2 + 1, 1), (WIDTH // 2, 2),
+                                              (WIDTH // 4, 4), (1, 8), (0, 1)])  # fmt: skip
+def test_a_jpeg_is_reduced_until_its_longer_edge_is_just_long_enough(least, scale) -> None:
+    photo = sf.decode_photo(encoded(scene(), "JPEG", quality=95), "", sf.Reading(least))
+    assert photo.scale == scale and photo.wh == (WIDTH, HEIGHT)
+    assert sf.decode_photo(encoded(scene(), "PNG"), "", sf.Reading(least)).scale == 1
+
+
+def test_a_huge_jpeg_is_reduced_further_where_memory_asks_for_it(limit) -> None:
+    limit(WIDTH * HEIGHT * 6 // 16 + 1)
+    assert sf.decode_photo(encoded(scene(), "JPEG"), "", sf.Reading(WIDTH // 2)).scale == 4
+
+
 def test_threads_wait_for_memory_and_none_waits_for_ever(limit) -> None:
     data, need = encoded(scene(), "PNG"), WIDTH * HEIGHT * 6
     limit(need * 3 // 2)

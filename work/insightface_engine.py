@@ -28,8 +28,6 @@ onnx_models = sf.companion("onnx_models")
 
 PACK_URL = "https://github.com/deepinsight/insightface/releases/tag/model-zoo"
 LANDMARK_ROOM = 1.5  # edge of what a landmark model sees, in edges of the box; insightface Landmark
-STRIDE = 32  # px; what a detector's input is a multiple of
-EMPTY_BORDER = 64  # px a detector is shown of the black beside a photo: docs/analysis/embed.md
 
 
 class InsightFaceEngine(sf.Engine):
@@ -63,25 +61,11 @@ class InsightFaceEngine(sf.Engine):
             self.use_half_precision(spec, threads)
 
     def detect(self, image: np.ndarray, det_size: int | None = None) -> sf.Detections:
-        canvas = self.canvas(image.shape, det_size or self.det_size)
-        boxes, kps = self.detector.detect(image, input_size=canvas)
+        size = det_size or self.det_size
+        boxes, kps = self.detector.detect(image, input_size=(size, size))
         if kps is None:
             raise sf.SortFacesError(f"--model {self.model}: its detector gives no key points")
         return sf.Detections(boxes[:, :4], boxes[:, 4], kps.astype(np.float32))
-
-    def canvas(self, shape: tuple[int, ...], size: int) -> tuple[int, int]:
-        """(width, height) of the black picture in whose upper left corner a detector sees a photo.
-
-        A square of `size`, where one shape is faster than many; on CPUs no more of the empty part
-        than a detector looks at beside a face.
-        """
-        free = not isinstance(self.detector.input_shape[2], int)
-        if self.provider != "cpu" or not free:
-            return size, size
-        longest = max(shape[:2])
-        needs = (size * edge / longest + EMPTY_BORDER for edge in shape[1::-1])
-        width, height = (min(size, -(-int(edge) // STRIDE) * STRIDE) for edge in needs)
-        return width, height
 
     def align(self, image: np.ndarray, found: sf.Detections) -> list[np.ndarray]:
         side = self.recogniser.input_size[0]
