@@ -12,9 +12,9 @@ its own; imports are not counted, loading the models is. The two take turns for 
 are matched by box; exit code 1 if a photo has another number of faces or a face a cosine below
 0.999. `one thread` shows embed with --threads 1, to see what the worker threads bring. `bare` is as
 many threads that only decode each photo with OpenCV and run the two models on noise, the detector
-on a square of 640 px, the recogniser on as many faces as the photo has; `to bare` is embed's time over
-that. `reduced` is embed with --decode reduced. `CPU ms` is processor time per photo; on a machine
-with other work it says more than the clock.
+on a square of 640 px, the recogniser on as many faces as the photo has; `to bare` is embed's time
+over that. `reduced` is embed with --decode reduced. `CPU ms` is processor time per photo; on a
+machine with other work it says more than the clock.
 
 Flush. Microseconds of one Journal.append of a photo with two 512-d faces beside caches of growing
 size, which must stay flat, and of np.savez of the whole cache, which is what the plain way pays
