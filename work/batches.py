@@ -100,9 +100,10 @@ class Shared:
 class Rows:
     """A model over rows, in calls of the sizes given.
 
-    compute: (b, ...) -> (b, ...). sizes: rising; the smallest that holds the rows is taken.
-    padded: b is always one of the sizes, else any number up to the largest. shared: threads that
-    ask at the same time share calls. A size that is too much for the device is given up for good.
+    compute: (b, ...) -> (b, ...). sizes: rising; the largest that is more than half full is taken,
+    as a call of 64 costs about four of 8. padded: b is always one of the sizes, else any number up
+    to the largest. shared: threads that ask at the same time share calls. A size that is too much
+    for the device is given up for good.
     """
 
     def __init__(
@@ -123,12 +124,13 @@ class Rows:
         """The answers to rows, by as many calls as it takes."""
         rows, found = np.asarray(rows), []
         while len(found) < len(rows):
-            size = next((size for size in self.sizes if size >= len(rows) - len(found)), None)
-            some = rows[len(found) : len(found) + (size or self.sizes[-1])]
+            left = len(rows) - len(found)
+            size = max((size for size in self.sizes if left > size // 2), default=self.sizes[0])
+            some = rows[len(found) : len(found) + size]
             try:
-                found.extend(self.call(some, size or self.sizes[-1]))
+                found.extend(self.call(some, size))
             except sf.engine_errors() as error:
-                if len(self.sizes) == 1 or len(some) <= self.sizes[0]:
+                if size == self.sizes[0]:
                     raise
                 self.sizes = self.sizes[:-1]
                 sf.note(f"calls of {self.sizes[-1]} from now on: {sf.one_line(error)}")
