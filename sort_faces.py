@@ -7217,7 +7217,7 @@ class WorkOptions:
     )
     batch: int = option(
         COUNT,
-        "photos per call of the recogniser; a kill loses at most so many per thread",
+        "photos a thread looks at before it recognises; a kill loses at most so many per thread",
         1,
     )
 

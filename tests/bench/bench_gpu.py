@@ -17,8 +17,8 @@ FaceAnalysis.get, photo by photo. embed: the command.
 
 `limit` is the smaller of decoding by all threads (the better decoder) and inference, one photo
 after the other: 1 / (1 / detector by eight + faces / recogniser by 64). At the end the faces are
-compared with those of the command on the CPU; exit code 1 if a photo has another number of faces, or
-a face a cosine below 0.9999 (0.999 with --fp16).
+compared with those of the command on the CPU; exit code 1 if a photo has another number of faces,
+or a face a cosine below 0.9999 (0.999 with --fp16).
 """
 
 from __future__ import annotations
