@@ -110,14 +110,12 @@ class OnnxClipScorer(ClipScorer):
         tower = folder / "image.onnx"
         if not tower.is_file():
             raise sf.SortFacesError(f"{tower}: not there; run `occlusion prepare {folder}`")
-        settings = sf.session_settings(self.provider, threads)
         try:
-            self.session = onnxruntime.InferenceSession(str(tower), **settings)
+            self.session = sf.companion("gpu_libraries").new_session(tower, self.provider, threads)
         except sf.model_errors(onnxruntime) as error:
             raise sf.SortFacesError(
                 f"{tower}: damaged ({sf.one_line(error)}); run `occlusion prepare {folder}` again"
             ) from None
-        sf.check_bound_provider(self.provider, [self.session])
 
     def embed_images(self, batch: np.ndarray) -> np.ndarray:
         return self.session.run(None, {self.session.get_inputs()[0].name: batch})[0]

@@ -19,7 +19,10 @@ import sort_faces as sf
 AHEAD = 4  # batches sent per worker thread before the first is back
 RETRIES = 3  # times a batch is repeated when the worker that held it is lost
 HERE = Path(__file__).resolve().parent
-COMPANIONS = ("dask_cluster", "clip_scorer", "clip_torch", "dlib_engine", "quality_model")
+COMPANIONS = (
+    *("dask_cluster", "clip_scorer", "clip_torch", "dlib_engine", "quality_model"),
+    *("gpu_libraries", "hush"),
+)
 UPLOADED = (Path(sf.__file__).resolve(), *(HERE / f"{name}.py" for name in COMPANIONS))
 
 

@@ -107,11 +107,9 @@ class Classifier:
         if not path.is_file():
             raise sf.SortFacesError(f"{path}: not there; name an .onnx file")
         try:
-            settings = sf.session_settings(provider, threads)
-            self.session = onnxruntime.InferenceSession(str(path), **settings)
+            self.session = sf.companion("gpu_libraries").new_session(path, provider, threads)
         except sf.model_errors(onnxruntime) as error:
             raise sf.SortFacesError(f"{path}: no model ({sf.one_line(error)})") from None
-        sf.check_bound_provider(provider, [self.session])
         self.one_at_a_time = sf.one_caller(provider)
         self.path, self.digest, self.head = path, sf.sha256_of_file(path), None
         self.label = sf.safe_dst_name(path.stem)  # what the file of scores is named after

@@ -44,7 +44,6 @@ class QualityModel:
             raise self.refusal("no such file")
         self.sha256 = sf.sha256_of_file(self.path)
         self.session = self.loaded(threads)
-        sf.check_bound_provider(self.provider, [self.session])
         self.one_at_a_time = sf.one_caller(self.provider)
         self.input, self.kind, fixed = self.understood()
         taken, self.output = self.tried([fixed] if fixed else PROBES)
@@ -58,9 +57,8 @@ class QualityModel:
     def loaded(self, threads: int) -> Any:
         """The onnxruntime session of the file."""
         onnxruntime = sf.load_onnxruntime()
-        settings = sf.session_settings(self.provider, threads)
         try:
-            return onnxruntime.InferenceSession(str(self.path), **settings)
+            return sf.companion("gpu_libraries").new_session(self.path, self.provider, threads)
         except (*sf.model_errors(onnxruntime), *sf.engine_errors()) as error:
             raise self.refusal(f"no sound ONNX model ({sf.one_line(error)})") from None
 
