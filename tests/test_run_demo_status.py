@@ -339,6 +339,7 @@ def offline(monkeypatch) -> list:
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(sf.companion("doctor"), "ROUNDS", 1)
+    monkeypatch.setattr(sf.companion("doctor"), "CROWDS", (1, 2))
     return tried
 
 
@@ -356,7 +357,8 @@ def test_doctor_is_content_with_dlib_alone(run, offline):
     assert (code, offline) == (0, [])
     assert checks["packages"]["ok"] and checks["engine dlib"]["ok"]
     finding = checks["engine dlib"]["finding"]
-    assert finding.startswith("cpu, ") and "photos/s" in finding
+    assert finding.startswith("cpu, ")
+    assert " photos/s (2 of 1 and 2 faces in turn, 3 of 3 faces found), landmarks yes" in finding
 
 
 def test_doctor_names_a_missing_pack_and_downloads_nothing(run, offline, tmp_path):
@@ -367,6 +369,20 @@ def test_doctor_names_a_missing_pack_and_downloads_nothing(run, offline, tmp_pat
     assert not pack["ok"] and str(tmp_path) in pack["finding"]
     assert "buffalo_l.zip" in pack["what_to_do"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_timed_pictures_hold_as_many_faces_as_they_say(mini):
+    """So that the recogniser's input changes its shape from picture to picture, as in a library."""
+    engine, crowd = sf.load_engine(sf.EngineSpec(str(mini))), sf.companion("demo_library").crowd
+    crowds = sf.companion("doctor").CROWDS
+    found = [len(sf.find_faces(engine, crowd(count), sf.Passes())) for count in crowds]
+    assert tuple(found) == crowds and len(set(crowds)) == len(crowds) > 4
+
+
+def test_doctor_begins_no_further_picture_when_its_time_is_up(run, offline, monkeypatch):
+    monkeypatch.setattr(sf.companion("doctor"), "PATIENCE", 1e-9)
+    _, checks = doctor(run, "--model", "dlib")
+    assert checks["engine dlib"]["ok"] and "0 of 0 faces" in checks["engine dlib"]["finding"]
 
 
 def test_doctor_times_both_engines(run, offline, mini):

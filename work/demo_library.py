@@ -99,6 +99,24 @@ def demo_variant(group: np.ndarray, box: np.ndarray, rng: np.random.Generator) -
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
 
+def crowd(count: int) -> np.ndarray:
+    """(h, w, 3) uint8 BGR: a sheet with this many faces of the group, in rows, upright."""
+    group = cv2.imdecode(np.frombuffer(demo_photo(), np.uint8), cv2.IMREAD_COLOR)
+    columns = math.ceil(math.sqrt(count))
+    sheet = np.full((math.ceil(count / columns) * EDGE, columns * EDGE, 3), 128, np.uint8)
+    boxes = list(DEMO_FACES.values())
+    for at in range(count):
+        box = np.array(boxes[at % len(boxes)], np.float32)
+        corner, reach = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2]))
+        move = np.array([[1, 0, reach], [0, 1, reach]]) * (EDGE / (2 * reach))
+        move[:, 2] -= corner * (EDGE / (2 * reach))
+        y, x = at // columns * EDGE, at % columns * EDGE
+        sheet[y : y + EDGE, x : x + EDGE] = cv2.warpAffine(
+            group, move, (EDGE, EDGE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+        )
+    return sheet
+
+
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
+import math
 import platform
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import sort_faces as sf
 
-ROUNDS = 3  # timed passes over the sample photo
+CROWDS = (1, 2, 3, 4, 6, 9)  # faces of the timed pictures: as in a library, no two alike
+ROUNDS = 3  # of as many pictures as there are threads, at least
+PATIENCE = 30.0  # seconds after which no further picture is begun
 MODULES = (
     *("numpy", "scipy", "cv2", "PIL", "pillow_heif", "onnxruntime", "insightface", "dlib"),
     *("filelock", "tqdm", "jinja2", "av", "scenedetect", "msgspec", "argcomplete"),
@@ -28,7 +33,7 @@ def examine(args: argparse.Namespace) -> sf.Outcome:
     """Check packages, engines and whoever does the work; one line each."""
     spec = sf.engine_spec(args, True)
     offline = replace(spec, model=sf.DLIB_MODEL, provider="auto", require_gpu=False)
-    checks = package_checks()
+    checks = package_checks() + cuda_checks()
     for engine in [offline] if spec.model == sf.DLIB_MODEL else [offline, spec]:
         checks.append(engine_check(engine, args.threads))
     checks += checks_elsewhere(args)
@@ -36,6 +41,9 @@ def examine(args: argparse.Namespace) -> sf.Outcome:
         "python": f"{platform.python_version()}, {sys.executable}",
         "system": platform.platform(),
         "cores": sf.usable_cores(),
+        "tool": f"{sf.VERSION}, {Path(sf.__file__).resolve()}",
+        "companions": str(sf.WORK_FOLDER),
+        "logs": str(sf.log_folder()),
         "checks": checks,
     }
     wanted = ("packages", f"engine {spec.model}", "worker", "cluster")
@@ -44,14 +52,11 @@ def examine(args: argparse.Namespace) -> sf.Outcome:
 
 def package_checks() -> list[dict[str, Any]]:
     """Whether the packages are there, and only one onnxruntime among them."""
-    from importlib.metadata import packages_distributions
-
     sf.log.info("looking for the packages")
-    providers = packages_distributions().get("onnxruntime", [])
-    owners = sorted({name for name in providers if name.startswith("onnxruntime")})
+    owners = sf.companion("gpu_libraries").onnxruntimes()
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     found = f"missing: {', '.join(missing)}" if missing else "all there"
-    install = f"{sys.executable} -m pip install -r requirements.txt"
+    install = sf.package_hint(ImportError("")).rpartition("; ")[2]
     checks = [finding_of("packages", not missing, found, install)]
     if "onnxruntime" not in missing:
         checks.append(onnxruntime_check())
@@ -74,6 +79,22 @@ def onnxruntime_check() -> dict[str, Any]:
     return finding_of("onnxruntime", True, f"{onnxruntime.__version__} offers {offered}")
 
 
+def cuda_checks() -> list[dict[str, Any]]:
+    """What onnxruntime wants of CUDA and what is there, on a machine that has any of it."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return []
+    gpu = sf.companion("gpu_libraries")
+    try:
+        cuda = gpu.look()
+    except ImportError:  # said by onnxruntime_check
+        return []
+    if not (cuda.driver or cuda.built_for):
+        return []
+    wrong, advice = gpu.verdict(cuda)
+    state = wrong or f"{gpu.wants(cuda)}, and they work"
+    return [finding_of("cuda", not wrong, f"{state}; here: {gpu.what_is_here(cuda)}", advice)]
+
+
 def engine_check(spec: sf.EngineSpec, threads: int) -> dict[str, Any]:
     """Load an engine and time it on the sample photo, without downloading anything."""
     what = f"engine {spec.model}"
@@ -84,29 +105,52 @@ def engine_check(spec: sf.EngineSpec, threads: int) -> dict[str, Any]:
             where_to_put = sf.companion("insightface_engine").where_to_put
             raise sf.SortFacesError(f"weights not in {folder}; {where_to_put(spec)}")
         engine = sf.load_engine(spec, threads)
-        image = sf.decode_photo(sf.companion("demo_library").demo_photo()).image
-        faces_in(engine, image)
-        started = time.monotonic()
-        rounds = [image] * (ROUNDS * threads)
-        faces = list(sf.ordered_map(lambda one: faces_in(engine, one), rounds, threads))
+        speed = timed(engine, threads)
     except sf.SortFacesError as error:
         return finding_of(what, False, *str(error).rsplit("; ", 1))
     except sf.engine_errors() as error:
         return finding_of(what, False, sf.one_line(error), "mend the driver or say --provider cpu")
-    rate = len(rounds) / (time.monotonic() - started)
     return finding_of(
         what,
         True,
-        f"{engine.provider}, {rate:.1f} photos/s, {len(faces[0])} faces found, "
-        f"landmarks {'yes' if engine.has_landmarks else 'no'}"
+        f"{engine.provider}, {speed}, landmarks {'yes' if engine.has_landmarks else 'no'}"
         + (", for offline use: buffalo_l is far more accurate" * (spec.model == sf.DLIB_MODEL)),
+    )
+
+
+def timed(engine: sf.Engine, threads: int) -> str:
+    """Photos per second of an engine, after a pass over one picture.
+
+    Pictures of many numbers of faces take turns, as where a GPU prepares itself anew for every
+    number the same picture again and again is dozens of times faster than a library.
+    """
+    crowd = sf.companion("demo_library").crowd
+    pictures = [crowd(count) for count in CROWDS]
+    faces_in(engine, pictures[0])
+    started = time.monotonic()
+    turns = itertools.cycle(zip(CROWDS, pictures, strict=True))
+    wanted = math.ceil(ROUNDS * threads / len(CROWDS)) * len(CROWDS)
+    jobs = itertools.takewhile(
+        lambda _: time.monotonic() - started < PATIENCE, itertools.islice(turns, wanted)
+    )
+
+    def look(job: tuple[int, np.ndarray]) -> tuple[int, int]:
+        return job[0], len(faces_in(engine, job[1]))
+
+    seen = list(sf.ordered_map(look, jobs, threads))
+    rate = len(seen) / (time.monotonic() - started)
+    there, found = sum(job[0] for job in seen), sum(job[1] for job in seen)
+    kinds = ", ".join(map(str, CROWDS[:-1]))
+    return (
+        f"{rate:.1f} photos/s ({len(seen)} of {kinds} and {CROWDS[-1]} faces in turn, "
+        f"{found} of {there} faces found)"
     )
 
 
 def faces_in(engine: sf.Engine, image: np.ndarray) -> list[sf.FaceRecord]:
     """Detect and recognise, as `embed` does."""
-    found = sf.find_faces(engine, image, sf.Passes())
-    return sf.face_records(engine, [(image, found)], False)[0]
+    seen = [(image, sf.find_faces(engine, image, sf.Passes()))]
+    return sf.face_records(engine, seen, False)[0]
 
 
 def checks_elsewhere(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ embeddings and landmarks is here, so that the faces of several photos can share 
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
 import warnings
@@ -174,7 +173,7 @@ def load_pack(spec: sf.EngineSpec, provider: str, threads: int) -> dict[str, Any
     tasks = ["detection", "recognition"] + list(sf.LANDMARK_SHAPES)[:2] * spec.landmarks
     root, settings = Path(spec.model_root).expanduser(), pack_settings(spec, provider, threads)
     try:
-        with contextlib.redirect_stdout(sf.Lines(sf.note)):  # it prints what it finds where
+        with onnx_models.quiet_loading(provider):
             return FaceAnalysis(name, str(root), allowed_modules=tasks, **settings).models
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
         why = f"cannot be loaded or downloaded ({sf.one_line(error)}); {where_to_put(spec)}"

@@ -15,7 +15,7 @@ import numpy as np
 
 import sort_faces as sf
 
-batches = sf.companion("batches")
+batches, hush = sf.companion("batches"), sf.companion("hush")
 
 MOST = 32  # JPEGs a call; an H100 decodes 796 photos/s of 12 megapixels by 32
 NEEDS = "needs an NVIDIA GPU and `pip install nvidia-nvimgcodec-cu12[all]`, or -cu13 for CUDA 13"
@@ -28,7 +28,8 @@ class JpegDecoder:
     def __init__(self, on_cpu: bool = False) -> None:
         """Raises SortFacesError where the library or the GPU is missing."""
         try:
-            from nvidia import nvimgcodec as codec
+            with hush.hushed():
+                from nvidia import nvimgcodec as codec
         except ImportError as error:
             raise sf.SortFacesError(f"--decode nvjpeg: {NEEDS} ({error})") from None
         cpu = {
@@ -36,7 +37,8 @@ class JpegDecoder:
             "backends": [codec.Backend(codec.BackendKind.CPU_ONLY)],
         }
         try:
-            self.decoder = codec.Decoder(**(cpu if on_cpu else {}))
+            with hush.hushed():
+                self.decoder = codec.Decoder(**(cpu if on_cpu else {}))
         except RuntimeError as error:
             raise sf.SortFacesError(f"--decode nvjpeg: {NEEDS} ({sf.one_line(error)})") from None
         self.how = codec.DecodeParams(
@@ -48,7 +50,8 @@ class JpegDecoder:
 
     def decode_all(self, files: Sequence[bytes]) -> list[np.ndarray | None]:
         """(h, w, 3) uint8 BGR of each, not turned; None for what is not decoded."""
-        found = self.decoder.decode(list(files), params=self.how)
+        with hush.hushed():
+            found = self.decoder.decode(list(files), params=self.how)
         return [None if image is None else np.array(image.cpu()) for image in found]
 
 

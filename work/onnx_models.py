@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import numpy as np
 
 import sort_faces as sf
 
-batches = sf.companion("batches")
+batches, gpu_libraries = sf.companion("batches"), sf.companion("gpu_libraries")
+hush = sf.companion("hush")
 
 PACKAGE = {
-    "cuda": "onnxruntime-gpu[cuda,cudnn]",  # the extras bring NVIDIA's libraries
-    "tensorrt": "onnxruntime-gpu[cuda,cudnn] tensorrt",
+    "cuda": gpu_libraries.PACKAGE,
+    "tensorrt": gpu_libraries.PACKAGE,  # TensorRT itself is NVIDIA's
     "rocm": "onnxruntime-migraphx",
     "directml": "onnxruntime-directml",
     "coreml": "onnxruntime",
@@ -56,12 +57,12 @@ def choose_provider(spec: sf.EngineSpec) -> str:
     if wanted not in usable:
         raise sf.SortFacesError(
             f"--provider {wanted}: this onnxruntime offers {', '.join(usable)}; "
-            f"pip install {PACKAGE[wanted]} in place of onnxruntime"
+            f"{gpu_libraries.swap_line(PACKAGE[wanted])}"
         )
     if spec.require_gpu and wanted == "cpu":
         raise sf.SortFacesError(
-            "--require-gpu: this onnxruntime offers only the CPU; install "
-            f"{PACKAGE['cuda']}, onnxruntime-directml or the package of your card"
+            "--require-gpu: this onnxruntime offers only the CPU; for a card of NVIDIA "
+            f"{gpu_libraries.swap_line(PACKAGE['cuda'])}, or install the package of your card"
         )
     return wanted
 
@@ -71,9 +72,18 @@ def check_bound_provider(provider: str, session: Any) -> None:
     bound = session.get_providers()[0]
     if bound not in sf.PROVIDERS[provider]:
         raise sf.SortFacesError(
-            f"--provider {provider}: onnxruntime bound {bound} instead; "
-            "mend the driver (`doctor` tells more) or say --provider cpu"
+            f"--provider {provider}: onnxruntime bound {bound} instead: "
+            f"{gpu_libraries.why_not(provider)}"
         )
+
+
+@contextlib.contextmanager
+def quiet_loading(provider: str) -> Iterator[None]:
+    """Models load within: NVIDIA's libraries first, what any of them says goes to the log."""
+    with hush.hushed():
+        if provider in ("cuda", "tensorrt"):
+            gpu_libraries.preload(sf.load_onnxruntime())
+        yield
 
 
 def session_settings(spec: sf.EngineSpec, provider: str, threads: int) -> dict[str, Any]:
@@ -137,7 +147,8 @@ class Model:
         check_bound_provider(self.provider, self.first)
 
     def opened(self) -> Any:
-        return sf.load_onnxruntime().InferenceSession(self.source, **self.settings)
+        with quiet_loading(self.provider):
+            return sf.load_onnxruntime().InferenceSession(self.source, **self.settings)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["first"], name)
