@@ -7614,6 +7614,7 @@ class EmbedRun:
         folders = {folder for name in direct for folder in (Path(name), *Path(name).parents)}
         self.mounted = [root for root in self.roots if root in folders]
         self.forgotten: set[str] = set()
+        self.noted: set[str] = set()  # photos whose known paths were looked at
         self.new = 0
         self.failed: list[str] = []
         self.paths = known_paths(self.cache)
@@ -7679,9 +7680,11 @@ class EmbedRun:
     def note_path(self, file: FoundFile, sha: str) -> None:
         """Record one more path of known bytes; paths they moved away from are forgotten."""
         self.journal.append("path", sha256=sha, **vars(file))
-        for old in self.paths_of[sha]:
-            if old != file.path and self.is_gone(old):
-                self.forget(old)
+        if sha not in self.noted:  # what was noted since then is there
+            self.noted.add(sha)
+            for old in self.paths_of[sha]:
+                if old != file.path and self.is_gone(old):
+                    self.forget(old)
         self.paths_of[sha].append(file.path)
 
     def store(self, item: dict[str, Any], result: dict[str, Any]) -> None:

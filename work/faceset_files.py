@@ -34,6 +34,7 @@ def write_bundles(
         same = made.get(tuple(files))
         if same is None and earlier is not None and not bundle_fault(earlier / name, stage, files):
             same = earlier / name
+        (stage / name).unlink(missing_ok=True)  # it may be one file with another
         if same is None or not linked(same, stage / name):
             write_bundle(stage / name, stage, files)
         made[tuple(files)] = stage / name
