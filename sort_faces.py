@@ -80,6 +80,7 @@ Contents
 
 from __future__ import annotations
 
+import operator
 import os
 import signal
 
@@ -96,6 +97,7 @@ if __name__ == "__main__":  # before the imports, which take longest
 
 import argparse
 import base64
+import bisect
 import contextlib
 import errno
 import fnmatch
@@ -1327,6 +1329,16 @@ class Column:
         """An array of `count` rows that hold nothing yet; dim: numbers of an embedding."""
         shape = [dim if size == "d" else size for size in self.shape]
         return np.full((count, *shape), self.fill, self.dtype)
+
+    def absent(self, count: int, dim: int) -> np.ndarray:
+        """The same to be looked at only; whatever the count, it takes no room."""
+        row = self.filled(1, dim)
+        return np.broadcast_to(row, (count, *row.shape[1:]))
+
+
+def is_absent(array: np.ndarray) -> bool:
+    """Whether an array of a cache is one of Column.absent."""
+    return len(array) > 1 and array.strides[0] == 0
 
 
 def column(*facts: Any, **more: Any) -> Any:
@@ -2746,9 +2758,8 @@ def facts_of(facts: os.stat_result) -> tuple[int, int]:
     return facts.st_size, max(-(2**63), min(facts.st_mtime_ns, 2**63 - 1))
 
 
-@dataclass(frozen=True)
-class FoundFile:
-    """One photo file as the scan saw it."""
+class FoundFile(msgspec.Struct, frozen=True, gc=False):
+    """One photo file as the scan saw it; there may be a million."""
 
     path: str
     size: int  # bytes
@@ -2776,16 +2787,17 @@ def scan_photos(
     and this tool's own outputs. Globs match the path relative to its root or the bare name.
     """
     report = ScanReport(roots)
-    found: dict[str, FoundFile] = {}
+    found: list[FoundFile] = []
     seen: set[tuple[int, int | str]] = set()
     for root in roots:
-        for folder, name in walk_files(str(root), seen, report):
-            path = os.path.join(folder, name)
+        for path, name in walk_files(str(root), seen, report):
             if os.path.splitext(name)[1].lower() not in PHOTO_SUFFIXES:
                 report.other_files += 1
                 continue
-            if not wanted_path(os.path.relpath(path, root), name, include, exclude):
-                continue
+            if include or exclude:  # the relative path costs more than all else
+                relative = os.path.relpath(path, root)
+                if not wanted_path(relative, name, include, exclude):
+                    continue
             try:
                 facts = os.stat(path)
             except OSError as error:  # a dangling link, or gone since the listing
@@ -2794,8 +2806,10 @@ def scan_photos(
             if is_special(path, facts):
                 report.other_files += 1
                 continue
-            found[path] = FoundFile(path, *facts_of(facts))
-    report.files = [found[path] for path in sorted(found)]
+            found.append(FoundFile(path, *facts_of(facts)))
+    if len(roots) > 1:  # one may be a file below another
+        found = list({file.path: file for file in found}.values())
+    report.files = sorted(found, key=operator.attrgetter("path"))
     return report
 
 
@@ -2810,9 +2824,9 @@ def is_special(path: str, facts: os.stat_result) -> bool:
 def walk_files(
     top: str, seen: set[tuple[int, int | str]], report: ScanReport
 ) -> Iterator[tuple[str, str]]:
-    """Yield (folder, file name) below `top`, each real folder once; what is left out is told."""
+    """Yield (path, name) of the files below `top`, each real folder once; the rest is told."""
     if os.path.isfile(top):
-        yield os.path.split(top)
+        yield top, os.path.basename(top)
         return
     pending = [top]
     while pending:
@@ -2844,7 +2858,7 @@ def walk_files(
             if is_folder:
                 folders.append(entry.path)
             else:
-                yield folder, entry.name
+                yield entry.path, entry.name
         pending.extend(reversed(folders))
 
 
@@ -3759,8 +3773,8 @@ def cache_exists(path: Path) -> bool:
     return path.exists() or any(True for _ in json_lines(journal_path(path)))
 
 
-def load_cache(path: Path) -> FaceCache:
-    """Load a cache and replay its journal.
+def load_cache(path: Path, held: FaceCache | None = None) -> FaceCache:
+    """Load a cache and replay its journal; held: what its .npz holds, where that is known.
 
     Raises SortFacesError for anything missing, foreign, damaged or newer than this tool.
     """
@@ -3771,13 +3785,20 @@ def load_cache(path: Path) -> FaceCache:
     header, records = read_journal(journal_path(path))  # first: a compaction may run meanwhile
     if header is None and not path.exists():
         raise SortFacesError(f"{journal_path(path)}: its header is damaged; move the file away")
-    cache = read_npz(path) if path.exists() else empty_cache(header)
+    cache = held or (read_npz(path) if path.exists() else empty_cache(header))
     if header is not None and header.recognizer != cache.meta.recognizer:
         raise SortFacesError(
             f"{journal_path(path)}: made with {header.model}, the cache with "
             f"{cache.meta.model}; move the journal away"
         )
     return fold_records(cache, fitting(records, cache.meta.dim, journal_path(path)))
+
+
+def load_photos(path: Path) -> FaceCache:
+    """A cache for who asks only about its photos: of its faces it may know no more than whose."""
+    if journal_path(path).exists() or not path.is_file():
+        return load_cache(path)
+    return read_npz(path, [name for name, about in COLUMNS.items() if about.rows != "n"])
 
 
 def fitting(lines: Iterable[JournalLine], dim: int, path: Path) -> list[JournalLine]:
@@ -3831,13 +3852,18 @@ def check_model(cache: FaceCache, path: Path, spec: EngineSpec) -> None:
         )
 
 
-def read_npz(path: Path) -> FaceCache:
-    """The cache without its journal; every array is checked before it is believed."""
+def read_npz(path: Path, only: Iterable[str] = COLUMNS) -> FaceCache:
+    """The cache without its journal; every array is checked before it is believed.
+
+    only: the columns that are read, beside face_file; the others must be there, no more.
+    """
     damaged = f"{path}: is no readable cache"
     advice = "restore it from a backup, or move it away and embed again"
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            wanted = {"meta", "face_file", *only}
+            arrays = {name: archive[name] for name in archive.files if name in wanted}
+            unread = {*archive.files} - {*arrays}
     except PermissionError as error:
         raise SortFacesError(f"{path}: {error.strerror}; make it readable") from None
     except NPZ_ERRORS as error:
@@ -3852,9 +3878,9 @@ def read_npz(path: Path) -> FaceCache:
         meta = as_record(CacheMeta, value)
     except (KeyError, TypeError, ValueError, RecursionError):
         raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file") from None
-    for name in LATER_COLUMNS:
-        if name not in arrays and "face_file" in arrays:
-            arrays[name] = COLUMNS[name].filled(len(arrays["face_file"]), meta.dim)
+    for name in (*LATER_COLUMNS, *unread):
+        if name in COLUMNS and name not in arrays and "face_file" in arrays:
+            arrays[name] = COLUMNS[name].absent(len(arrays["face_file"]), meta.dim)
     for name, about in COLUMNS.items():
         have, want = arrays.get(name), about.filled(0, meta.dim)
         if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
@@ -3873,7 +3899,7 @@ def save_cache(path: Path, cache: FaceCache) -> None:
     """Write the whole cache atomically, then drop the journal it now contains."""
     arrays = {name: getattr(cache, name) for name in COLUMNS}
     for name in LATER_COLUMNS:
-        if not np.isfinite(arrays[name]).any():
+        if is_absent(arrays[name]) or not np.isfinite(arrays[name]).any():
             del arrays[name]  # not enriched yet: no gigabytes of NaN
     meta = json.dumps({**as_json(cache.meta), "version": VERSION})
     with writing(path) as part, open(part, "wb") as stream:
@@ -4134,7 +4160,10 @@ def path_columns(
 
 def extended(cache: FaceCache, name: str, kept: Any, values: Sequence[Any]) -> np.ndarray:
     """Rows `kept` of a cache's array, then the values of records as rows of the same kind."""
-    about, have = COLUMNS[name], getattr(cache, name)[kept]
+    about, have = COLUMNS[name], getattr(cache, name)
+    if is_absent(have) and not any(value is not None for value in values):
+        return about.absent(len(kept) + len(values), cache.meta.dim)
+    have = have[kept] if len(kept) < len(have) else have
     if name == "embedding" or name in LATER_COLUMNS:
         new = about.filled(len(values), cache.meta.dim)
         for row, value in enumerate(values):
@@ -7601,8 +7630,9 @@ class EmbedRun:
     def __init__(self, path: Path, crew: Crew, options: ScanOptions, scan: ScanReport) -> None:
         self.path, self.options = path, options
         self.roots, self.files, self.folders = scan.roots, scan.files, scan.folders
+        self.held: FaceCache | None = None  # the .npz, from the first new photo on
         if cache_exists(path):
-            self.cache = load_cache(path)
+            self.cache = load_photos(path)
         else:
             self.cache = empty_cache(as_record(CacheMeta, crew.facts["meta"]))
         self.crew = crew.with_spec(with_model_of(crew.spec, self.cache.meta))
@@ -7610,29 +7640,36 @@ class EmbedRun:
         self.door = Doorkeeper(path, self.cache.meta)
         self.passed_over: set[str] = set()  # paths of what was forgotten
         self.passes = passes_label(self.crew.spec, options.passes)
-        direct = {os.path.dirname(file.path) for file in self.files}
-        folders = {folder for name in direct for folder in (Path(name), *Path(name).parents)}
-        self.mounted = [root for root in self.roots if root in folders]
+        self.mounted = [root for root in self.roots if self.has_photos(root)]
         self.forgotten: set[str] = set()
         self.noted: set[str] = set()  # photos whose known paths were looked at
         self.new = 0
         self.failed: list[str] = []
         self.paths = known_paths(self.cache)
-        self.paths_of: dict[str, list[str]] = defaultdict(list)
-        for name, (sha, _, _) in self.paths.items():
-            self.paths_of[sha].append(name)
-        shas = self.cache.file_sha256.tolist()
-        self.redo = {sha for row, sha in enumerate(shas) if self.wants_redo(row)}
+        self.redo = set(self.cache.file_sha256[self.wants_redo()].tolist())
         self.todo = [file for file in scan.files if not self.is_unchanged(file)]
         self.journal = Journal(path, self.cache.meta)
 
-    def wants_redo(self, row: int) -> bool:
-        """Whether a photo that did not change must be looked at again all the same."""
-        status = self.cache.file_status[row]
-        if status == STATUS_UNREADABLE:
-            return self.options.retry_errors
-        other_settings = self.cache.file_passes[row] != self.passes
-        return bool(other_settings and (status == STATUS_NO_FACE or self.options.rescan))
+    @functools.cached_property
+    def paths_of(self) -> dict[str, list[str]]:
+        """{sha256: paths that hold these bytes}, as known so far."""
+        found = defaultdict(list)
+        for name, (sha, _, _) in self.paths.items():
+            found[sha].append(name)
+        return found
+
+    def has_photos(self, root: Path) -> bool:
+        """Whether a photo lies below a root."""
+        inside = os.path.join(root, "")
+        first = bisect.bisect_left(self.files, inside, key=operator.attrgetter("path"))
+        return first < len(self.files) and self.files[first].path.startswith(inside)
+
+    def wants_redo(self) -> np.ndarray:
+        """(f,) bool: photos that must be looked at again though they did not change."""
+        status, options = self.cache.file_status, self.options
+        other_settings = self.cache.file_passes != self.passes
+        blind = (status == STATUS_NO_FACE) | (options.rescan & (status != STATUS_UNREADABLE))
+        return (other_settings & blind) | (options.retry_errors & (status == STATUS_UNREADABLE))
 
     def execute(self) -> None:
         """Work through the files; every finished photo is in the journal at once."""
@@ -7671,15 +7708,15 @@ class EmbedRun:
                 self.note_path(file, sha)
             else:
                 if not pending:
-                    self.check_recognizer()  # before anything is computed with the wrong one
+                    self.check_cache()  # before anything is computed in vain
                 pending.add(sha)
                 self.redo.discard(sha)
                 how = {"passes": asdict(self.options.passes), "landmarks": self.crew.spec.landmarks}
-                yield {"sha256": sha, **vars(file), **how}
+                yield {"sha256": sha, **msgspec.structs.asdict(file), **how}
 
     def note_path(self, file: FoundFile, sha: str) -> None:
         """Record one more path of known bytes; paths they moved away from are forgotten."""
-        self.journal.append("path", sha256=sha, **vars(file))
+        self.journal.append("path", sha256=sha, **msgspec.structs.asdict(file))
         if sha not in self.noted:  # what was noted since then is there
             self.noted.add(sha)
             for old in self.paths_of[sha]:
@@ -7716,10 +7753,13 @@ class EmbedRun:
 
     def usable(self, cache: FaceCache) -> int:
         """How many of the scanned files the cache knows with or without faces, or must not know."""
-        readable = set(cache.file_sha256[cache.file_status != STATUS_UNREADABLE].tolist())
-        known = {path for path, (sha, _, _) in known_paths(cache).items() if sha in readable}
-        known |= self.passed_over
-        return sum(file.path in known for file in self.files)
+        damaged = set(cache.file_sha256[cache.file_status == STATUS_UNREADABLE].tolist())
+        paths = self.paths if cache is self.cache else known_paths(cache)
+        found = (file.path for file in self.files)
+        return sum(
+            path in self.passed_over or (path in paths and paths[path][0] not in damaged)
+            for path in found
+        )
 
     def forget_missing(self) -> None:
         """Forget paths that no longer exist, below the roots or whose bytes still lie elsewhere."""
@@ -7747,8 +7787,12 @@ class EmbedRun:
             self.forgotten.add(path)
             self.journal.append("gone", path=path)
 
-    def check_recognizer(self) -> None:
-        """The same name may hide other weights: compare them with what the cache was made with."""
+    def check_cache(self) -> None:
+        """Read all of the cache, and compare the model with the one it was made with.
+
+        The same name may hide other weights.
+        """
+        self.held = read_npz(self.path) if self.path.exists() else None
         own, made_with = self.crew.facts["meta"]["recognizer"], self.cache.meta.recognizer
         if own != made_with:
             raise SortFacesError(
@@ -7764,7 +7808,7 @@ class EmbedRun:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
         if not written and roots <= set(self.cache.meta.roots):
             return self.cache
-        cache = load_cache(self.path) if cache_exists(self.path) else self.cache
+        cache = load_cache(self.path, self.held) if cache_exists(self.path) else self.cache
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
         cache = replace(cache, meta=meta)
@@ -10166,7 +10210,7 @@ def known_entries(work: VideoWork, root: str) -> dict[str, Video]:
 def find_videos(root: Path) -> list[Path]:
     """All files below a folder that are named like videos, in path order; or the one file."""
     missed = ScanReport()
-    names = (os.path.join(*pair) for pair in walk_files(str(root), set(), missed))
+    names = (path for path, _ in walk_files(str(root), set(), missed))
     found = [Path(name) for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES]
     for line in missed.unreadable:
         log.warning("%s", line)
