@@ -8834,7 +8834,7 @@ def write_corpus(
     drafts = [draft for draft in drafts if draft.faces]
     groups = {}
     if export.params.candidates and raw is not None:
-        groups = candidate_groups(export, drafts, raw)
+        groups = companion("candidates").candidate_groups(export, drafts, raw)
         singles = [int(row) for some, _ in groups.values() for row in some]
         crops |= cut_faces(store, singles)
     with new_run(out, next_run(out, "export-swap")) as run:
@@ -8847,7 +8847,7 @@ def write_corpus(
             "cut": sum(crop.fresh for crop in crops.values()),
         }
         if export.params.candidates and raw is not None:
-            counts |= stage_candidates(run, export, groups, crops)
+            counts |= companion("candidates").stage_candidates(run, export, groups, crops)
         params, lists = as_json(asdict(export.params)), corpus.lists(after, notes)
         if run.steps or corpus.differs(lists) or not (out / "manifest.json").exists():
             master = msgspec.structs.replace(corpus.master, params=params)
@@ -9015,71 +9015,6 @@ def renamed_era(corpus: Corpus, era: FaceSet, old: str, new: str) -> Draft:
     mark = msgspec.structs.replace(era.manifest.era, of=new)
     manifest = msgspec.structs.replace(era.manifest, id=name, era=mark)
     return Draft(corpus.root, folder, manifest, era.name, era.folder)
-
-
-def candidate_groups(
-    export: Export, drafts: Sequence[Draft], raw: RawManifest
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{folder: (rows, centroid)} of good singletons: near a face set, or near each other."""
-    cache, params = export.cache, export.params
-    sets = {
-        draft.manifest.id: rows_of_faces(cache, (face.face for face, _ in draft.faces))
-        for draft in drafts
-    }
-    exported = {face.face for draft in drafts for face, _ in draft.faces}
-    singles = rows_of_faces(cache, (face for face in raw.singletons if face not in exported))
-    good = singles[export.quality[singles] >= params.candidate_min_score]
-    matched, rest = join_centroids(cache, good, sets, params.candidate_match_threshold)
-    groups = {
-        f"to_{name}": (rows, centroid(cache.unit[sets[name]]))
-        for name, rows in matched.items()
-        if len(rows)
-    }
-    labels = average_linkage(cache.unit[rest], params.candidate_match_threshold)
-    new = [rest[group] for group in groups_of(labels) if len(group) > 1]
-    for number, rows in enumerate(new, 1):
-        groups[numbered("new", number)] = rows, centroid(cache.unit[rows])
-    return groups
-
-
-def stage_candidates(
-    run: Run,
-    export: Export,
-    groups: dict[str, tuple[np.ndarray, np.ndarray]],
-    crops: dict[int, Crop],
-) -> dict[str, int]:
-    """Build _candidates/ where it changes; returns the counts."""
-    faces, dropped, pngs = [], [], {}
-    for folder, (rows, centre) in groups.items():
-        for row in rows.tolist():
-            crop = crops[row]
-            if crop.reason:
-                dropped.append(left_out(export, row, crop.reason))
-                continue
-            away = 1.0 - float(export.cache.unit[row] @ centre)
-            face = face_fields(face_entry(export, crop, away, "candidate"))
-            name = f"{folder}/{face['quality']:.2f}_{face['face'].replace(':', '-')}.png"
-            faces.append(Candidate(**{**face, "file": name}))
-            pngs[name] = crop.png
-    counts = {"candidates": len(faces), "candidate_groups": len(groups)}
-    here = export.out / "_candidates"
-    old = read_if_sound(here / "manifest.json", CandidatesManifest)
-    if old is not None and (old.faces, old.dropped) == (faces, dropped):
-        return counts
-    stage = run.place("_candidates")
-    for name, png in pngs.items():
-        clone_or_copy(png, stage / name)
-    manifest = CandidatesManifest(
-        **export.head,
-        params=as_json(asdict(export.params)),
-        files=["manifest.json", *pngs],
-        faces=faces,
-        dropped=dropped,
-    )
-    write_file(stage / "manifest.json", manifest)
-    if here.is_dir():
-        carry_over(here, stage)
-    return counts
 
 
 # ============================================================================
