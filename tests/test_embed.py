@@ -1067,10 +1067,15 @@ def test_a_damaged_cache_is_told_before_a_new_photo_is_looked_at(
     assert not sf.journal_path(cache_path).exists()
 
 
-def test_columns_nobody_has_filled_take_no_room_and_stay_away(embed, library, cache_path) -> None:
+def test_columns_nobody_has_filled_take_no_room_and_stay_away(
+    embed, library, cache_path, monkeypatch
+) -> None:
     embed(library)
     put(library / "dora.jpg", jpeg("dora"))
+    saved, real = [], sf.save_cache
+    monkeypatch.setattr(sf, "save_cache", lambda *args: saved.append(args[1]) or real(*args))
     embed(library)
+    assert all(sf.is_absent(getattr(saved[0], name)) for name in sf.LATER_COLUMNS)
     with np.load(cache_path) as archive:
         assert not set(sf.LATER_COLUMNS) & set(archive.files)
     cache = sf.load_cache(cache_path)
