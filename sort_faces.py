@@ -4191,6 +4191,8 @@ def with_marks(cache: FaceCache, marks: dict[str, dict[int, MarkedFace]]) -> Fac
 
 def with_scores(cache: FaceCache, model: str, scores: dict[str, dict[int, float]]) -> FaceCache:
     """Fill in what a quality model gave, by sha256 and face index; another model's scores go."""
+    if not scores and model == cache.meta.quality_model:
+        return cache
     column = cache.learned_quality.copy()
     if model != cache.meta.quality_model:
         column[:] = math.nan
