@@ -80,6 +80,7 @@ Contents
 
 from __future__ import annotations
 
+import operator
 import os
 import signal
 import sys
@@ -100,6 +101,7 @@ if AS_COMMAND:
 
 import argparse
 import base64
+import bisect
 import contextlib
 import errno
 import fnmatch
@@ -1390,6 +1392,16 @@ class Column:
         shape = [dim if size == "d" else size for size in self.shape]
         return np.full((count, *shape), self.fill, self.dtype)
 
+    def absent(self, count: int, dim: int) -> np.ndarray:
+        """The same to be looked at only; whatever the count, it takes no room."""
+        row = self.filled(1, dim)
+        return np.broadcast_to(row, (count, *row.shape[1:]))
+
+
+def is_absent(array: np.ndarray) -> bool:
+    """Whether an array of a cache is one of Column.absent."""
+    return len(array) > 1 and array.strides[0] == 0
+
 
 def column(*facts: Any, **more: Any) -> Any:
     """A field of FaceCache, declared by the facts of a Column."""
@@ -2498,7 +2510,11 @@ def write_part(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_bytes(path, (json.dumps(value, indent=1, default=json_default) + "\n").encode())
+    write_bytes(path, json_text(value))
+
+
+def json_text(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, default=json_default) + "\n").encode()
 
 
 def json_default(value: Any) -> Any:
@@ -2601,7 +2617,11 @@ def read_if_sound(path: Path, kind: type[R]) -> R | None:
 
 
 def write_file(path: Path, record: OwnFile) -> None:
-    write_json(path, {"tool": TOOL, **as_json(record)})
+    write_bytes(path, text_of_file(record))
+
+
+def text_of_file(record: OwnFile) -> bytes:
+    return json_text({"tool": TOOL, **as_json(record)})
 
 
 def checked_line(record: dict[str, Any]) -> bytes:
@@ -2821,9 +2841,8 @@ def facts_of(facts: os.stat_result) -> tuple[int, int]:
     return facts.st_size, max(-(2**63), min(facts.st_mtime_ns, 2**63 - 1))
 
 
-@dataclass(frozen=True)
-class FoundFile:
-    """One photo file as the scan saw it."""
+class FoundFile(msgspec.Struct, frozen=True, gc=False):
+    """One photo file as the scan saw it; there may be a million."""
 
     path: str
     size: int  # bytes
@@ -2851,16 +2870,17 @@ def scan_photos(
     and this tool's own outputs. Globs match the path relative to its root or the bare name.
     """
     report = ScanReport(roots)
-    found: dict[str, FoundFile] = {}
+    found: list[FoundFile] = []
     seen: set[tuple[int, int | str]] = set()
     for root in roots:
-        for folder, name in walk_files(str(root), seen, report):
-            path = os.path.join(folder, name)
+        for path, name in walk_files(str(root), seen, report):
             if os.path.splitext(name)[1].lower() not in PHOTO_SUFFIXES:
                 report.other_files += 1
                 continue
-            if not wanted_path(os.path.relpath(path, root), name, include, exclude):
-                continue
+            if include or exclude:  # the relative path costs more than all else
+                relative = os.path.relpath(path, root)
+                if not wanted_path(relative, name, include, exclude):
+                    continue
             try:
                 facts = os.stat(path)
             except OSError as error:  # a dangling link, or gone since the listing
@@ -2869,8 +2889,10 @@ def scan_photos(
             if is_special(path, facts):
                 report.other_files += 1
                 continue
-            found[path] = FoundFile(path, *facts_of(facts))
-    report.files = [found[path] for path in sorted(found)]
+            found.append(FoundFile(path, *facts_of(facts)))
+    if len(roots) > 1:  # one may be a file below another
+        found = list({file.path: file for file in found}.values())
+    report.files = sorted(found, key=operator.attrgetter("path"))
     return report
 
 
@@ -2885,9 +2907,9 @@ def is_special(path: str, facts: os.stat_result) -> bool:
 def walk_files(
     top: str, seen: set[tuple[int, int | str]], report: ScanReport
 ) -> Iterator[tuple[str, str]]:
-    """Yield (folder, file name) below `top`, each real folder once; what is left out is told."""
+    """Yield (path, name) of the files below `top`, each real folder once; the rest is told."""
     if os.path.isfile(top):
-        yield os.path.split(top)
+        yield top, os.path.basename(top)
         return
     pending = [top]
     while pending:
@@ -2919,7 +2941,7 @@ def walk_files(
             if is_folder:
                 folders.append(entry.path)
             else:
-                yield folder, entry.name
+                yield entry.path, entry.name
         pending.extend(reversed(folders))
 
 
@@ -3897,8 +3919,8 @@ def cache_exists(path: Path) -> bool:
     return path.exists() or any(True for _ in json_lines(journal_path(path)))
 
 
-def load_cache(path: Path) -> FaceCache:
-    """Load a cache and replay its journal.
+def load_cache(path: Path, held: FaceCache | None = None) -> FaceCache:
+    """Load a cache and replay its journal; held: what its .npz holds, where that is known.
 
     Raises SortFacesError for anything missing, foreign, damaged or newer than this tool.
     """
@@ -3909,13 +3931,20 @@ def load_cache(path: Path) -> FaceCache:
     header, records = read_journal(journal_path(path))  # first: a compaction may run meanwhile
     if header is None and not path.exists():
         raise SortFacesError(f"{journal_path(path)}: its header is damaged; move the file away")
-    cache = read_npz(path) if path.exists() else empty_cache(header)
+    cache = held or (read_npz(path) if path.exists() else empty_cache(header))
     if header is not None and header.recognizer != cache.meta.recognizer:
         raise SortFacesError(
             f"{journal_path(path)}: made with {header.model}, the cache with "
             f"{cache.meta.model}; move the journal away"
         )
     return fold_records(cache, fitting(records, cache.meta.dim, journal_path(path)))
+
+
+def load_photos(path: Path) -> FaceCache:
+    """A cache for who asks only about its photos: of its faces it may know no more than whose."""
+    if journal_path(path).exists() or not path.is_file():
+        return load_cache(path)
+    return read_npz(path, [name for name, about in COLUMNS.items() if about.rows != "n"])
 
 
 def fitting(lines: Iterable[JournalLine], dim: int, path: Path) -> list[JournalLine]:
@@ -3969,13 +3998,18 @@ def check_model(cache: FaceCache, path: Path, spec: EngineSpec) -> None:
         )
 
 
-def read_npz(path: Path) -> FaceCache:
-    """The cache without its journal; every array is checked before it is believed."""
+def read_npz(path: Path, only: Iterable[str] = COLUMNS) -> FaceCache:
+    """The cache without its journal; every array is checked before it is believed.
+
+    only: the columns that are read, beside face_file; the others must be there, no more.
+    """
     damaged = f"{path}: is no readable cache"
     advice = "restore it from a backup, or move it away and embed again"
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            wanted = {"meta", "face_file", *only}
+            arrays = {name: archive[name] for name in archive.files if name in wanted}
+            unread = {*archive.files} - {*arrays}
     except PermissionError as error:
         raise SortFacesError(f"{path}: {error.strerror}; make it readable") from None
     except NPZ_ERRORS as error:
@@ -3990,9 +4024,9 @@ def read_npz(path: Path) -> FaceCache:
         meta = as_record(CacheMeta, value)
     except (KeyError, TypeError, ValueError, RecursionError):
         raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file") from None
-    for name in LATER_COLUMNS:
-        if name not in arrays and "face_file" in arrays:
-            arrays[name] = COLUMNS[name].filled(len(arrays["face_file"]), meta.dim)
+    for name in (*LATER_COLUMNS, *unread):
+        if name in COLUMNS and name not in arrays and "face_file" in arrays:
+            arrays[name] = COLUMNS[name].absent(len(arrays["face_file"]), meta.dim)
     for name, about in COLUMNS.items():
         have, want = arrays.get(name), about.filled(0, meta.dim)
         if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
@@ -4011,7 +4045,7 @@ def save_cache(path: Path, cache: FaceCache) -> None:
     """Write the whole cache atomically, then drop the journal it now contains."""
     arrays = {name: getattr(cache, name) for name in COLUMNS}
     for name in LATER_COLUMNS:
-        if not np.isfinite(arrays[name]).any():
+        if is_absent(arrays[name]) or not np.isfinite(arrays[name]).any():
             del arrays[name]  # not enriched yet: no gigabytes of NaN
     meta = json.dumps({**as_json(cache.meta), "version": VERSION})
     with writing(path) as part, open(part, "wb") as stream:
@@ -4272,7 +4306,10 @@ def path_columns(
 
 def extended(cache: FaceCache, name: str, kept: Any, values: Sequence[Any]) -> np.ndarray:
     """Rows `kept` of a cache's array, then the values of records as rows of the same kind."""
-    about, have = COLUMNS[name], getattr(cache, name)[kept]
+    about, have = COLUMNS[name], getattr(cache, name)
+    if is_absent(have) and not any(value is not None for value in values):
+        return about.absent(len(kept) + len(values), cache.meta.dim)
+    have = have[kept] if len(kept) < len(have) else have
     if name == "embedding" or name in LATER_COLUMNS:
         new = about.filled(len(values), cache.meta.dim)
         for row, value in enumerate(values):
@@ -4300,6 +4337,8 @@ def with_marks(cache: FaceCache, marks: dict[str, dict[int, MarkedFace]]) -> Fac
 
 def with_scores(cache: FaceCache, model: str, scores: dict[str, dict[int, float]]) -> FaceCache:
     """Fill in what a quality model gave, by sha256 and face index; another model's scores go."""
+    if not scores and model == cache.meta.quality_model:
+        return cache
     column = cache.learned_quality.copy()
     if model != cache.meta.quality_model:
         column[:] = math.nan
@@ -4914,6 +4953,7 @@ class Crew:
 
 RUNS_FOLDER = "_runs"
 JOURNAL = "journal.json"
+SYNCS_ALL = hasattr(os, "sync")  # not on Windows: whether a run syncs all it has built at once
 TREE_RUN = "tree"  # name of the run that changes a tree of photos; nobody undoes that
 # How far a restore is, as names of empty files: those need no room on a full disk.
 RESTORING = re.compile(r"restoring-(\d{4})-to-(\d{4}-.+)")  # in _runs: newest run, run it goes to
@@ -4965,7 +5005,7 @@ class Run:
 
     def commit(self, names: dict[str, str] | None = None) -> None:
         """Let the run happen: from the journal on no kill stops it."""
-        if self.keep and hasattr(os, "sync"):
+        if self.keep and SYNCS_ALL:
             os.sync()  # what the renames are about to make visible
         journal = RunJournal(
             run=self.name,
@@ -5775,19 +5815,24 @@ def read_name(folder: Path) -> str:
     return UNNAMED
 
 
-def finish_faceset(stage: Path, manifest: FacesetManifest) -> FacesetManifest:
-    """Write bundles, contact sheet and manifest of a folder that holds its PNGs; the manifest."""
-    faces, written = manifest.faces, ["manifest.json", "NAME.txt"]
+def finish_faceset(
+    stage: Path, manifest: FacesetManifest, earlier: Path | None = None
+) -> FacesetManifest:
+    """Write bundles, contact sheet and manifest of a folder that holds its PNGs; the manifest.
+
+    earlier: the folder of its earlier self, of which as much as fits is taken over.
+    """
+    faces, written, beside = manifest.faces, ["manifest.json", "NAME.txt"], "faceset_files"
     if faces:
-        files = [face.file for face in faces]
-        written += write_bundles(stage, bundles_of(manifest))
-        sheet = contact_sheet([stage / file for file in files], [face.quality for face in faces])
+        written += companion(beside).write_bundles(stage, bundles_of(manifest), earlier)
+        sheet = companion(beside).contact_sheet(stage, faces, earlier)
         write_part(stage / "previews" / "top_20_grid.jpg", sheet)
-        written += ["previews/top_20_grid.jpg", *files]
+        written += ["previews/top_20_grid.jpg", *(face.file for face in faces)]
     written += [gone.file for gone in manifest.dropped if gone.file]
     counts = {"faces": len(faces), "dropped": len(manifest.dropped)}
     manifest = msgspec.structs.replace(manifest, counts=counts, files=written)
-    write_file(stage / "manifest.json", manifest)
+    write = write_part if SYNCS_ALL else write_bytes
+    write(stage / "manifest.json", text_of_file(manifest))
     return manifest
 
 
@@ -5847,46 +5892,6 @@ def bundles_of(manifest: FacesetManifest) -> dict[str, list[str]]:
     top, full = f"{manifest.id}_top{manifest.params.top_n}.fsz", f"{manifest.id}.fsz"
     told = {bundle.file: bundle.faces or files for bundle in manifest.bundles}
     return {top: files[: manifest.params.top_n], full: files} | told | {full: files}
-
-
-def write_bundles(stage: Path, bundles: dict[str, list[str]]) -> list[str]:
-    """Write {name: its PNGs} as flat, stored zips; returns their names."""
-    for bundle, files in bundles.items():
-        with zipfile.ZipFile(stage / bundle, "w", zipfile.ZIP_STORED) as archive:
-            for file in files:
-                info = zipfile.ZipInfo(PurePosixPath(file).name, ZIP_DATE)
-                info.external_attr = 0o600 << 16
-                archive.writestr(info, (stage / file).read_bytes())
-    return list(bundles)
-
-
-def contact_sheet(files: Sequence[Path], scores: Sequence[float]) -> bytes:
-    """JPEG grid of the best faces, each with its rank and score."""
-    import cv2
-
-    shown = min(len(files), GRID_COLUMNS * GRID_ROWS)
-    rows = math.ceil(shown / GRID_COLUMNS)
-    sheet = np.full((rows * GRID_CELL, GRID_COLUMNS * GRID_CELL, 3), 32, np.uint8)
-    for at in range(shown):
-        try:
-            image = decode_photo(files[at].read_bytes()).image
-        except PhotoError:
-            continue  # damaged; verify says so
-        cell = cv2.resize(image, (GRID_CELL, GRID_CELL), interpolation=cv2.INTER_AREA)
-        cv2.rectangle(cell, (0, GRID_CELL - 20), (86, GRID_CELL), (0, 0, 0), -1)
-        cv2.putText(
-            cell,
-            f"{at}  {scores[at]:.2f}",
-            (4, GRID_CELL - 5),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.45,
-            (255, 255, 255),
-            1,
-            cv2.LINE_AA,
-        )
-        y, x = at // GRID_COLUMNS * GRID_CELL, at % GRID_COLUMNS * GRID_CELL
-        sheet[y : y + GRID_CELL, x : x + GRID_CELL] = cell
-    return cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
 def carry_over(old: Path, stage: Path, moved: Iterable[str] = ()) -> None:
@@ -6066,11 +6071,12 @@ class Corpus:
         As consumers get them: of the face in the PNG, which somebody has looked at; where nobody
         has, as the photo in the cache gave it.
         """
-        found = [self.seen.get(face.sha256) for face in faces]
-        for at, face in enumerate(faces):
-            if found[at] is None and not face.face.endswith(ADOPTED) and self.cache is not None:
-                row = self.cache.row_of_face.get(face.face)
-                found[at] = None if row is None else self.cache.embedding[row]
+        with LOADING:  # both are read once, whoever asks first
+            found = [self.seen.get(face.sha256) for face in faces]
+            for at, face in enumerate(faces):
+                if found[at] is None and not face.face.endswith(ADOPTED) and self.cache is not None:
+                    row = self.cache.row_of_face.get(face.face)
+                    found[at] = None if row is None else self.cache.embedding[row]
         return of_one_width([np.zeros(0) if one is None else one for one in found])
 
     @functools.cached_property
@@ -6265,6 +6271,8 @@ def by_hand_in_dropped(here: Path, face: Face, told: set[str]) -> str:
 # ============================================================================
 # A plan is a list of moves, a file that a person can edit. Carrying it out is a run in which every
 # changed face set is built anew.
+
+BUILDERS = 4  # face sets built side by side: half of the work is done without Python's lock
 
 
 def drop(faceset: FaceSet, face: Face, reason: str, **numbers: float) -> Move:
@@ -6524,9 +6532,10 @@ class Draft:
             for gone in self.dropped
         ]
         record = msgspec.structs.replace(self.manifest, faces=faces, dropped=dropped)
-        manifest = finish_faceset(stage, with_bundles(record, corpus.embeddings(faces)))
-        if (self.root / self.lies).is_dir():
-            carry_over(self.root / self.lies, stage, self.moved)
+        record, old = with_bundles(record, corpus.embeddings(faces)), self.root / self.lies
+        manifest = finish_faceset(stage, record, old)
+        if old.is_dir():
+            carry_over(old, stage, self.moved)
         return FaceSet(self.folder, manifest, read_name(stage), faces, [])
 
 
@@ -6628,13 +6637,14 @@ def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
         after = {
             folder: faceset for folder, faceset in corpus.sets.items() if folder not in shelved
         }
-        notes, names = {}, {}
-        for folder, draft in progress(sorted(drafts.items()), len(drafts), "staging", "set"):
+        notes, staged = {}, {}
+        for folder, draft in sorted(drafts.items()):
             final = shelved[folder].target if folder in shelved else folder
-            after[final] = draft.write(run.place(final, folder), corpus)
-            names[final] = after[final].name
+            staged[final] = draft, run.place(final, folder)
             if folder in plan.sets:
                 notes[final] = {"reason": plan.sets[folder].reason, "run": name}
+        built = build_sets(staged, corpus)
+        after |= built
         for folder, move in shelved.items():
             notes[move.target] = {"reason": move.reason, "run": name}
             if folder not in drafts:
@@ -6643,8 +6653,18 @@ def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
         about = {"command": plan.command, "params": plan.params, "counts": move_counts(plan.moves)}
         stage_master(run, corpus.master, corpus.lists(after, notes), about)
         write_file(run.folder / "plan.json", record)
-        run.commit(names)
+        run.commit({folder: faceset.name for folder, faceset in built.items()})
     return name
+
+
+def build_sets(staged: dict[str, tuple[Draft, Path]], corpus: Corpus) -> dict[str, FaceSet]:
+    """Build {folder: (face set, empty folder to build it in)}, several at once; {folder: it}."""
+
+    def build(pair: tuple[Draft, Path]) -> FaceSet:
+        return pair[0].write(pair[1], corpus)
+
+    built = ordered_map(build, staged.values(), min(BUILDERS, os.cpu_count() or 1))
+    return dict(zip(staged, progress(built, len(staged), "staging", "set"), strict=True))
 
 
 def stage_master(
@@ -7614,8 +7634,9 @@ class EmbedRun:
     def __init__(self, path: Path, crew: Crew, options: ScanOptions, scan: ScanReport) -> None:
         self.path, self.options = path, options
         self.roots, self.files, self.folders = scan.roots, scan.files, scan.folders
+        self.held: FaceCache | None = None  # the .npz, from the first new photo on
         if cache_exists(path):
-            self.cache = load_cache(path)
+            self.cache = load_photos(path)
         else:
             self.cache = empty_cache(as_record(CacheMeta, crew.facts["meta"]))
         self.crew = crew.with_spec(with_model_of(crew.spec, self.cache.meta))
@@ -7623,28 +7644,36 @@ class EmbedRun:
         self.door = Doorkeeper(path, self.cache.meta)
         self.passed_over: set[str] = set()  # paths of what was forgotten
         self.passes = passes_label(self.crew.spec, options.passes)
-        direct = {os.path.dirname(file.path) for file in self.files}
-        folders = {folder for name in direct for folder in (Path(name), *Path(name).parents)}
-        self.mounted = [root for root in self.roots if root in folders]
+        self.mounted = [root for root in self.roots if self.has_photos(root)]
         self.forgotten: set[str] = set()
+        self.noted: set[str] = set()  # photos whose known paths were looked at
         self.new = 0
         self.failed: list[str] = []
         self.paths = known_paths(self.cache)
-        self.paths_of: dict[str, list[str]] = defaultdict(list)
-        for name, (sha, _, _) in self.paths.items():
-            self.paths_of[sha].append(name)
-        shas = self.cache.file_sha256.tolist()
-        self.redo = {sha for row, sha in enumerate(shas) if self.wants_redo(row)}
+        self.redo = set(self.cache.file_sha256[self.wants_redo()].tolist())
         self.todo = [file for file in scan.files if not self.is_unchanged(file)]
         self.journal = Journal(path, self.cache.meta)
 
-    def wants_redo(self, row: int) -> bool:
-        """Whether a photo that did not change must be looked at again all the same."""
-        status = self.cache.file_status[row]
-        if status == STATUS_UNREADABLE:
-            return self.options.retry_errors
-        other_settings = self.cache.file_passes[row] != self.passes
-        return bool(other_settings and (status == STATUS_NO_FACE or self.options.rescan))
+    @functools.cached_property
+    def paths_of(self) -> dict[str, list[str]]:
+        """{sha256: paths that hold these bytes}, as known so far."""
+        found = defaultdict(list)
+        for name, (sha, _, _) in self.paths.items():
+            found[sha].append(name)
+        return found
+
+    def has_photos(self, root: Path) -> bool:
+        """Whether a photo lies below a root."""
+        inside = os.path.join(root, "")
+        first = bisect.bisect_left(self.files, inside, key=operator.attrgetter("path"))
+        return first < len(self.files) and self.files[first].path.startswith(inside)
+
+    def wants_redo(self) -> np.ndarray:
+        """(f,) bool: photos that must be looked at again though they did not change."""
+        status, options = self.cache.file_status, self.options
+        other_settings = self.cache.file_passes != self.passes
+        blind = (status == STATUS_NO_FACE) | (options.rescan & (status != STATUS_UNREADABLE))
+        return (other_settings & blind) | (options.retry_errors & (status == STATUS_UNREADABLE))
 
     def execute(self) -> None:
         """Work through the files; every finished photo is in the journal at once."""
@@ -7686,18 +7715,20 @@ class EmbedRun:
                 self.note_path(file, sha)
             else:
                 if not pending:
-                    self.check_recognizer()  # before anything is computed with the wrong one
+                    self.check_cache()  # before anything is computed in vain
                 pending.add(sha)
                 self.redo.discard(sha)
                 how = {"passes": asdict(self.options.passes), "landmarks": self.crew.spec.landmarks}
-                yield {"sha256": sha, **vars(file), **how}
+                yield {"sha256": sha, **msgspec.structs.asdict(file), **how}
 
     def note_path(self, file: FoundFile, sha: str) -> None:
         """Record one more path of known bytes; paths they moved away from are forgotten."""
-        self.journal.append("path", sha256=sha, **vars(file))
-        for old in self.paths_of[sha]:
-            if old != file.path and self.is_gone(old):
-                self.forget(old)
+        self.journal.append("path", sha256=sha, **msgspec.structs.asdict(file))
+        if sha not in self.noted:  # what was noted since then is there
+            self.noted.add(sha)
+            for old in self.paths_of[sha]:
+                if old != file.path and self.is_gone(old):
+                    self.forget(old)
         self.paths_of[sha].append(file.path)
 
     def store(self, item: dict[str, Any], result: dict[str, Any]) -> None:
@@ -7729,10 +7760,13 @@ class EmbedRun:
 
     def usable(self, cache: FaceCache) -> int:
         """How many of the scanned files the cache knows with or without faces, or must not know."""
-        readable = set(cache.file_sha256[cache.file_status != STATUS_UNREADABLE].tolist())
-        known = {path for path, (sha, _, _) in known_paths(cache).items() if sha in readable}
-        known |= self.passed_over
-        return sum(file.path in known for file in self.files)
+        damaged = set(cache.file_sha256[cache.file_status == STATUS_UNREADABLE].tolist())
+        paths = self.paths if cache is self.cache else known_paths(cache)
+        found = (file.path for file in self.files)
+        return sum(
+            path in self.passed_over or (path in paths and paths[path][0] not in damaged)
+            for path in found
+        )
 
     def forget_missing(self) -> None:
         """Forget paths that no longer exist, below the roots or whose bytes still lie elsewhere."""
@@ -7760,8 +7794,12 @@ class EmbedRun:
             self.forgotten.add(path)
             self.journal.append("gone", path=path)
 
-    def check_recognizer(self) -> None:
-        """The same name may hide other weights: compare them with what the cache was made with."""
+    def check_cache(self) -> None:
+        """Read all of the cache, and compare the model with the one it was made with.
+
+        The same name may hide other weights.
+        """
+        self.held = read_npz(self.path) if self.path.exists() else None
         own, made_with = self.crew.facts["meta"]["recognizer"], self.cache.meta.recognizer
         if own != made_with:
             raise SortFacesError(
@@ -7777,7 +7815,7 @@ class EmbedRun:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
         if not written and roots <= set(self.cache.meta.roots):
             return self.cache
-        cache = load_cache(self.path) if cache_exists(self.path) else self.cache
+        cache = load_cache(self.path, self.held) if cache_exists(self.path) else self.cache
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
         cache = replace(cache, meta=meta)
@@ -8804,7 +8842,7 @@ def write_corpus(
     drafts = [draft for draft in drafts if draft.faces]
     groups = {}
     if export.params.candidates and raw is not None:
-        groups = candidate_groups(export, drafts, raw)
+        groups = companion("candidates").candidate_groups(export, drafts, raw)
         singles = [int(row) for some, _ in groups.values() for row in some]
         crops |= cut_faces(store, singles)
     with new_run(out, next_run(out, "export-swap")) as run:
@@ -8817,7 +8855,7 @@ def write_corpus(
             "cut": sum(crop.fresh for crop in crops.values()),
         }
         if export.params.candidates and raw is not None:
-            counts |= stage_candidates(run, export, groups, crops)
+            counts |= companion("candidates").stage_candidates(run, export, groups, crops)
         params, lists = as_json(asdict(export.params)), corpus.lists(after, notes)
         if run.steps or corpus.differs(lists) or not (out / "manifest.json").exists():
             master = msgspec.structs.replace(corpus.master, params=params)
@@ -8968,13 +9006,14 @@ def stage_sets(
         run.clear(draft.lies)
         after.pop(draft.lies, None)
         notes[draft.folder] = corpus.note(draft.lies)
-    for draft in progress([*drafts, *renamed], len(drafts) + len(renamed), "staging", "set"):
+    staged = {}
+    for draft in [*drafts, *renamed]:
         old = corpus.sets.get(draft.folder)
         if old is None or not draft.is_like(old):
-            after[draft.folder] = draft.write(run.place(draft.folder), corpus)
+            staged[draft.folder] = draft, run.place(draft.folder)
             if draft.lies != draft.folder:  # NOWHERE, too
                 run.before[draft.folder] = draft.lies
-    return after, notes
+    return after | build_sets(staged, corpus), notes
 
 
 def renamed_era(corpus: Corpus, era: FaceSet, old: str, new: str) -> Draft:
@@ -8984,71 +9023,6 @@ def renamed_era(corpus: Corpus, era: FaceSet, old: str, new: str) -> Draft:
     mark = msgspec.structs.replace(era.manifest.era, of=new)
     manifest = msgspec.structs.replace(era.manifest, id=name, era=mark)
     return Draft(corpus.root, folder, manifest, era.name, era.folder)
-
-
-def candidate_groups(
-    export: Export, drafts: Sequence[Draft], raw: RawManifest
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{folder: (rows, centroid)} of good singletons: near a face set, or near each other."""
-    cache, params = export.cache, export.params
-    sets = {
-        draft.manifest.id: rows_of_faces(cache, (face.face for face, _ in draft.faces))
-        for draft in drafts
-    }
-    exported = {face.face for draft in drafts for face, _ in draft.faces}
-    singles = rows_of_faces(cache, (face for face in raw.singletons if face not in exported))
-    good = singles[export.quality[singles] >= params.candidate_min_score]
-    matched, rest = join_centroids(cache, good, sets, params.candidate_match_threshold)
-    groups = {
-        f"to_{name}": (rows, centroid(cache.unit[sets[name]]))
-        for name, rows in matched.items()
-        if len(rows)
-    }
-    labels = average_linkage(cache.unit[rest], params.candidate_match_threshold)
-    new = [rest[group] for group in groups_of(labels) if len(group) > 1]
-    for number, rows in enumerate(new, 1):
-        groups[numbered("new", number)] = rows, centroid(cache.unit[rows])
-    return groups
-
-
-def stage_candidates(
-    run: Run,
-    export: Export,
-    groups: dict[str, tuple[np.ndarray, np.ndarray]],
-    crops: dict[int, Crop],
-) -> dict[str, int]:
-    """Build _candidates/ where it changes; returns the counts."""
-    faces, dropped, pngs = [], [], {}
-    for folder, (rows, centre) in groups.items():
-        for row in rows.tolist():
-            crop = crops[row]
-            if crop.reason:
-                dropped.append(left_out(export, row, crop.reason))
-                continue
-            away = 1.0 - float(export.cache.unit[row] @ centre)
-            face = face_fields(face_entry(export, crop, away, "candidate"))
-            name = f"{folder}/{face['quality']:.2f}_{face['face'].replace(':', '-')}.png"
-            faces.append(Candidate(**{**face, "file": name}))
-            pngs[name] = crop.png
-    counts = {"candidates": len(faces), "candidate_groups": len(groups)}
-    here = export.out / "_candidates"
-    old = read_if_sound(here / "manifest.json", CandidatesManifest)
-    if old is not None and (old.faces, old.dropped) == (faces, dropped):
-        return counts
-    stage = run.place("_candidates")
-    for name, png in pngs.items():
-        clone_or_copy(png, stage / name)
-    manifest = CandidatesManifest(
-        **export.head,
-        params=as_json(asdict(export.params)),
-        files=["manifest.json", *pngs],
-        faces=faces,
-        dropped=dropped,
-    )
-    write_file(stage / "manifest.json", manifest)
-    if here.is_dir():
-        carry_over(here, stage)
-    return counts
 
 
 # ============================================================================
@@ -10179,7 +10153,7 @@ def known_entries(work: VideoWork, root: str) -> dict[str, Video]:
 def find_videos(root: Path) -> list[Path]:
     """All files below a folder that are named like videos, in path order; or the one file."""
     missed = ScanReport()
-    names = (os.path.join(*pair) for pair in walk_files(str(root), set(), missed))
+    names = (path for path, _ in walk_files(str(root), set(), missed))
     found = [Path(name) for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES]
     for line in missed.unreadable:
         log.warning("%s", line)

@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -412,6 +413,7 @@ class Saboteur:
 
     def __init__(self, root: Path, how: str = "count", at: int = 0) -> None:
         self.root, self.how, self.at, self.seen = str(root), how, at, 0
+        self.lock = threading.Lock()  # sets are built side by side
 
     def __enter__(self) -> Saboteur:
         self.patch = pytest.MonkeyPatch()
@@ -425,8 +427,9 @@ class Saboteur:
     def watched(self, real: Callable, needs_space: bool) -> Callable:
         def call(*args: object, **options: object) -> object:
             if self.concerns(real, args, options):
-                self.seen += 1
-                self.strike(needs_space)
+                with self.lock:
+                    self.seen += 1
+                    self.strike(needs_space)
             return real(*args, **options)
 
         return call

@@ -1125,7 +1125,7 @@ def plant_png(root: Path, data: bytes) -> None:
     sha = sf.hashlib.sha256(data).hexdigest()
     edit(folder / "manifest.json", lambda value: value["faces"][5].update(sha256=sha))
     manifest = sf.read_file(folder / "manifest.json", sf.FacesetManifest)
-    sf.write_bundles(folder, sf.bundles_of(manifest))
+    sf.companion("faceset_files").write_bundles(folder, sf.bundles_of(manifest))
 
 
 @pytest.mark.parametrize("kind", ODD_PNGS)

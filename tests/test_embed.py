@@ -1090,3 +1090,102 @@ def test_the_end_of_a_run_says_where_the_time_went(embed, library) -> None:
     assert {"decode", "detect", "recognise", "write"} <= shares.keys()
     assert 95 <= sum(int(share.rstrip("%")) for share in shares.values()) <= 105
     assert "time of" not in embed(library)[2], "nothing was done"
+
+
+# --- growth: what comes costs what is new -----------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[bool]:
+    """Of every reading of a cache's arrays from here on: whether the embeddings were read."""
+    seen, real = [], np.lib.npyio.NpzFile.__getitem__
+
+    def read(archive, name: str) -> np.ndarray:
+        if name == "meta":
+            seen.append(False)
+        seen[-1:] = [seen[-1] or name == "embedding"] if seen else []
+        return real(archive, name)
+
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", read)
+    return seen
+
+
+def facts_of_file(path: Path) -> tuple[int, int, str]:
+    return path.stat().st_ino, path.stat().st_mtime_ns, sf.sha256_of_file(path)
+
+
+def test_a_night_without_news_reads_no_face_and_writes_nothing(
+    embed, library, cache_path, no_engine, reads
+) -> None:
+    first, before = embed(library)[1], facts_of_file(cache_path)
+    del reads[:]
+    no_engine()
+    code, again, _ = embed(library)
+    assert (code, again["unchanged"], again["new"], reads) == (0, 3, 0, [False])
+    same = ("photos", "copies", "faces", "without_face", "unreadable")
+    assert [again[key] for key in same] == [first[key] for key in same]
+    assert facts_of_file(cache_path) == before
+
+
+def test_a_cache_is_read_once_however_many_photos_come(embed, library, cache_path, reads) -> None:
+    embed(library)
+    put(library / "dora.jpg", jpeg("dora"))
+    put(library / "copy.jpg", jpeg("anna"))
+    del reads[:]
+    assert embed(library)[1]["faces"] == 4
+    assert reads == [False, True]  # of the photos, then of all
+    alone = cache_path.with_name("alone.npz")
+    embed(library, cache=alone)
+    ours, theirs = sf.load_cache(cache_path), sf.load_cache(alone)
+    order = np.argsort(ours.face_ids), np.argsort(theirs.face_ids)
+    assert np.array_equal(ours.embedding[order[0]], theirs.embedding[order[1]])
+
+
+def test_a_damaged_cache_is_told_before_a_new_photo_is_looked_at(
+    embed, library, cache_path, no_engine
+) -> None:
+    embed(library)
+    data = bytearray(cache_path.read_bytes())
+    data[data.index(sf.load_cache(cache_path).embedding.tobytes()) + 100] ^= 255
+    cache_path.write_bytes(data)
+    put(library / "dora.jpg", jpeg("dora"))
+    no_engine()
+    code, _, err = embed(library)
+    assert code == 2 and "is no readable cache" in err and err.count("\n") == 1
+    assert not sf.journal_path(cache_path).exists()
+
+
+def test_columns_nobody_has_filled_take_no_room_and_stay_away(
+    embed, library, cache_path, monkeypatch
+) -> None:
+    embed(library)
+    put(library / "dora.jpg", jpeg("dora"))
+    saved, real = [], sf.save_cache
+    monkeypatch.setattr(sf, "save_cache", lambda *args: saved.append(args[1]) or real(*args))
+    embed(library)
+    assert all(sf.is_absent(getattr(saved[0], name)) for name in sf.LATER_COLUMNS)
+    with np.load(cache_path) as archive:
+        assert not set(sf.LATER_COLUMNS) & set(archive.files)
+    cache = sf.load_cache(cache_path)
+    assert cache.landmark_3d_68.shape == (4, 68, 3) and not cache.enriched.any()
+    assert all(sf.is_absent(getattr(cache, name)) for name in sf.LATER_COLUMNS)
+
+
+def test_the_known_copies_of_a_photo_are_looked_for_once(
+    embed, library, monkeypatch, no_engine
+) -> None:
+    for number in range(10):
+        put(library / "old" / f"{number}.jpg", jpeg("anna"))
+    embed(library)
+    for number in range(10):
+        put(library / "new" / f"{number}.jpg", jpeg("anna"))
+    looked, real = [], sf.is_missing
+    monkeypatch.setattr(sf, "is_missing", lambda path: looked.append(path) or real(path))
+    no_engine()
+    assert embed(library)[1]["copies"] == 20
+    assert sorted(looked) == sorted(set(looked)) and len(looked) == 11
+
+
+def test_a_photo_is_found_once_though_it_is_named_and_lies_in_a_named_folder(library) -> None:
+    found = sf.scan_photos([library, library / "anna.jpg"]).files
+    assert [Path(file.path).name for file in found] == ["anna.jpg", "cleo.jpg", "finn.jpg"]

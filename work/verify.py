@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -115,30 +113,16 @@ def set_findings(root: Path, faceset: sf.FaceSet) -> sf.Findings:
     if names != sorted(names) or not all(map(sf.RANKED_PNG.fullmatch, names)):
         yield sf.Finding(faceset.id, "faces", "names", "do not sort in rank order"), rebuild
     for bundle, files in sf.bundles_of(faceset.manifest).items():
-        wrong = bundle_fault(folder, bundle, files) if names else ""
+        wrong = (
+            sf.companion("faceset_files").bundle_fault(folder / bundle, folder, files)
+            if names
+            else ""
+        )
         if wrong:
             yield sf.Finding(faceset.id, bundle, "bundle", wrong), rebuild
     for gone in faceset.manifest.dropped:
         if gone.file and not (folder / gone.file).is_file():
             yield sf.Finding(faceset.id, gone.file, "by hand", "dropped PNG is gone"), rebuild
-
-
-def bundle_fault(folder: Path, bundle: str, files: Sequence[str]) -> str:
-    """Why a .fsz is not the flat, stored zip of exactly these PNGs, or ""."""
-    if not (folder / bundle).is_file():
-        return "is missing"
-    try:
-        with zipfile.ZipFile(folder / bundle) as archive:
-            if archive.namelist() != [PurePosixPath(file).name for file in files]:
-                return "holds other files than the manifest lists"
-            for info, file in zip(archive.infolist(), files, strict=True):
-                if info.compress_type != zipfile.ZIP_STORED:
-                    return f"{info.filename} is compressed"
-                if (folder / file).is_file() and archive.read(info) != (folder / file).read_bytes():
-                    return f"{info.filename} differs from the one on disk"
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
-        return f"damaged: {sf.one_line(error)}"
-    return ""
 
 
 def png_fault(data: bytes, size: int) -> str:
