@@ -128,13 +128,23 @@ def test_components_include_pairs_exactly_at_the_limit() -> None:
 # ---------------------------------------------------------------------------- average linkage
 
 
-@pytest.fixture(params=["as it is", "reciprocal", "reciprocal in small blocks", "small blocks"])
+@pytest.fixture(
+    params=["as it is", "lists", "short lists in small blocks", "dense after lists", "small blocks"]
+)
 def way(request, monkeypatch) -> str:
     """Each way through average_linkage."""
-    if "reciprocal" in request.param:
-        monkeypatch.setattr(sf, "DENSE_COMPONENT", 1)
+    large = sf.companion("large_components")
+    if "lists" in request.param:
+        monkeypatch.setattr(sf, "DENSE_COMPONENT", 25 if "dense" in request.param else 1)
+    if "short" in request.param:
+        monkeypatch.setattr(large, "NEAREST", 3)
+        monkeypatch.setattr(large, "SAMPLE", 20)
+        monkeypatch.setattr(large, "HELD_LISTS", 0)
+        monkeypatch.setattr(large, "DOTS", 5)
     if "small" in request.param:
         monkeypatch.setattr(sf, "LINK_BLOCK", 17)
+        monkeypatch.setattr(sf, "LISTED_PAIRS", 1)
+        monkeypatch.setattr(sf, "HELD_PAIRS", 8)
     return request.param
 
 
@@ -164,8 +174,10 @@ def test_labels_equal_sklearn_on_anything(seed, count, dim, threshold) -> None:
     expected = by_sklearn(unit, threshold)
     assert canonical(sf.average_linkage(unit, threshold)) == expected
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sf, "DENSE_COMPONENT", 1)
+        patch.setattr(sf, "DENSE_COMPONENT", 1 + seed % 30)
         patch.setattr(sf, "LINK_BLOCK", 1 + seed % 40)
+        patch.setattr(sf, "LISTED_PAIRS", seed % 4)
+        patch.setattr(sf.companion("large_components"), "NEAREST", 1 + seed % 9)
         assert canonical(sf.average_linkage(unit, threshold)) == expected
 
 
@@ -213,7 +225,7 @@ def test_empty_input_and_one_row(way) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(SEEDS, st.integers(1, 80), st.sampled_from([1, 3000]))
+@given(SEEDS, st.integers(1, 80), st.sampled_from([1, 12, 3000]))
 def test_permuting_the_rows_permutes_the_labels(seed, count, dense) -> None:
     rng = np.random.default_rng(seed)
     unit, order = library(rng, count, 24), rng.permutation(count)
@@ -224,7 +236,7 @@ def test_permuting_the_rows_permutes_the_labels(seed, count, dense) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(SEEDS, st.integers(2, 80), st.sampled_from([1, 3000]))
+@given(SEEDS, st.integers(2, 80), st.sampled_from([1, 12, 3000]))
 def test_a_cluster_on_its_own_is_one_cluster(seed, count, dense) -> None:
     unit = library(np.random.default_rng(seed), count, 24)
     with pytest.MonkeyPatch.context() as patch:
