@@ -868,7 +868,7 @@ def threshold_components(
             many = np.count_nonzero(close) > LISTED_PAIRS * sum(close.shape)
             if many and boxes is not None:
                 close &= same_box_size(boxes[rows][:, None], boxes[columns])
-            find = spanning_pairs if many else listed_pairs
+            find = companion("large_components").spanning_pairs if many else listed_pairs
             row, column = find(close, labels[rows], labels[columns])
             pairs = np.stack([rows[row], columns[column]])
             if not many and boxes is not None:
@@ -897,9 +897,9 @@ def closeness(unit: np.ndarray, min_cosine: float) -> Callable[..., np.ndarray]:
 
 
 def rows_of(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """values[rows] for ascending rows (r,), r > 0; without a copy where they are a range."""
-    first, last = rows[[0, -1]]
-    return values[first : last + 1] if last - first == len(rows) - 1 else values[rows]
+    """values[rows] for rows (r,), without a copy where they are a range."""
+    in_order = len(rows) and (rows[1:] - rows[:-1] == 1).all()
+    return values[rows[0] : rows[-1] + 1] if in_order else values[rows]
 
 
 def open_pairs(labels: np.ndarray, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -925,26 +925,6 @@ def listed_pairs(
     row, column = np.divmod(np.flatnonzero(close), close.shape[1])
     differ = left[row] != right[column]
     return row[differ], column[differ]
-
-
-def spanning_pairs(
-    close: np.ndarray, left: np.ndarray, right: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """As listed_pairs, but only so many that they join what all of them join; `close` is used up.
-
-    Every row and column gives one pair to a group it is not in, until none has any (Boruvka 1926).
-    """
-    names = np.unique(np.concatenate([left, right]), return_inverse=True)[1]
-    pairs = [np.zeros((2, 0), np.intp)]
-    while True:
-        close &= names[: len(left), None] != names[len(left) :]
-        rows, columns = np.flatnonzero(close.any(axis=1)), np.flatnonzero(close.any(axis=0))
-        if not len(rows):
-            return tuple(np.concatenate(pairs, axis=1))
-        pairs.append(np.stack([rows, close[rows].argmax(axis=1)]))
-        pairs.append(np.stack([close[:, columns].argmax(axis=0), columns]))
-        row, column = np.concatenate(pairs[-2:], axis=1)
-        names = join_labels(names, row, len(left) + column)
 
 
 def same_box_size(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -1148,18 +1128,21 @@ def crowding(unit: np.ndarray, labels: np.ndarray, rough: np.ndarray) -> np.ndar
     home[labels] = rough
     count = min(CROWD, len(cohort) - 1)
     result = np.zeros(len(means), np.float32)
-    for block in blocks(len(means), len(cohort)) if count else ():
-        cosine = means[block] @ cohort.T  # (b, rough groups)
-        cosine[np.arange(len(cosine)), home[block]] = -np.inf
-        nearest_few = np.partition(cosine, len(cohort) - count, axis=1)[:, -count:]
-        result[block] = nearest_few.mean(axis=1)
+    for block in blocks(len(means)) if count else ():
+        few = []
+        for part in blocks(len(cohort)):
+            cosine = means[block] @ cohort[part].T  # (b, p)
+            own = home[block] - part.start
+            at_home = np.flatnonzero((own >= 0) & (own < cosine.shape[1]))
+            cosine[at_home, own[at_home]] = -np.inf
+            few.append(np.partition(cosine, -min(count, cosine.shape[1]), axis=1)[:, -count:])
+        result[block] = np.partition(np.concatenate(few, 1), -count, axis=1)[:, -count:].mean(1)
     return result
 
 
-def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of `rows` rows that keep a matrix with `columns` columns small."""
-    step = max(LINK_BLOCK**2 // max(columns, 1), 1)
-    return (slice(start, start + step) for start in range(0, rows, step))
+def blocks(rows: int) -> Iterator[slice]:
+    """Slices of LINK_BLOCK of so many rows."""
+    return (slice(start, start + LINK_BLOCK) for start in range(0, rows, LINK_BLOCK))
 
 
 @dataclass(frozen=True)
@@ -1262,13 +1245,10 @@ class Agglomeration:
         size_cost = SIZE_COST * self.figures.reach * doublings
         floor = self.least + crowd - excuse.max()
         partner, value = rows.copy(), np.full(len(rows), -np.inf, np.float32)
-        across, their_crowd = self.centres[columns].T, crowd[columns]
-        for block in blocks(len(rows), len(columns)):
-            cosine = self.centres[rows[block]] @ across
-            cosine -= their_crowd
-            near, column = np.nonzero(cosine >= floor[rows[block], None])
-            left, right = rows[block][near], columns[column]
-            worth = cosine[near, column] - crowd[left]
+        for block in blocks(len(rows) if len(columns) else 0):
+            near, right, worth = self.near(rows[block], columns, crowd, floor)
+            left = rows[block][near]
+            worth -= crowd[left]
             worth -= np.minimum(size_cost[left], size_cost[right])
             worth += np.maximum(excuse[left], excuse[right])
             both_weak = np.maximum(np.minimum(excuse[left], excuse[right]), 0.0)
@@ -1279,6 +1259,22 @@ class Agglomeration:
             own, first = np.unique(near[order], return_index=True)
             partner[block][own], value[block][own] = right[order[first]], worth[order[first]]
         return partner, value
+
+    def near(
+        self, rows: np.ndarray, columns: np.ndarray, crowd: np.ndarray, floor: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pairs whose cosine less the crowd (g,) of the second reaches the floor (g,) of the first:
+        positions in `rows`, groups of `columns`, and that cosine, (k,) each."""
+        found = []
+        for part in blocks(len(columns)):
+            cosine = self.centres[rows] @ self.centres[columns[part]].T
+            least = floor[rows] + (crowd[columns[part]].min() - LINK_SLACK)
+            row, column = np.divmod(np.flatnonzero(cosine >= least[:, None]), cosine.shape[1])
+            other = columns[part][column]
+            worth = cosine[row, column] - crowd[other]
+            keep = worth >= floor[rows[row]]
+            found.append((row[keep], other[keep], worth[keep]))
+        return tuple(np.concatenate(part) for part in zip(*found, strict=True))
 
     def barred(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """(k,) bool: pairs of groups that may not become one."""
@@ -1536,7 +1532,7 @@ def group_faces(cache: FaceCache, rows: np.ndarray, how: Linkage) -> Grouped:
         labels, why = identity_labels(cache, rows, how)
         if labels is not None:
             return Grouped(labels, how.kind)
-    labels = average_linkage(cache.unit[rows], how.rough)
+    labels = average_linkage(rows_of(cache.unit, rows), how.rough)
     if how.reunite:
         labels = merge_by_centroid(cache.unit[rows], labels, how.tight)
     return Grouped(labels, "average", why)
@@ -1549,7 +1545,7 @@ def identity_labels(
 
     persons: positions in `rows` of groups that stand as they are and stay apart.
     """
-    unit, length = cache.unit[rows], cache.length[rows]
+    unit, length = rows_of(cache.unit, rows), cache.length[rows]
     start = start_of(unit, how, persons)
     measured = figures_of(unit, length, start.rough, how.copy)
     figures, why = fitting_figures(measured, cache.meta.recognizer)
@@ -1564,7 +1560,8 @@ def start_of(unit: np.ndarray, how: Linkage, persons: Sequence[np.ndarray]) -> S
     rough, fixed = np.zeros(len(unit), np.intp), np.zeros(len(unit), bool)
     for number, members in enumerate(persons):
         rough[members], fixed[members] = number, True
-    rough[~fixed] = average_linkage(unit[~fixed], how.rough) + len(persons)
+    free = np.flatnonzero(~fixed)
+    rough[free] = average_linkage(rows_of(unit, free), how.rough) + len(persons)
     tight = np.where(fixed, rough, len(persons) + np.arange(len(unit)))
     share = np.ones(len(unit), np.float32)
     for members in groups_of(rough):

@@ -1,6 +1,7 @@
-"""Average linkage of one large component, in memory linear in its rows.
+"""Where thousands of faces hang together: average linkage in memory linear in them.
 
-Loaded by sort_faces.py for components of more than DENSE_COMPONENT faces. Reciprocal nearest
+Loaded by sort_faces.py for components of more than DENSE_COMPONENT faces, and for blocks of the
+product in which so many pairs are close that they are not listed one by one. Reciprocal nearest
 neighbours are merged, as average linkage is reducible: d(A+B, C) >= min(d(A, C), d(B, C)), so the
 order of such merges does not matter (Murtagh 1983, "A survey of recent advances in hierarchical
 clustering algorithms").
@@ -279,3 +280,26 @@ def dense_average_linkage(means: np.ndarray, sizes: np.ndarray, threshold: float
     while (owner[owner] != owner).any():
         owner = owner[owner]
     return owner
+
+
+# ---------------------------------------------------------------------------- components
+
+
+def spanning_pairs(
+    close: np.ndarray, left: np.ndarray, right: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As sf.listed_pairs, but only so many that they join what all of them do; uses `close` up.
+
+    Every row and column gives one pair to a group it is not in, until none has any (Boruvka 1926).
+    """
+    names = np.unique(np.concatenate([left, right]), return_inverse=True)[1]
+    pairs = [np.zeros((2, 0), np.intp)]
+    while True:
+        close &= names[: len(left), None] != names[len(left) :]
+        rows, columns = np.flatnonzero(close.any(axis=1)), np.flatnonzero(close.any(axis=0))
+        if not len(rows):
+            return tuple(np.concatenate(pairs, axis=1))
+        pairs.append(np.stack([rows, close[rows].argmax(axis=1)]))
+        pairs.append(np.stack([close[:, columns].argmax(axis=0), columns]))
+        row, column = np.concatenate(pairs[-2:], axis=1)
+        names = sf.join_labels(names, row, len(left) + column)
