@@ -205,7 +205,9 @@ def cuda_advice() -> str:
 
 def why_not(provider: str) -> str:
     """The same for any provider that onnxruntime offers but does not bind."""
-    advice = cuda_advice() if provider == "cuda" else ""
+    advice = cuda_advice() if provider in ("cuda", "tensorrt") else ""
+    if provider == "tensorrt" and not advice:
+        return f"CUDA works, TensorRT does not; {pip_line('tensorrt')}, or say --provider cuda"
     return advice or "mend the driver (`doctor` tells more) or say --provider cpu"
 
 

@@ -97,7 +97,7 @@ def session_settings(spec: sf.EngineSpec, provider: str, threads: int) -> dict[s
     found = [next((name for name in sf.PROVIDERS[one] if name in offered), None) for one in chain]
     names = list(dict.fromkeys(name for name in found if name))
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised; the lines would be said twice
     if provider == "cpu":
         options.intra_op_num_threads = 1 if threads > 1 else 0
     if provider == "directml":  # required by the DirectML provider
