@@ -323,6 +323,35 @@ def test_a_pack_with_2d_landmarks_alone_still_gets_a_pose(mini, tmp_path, group)
     assert np.abs(marks["pose"]).max() < 90
 
 
+@pytest.mark.parametrize("free", [False, True])
+def test_landmarks_equal_those_of_the_insightface_library(mini, tmp_path, group, free) -> None:
+    """Models that answer to what they see, with a batch of one and of any size."""
+    from insightface.app.common import Face
+
+    folder = add_landmark_models(copy_of(mini, tmp_path / "seeing"), "23")
+    rng = np.random.default_rng(2)
+    for name in ("2d106det.onnx", "1k3d68.onnx"):
+        model = onnx.load(folder / name)
+        weight = model.graph.initializer[0]
+        values = rng.normal(0, 0.2, numpy_helper.to_array(weight).shape).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        if free:
+            for value in (model.graph.input[0], model.graph.output[0]):
+                value.type.tensor_type.shape.dim[0].dim_param = "n"
+        onnx.save(model, folder / name)
+    engine = sf.load_engine(sf.EngineSpec(model=str(folder), landmarks=True))
+    found = engine.detect(group)
+    marks = engine.landmarks(group, found)
+    for row in range(len(found)):
+        face = Face(bbox=found.bbox[row], kps=found.kps[row], det_score=found.score[row])
+        for model in engine.pose_models:
+            model.get(group, face)
+        for name in sf.LANDMARK_SHAPES:
+            assert np.allclose(marks[name][row], face[name], atol=0.05), name
+    spread = marks["landmark_2d_106"] - found.bbox[:, None, :2]
+    assert spread.std(axis=0).mean() > 1, "faces get landmarks of their own"
+
+
 def test_landmark_models_are_loaded_only_on_demand(pack) -> None:
     assert not sf.load_engine(sf.EngineSpec(model=str(pack))).has_landmarks
 
