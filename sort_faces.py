@@ -7805,9 +7805,10 @@ class EmbedRun:
         if not self.options.prune:
             return
         for path, (sha, _, _) in self.paths.items():
-            elsewhere = any(os.path.lexists(other) for other in self.paths_of[sha])
-            if self.is_gone(path) or (elsewhere and is_missing(path)):
-                self.forget(path)
+            if is_missing(path):
+                elsewhere = any(os.path.lexists(other) for other in self.paths_of[sha])
+                if elsewhere or self.is_gone(path):
+                    self.forget(path)
 
     def is_gone(self, path: str) -> bool:
         """Whether a known path no longer exists below a scanned root, as its listing shows.
