@@ -21,7 +21,7 @@ RETRIES = 3  # times a batch is repeated when the worker that held it is lost
 HERE = Path(__file__).resolve().parent
 COMPANIONS = (
     *("dask_cluster", "batches", "onnx_models", "insightface_engine", "nvjpeg", "dlib_engine"),
-    *("clip_scorer", "clip_torch", "quality_model", "gpu_libraries", "hush"),
+    *("clip_scorer", "clip_torch", "quality_model", "gpu_libraries", "hush", "demo_library"),
 )
 UPLOADED = (Path(sf.__file__).resolve(), *(HERE / f"{name}.py" for name in COMPANIONS))
 
