@@ -294,3 +294,46 @@ def test_faces_are_aligned_as_insightface_does(mini, group) -> None:
 def test_key_points_in_one_place_do_no_harm() -> None:
     places = sf.arcface_places(np.full((1, 5, 2), 7.0, np.float32), 112)
     assert np.isfinite(places).all()
+
+
+# ---------------------------------------------------------------------------- provider options
+
+
+def test_options_reach_the_provider_after_the_folder_of_its_cache(tmp_path) -> None:
+    told = (("device_type", "GPU"), ("cache_dir", "/elsewhere"))
+    spec = sf.EngineSpec(model_root=str(tmp_path), provider_option=told)
+    assert onnx_models.provider_options(spec, "cpu") == dict(told)
+    assert onnx_models.provider_options(spec, "openvino") == dict(told)
+    own = sf.EngineSpec(model_root=str(tmp_path))
+    folder = tmp_path / "cache/openvino"
+    assert onnx_models.provider_options(own, "openvino") == {"cache_dir": str(folder)}
+    assert folder.is_dir()
+    assert onnx_models.provider_options(own, "cuda") == {}
+    tensorrt = onnx_models.provider_options(own, "tensorrt")
+    assert (
+        tensorrt["trt_engine_cache_enable"] == "1"
+        and "tensorrt" in tensorrt["trt_engine_cache_path"]
+    )
+
+
+def test_without_a_folder_for_its_cache_a_provider_runs_all_the_same(tmp_path, caplog) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    spec = sf.EngineSpec(model_root=str(tmp_path))
+    with caplog.at_level("WARNING", sf.log.name):
+        assert onnx_models.provider_options(spec, "openvino") == {}
+    assert "is not kept" in caplog.text
+
+
+def test_a_wrong_option_is_what_is_named_first() -> None:
+    class Session:
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    with pytest.raises(sf.SortFacesError, match="try without --provider-option"):
+        onnx_models.check_bound_provider("openvino", Session(), [("device_type", "GPU")])
+
+
+@pytest.mark.parametrize("text", ["device_id", "=1", "device_id="])
+def test_an_option_is_a_key_and_a_value(run, library, tmp_path, text) -> None:
+    code, out, err = run("embed", library, tmp_path / "a.npz", "--provider-option", text)
+    assert (code, out) == (2, "") and f"{text!r} is not KEY=VALUE" in err

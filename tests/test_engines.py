@@ -522,7 +522,8 @@ def detected(engine: sf.Engine, group: np.ndarray, name: str) -> sf.Detections:
 @pytest.mark.parametrize("model", ["dlib", "mini"])
 def test_a_provider_that_is_not_here_is_an_error(run, request, photo, tmp_path, model) -> None:
     pack = request.getfixturevalue("mini") if model == "mini" else model
-    for flags in (["--provider", "cuda"], ["--provider", "rocm"], ["--require-gpu"]):
+    names = ("cuda", "rocm", "tensorrt")
+    for flags in (["--require-gpu"], *(["--provider", name] for name in names)):
         result = run("embed", photo, tmp_path / "lib.npz", "--model", pack, *flags)
         words = [flags[0], "install"] if model == "mini" else ["runs on the CPU only"]
         refused(result, *words)

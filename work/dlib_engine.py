@@ -52,7 +52,7 @@ class DlibEngine(sf.Engine):
     """
 
     def __init__(self, spec: sf.EngineSpec) -> None:
-        if spec.require_gpu or spec.provider not in ("auto", "cpu"):
+        if spec.require_gpu or spec.fp16 or spec.provider not in ("auto", "cpu"):
             raise sf.SortFacesError("--model dlib: runs on the CPU only; use a model pack on a GPU")
         weights = dlib_weights()
         self.model = self.source = sf.DLIB_MODEL

@@ -28,11 +28,12 @@ PACKAGE = {
     "openvino": "onnxruntime-openvino",
 }
 # What a provider has compiled for a model and a shape it keeps in a folder, told under these names
-# (onnxruntime.ai/docs/execution-providers). MIGraphX takes it from the environment.
+# (onnxruntime.ai/docs/execution-providers).
 CACHES = {
     "tensorrt": ("trt_engine_cache_path", "trt_timing_cache_path"),
     "openvino": ("cache_dir",),
     "coreml": ("ModelCacheDirectory",),
+    "rocm": (),  # by its environment
 }
 SWITCHES = {"tensorrt": {"trt_engine_cache_enable": "1", "trt_timing_cache_enable": "1"}}
 FALLBACK = {"tensorrt": "cuda"}  # what computes an operator that the provider lacks, before the CPU
@@ -67,13 +68,17 @@ def choose_provider(spec: sf.EngineSpec) -> str:
     return wanted
 
 
-def check_bound_provider(provider: str, session: Any) -> None:
-    """Refuse a model that onnxruntime moved to another provider behind our back."""
+def check_bound_provider(provider: str, session: Any, told: Sequence[Any] = ()) -> None:
+    """Refuse a model that onnxruntime moved to another provider behind our back.
+
+    told: the operator's own options, which it moves for as well where one is wrong.
+    """
     bound = session.get_providers()[0]
     if bound not in sf.PROVIDERS[provider]:
+        words = "the log has why; try without --provider-option"
         raise sf.SortFacesError(
             f"--provider {provider}: onnxruntime bound {bound} instead: "
-            f"{gpu_libraries.why_not(provider)}"
+            f"{words if told else gpu_libraries.why_not(provider)}"
         )
 
 
@@ -109,14 +114,18 @@ def session_settings(spec: sf.EngineSpec, provider: str, threads: int) -> dict[s
 
 def provider_options(spec: sf.EngineSpec, provider: str) -> dict[str, str]:
     """What the provider is told: where its cache lies, and then what --provider-option says."""
+    told: dict[str, str] = {}
     folder = Path(spec.model_root).expanduser() / "cache" / provider
     if provider in CACHES:
-        sf.make_folder(folder)
-    if provider == "rocm":
-        os.environ.setdefault("ORT_MIGRAPHX_MODEL_CACHE_PATH", str(folder))
-        sf.make_folder(folder)
-    cache = dict.fromkeys(CACHES.get(provider, ()), str(folder))
-    return {**SWITCHES.get(provider, {}), **cache, **dict(spec.provider_option)}
+        try:
+            sf.make_folder(folder)
+        except sf.SortFacesError as error:
+            sf.log.warning("what %s compiles is not kept: %s", provider, error)
+        else:
+            told = {**SWITCHES.get(provider, {}), **dict.fromkeys(CACHES[provider], str(folder))}
+            if provider == "rocm":
+                os.environ.setdefault("ORT_MIGRAPHX_MODEL_CACHE_PATH", str(folder))
+    return {**told, **dict(spec.provider_option)}
 
 
 def model_errors() -> tuple[type[Exception], ...]:
@@ -144,7 +153,7 @@ class Model:
         self.settings = session_settings(spec, self.provider, threads)
         self.lock, self.of_shape = threading.Lock(), {}
         self.first = session or self.opened()
-        check_bound_provider(self.provider, self.first)
+        check_bound_provider(self.provider, self.first, spec.provider_option)
 
     def opened(self) -> Any:
         with quiet_loading(self.provider):
