@@ -242,6 +242,10 @@ HALF_SHARP_BLUR = 60.0  # median blur of the reference library, which so scores 
 
 # Average linkage.
 LINK_BLOCK = 2048  # rows per matrix product: 16 MB of float32
+LISTED_PAIRS = 32  # close pairs of a block, for each row and column, that are listed one by one
+HELD_PAIRS = 1 << 20  # close pairs held until they are joined: 16 MB
+WORTH_LEAVING = 0.3  # share of a block's pairs known to be of one group: copying the rest pays
+GPU_FACES = 40_000  # from here a GPU is asked for; loading torch takes seconds
 LINK_SLACK = 1e-5  # components are found this much too wide, so that rounding cannot split one
 DENSE_COMPONENT = 3000  # rows up to which a component's distances are held at once (36 MB)
 DUPLICATE_SLACK = 1e-6  # rounding: a row's product with itself may be 0.9999999
@@ -820,6 +824,12 @@ def groups_of(labels: np.ndarray) -> list[np.ndarray]:
     return sorted(np.split(order, edges), key=lambda rows: (-len(rows), rows[0]))
 
 
+def first_of_each(labels: np.ndarray) -> np.ndarray:
+    """Index of the first row with the same label, (n,) int."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
 def join_labels(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Unite the groups of labels[left[k]] and labels[right[k]] for every k.
 
@@ -828,16 +838,16 @@ def join_labels(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.n
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    a, b = labels[left], labels[right]
-    differ = a != b
-    if not differ.any():
+    ends = np.stack([labels[left], labels[right]])
+    ends = ends[:, ends[0] != ends[1]]
+    if not ends.size:
         return labels
-    count = len(labels)
-    edges = np.unique(a[differ].astype(np.int64) * count + b[differ])
-    graph = coo_array(
-        (np.ones(len(edges), np.int8), (edges // count, edges % count)), shape=(count, count)
-    )
-    return connected_components(graph, directed=False)[1][labels]
+    names, at = np.unique(ends, return_inverse=True)  # a graph of these alone, not of all labels
+    row, column = at.reshape(2, -1)
+    graph = coo_array((np.ones(len(row)), (row, column)), shape=(len(names), len(names)))
+    moved = np.arange(len(labels))
+    moved[names] = names[first_of_each(connected_components(graph, directed=False)[1])]
+    return moved[labels]
 
 
 def threshold_components(
@@ -846,25 +856,84 @@ def threshold_components(
     """Connected components of the graph "cosine >= min_cosine" over unit rows (n, d).
 
     boxes: (n, 4); where given, only rows whose boxes are of one size are linked. Streams blocks
-    of the product, so memory stays linear in n. Returns (n,) int labels.
+    of the product, so memory stays linear in n; what cannot join groups any more is left out.
+    Returns (n,) int labels in [0, n).
     """
     labels = np.arange(len(unit))
-    starts = range(0, len(unit), LINK_BLOCK)
-    for i, j in itertools.combinations_with_replacement(starts, 2):
-        close = unit[i : i + LINK_BLOCK] @ unit[j : j + LINK_BLOCK].T >= min_cosine
-        left, right = np.divmod(np.flatnonzero(close), close.shape[1])
-        left, right = left + i, right + j
-        if boxes is not None:
-            alike = same_box_size(boxes[left], boxes[right])
-            left, right = left[alike], right[alike]
-        labels = join_labels(labels, left, right)
+    is_close = closeness(unit, min_cosine)
+    for start in range(0, len(unit), LINK_BLOCK):
+        held, count = [np.zeros((2, 0), np.intp)], 0
+        for rows, columns in open_pairs(labels, start):
+            close = is_close(rows, columns, labels)
+            many = np.count_nonzero(close) > LISTED_PAIRS * sum(close.shape)
+            if many and boxes is not None:
+                close &= same_box_size(boxes[rows][:, None], boxes[columns])
+            find = companion("large_components").spanning_pairs if many else listed_pairs
+            row, column = find(close, labels[rows], labels[columns])
+            pairs = np.stack([rows[row], columns[column]])
+            if not many and boxes is not None:
+                pairs = pairs[:, same_box_size(*boxes[pairs])]
+            held.append(pairs)
+            count += pairs.shape[1]
+            if count > HELD_PAIRS:
+                labels = join_labels(labels, *np.concatenate(held, axis=1))
+                held, count = held[:1], 0
+        labels = join_labels(labels, *np.concatenate(held, axis=1))
     return labels
 
 
+def closeness(unit: np.ndarray, min_cosine: float) -> Callable[..., np.ndarray]:
+    """A function of rows (r,), columns (c,) and all labels (n,): (r, c) bool, cosine >= min_cosine.
+
+    Where the faces are so many that it pays, a GPU computes it; the same comes out.
+    """
+
+    def on_cpu(rows: np.ndarray, columns: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return rows_of(unit, rows) @ rows_of(unit, columns).T >= min_cosine
+
+    if len(unit) < GPU_FACES:
+        return on_cpu
+    return companion("gpu_products").closeness(unit, min_cosine, on_cpu)
+
+
+def rows_of(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """values[rows] for rows (r,), without a copy where they are a range."""
+    in_order = len(rows) and (rows[1:] - rows[:-1] == 1).all()
+    return values[rows[0] : rows[-1] + 1] if in_order else values[rows]
+
+
+def open_pairs(labels: np.ndarray, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks (rows, columns) of the pairs of LINK_BLOCK rows from `start` with all from there on.
+
+    Pairs within the largest group are left out where they are the most of a block.
+    """
+    largest = labels == np.bincount(labels).argmax()
+    rows = np.arange(start, min(start + LINK_BLOCK, len(labels)))
+    for first in range(start, len(labels), LINK_BLOCK):
+        columns = np.arange(first, min(first + LINK_BLOCK, len(labels)))
+        of_rows, of_columns = largest[rows], largest[columns]
+        parts = [(rows, columns)]
+        if of_rows.mean() * of_columns.mean() > WORTH_LEAVING:
+            parts = [(rows[~of_rows], columns), (rows[of_rows], columns[~of_columns])]
+        yield from ((some, others) for some, others in parts if len(some) and len(others))
+
+
+def listed_pairs(
+    close: np.ndarray, left: np.ndarray, right: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns where `close` (r, c) is true and the labels left (r,), right (c,) differ."""
+    row, column = np.divmod(np.flatnonzero(close), close.shape[1])
+    differ = left[row] != right[column]
+    return row[differ], column[differ]
+
+
 def same_box_size(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(p,) bool: boxes (p, 4) whose widths and heights agree within the tolerance."""
-    a, b = left[:, 2:] - left[:, :2], right[:, 2:] - right[:, :2]
-    return (np.abs(a - b) <= DUPLICATE_SIZE_TOLERANCE * np.maximum(a, b)).all(axis=1)
+    """Boxes (..., 4) whose widths and heights agree within the tolerance: (...) bool."""
+    fits = np.True_
+    for first, last in ((0, 2), (1, 3)):
+        a, b = left[..., last] - left[..., first], right[..., last] - right[..., first]
+        fits = fits & (np.abs(a - b) <= DUPLICATE_SIZE_TOLERANCE * np.maximum(a, b))
+    return fits
 
 
 # ============================================================================
@@ -888,7 +957,7 @@ def average_linkage(unit: np.ndarray, threshold: float) -> np.ndarray:
         elif len(rows) <= DENSE_COMPONENT:
             inside = dense_average_linkage(unit[rows], threshold)
         else:
-            inside = reciprocal_average_linkage(unit[rows], threshold)
+            inside = companion("large_components").average_linkage(unit[rows], threshold)
         labels[rows] = inside + used
         used += int(inside.max()) + 1
     return labels
@@ -904,46 +973,6 @@ def dense_average_linkage(unit: np.ndarray, threshold: float) -> np.ndarray:
     merges = linkage(distance, method="average")
     below = np.nextafter(threshold, -np.inf)  # scikit-learn cuts merges at d >= threshold
     return fcluster(merges, below, criterion="distance") - 1
-
-
-def reciprocal_average_linkage(unit: np.ndarray, threshold: float) -> np.ndarray:
-    """Average linkage of unit rows (m, d) in O(m d) memory.
-
-    Merges all pairs of reciprocal nearest neighbours at once, round by round. Average linkage
-    is reducible, d(A+B, C) >= min(d(A, C), d(B, C)), so this gives the greedy hierarchy
-    (Murtagh 1983, "A survey of recent advances in hierarchical clustering algorithms"), a
-    cluster with no neighbour below the threshold never gets one, and a nearest neighbour stays
-    nearest until it is merged itself.
-    """
-    # `active` stays sorted, for searchsorted; a neighbour that left it is never below the threshold
-    sums = unit.copy()  # (m, d)
-    sizes = np.ones(len(unit), dtype=np.float32)
-    owner = np.arange(len(unit))  # cluster of each row
-    neighbour = np.full(len(unit), -1, dtype=np.intp)
-    distance = np.full(len(unit), np.inf, dtype=np.float32)
-    active = stale = np.arange(len(unit))
-    while len(stale):
-        means = sums[active] / sizes[active, None]
-        for start in range(0, len(stale), LINK_BLOCK):
-            rows = stale[start : start + LINK_BLOCK]
-            gap = 1.0 - (sums[rows] / sizes[rows, None]) @ means.T  # (b, active)
-            gap[np.arange(len(rows)), np.searchsorted(active, rows)] = np.inf
-            best = gap.argmin(axis=1)
-            neighbour[rows], distance[rows] = active[best], gap[np.arange(len(rows)), best]
-        active = active[distance[active] < threshold]
-        keep, gone = reciprocal_pairs(active, neighbour, distance)
-        if not len(keep):
-            break
-        np.add.at(sums, keep, sums[gone])
-        np.add.at(sizes, keep, sizes[gone])
-        moved = np.arange(len(unit))
-        moved[gone] = keep
-        owner = moved[owner]
-        changed = np.zeros(len(unit), dtype=bool)
-        changed[keep] = changed[gone] = True
-        active = active[moved[active] == active]
-        stale = active[changed[active] | changed[neighbour[active]]]
-    return np.unique(owner, return_inverse=True)[1]
 
 
 def reciprocal_pairs(
@@ -1099,18 +1128,21 @@ def crowding(unit: np.ndarray, labels: np.ndarray, rough: np.ndarray) -> np.ndar
     home[labels] = rough
     count = min(CROWD, len(cohort) - 1)
     result = np.zeros(len(means), np.float32)
-    for block in blocks(len(means), len(cohort)) if count else ():
-        cosine = means[block] @ cohort.T  # (b, rough groups)
-        cosine[np.arange(len(cosine)), home[block]] = -np.inf
-        nearest_few = np.partition(cosine, len(cohort) - count, axis=1)[:, -count:]
-        result[block] = nearest_few.mean(axis=1)
+    for block in blocks(len(means)) if count else ():
+        few = []
+        for part in blocks(len(cohort)):
+            cosine = means[block] @ cohort[part].T  # (b, p)
+            own = home[block] - part.start
+            at_home = np.flatnonzero((own >= 0) & (own < cosine.shape[1]))
+            cosine[at_home, own[at_home]] = -np.inf
+            few.append(np.partition(cosine, -min(count, cosine.shape[1]), axis=1)[:, -count:])
+        result[block] = np.partition(np.concatenate(few, 1), -count, axis=1)[:, -count:].mean(1)
     return result
 
 
-def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of `rows` rows that keep a matrix with `columns` columns small."""
-    step = max(LINK_BLOCK**2 // max(columns, 1), 1)
-    return (slice(start, start + step) for start in range(0, rows, step))
+def blocks(rows: int) -> Iterator[slice]:
+    """Slices of LINK_BLOCK of so many rows."""
+    return (slice(start, start + LINK_BLOCK) for start in range(0, rows, LINK_BLOCK))
 
 
 @dataclass(frozen=True)
@@ -1213,13 +1245,10 @@ class Agglomeration:
         size_cost = SIZE_COST * self.figures.reach * doublings
         floor = self.least + crowd - excuse.max()
         partner, value = rows.copy(), np.full(len(rows), -np.inf, np.float32)
-        across, their_crowd = self.centres[columns].T, crowd[columns]
-        for block in blocks(len(rows), len(columns)):
-            cosine = self.centres[rows[block]] @ across
-            cosine -= their_crowd
-            near, column = np.nonzero(cosine >= floor[rows[block], None])
-            left, right = rows[block][near], columns[column]
-            worth = cosine[near, column] - crowd[left]
+        for block in blocks(len(rows) if len(columns) else 0):
+            near, right, worth = self.near(rows[block], columns, crowd, floor)
+            left = rows[block][near]
+            worth -= crowd[left]
             worth -= np.minimum(size_cost[left], size_cost[right])
             worth += np.maximum(excuse[left], excuse[right])
             both_weak = np.maximum(np.minimum(excuse[left], excuse[right]), 0.0)
@@ -1230,6 +1259,22 @@ class Agglomeration:
             own, first = np.unique(near[order], return_index=True)
             partner[block][own], value[block][own] = right[order[first]], worth[order[first]]
         return partner, value
+
+    def near(
+        self, rows: np.ndarray, columns: np.ndarray, crowd: np.ndarray, floor: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pairs whose cosine less the crowd (g,) of the second reaches the floor (g,) of the first:
+        positions in `rows`, groups of `columns`, and that cosine, (k,) each."""
+        found = []
+        for part in blocks(len(columns)):
+            cosine = self.centres[rows] @ self.centres[columns[part]].T
+            least = floor[rows] + (crowd[columns[part]].min() - LINK_SLACK)
+            row, column = np.divmod(np.flatnonzero(cosine >= least[:, None]), cosine.shape[1])
+            other = columns[part][column]
+            worth = cosine[row, column] - crowd[other]
+            keep = worth >= floor[rows[row]]
+            found.append((row[keep], other[keep], worth[keep]))
+        return tuple(np.concatenate(part) for part in zip(*found, strict=True))
 
     def barred(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """(k,) bool: pairs of groups that may not become one."""
@@ -1487,7 +1532,7 @@ def group_faces(cache: FaceCache, rows: np.ndarray, how: Linkage) -> Grouped:
         labels, why = identity_labels(cache, rows, how)
         if labels is not None:
             return Grouped(labels, how.kind)
-    labels = average_linkage(cache.unit[rows], how.rough)
+    labels = average_linkage(rows_of(cache.unit, rows), how.rough)
     if how.reunite:
         labels = merge_by_centroid(cache.unit[rows], labels, how.tight)
     return Grouped(labels, "average", why)
@@ -1500,7 +1545,7 @@ def identity_labels(
 
     persons: positions in `rows` of groups that stand as they are and stay apart.
     """
-    unit, length = cache.unit[rows], cache.length[rows]
+    unit, length = rows_of(cache.unit, rows), cache.length[rows]
     start = start_of(unit, how, persons)
     measured = figures_of(unit, length, start.rough, how.copy)
     figures, why = fitting_figures(measured, cache.meta.recognizer)
@@ -1515,7 +1560,8 @@ def start_of(unit: np.ndarray, how: Linkage, persons: Sequence[np.ndarray]) -> S
     rough, fixed = np.zeros(len(unit), np.intp), np.zeros(len(unit), bool)
     for number, members in enumerate(persons):
         rough[members], fixed[members] = number, True
-    rough[~fixed] = average_linkage(unit[~fixed], how.rough) + len(persons)
+    free = np.flatnonzero(~fixed)
+    rough[free] = average_linkage(rows_of(unit, free), how.rough) + len(persons)
     tight = np.where(fixed, rough, len(persons) + np.arange(len(unit)))
     share = np.ones(len(unit), np.float32)
     for members in groups_of(rough):
@@ -1761,12 +1807,6 @@ def choose_faces(unit: np.ndarray, photos: np.ndarray, outlier: float, duplicate
             reason[row] = f"not the best of the {what}"
         left = left[~gone]
     return Chosen(reason, because, away)
-
-
-def first_of_each(labels: np.ndarray) -> np.ndarray:
-    """Index of the first row with the same label, (n,) int."""
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return first[inverse]
 
 
 def join_centroids(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import AgglomerativeClustering
 
 import sort_faces as sf
@@ -125,16 +128,120 @@ def test_components_include_pairs_exactly_at_the_limit() -> None:
     assert canonical(sf.threshold_components(unit, 0.001)) == [0, 1, 2]
 
 
+def by_following_pairs(unit: np.ndarray, limit: float, boxes: np.ndarray | None) -> list[int]:
+    """Components by scipy from the whole matrix of close pairs."""
+    close = unit @ unit.T >= limit
+    if boxes is not None:
+        width, height = (boxes[:, 2:] - boxes[:, :2]).T
+        for size in (width, height):
+            close &= np.abs(size - size[:, None]) <= 0.10 * np.maximum(size, size[:, None])
+    return canonical(connected_components(csr_array(close), directed=False)[1])
+
+
+def star(rng, count: int, dim: int) -> np.ndarray:
+    """One row close to all others, which are close to nobody else."""
+    others = directions(rng, count - 1, dim)
+    others[:, 0] = 0.0
+    return sf.unit_rows(np.vstack([np.eye(1, dim), sf.unit_rows(others) + np.eye(1, dim)]))
+
+
+def one_person(rng, count: int, dim: int) -> np.ndarray:
+    return sf.unit_rows(directions(rng, 1, dim) + 0.8 * directions(rng, count, dim))
+
+
+def person_and_strangers(rng, count: int, dim: int) -> np.ndarray:
+    few = count // 8
+    unit = np.vstack([one_person(rng, count - few, dim), directions(rng, few, dim)])
+    return unit[rng.permutation(count)]
+
+
+def copies(rng, count: int, dim: int) -> np.ndarray:
+    return np.tile(library(rng, count // 5, dim), (5, 1))[rng.permutation(count // 5 * 5)]
+
+
+INPUTS = [library, walk, star, one_person, person_and_strangers, copies, directions]
+
+
+@pytest.mark.parametrize("listed", [0, 2, 32])
+@pytest.mark.parametrize("block", [9, 40, 2048])
+@pytest.mark.parametrize("make", INPUTS)
+def test_components_of_any_shape_equal_scipys(monkeypatch, make, block, listed) -> None:
+    """Listed pairs, spanning pairs, joined early or late, known groups left out."""
+    monkeypatch.setattr(sf, "LINK_BLOCK", block)
+    monkeypatch.setattr(sf, "LISTED_PAIRS", listed)
+    monkeypatch.setattr(sf, "HELD_PAIRS", 30)
+    rng = np.random.default_rng(block + listed)
+    unit = make(rng, 150, 16)
+    low, high = rng.choice([50, 53, 80], (2, len(unit)))
+    boxes = np.stack([low * 0, low * 0, low, high], axis=1)
+    for limit in (0.3, 0.55, 0.8):
+        for sizes in (None, boxes):
+            labels = canonical(sf.threshold_components(unit, limit, sizes))
+            assert labels == by_following_pairs(unit, limit, sizes)
+
+
+def test_what_is_one_group_already_is_not_multiplied_again(monkeypatch) -> None:
+    monkeypatch.setattr(sf, "LINK_BLOCK", 10)
+    asked = []
+    closeness = sf.closeness
+
+    def counted(unit, limit):
+        is_close = closeness(unit, limit)
+        return lambda *given: asked.append(given[:2]) or is_close(*given)
+
+    monkeypatch.setattr(sf, "closeness", counted)
+    assert not sf.threshold_components(one_person(np.random.default_rng(0), 100, 16), -1.0).any()
+    assert len(asked) == 10  # the first ten rows with all; 55 blocks otherwise
+    del asked[:]
+    sf.threshold_components(directions(np.random.default_rng(0), 100, 16), 0.99)
+    assert len(asked) == 55
+
+
+@pytest.mark.parametrize("make", [library, one_person])
+def test_memory_of_components_is_linear_in_the_rows(make) -> None:
+    """20,000 rows have 400 million pairs: as bools 381 MB, and 200 million of them are close."""
+    unit = make(np.random.default_rng(0), 20_000, 8)
+    tracemalloc.start()
+    try:
+        sf.threshold_components(unit, 0.45)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 150e6
+
+
+def test_memory_of_one_large_component_is_linear_in_its_rows() -> None:
+    unit = one_person(np.random.default_rng(0), 12_000, 8)
+    tracemalloc.start()
+    try:
+        labels = sf.average_linkage(unit, 0.55)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert labels.max() < 200
+    assert peak < 300e6  # all distances are 576 MB of float32
+
+
 # ---------------------------------------------------------------------------- average linkage
 
 
-@pytest.fixture(params=["as it is", "reciprocal", "reciprocal in small blocks", "small blocks"])
+@pytest.fixture(
+    params=["as it is", "lists", "short lists in small blocks", "dense after lists", "small blocks"]
+)
 def way(request, monkeypatch) -> str:
     """Each way through average_linkage."""
-    if "reciprocal" in request.param:
-        monkeypatch.setattr(sf, "DENSE_COMPONENT", 1)
+    large = sf.companion("large_components")
+    if "lists" in request.param:
+        monkeypatch.setattr(sf, "DENSE_COMPONENT", 25 if "dense" in request.param else 1)
+    if "short" in request.param:
+        monkeypatch.setattr(large, "NEAREST", 3)
+        monkeypatch.setattr(large, "SAMPLE", 20)
+        monkeypatch.setattr(large, "HELD_LISTS", 0)
+        monkeypatch.setattr(large, "DOTS", 5)
     if "small" in request.param:
         monkeypatch.setattr(sf, "LINK_BLOCK", 17)
+        monkeypatch.setattr(sf, "LISTED_PAIRS", 1)
+        monkeypatch.setattr(sf, "HELD_PAIRS", 8)
     return request.param
 
 
@@ -164,17 +271,38 @@ def test_labels_equal_sklearn_on_anything(seed, count, dim, threshold) -> None:
     expected = by_sklearn(unit, threshold)
     assert canonical(sf.average_linkage(unit, threshold)) == expected
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sf, "DENSE_COMPONENT", 1)
+        patch.setattr(sf, "DENSE_COMPONENT", 1 + seed % 30)
         patch.setattr(sf, "LINK_BLOCK", 1 + seed % 40)
+        patch.setattr(sf, "LISTED_PAIRS", seed % 4)
+        patch.setattr(sf.companion("large_components"), "NEAREST", 1 + seed % 9)
         assert canonical(sf.average_linkage(unit, threshold)) == expected
 
 
-def test_both_ways_agree_on_one_large_component(monkeypatch) -> None:
-    unit = walk(np.random.default_rng(1), 900, 32)
-    dense = sf.average_linkage(unit, 0.4)
-    monkeypatch.setattr(sf, "DENSE_COMPONENT", 1)
-    assert canonical(sf.average_linkage(unit, 0.4)) == canonical(dense)
-    assert 1 < dense.max() < 450
+@pytest.mark.parametrize("dense", [1, 300])
+@pytest.mark.parametrize(
+    ("make", "threshold"), [(walk, 0.4), (one_person, 0.34), (person_and_strangers, 0.36)]
+)
+def test_all_ways_agree_on_one_large_component(monkeypatch, make, threshold, dense) -> None:
+    unit = make(np.random.default_rng(1), 900, 32)
+    whole = sf.average_linkage(unit, threshold)
+    monkeypatch.setattr(sf, "DENSE_COMPONENT", dense)
+    assert canonical(sf.average_linkage(unit, threshold)) == canonical(whole)
+    assert 1 < whole.max() < 450
+
+
+def test_thousands_of_copies_in_a_large_component_are_one_step(monkeypatch) -> None:
+    """Ties that would be merged one at a time, each time with a look at all others."""
+    monkeypatch.setattr(sf, "DENSE_COMPONENT", 100)
+    large = sf.companion("large_components")
+    rounds = []
+    merge = large.Clusters.merge
+    monkeypatch.setattr(large.Clusters, "merge", lambda *given: rounds.append(1) or merge(*given))
+    unit = walk(np.random.default_rng(2), 400, 24)
+    many = np.vstack([unit, np.tile(unit[7], (3000, 1))])
+    labels = sf.average_linkage(many, 0.3)
+    assert (labels[400:] == labels[7]).all()
+    assert canonical(labels) == by_sklearn(many, 0.3)
+    assert len(rounds) < 100
 
 
 def test_distance_to_a_group_is_the_mean_of_its_pairs(way) -> None:
@@ -213,7 +341,7 @@ def test_empty_input_and_one_row(way) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(SEEDS, st.integers(1, 80), st.sampled_from([1, 3000]))
+@given(SEEDS, st.integers(1, 80), st.sampled_from([1, 12, 3000]))
 def test_permuting_the_rows_permutes_the_labels(seed, count, dense) -> None:
     rng = np.random.default_rng(seed)
     unit, order = library(rng, count, 24), rng.permutation(count)
@@ -224,7 +352,7 @@ def test_permuting_the_rows_permutes_the_labels(seed, count, dense) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(SEEDS, st.integers(2, 80), st.sampled_from([1, 3000]))
+@given(SEEDS, st.integers(2, 80), st.sampled_from([1, 12, 3000]))
 def test_a_cluster_on_its_own_is_one_cluster(seed, count, dense) -> None:
     unit = library(np.random.default_rng(seed), count, 24)
     with pytest.MonkeyPatch.context() as patch:
