@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Time and memory of average and identity linkage against scikit-learn, and at large sizes.
+"""Time and memory of average and identity linkage: against scikit-learn, and against the bare
+products of all pairs, to 200,000 faces.
 
     python tests/bench/bench_cluster.py
-    python tests/bench/bench_cluster.py --sizes 5000 --rounds 1      # a quick look
+    python tests/bench/bench_cluster.py --sizes 5000 --rounds 1 --large 20000 --component 5000
+                                                                     # a quick look
     python tests/bench/bench_cluster.py --no-sklearn                 # only the tool itself
 
 Faces are made (synthetic.py), 512-d. Both sides must give the same clusters up to renaming;
@@ -10,20 +12,27 @@ otherwise the run stops with exit code 1. Each run has a process of its own, so 
 the whole process with the input in it; `s` is the clustering alone, the median of --rounds runs in
 which the two sides take turns. `ratio` is scikit-learn's seconds over ours: above 1 we are faster.
 
-The lower table is the tool's two linkages alone: a large library, and inputs that are one connected
-component, which no cut by components makes smaller: people bridged into a chain, a walk without
-people, and a single person. `largest` is the largest component at the threshold, `clusters` the
-result, `F` the pairwise F score against the made truth, to see that the input is no nonsense.
+The lower table is the tool alone. For each input one process computes the bare products (the same
+blocks of float32 products of all pairs, a comparison and nothing else), then both linkages; `ratio`
+is their seconds over those of the products, `cpu` the same in seconds of CPU, which other work on
+the machine changes less. `MB` is the peak of the process so far. Libraries come at the sizes of
+--large. The other inputs are one connected component, which no cut by components makes smaller:
+people bridged into a chain, a walk without people, and a single person. `largest` is the largest
+component at the threshold, `clusters` the result, `F` the pairwise F score against the made truth,
+to see that the input is no nonsense.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import synthetic
@@ -31,6 +40,7 @@ from common import machine, median, peak_mb, print_table, run_child, sf
 from grouping import Faces, identity
 from metrics import pairwise_scores
 
+COMPONENTS = sf.threshold_components
 KINDS = {
     "library": synthetic.library_faces,
     "chain": synthetic.chained_faces,
@@ -43,10 +53,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, nargs="+", default=[5000, 20000], metavar="N",
+    parser.add_argument("--sizes", type=int, nargs="*", default=[5000, 20000], metavar="N",
                         help="libraries both sides cluster (default: 5000 20000)")  # fmt: skip
-    parser.add_argument("--large", type=int, default=100_000, metavar="N",
-                        help="library we cluster alone; 0 for none (default: 100000)")  # fmt: skip
+    parser.add_argument("--large", type=int, nargs="*", metavar="N",
+                        default=[50_000, 100_000, 200_000],
+                        help="libraries we cluster alone (50000 100000 200000)")  # fmt: skip
     parser.add_argument("--component", type=int, default=20_000, metavar="N",
                         help="faces of the one-component inputs; 0: none (20000)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side (default: 3)")
@@ -57,11 +68,14 @@ def main() -> int:
     args = parser.parse_args()
     if args.worker:
         side, kind, count, out = args.worker
-        print(json.dumps(work(side, kind, int(count), Path(out), args.threshold, args.seed)))
+        job = of_products if side == "products" else work
+        print(json.dumps(job(side, kind, int(count), Path(out), args.threshold, args.seed)))
         return 0
     print(machine())
-    compare(args)
+    if args.sizes:
+        compare(args)
     alone(args)
+    print(machine())
     return 0
 
 
@@ -70,7 +84,7 @@ def compare(args: argparse.Namespace) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for count in args.sizes:
-            sides = ["ours"] if args.no_sklearn else ["ours", "sklearn"]
+            sides = ["average"] if args.no_sklearn else ["average", "sklearn"]
             runs: dict[str, list[dict]] = {side: [] for side in sides}
             for _ in range(args.rounds):
                 for side in sides:
@@ -92,22 +106,18 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def alone(args: argparse.Namespace) -> None:
-    """The lower table: what scikit-learn cannot do, and what identity linkage costs more."""
-    inputs = [("library", args.large)] * bool(args.large)
+    """The lower table: what scikit-learn cannot do, beside the bare products."""
+    inputs = [("library", count) for count in args.large]
     inputs += [(kind, args.component) for kind in ("chain", "drift", "person") if args.component]
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for kind, count in inputs:
-            runs = {side: child(args, side, kind, count, folder) for side in ("ours", "identity")}
-            for side, run in runs.items():
-                rows.append({
-                    "linkage": "average" if side == "ours" else side,
-                    "input": kind, "faces": count, "largest": run["largest"],
-                    "clusters": run["clusters"], "s": run["seconds"], "MB": run["mb"],
-                    "F": run["f"], "ratio": run["seconds"] / runs["ours"]["seconds"],
-                })  # fmt: skip
-    if rows:
-        print_table("without scikit-learn, one run; ratio: to average linkage", rows)
+    for kind, count in inputs:
+        with tempfile.TemporaryDirectory() as folder:
+            found = child(args, "products", kind, count, folder)["rows"]
+        bare = found[0]
+        rows = [
+            {**row, "ratio": row["s"] / bare["s"], "cpu": row["cpu s"] / bare["cpu s"]}
+            for row in found
+        ]
+        print_table(f"{kind}, {count} faces; load {os.getloadavg()[0]:.1f}", rows)
 
 
 def child(args: argparse.Namespace, side: str, kind: str, count: int, folder: str) -> dict:
@@ -117,11 +127,45 @@ def child(args: argparse.Namespace, side: str, kind: str, count: int, folder: st
     )  # fmt: skip
 
 
-def work(side: str, kind: str, count: int, out: Path, threshold: float, seed: int) -> dict:
-    """One clustering in this process; leaves the labels in out/SIDE.npy."""
+def of_products(
+    _: str, kind: str, count: int, out: Path, threshold: float, seed: int
+) -> dict[str, list[dict]]:
+    """Bare products and both linkages of one input, one after the other in this process."""
     faces, person = KINDS[kind](count, seed)
-    largest: list[int] = []
-    components = sf.threshold_components
+    rows = []
+    for name in ("products", "average", "identity"):
+        largest: list[int] = []
+        cluster = clustering(name, person, threshold, largest)
+        cluster(faces[:64])
+        del largest[:]
+        start, cpu = time.perf_counter(), time.process_time()
+        labels = cluster(faces)
+        row = {"what": name, "s": time.perf_counter() - start, "cpu s": time.process_time() - cpu}
+        row |= {"MB": peak_mb(), "largest": max(largest, default=None)}
+        if labels is not None:
+            row |= {"clusters": len(np.unique(labels)), "F": pairwise_scores(person, labels).f}
+        rows.append({"what": "", "clusters": None, "F": None} | row)
+    return {"rows": rows}
+
+
+def bare_products(faces: np.ndarray, min_cosine: float) -> None:
+    """All that grouping by cosine cannot do without: every pair once, compared."""
+    starts = range(0, len(faces), sf.LINK_BLOCK)
+    for i, j in itertools.combinations_with_replacement(starts, 2):
+        faces[i : i + sf.LINK_BLOCK] @ faces[j : j + sf.LINK_BLOCK].T >= min_cosine  # noqa: B015
+
+
+def clustering(side: str, person: np.ndarray, threshold: float, largest: list[int]) -> Any:
+    """A function of faces that groups them as `side` does; sizes of components go to `largest`."""
+    if side == "products":
+        return lambda faces: bare_products(faces, 1.0 - threshold)
+    if side == "sklearn":
+        from sklearn.cluster import AgglomerativeClustering
+
+        return AgglomerativeClustering(
+            metric="cosine", linkage="average", distance_threshold=threshold, n_clusters=None
+        ).fit_predict
+    components = COMPONENTS
 
     def counted(*given: object) -> np.ndarray:
         labels = components(*given)
@@ -129,29 +173,23 @@ def work(side: str, kind: str, count: int, out: Path, threshold: float, seed: in
         return labels
 
     sf.threshold_components = counted
-    if side == "ours":
+    if side == "average":
+        return lambda faces: sf.average_linkage(faces, threshold)
+    return lambda faces: identity(
+        Faces(faces, np.arange(len(faces)), person[: len(faces)], "", "synthetic")
+    )
 
-        def cluster(rows: np.ndarray) -> np.ndarray:
-            return sf.average_linkage(rows, threshold)
-    elif side == "identity":
 
-        def cluster(rows: np.ndarray) -> np.ndarray:
-            return identity(Faces(rows, np.arange(len(rows)), person, "", "synthetic"))
-    else:
-        from sklearn.cluster import AgglomerativeClustering
-
-        cluster = AgglomerativeClustering(
-            metric="cosine", linkage="average", distance_threshold=threshold, n_clusters=None
-        ).fit_predict
+def work(side: str, kind: str, count: int, out: Path, threshold: float, seed: int) -> dict:
+    """One clustering in this process; leaves the labels in out/SIDE.npy."""
+    faces, person = KINDS[kind](count, seed)
+    cluster = clustering(side, person, threshold, [])
     cluster(faces[:64])  # imports and first calls are not what is measured
     start = time.perf_counter()
     labels = cluster(faces)
     seconds, mb = time.perf_counter() - start, peak_mb()
     np.save(out / f"{side}.npy", labels)
-    return {
-        "seconds": seconds, "mb": mb, "clusters": len(np.unique(labels)),
-        "largest": max(largest, default=None), "f": pairwise_scores(person, labels).f,
-    }  # fmt: skip
+    return {"seconds": seconds, "mb": mb, "clusters": len(np.unique(labels))}
 
 
 def assert_same(count: int, ours: np.ndarray, theirs: np.ndarray) -> None:
