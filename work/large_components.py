@@ -23,7 +23,7 @@ import numpy as np
 import sort_faces as sf
 
 NEAREST = 32  # clusters a list holds; 16 and 64 took a tenth longer, docs/analysis/clustering.md
-SAMPLE = 512  # clusters that tell how near the nearest ones will be
+SAMPLE = 256  # clusters that tell how near the nearest ones will be
 HELD_LISTS = 4  # times the length of all lists are held until they are cut
 DOTS = 4096  # pairs whose rows are gathered at once: 8 MB each
 
@@ -255,25 +255,24 @@ def dense_average_linkage(means: np.ndarray, sizes: np.ndarray, threshold: float
     distance = 1.0 - exact @ exact.T
     np.fill_diagonal(distance, np.inf)
     weight, owner = sizes.astype(np.float64), np.arange(len(sizes))
+    closed = np.zeros(len(sizes))  # inf: merged into another, or alone for ever
     todo, chain = list(owner[::-1]), []
     while todo or chain:
         if not chain:
             chain.append(todo.pop())
         here = chain[-1]
-        other = int(distance[here].argmin())
-        nearest = distance[here, other]
-        if not nearest < threshold:  # nor will anything ever be nearer
-            distance[here] = distance[:, here] = np.inf
-            chain.pop()
-        elif len(chain) > 1 and distance[here, chain[-2]] <= nearest:
+        row = distance[here] + closed
+        other = int(row.argmin())
+        if closed[here] or not row[other] < threshold:  # nor will anything ever be nearer
+            closed[chain.pop()] = np.inf
+        elif len(chain) > 1 and row[chain[-2]] <= row[other]:
             gone, keep = chain.pop(), chain.pop()
             merged = weight[gone] * distance[gone] + weight[keep] * distance[keep]
             weight[keep] += weight[gone]
             merged /= weight[keep]
             merged[keep] = np.inf
             distance[keep] = distance[:, keep] = merged
-            distance[gone] = distance[:, gone] = np.inf
-            owner[gone] = keep
+            owner[gone], closed[gone] = keep, np.inf
             todo.append(keep)
         else:
             chain.append(other)
