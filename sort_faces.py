@@ -865,13 +865,14 @@ def threshold_components(
         held, count = [np.zeros((2, 0), np.intp)], 0
         for rows, columns in open_pairs(labels, start):
             close = is_close(rows, columns, labels)
-            many = np.count_nonzero(close) > LISTED_PAIRS * sum(close.shape)
-            if many and boxes is not None:
-                close &= same_box_size(boxes[rows][:, None], boxes[columns])
-            find = companion("large_components").spanning_pairs if many else listed_pairs
-            row, column = find(close, labels[rows], labels[columns])
+            if np.count_nonzero(close) > LISTED_PAIRS * sum(close.shape):
+                large = companion("large_components")
+                row, column = large.spanning_pairs(close, rows, columns, labels, boxes)
+            else:
+                row, column = np.divmod(np.flatnonzero(close), len(columns))
             pairs = np.stack([rows[row], columns[column]])
-            if not many and boxes is not None:
+            pairs = pairs[:, labels[pairs[0]] != labels[pairs[1]]]
+            if boxes is not None:
                 pairs = pairs[:, same_box_size(*boxes[pairs])]
             held.append(pairs)
             count += pairs.shape[1]
@@ -916,15 +917,6 @@ def open_pairs(labels: np.ndarray, start: int) -> Iterator[tuple[np.ndarray, np.
         if of_rows.mean() * of_columns.mean() > WORTH_LEAVING:
             parts = [(rows[~of_rows], columns), (rows[of_rows], columns[~of_columns])]
         yield from ((some, others) for some, others in parts if len(some) and len(others))
-
-
-def listed_pairs(
-    close: np.ndarray, left: np.ndarray, right: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns where `close` (r, c) is true and the labels left (r,), right (c,) differ."""
-    row, column = np.divmod(np.flatnonzero(close), close.shape[1])
-    differ = left[row] != right[column]
-    return row[differ], column[differ]
 
 
 def same_box_size(left: np.ndarray, right: np.ndarray) -> np.ndarray:

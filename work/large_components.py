@@ -285,20 +285,28 @@ def dense_average_linkage(means: np.ndarray, sizes: np.ndarray, threshold: float
 
 
 def spanning_pairs(
-    close: np.ndarray, left: np.ndarray, right: np.ndarray
+    close: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    labels: np.ndarray,
+    boxes: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As sf.listed_pairs, but only so many that they join what all of them do; uses `close` up.
+    """Of the pairs for which `close` (r, c) is true so many that they join what all of them join.
 
-    Every row and column gives one pair to a group it is not in, until none has any (Boruvka 1926).
+    rows (r,), columns (c,): whose pairs these are; labels (n,): as yet; boxes: (n, 4) or None, as
+    in sf.threshold_components. Every group gives a pair to another one, or several, until none has
+    any (Boruvka 1926). Returns places in rows and in columns; `close` is used up.
     """
-    names = np.unique(np.concatenate([left, right]), return_inverse=True)[1]
+    if boxes is not None:
+        close &= sf.same_box_size(boxes[rows][:, None], boxes[columns])
+    names = np.unique(labels[np.concatenate([rows, columns])], return_inverse=True)[1]
     pairs = [np.zeros((2, 0), np.intp)]
     while True:
-        close &= names[: len(left), None] != names[len(left) :]
-        rows, columns = np.flatnonzero(close.any(axis=1)), np.flatnonzero(close.any(axis=0))
-        if not len(rows):
+        close &= names[: len(rows), None] != names[len(rows) :]
+        left, right = np.flatnonzero(close.any(axis=1)), np.flatnonzero(close.any(axis=0))
+        if not len(left):
             return tuple(np.concatenate(pairs, axis=1))
-        pairs.append(np.stack([rows, close[rows].argmax(axis=1)]))
-        pairs.append(np.stack([close[:, columns].argmax(axis=0), columns]))
+        pairs.append(np.stack([left, close[left].argmax(axis=1)]))
+        pairs.append(np.stack([close[:, right].argmax(axis=0), right]))
         row, column = np.concatenate(pairs[-2:], axis=1)
-        names = sf.join_labels(names, row, len(left) + column)
+        names = sf.join_labels(names, row, len(rows) + column)

@@ -51,7 +51,8 @@ MEMORY = 16 << 30  # bytes of address space of a mutant
 
 GROUPS: dict[str, tuple[str, str, str]] = {  # functions, test files, further pytest arguments
     "grouping": (
-        "nearest groups_of join_labels threshold_components average_linkage reciprocal_pairs",
+        "nearest groups_of join_labels threshold_components open_pairs average_linkage "
+        "reciprocal_pairs",
         "test_core_grouping",
         "",
     ),
