@@ -145,6 +145,7 @@ def of_products(
         if labels is not None:
             row |= {"clusters": len(np.unique(labels)), "F": pairwise_scores(person, labels).f}
         rows.append({"what": "", "clusters": None, "F": None} | row)
+        print(kind, count, name, f"{row['cpu s']:.1f} s of CPU", file=sys.stderr, flush=True)
     return {"rows": rows}
 
 
