@@ -845,10 +845,21 @@ class Passes:
 # ============================================================================
 
 
+def blocks(rows: int) -> Iterator[slice]:
+    """Slices of LINK_BLOCK of so many rows."""
+    return (slice(start, start + LINK_BLOCK) for start in range(0, rows, LINK_BLOCK))
+
+
+def squared_lengths(vectors: np.ndarray) -> np.ndarray:
+    """(n,) of rows (n, d), without a second array of their size."""
+    squares = [np.square(vectors[block]).sum(axis=1) for block in blocks(len(vectors))]
+    return np.concatenate([vectors[:0, 0], *squares])
+
+
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     """Scale each row of (n, d) to length 1, as float32; zero rows stay zero."""
     vectors = np.asarray(vectors, dtype=np.float32)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    length = np.sqrt(squared_lengths(vectors))[:, None]
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
@@ -869,8 +880,7 @@ def nearest(
     distance = np.full(len(unit), np.inf, dtype=np.float32)
     if not len(centres):
         return index, distance
-    for start in range(0, len(unit), LINK_BLOCK):
-        block = slice(start, start + LINK_BLOCK)
+    for block in blocks(len(unit)):
         cosine = unit[block] @ centres.T  # (b, c)
         if own is not None:
             cosine[np.arange(len(cosine)), own[block]] = -np.inf
@@ -1095,7 +1105,7 @@ def figures_of(
     sums = np.array([pair_sums(unit[rows]) for rows in groups]).reshape(-1, 2).sum(axis=0)
     lone = np.ones(len(unit), bool)
     lone[np.concatenate([[], *groups]).astype(int)] = False
-    alone = np.square(unit[lone]).sum(axis=1)
+    alone = squared_lengths(unit)[lone]
     apart = pair_sums(unit) - sums - [alone.sum(), np.square(alone).sum()]
     pairs = len(unit) ** 2 - sum(len(rows) ** 2 for rows in groups) - len(alone)
     if not len(sizes) or not pairs:
@@ -1194,11 +1204,6 @@ def crowding(unit: np.ndarray, labels: np.ndarray, rough: np.ndarray) -> np.ndar
             few.append(np.partition(cosine, -min(count, cosine.shape[1]), axis=1)[:, -count:])
         result[block] = np.partition(np.concatenate(few, 1), -count, axis=1)[:, -count:].mean(1)
     return result
-
-
-def blocks(rows: int) -> Iterator[slice]:
-    """Slices of LINK_BLOCK of so many rows."""
-    return (slice(start, start + LINK_BLOCK) for start in range(0, rows, LINK_BLOCK))
 
 
 @dataclass(frozen=True)
@@ -1523,7 +1528,7 @@ class FaceCache:
     @functools.cached_property
     def length(self) -> np.ndarray:
         """(n,) float32 lengths of the embeddings."""
-        return np.linalg.norm(self.embedding, axis=1)
+        return np.sqrt(squared_lengths(self.embedding))
 
     @functools.cached_property
     def face_ids(self) -> list[str]:
