@@ -6309,6 +6309,7 @@ def by_hand_in_dropped(here: Path, face: Face, told: set[str]) -> str:
 # A plan is a list of moves, a file that a person can edit. Carrying it out is a run in which every
 # changed face set is built anew.
 
+CLONELESS: set[int] = set()  # disks (st_dev) whose files do not share blocks
 BUILDERS = 4  # face sets built side by side: half of the work is done without Python's lock
 
 
@@ -6589,10 +6590,16 @@ def ranked_names(number: int) -> list[str]:
 
 def clone_or_copy(source: Path, target: Path) -> None:
     """Copy a file, sharing its blocks where the file system can: a hard link would share edits."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.parent.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+    disk = target.parent.stat().st_dev
     try:
+        if disk in CLONELESS:
+            raise OSError(errno.EOPNOTSUPP, "asked before")
         clone_file(source, target)
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS):
+            CLONELESS.add(disk)  # to ask costs as much as a copy
         shutil.copyfile(source, target)
 
 
@@ -7853,7 +7860,9 @@ class EmbedRun:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
         if not written and roots <= set(self.cache.meta.roots):
             return self.cache
-        cache = load_cache(self.path, self.held) if cache_exists(self.path) else self.cache
+        held, self.held, self.paths = self.held, None, {}  # room for what is built now
+        vars(self).pop("paths_of", None)
+        cache = load_cache(self.path, held) if cache_exists(self.path) else self.cache
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
         cache = replace(cache, meta=meta)
