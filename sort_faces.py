@@ -853,7 +853,7 @@ def blocks(rows: int) -> Iterator[slice]:
 def squared_lengths(vectors: np.ndarray) -> np.ndarray:
     """(n,) of rows (n, d), without a second array of their size."""
     squares = [np.square(vectors[block]).sum(axis=1) for block in blocks(len(vectors))]
-    return np.concatenate([vectors[:0, 0], *squares])
+    return np.concatenate([np.zeros(0, vectors.dtype), *squares])
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
@@ -7762,8 +7762,13 @@ class EmbedRun:
                     self.check_cache()  # before anything is computed in vain
                 pending.add(sha)
                 self.redo.discard(sha)
-                how = {"passes": asdict(self.options.passes), "landmarks": self.crew.spec.landmarks}
+                how = {"passes": self.told_passes(), "landmarks": self.crew.spec.landmarks}
                 yield {"sha256": sha, **msgspec.structs.asdict(file), **how}
+
+    def told_passes(self) -> dict[str, Any]:
+        """The passes as items tell them, which name a worker's results: as before --decode came."""
+        told = asdict(self.options.passes)
+        return {name: how for name, how in told.items() if (name, how) != ("decode", "full")}
 
     def note_path(self, file: FoundFile, sha: str) -> None:
         """Record one more path of known bytes; paths they moved away from are forgotten."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
 import sort_faces as sf  # noqa: E402
+
+# Of fixtures that serve a whole file; quiet_machine comes after them.
+os.environ.setdefault("SORT_FACES_LOGS", tempfile.mkdtemp(prefix="sort_faces-tests-"))
 
 SCRIPT = ROOT / "sort_faces.py"
 demo_library = sf.companion("demo_library")

@@ -257,7 +257,7 @@ def test_a_killed_run_forgets_nothing_it_has_to_remove(run, command, corpus, mon
 @every_command()
 def test_the_script_alone_says_what_is_missing(run, command, monkeypatch, tmp_path):
     argv, out = command
-    monkeypatch.setattr(sf, "WORK_FOLDER", tmp_path / "elsewhere")
+    monkeypatch.setattr(sf, "WORK_FOLDER", tmp_path / "elsewhere/work")
     pages.page_templates.cache_clear()
     refused(run, *argv, word="keep the folder work/ beside sort_faces.py")
     pages.page_templates.cache_clear()

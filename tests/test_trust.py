@@ -26,9 +26,9 @@ PLANTS = {  # what is made worse: (code at the end of sort_faces.py, case, colum
         "tracebacks",
     ),
     "a photo that is read is touched": (
-        "def read_photo(path, sha256=None, _real=read_photo):\n"
+        "def read_photo(path, *more, _real=read_photo):\n"
         "    os.utime(path)\n"
-        "    return _real(path, sha256)",
+        "    return _real(path, *more)",
         ("photos", 3),
         "lost",
     ),
