@@ -3111,7 +3111,7 @@ USUAL_DECODED_BYTES = 6  # of all other formats
 
 
 # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of glibc, as arenas of threads end at 64 MB
-MALLOC_SETTINGS = {-3: 1 << 30, -1: 1 << 29, -8: 1}  # bytes, bytes, arenas
+MALLOC_SETTINGS = {-3: 1 << 28, -1: 1 << 29, -8: 1}  # bytes (89 megapixels), bytes, arenas
 
 
 @dataclass(frozen=True)
