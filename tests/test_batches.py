@@ -101,7 +101,30 @@ def test_an_error_reaches_those_who_asked_and_nobody_else() -> None:
     assert not shared.waiting and shared([8, 9, 10]) == [8, 9, 10], "and it goes on"
 
 
+def test_what_a_failed_thread_still_waited_for_is_given_up() -> None:
+    calls = []
+
+    def compute(things: list[int]) -> list[int]:
+        calls.append(things)
+        raise RuntimeError("unlucky")
+
+    shared = batches.Shared(compute, 2)
+    with pytest.raises(RuntimeError, match="unlucky"):
+        shared([1, 2, 3, 4, 5])
+    assert calls == [[1, 2]] and not shared.waiting
+
+
 # ---------------------------------------------------------------------------- shapes
+
+
+@pytest.mark.parametrize(
+    ("count", "calls"), [(8, [8]), (32, [8] * 4), (33, [64]), (64, [64]), (72, [64, 8])]
+)
+def test_a_large_call_is_made_where_it_is_more_than_half_full(count, calls) -> None:
+    sizes = []
+    rows = batches.Rows(lambda some: sizes.append(len(some)) or some, (8, 64), True, False)
+    rows(np.ones((count, 1)))
+    assert sizes == calls
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 32, 33, 64, 65, 131])
