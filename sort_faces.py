@@ -4426,7 +4426,7 @@ class Engine:
         raise NotImplementedError
 
     def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """(n, dim) float32 embeddings of aligned crops, in one call where the model allows it."""
+        """(n, dim) float32 embeddings of aligned crops, in calls that suit the device."""
         raise NotImplementedError
 
     def embed(self, image: np.ndarray, found: Detections) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,11 @@ SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
 import sort_faces as sf  # noqa: E402
+
+# A shell that starts with SIGINT ignored, as in the background, can never trap it: what the tests
+# interrupt must not depend on how they were started themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Of fixtures that serve a whole file; quiet_machine comes after them.
 os.environ.setdefault("SORT_FACES_LOGS", tempfile.mkdtemp(prefix="sort_faces-tests-"))
