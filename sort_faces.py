@@ -113,7 +113,6 @@ import io
 import itertools
 import json
 import logging
-import lzma
 import math
 import re
 import shlex
@@ -123,9 +122,6 @@ import struct
 import tempfile
 import threading
 import time
-import tokenize
-import uuid
-import zipfile
 import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -3931,10 +3927,17 @@ class QualityLine(Record, tag_field="op", tag="quality"):
 
 JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine
 Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
-NPZ_ERRORS = (  # what numpy and zipfile raise on files that are damaged or something else
-    *(OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, SyntaxError),
-    *(NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, MemoryError),
-)
+
+
+@functools.cache
+def npz_errors() -> tuple[type[Exception], ...]:
+    """What numpy and zipfile raise on files that are damaged or something else."""
+    from lzma import LZMAError
+    from tokenize import TokenError
+    from zipfile import BadZipFile
+
+    usual = (OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, SyntaxError)
+    return *usual, NotImplementedError, BadZipFile, zlib.error, LZMAError, TokenError, MemoryError
 
 
 def empty_cache(meta: CacheMeta) -> FaceCache:
@@ -4049,7 +4052,7 @@ def read_npz(path: Path, only: Iterable[str] = COLUMNS) -> FaceCache:
             unread = {*archive.files} - {*arrays}
     except PermissionError as error:
         raise SortFacesError(f"{path}: {error.strerror}; make it readable") from None
-    except NPZ_ERRORS as error:
+    except npz_errors() as error:
         raise SortFacesError(f"{damaged} ({one_line(error)}); {advice}") from None
     try:
         value = json.loads(str(arrays["meta"]))
@@ -9780,7 +9783,7 @@ def cmd_report(args: argparse.Namespace) -> Outcome:
 
 CHUNK_SAMPLES = 64  # frames per queue item; what is lost when a worker dies
 REPORT_FRAMES = 5  # thumbnails per strip
-CLIP_SPACE = uuid.UUID("6f1c2f0e-8e0b-5d0a-9d3b-3a3b1f6f7c11")  # of the names of clips
+CLIP_SPACE = "6f1c2f0e-8e0b-5d0a-9d3b-3a3b1f6f7c11"  # of the names of clips
 
 
 def pattern(text: str) -> re.Pattern[str]:
@@ -10060,7 +10063,7 @@ class Frames:
             shapes = [(n,), (n,), (n, 4), (n,), (n, 3), (n, meta.dim)]
             if [getattr(frames, name).shape for name in FRAME_ARRAYS] != shapes or meta.rate <= 0:
                 raise ValueError("its arrays do not fit together")
-        except (*NPZ_ERRORS, msgspec.ValidationError) as error:
+        except (*npz_errors(), msgspec.ValidationError) as error:
             raise SortFacesError(
                 f"{path}: cannot be read ({one_line(error)}); run `video merge` again"
             ) from None
@@ -10589,11 +10592,13 @@ def drop_banned(segment: Segment, banned: Sequence[Track], period: float) -> Seg
 
 def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> PlannedClip:
     """One segment of the plan with where it comes from and how good it is."""
+    from uuid import UUID, uuid5
+
     span = segment.start, segment.end
     low, high = (video.start + round(time / video.tick) for time in span)
     pitch, yaw = np.nanmedian(np.abs(segment.seen("pose")[:, :2]), axis=0).tolist()
     return PlannedClip(
-        uuid=str(uuid.uuid5(CLIP_SPACE, f"{segment.video}:{low}:{high}")),
+        uuid=str(uuid5(UUID(CLIP_SPACE), f"{segment.video}:{low}:{high}")),
         video=segment.video,
         source=video.path,
         start=round(segment.start, 4),
@@ -10720,6 +10725,8 @@ def embed_identities(
 
 def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of the pictures in a .fsz bundle or a folder."""
+    from zipfile import ZipFile
+
     try:
         for file in sorted(path.rglob("*")) if path.is_dir() else ():
             hidden = any(part[0] in "_." for part in file.relative_to(path).parts)
@@ -10727,11 +10734,11 @@ def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield file.name, file.read_bytes()
         if path.is_dir():
             return
-        with zipfile.ZipFile(path) as archive:
+        with ZipFile(path) as archive:
             for info in archive.infolist():
                 if os.path.splitext(info.filename)[1].lower() in PHOTO_SUFFIXES:
                     yield info.filename, archive.read(info)
-    except (*NPZ_ERRORS, lzma.LZMAError) as error:
+    except npz_errors() as error:
         raise SortFacesError(
             f"--identity {path}: {one_line(error)}; name a .fsz bundle or a folder of crops"
         ) from None

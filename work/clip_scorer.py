@@ -54,7 +54,7 @@ class ClipTexts:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 values = {item.name: archive[item.name] for item in fields(cls)}
-        except sf.NPZ_ERRORS as error:
+        except sf.npz_errors() as error:
             raise sf.SortFacesError(
                 f"{path}: no prompts file ({sf.one_line(error)}); run `occlusion prepare`"
             ) from None

@@ -276,14 +276,14 @@ class Scan:
                     if not info.is_dir():
                         member = io.BytesIO(archive.read(info))
                         self.stream(f"{key}/{info.filename}", member, None, depth + 1)
-        except (*sf.NPZ_ERRORS, sf.lzma.LZMAError) as error:
+        except sf.npz_errors() as error:
             self.left.not_looked_at.append(f"{key}: {sf.one_line(error)}")
 
     def array(self, key: str, stream: Any) -> None:
         """An array of a cache: texts, or embeddings."""
         try:
             array = np.load(stream, allow_pickle=False)
-        except sf.NPZ_ERRORS as error:
+        except sf.npz_errors() as error:
             self.left.not_looked_at.append(f"{key}: {sf.one_line(error)}")
             return
         if array.dtype.kind == "U":
