@@ -3409,6 +3409,13 @@ def cut_window(image: np.ndarray, window: tuple[int, int, int], size: int) -> np
     return cv2.resize(part, (size, size), interpolation=method)
 
 
+def cut_places(image: np.ndarray, places: np.ndarray, side: int) -> list[np.ndarray]:
+    """(side, side, 3) uint8 cuts of a picture, by affine maps (n, 2, 3) of it; black outside."""
+    import cv2
+
+    return [cv2.warpAffine(image, place, (side, side)) for place in places]
+
+
 def paint_over(crop: np.ndarray, boxes: np.ndarray, own: np.ndarray) -> np.ndarray:
     """Cover boxes (k, 4) of a crop with a smooth field of its colours, except within `own` (4,)."""
     import cv2

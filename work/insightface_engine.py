@@ -68,8 +68,7 @@ class InsightFaceEngine(sf.Engine):
 
     def align(self, image: np.ndarray, found: sf.Detections) -> list[np.ndarray]:
         side = self.recogniser.input_size[0]
-        places = sf.arcface_places(found.kps, side)
-        return [cv2.warpAffine(image, place, (side, side)) for place in places]
+        return sf.cut_places(image, sf.arcface_places(found.kps, side), side)
 
     def embed_crops(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         if not len(crops):
@@ -83,7 +82,7 @@ class InsightFaceEngine(sf.Engine):
         for model in self.pose_models if len(found) else ():
             side = model.input_size[0]
             places = landmark_places(found.bbox, side)
-            crops = [cv2.warpAffine(image, place, (side, side)) for place in places]
+            crops = sf.cut_places(image, places, side)
             raw = self.rows[model.taskname](as_input(model, crops))
             points = landmark_points(model, raw, places)
             result[model.taskname] = points

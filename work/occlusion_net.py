@@ -153,7 +153,7 @@ class Classifier:
         batch = as_input(np.stack(crops), told.mean, told.std, told.colour)
         if self.channels_last:
             batch = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
-        return self.rows[output](batch).reshape(len(crops), -1)
+        return self.rows[output](batch)
 
     def features(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """(n, d) float64 of crops. Raises SortFacesError where the network gives none."""

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 import sort_faces as sf
@@ -122,8 +121,7 @@ class QualityModel:
 def aligned_faces(photo: sf.Photo, faces: Sequence[dict[str, Any]]) -> list[np.ndarray]:
     """(112, 112, 3) uint8 BGR of each known face of a photo, aligned as for a recogniser."""
     points = np.array([face["kps"] for face in faces], np.float32) / photo.scale
-    places = sf.arcface_places(points, SIDE)
-    return [cv2.warpAffine(photo.image, place, (SIDE, SIDE)) for place in places]
+    return sf.cut_places(photo.image, sf.arcface_places(points, SIDE), SIDE)
 
 
 def scoring_crew(crew: sf.Crew, model: Path) -> sf.Crew:
