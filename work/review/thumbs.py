@@ -182,8 +182,8 @@ class Thumbs:
             image = self.read(photo, todo)
             for key in todo:
                 data = jpeg(self.picture(image, key))
-                hand_out(asked.get(key, ()), data)
                 self.store(key, data)
+                hand_out(asked.get(key, ()), data)
 
     def read(self, photo: int, keys: Sequence[Key]) -> sf.Photo:
         """The photo, decoded no larger than its pictures need. Raises Unseen."""
