@@ -15,6 +15,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -544,3 +545,203 @@ def test_open_pages_are_told_that_it_ends(tmp_path):
         while part := line.recv(65536):
             said += part
     assert code == 0 and b"event: bye" in said and time.monotonic() - started < 10
+
+
+# --- deciding ---------------------------------------------------------------
+
+
+class Book:
+    """A page that decides: numbers its acts, knows the state it saw."""
+
+    def __init__(self, server: Served, tab: str = "one") -> None:
+        self.client, self.tab, self.acts = server.client(), tab, 0
+        self.base = self.client.get("/api/state")["rev"]
+
+    def act(self, *items: dict[str, Any], op: str = "", base: int | None = None) -> Reply:
+        self.acts += 1
+        op = op or f"{self.tab}-{self.acts}"
+        base = self.base if base is None else base
+        reply = self.client.post(
+            "/api/decisions", op=op, base=base, tab=self.tab, items=list(items)
+        )
+        if reply.status == 201:
+            self.base = reply.json["rev"]
+        return reply
+
+    def people(self) -> dict[str, dict[str, Any]]:
+        """{id: what the grid shows of it}."""
+        columns = self.client.get("/api/people")["columns"]
+        return {
+            pid: {name: values[at] for name, values in columns.items()}
+            for at, pid in enumerate(columns["id"])
+        }
+
+
+@pytest.fixture
+def own(tmp_path) -> Iterator[Served]:
+    """A server that a test may change, kill and start again."""
+    server = Served(made_library(tmp_path, people=3, photos=6))
+    yield server
+    if server.process.poll() is None:
+        server.end()
+
+
+def lines_of(server: Served) -> list[dict[str, Any]]:
+    path = server.cache.with_name(server.cache.name + ".decisions.jsonl")
+    return [value for _, value in sf.json_lines(path)]
+
+
+def test_an_act_is_on_the_disk_when_it_is_acknowledged(own):
+    book = Book(own)
+    first, second, third = book.people()
+    reply = book.act({"kind": "name", "people": [first], "text": "Anna"})
+    assert (reply.status, reply.json["rev"], reply.json["changed"]) == (201, 1, [first])
+    assert [line["text"] for line in lines_of(own)] == ["Anna"]
+    reply = book.act({"kind": "merge", "people": [first, second]})
+    assert reply.json["gone"] == {second: first} and reply.json["effects"]["people"] == 1
+    assert {pid: one["faces"] for pid, one in book.people().items()} == {first: 12, third: 6}
+    faces = book.client.get(f"/api/people/{second.replace(':', '%3A')}/faces")
+    assert (faces["id"], faces["name"], faces["total"]) == (first, "Anna", 12)
+    path = own.cache.with_name("lib.npz.decisions.jsonl")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_repeated_act_is_done_once_and_answered_alike(own):
+    book = Book(own)
+    pid = next(iter(book.people()))
+    item = {"kind": "name", "people": [pid], "text": "Anna"}
+    replies = [book.act(item, op="the-same", base=0) for _ in range(3)]
+    assert [reply.status for reply in replies] == [201] * 3
+    assert replies[0].json == replies[1].json == replies[2].json
+    own.kill()
+    own.start()
+    again = Book(own).act(item, op="the-same", base=0)
+    assert again.status == 201 and again.json["rev"] == 1 and len(lines_of(own)) == 1
+
+
+def test_what_changes_nothing_is_no_success(own):
+    book = Book(own)
+    pid = next(iter(book.people()))
+    book.act({"kind": "name", "people": [pid], "text": "Anna"})
+    for item in (
+        {"kind": "name", "people": [pid], "text": "Anna"},
+        {"kind": "merge", "people": [pid, pid]},
+    ):
+        reply = book.act(item)
+        assert reply.status == 409 and reply.json["error"] == "nothing"
+    assert len(lines_of(own)) == 1
+
+
+def test_undo_and_redo_of_a_tab(own):
+    one, two = Book(own, "one"), Book(own, "two")
+    first, second, third = one.people()
+    one.act({"kind": "merge", "people": [first, second]})
+    two.act({"kind": "name", "people": [third], "text": "Cleo"})
+    reply = one.client.post("/api/undo", op="u-1", tab="one")
+    assert reply.status == 200 and reply.json["undone"] == "one-1"
+    assert set(one.people()) == {first, second, third} and one.people()[third]["name"] == "Cleo"
+    assert one.client.post("/api/undo", op="u-2", tab="one").json["error"] == "nothing"
+    assert one.client.post("/api/redo", op="r-1", tab="one").status == 200
+    assert set(one.people()) == {first, third}
+    assert one.client.post("/api/undo", op="u-3", tab="one", which="two-1").status == 200
+    assert one.people()[third]["name"] == ""
+    history = one.client.get("/api/history")
+    assert [act["kind"] for act in history["acts"]] == ["undo", "redo", "undo", "name", "same"]
+
+
+def test_a_page_that_is_behind_does_no_harm(own):
+    one, two = Book(own, "one"), Book(own, "two")
+    first, second, third = one.people()
+    one.act({"kind": "merge", "people": [first, second]})
+    reply = two.act({"kind": "name", "people": [second], "text": "Ben"})
+    assert reply.status == 409 and reply.json["error"] == "changed" and reply.json["rev"] == 1
+    assert [act["op"] for act in reply.json["theirs"]] == ["one-1"] and reply.json["mine"]
+    assert two.act({"kind": "name", "people": [third], "text": "Cleo"}).status == 201
+    two.base = reply.json["rev"]
+    assert two.act({"kind": "name", "people": [second], "text": "Ben"}).status == 201
+    assert one.people()[first]["name"] == "Ben"
+
+
+def test_the_command_line_and_the_page_see_each_other(own):
+    book = Book(own)
+    first = next(iter(book.people()))
+    cache = sf.load_cache(own.cache)
+    decisions = sf.companion("decisions")
+    other = decisions.Book(own.cache)
+    refs = decisions.anchors(cache, np.array([cache.row_of_face[first]]))
+    other.append([decisions.act("name", "cli-1", faces=refs, text="Dora")])
+    assert book.people()[first]["name"] == "Dora" and book.client.get("/api/state")["rev"] == 1
+    assert book.act({"kind": "name", "people": [first], "text": "x"}, base=0).status == 409
+
+
+def test_acknowledged_acts_survive_a_kill_at_any_moment(own):
+    """Many tabs name people at once; the server is killed in the middle, again and again. What was
+    acknowledged is in the file once, what was not can be sent again."""
+    cache = sf.load_cache(own.cache)
+    pids = list(Book(own).people())
+    acknowledged: set[str] = set()
+    sent: dict[str, dict[str, Any]] = {}
+
+    def answer(tab: int, round_: int, client: Client) -> None:
+        with contextlib.suppress(OSError):
+            for number in range(200):
+                op = f"r{round_}t{tab}n{number}"
+                item = {"kind": "name", "people": [pids[tab]], "text": op}
+                sent[op] = {"op": op, "base": 1 << 30, "tab": f"tab{tab}", "items": [item]}
+                reply = client.post("/api/decisions", **sent[op])
+                if reply.status != 201:
+                    return
+                acknowledged.add(op)
+
+    for round_ in range(6):
+        client = own.client()
+        threads = [threading.Thread(target=answer, args=(tab, round_, client)) for tab in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05 + 0.07 * round_)
+        own.kill()
+        for thread in threads:
+            thread.join()
+        own.start()
+        ops = [line["op"] for line in lines_of(own)]
+        assert len(ops) == len(set(ops)) and acknowledged <= set(ops) <= set(sent)
+    client = own.client()
+    for body in sent.values():  # as the outbox does
+        assert client.post("/api/decisions", **body).status == 201
+    ops = [line["op"] for line in lines_of(own)]
+    assert sorted(ops) == sorted(sent) and len(acknowledged) > 10
+    assert cache.faces == sum(one["faces"] for one in Book(own).people().values())
+
+
+def test_hostile_names_come_back_as_text(own):
+    book = Book(own)
+    pid = next(iter(book.people()))
+    for said, kept in (
+        ("<img src=x onerror=alert(1)>", "<img src=x onerror=alert(1)>"),
+        ("Ju\u0308rgen\x00\x1b[31m\u202e", "Jürgen[31m"),
+        ("  a \n b ", "a b"),
+    ):
+        assert book.act({"kind": "name", "people": [pid], "text": said}).status == 201
+        assert book.people()[pid]["name"] == kept
+    assert book.act({"kind": "name", "people": [pid], "text": "x" * 201}).status == 422
+    reply = book.client.ask("GET", "/api/people")
+    assert reply.headers["content-type"] == "application/json"
+
+
+def test_pages_hear_of_each_other(own):
+    book = Book(own, "one")
+    head = (
+        f"GET /api/events HTTP/1.1\r\nHost: {book.client.host}\r\nCookie: {book.client.cookie}"
+        "\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", own.port), timeout=20) as line:
+        line.sendall(head.encode())
+        said = b""
+        while b"event: hello" not in said:
+            said += line.recv(65536)
+        pid = next(iter(book.people()))
+        book.act({"kind": "name", "people": [pid], "text": "Anna"})
+        while b"event: rev" not in said or not said.endswith(b"\n\n"):
+            said += line.recv(65536)
+    told = json.loads(re.search(rb"event: rev\ndata: (.*)\n", said)[1])
+    assert told == {"rev": 1, "tab": "one", "changed": [pid]}

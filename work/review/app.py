@@ -39,13 +39,11 @@ STATIC_KINDS = {
     ".svg": "image/svg+xml",
 }
 A_YEAR = "private, max-age=31536000, immutable"  # of a picture whose name tells what it shows
-MOST_IDS = 50_000  # in one act
 
 FaceId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}:[0-9]{1,6}\Z")]
 PhotoId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 Word = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.-]{1,64}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=1000)]
-Faces = Annotated[list[FaceId], msgspec.Meta(min_length=1, max_length=MOST_IDS)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Page = Annotated[int, msgspec.Meta(ge=1, le=5000)]
 
@@ -62,130 +60,6 @@ class Trade(Body):
     """The code of the opened address; "" where the page has the token still."""
 
     code: Text
-
-
-class Item(Body, tag_field="kind", kw_only=True):
-    """One thing an act does."""
-
-
-class Merge(Item, tag="merge"):
-    """These people are one."""
-
-    people: Annotated[list[FaceId], msgspec.Meta(min_length=2, max_length=MOST_IDS)]
-    name: Text | None = None
-
-
-class Answer(Item, tag="answer"):
-    """The answer to a question; answer: a word, or of "whose" the person's id."""
-
-    qid: Word
-    answer: Literal["same", "different", "skip", "stranger", "not_face"] | FaceId
-    faces: Faces | None = None
-
-
-class Name(Item, tag="name"):
-    """What somebody is called."""
-
-    people: Faces
-    text: Text
-
-
-class Ignore(Item, tag="ignore"):
-    """Strangers, or no longer."""
-
-    people: Faces
-    off: bool = False
-
-
-class Hide(Item, tag="hide"):
-    """Out of sight, or in it again."""
-
-    people: Faces
-    off: bool = False
-
-
-class NotFace(Item, tag="not_face"):
-    """No face at all, or one after all."""
-
-    faces: Faces
-    off: bool = False
-
-
-class NotBelongs(Item, tag="not_belongs"):
-    """These faces are not this person's."""
-
-    faces: Faces
-    person: FaceId
-
-
-class Move(Item, tag="move"):
-    """These faces are that person's; to: None for a new one."""
-
-    faces: Faces
-    to: FaceId | None
-    name: Text | None = None
-
-
-class Split(Item, tag="split"):
-    """These faces are one person of their own."""
-
-    faces: Faces
-    name: Text | None = None
-
-
-class Halves(Item, tag="halves"):
-    """Split somebody in the two halves that were shown."""
-
-    person: FaceId
-
-
-class Best(Item, tag="best"):
-    """The picture that stands for the person."""
-
-    face: FaceId
-
-
-class Keep(Item, tag="keep"):
-    """Export these faces in any case."""
-
-    faces: Faces
-    off: bool = False
-
-
-class Drop(Item, tag="drop"):
-    """Never export these faces."""
-
-    faces: Faces
-    off: bool = False
-
-
-class Born(Item, tag="born"):
-    """The year somebody was born in; "" takes it back."""
-
-    people: Faces
-    text: Text
-
-
-class Dated(Item, tag="date"):
-    """When photos were taken; "" takes it back."""
-
-    photos: Annotated[list[PhotoId], msgspec.Meta(min_length=1, max_length=MOST_IDS)]
-    text: Text
-
-
-AnyItem = (
-    Merge | Answer | Name | Ignore | Hide | NotFace | NotBelongs | Move | Split | Halves | Best
-    | Keep | Drop | Born | Dated
-)  # fmt: skip
-
-
-class Act(Body, kw_only=True):
-    """What a page does at once; op: names it for good, base: the state it saw."""
-
-    op: Word
-    base: Count
-    tab: Word | Literal[""] = ""
-    items: Annotated[list[AnyItem], msgspec.Meta(min_length=1, max_length=1000)]
 
 
 class Undo(Body, kw_only=True):
@@ -248,10 +122,10 @@ class NoQuery(Body):
     """Nothing can be asked for here."""
 
 
-B = TypeVar("B", bound=Body)
+T = TypeVar("T")
 
 
-async def body_of(request: Request, kind: type[B]) -> B:
+async def body_of(request: Request, kind: type[T]) -> T:
     """The body of a request as a record. Raises Refused."""
     try:
         return msgspec.json.decode(await request.body(), type=kind)
@@ -259,7 +133,7 @@ async def body_of(request: Request, kind: type[B]) -> B:
         raise Refused(422, "fields", text=sf.one_line(error)[:200]) from None
 
 
-def query_of(request: Request, kind: type[B]) -> B:
+def query_of(request: Request, kind: type[T]) -> T:
     """What stands behind the question mark as a record. Raises Refused."""
     try:
         text = request.scope["query_string"].decode("ascii")
@@ -358,16 +232,19 @@ class Answers:
         return json_answer(await run_in_threadpool(self.desk.history, query.before, query.n))
 
     async def decide(self, request: Request) -> Response:
-        act = await body_of(request, Act)
+        """An act; what may be in it stands in acts.py."""
+        act = await body_of(request, dict[str, Any])
         return json_answer(await run_in_threadpool(self.desk.decide, act), 201)
 
     async def undo(self, request: Request) -> Response:
         asked = await body_of(request, Undo)
-        return json_answer(await run_in_threadpool(self.desk.undo, asked))
+        undo = functools.partial(self.desk.undo, asked.op, asked.tab, asked.which)
+        return json_answer(await run_in_threadpool(undo))
 
     async def redo(self, request: Request) -> Response:
         asked = await body_of(request, Undo)
-        return json_answer(await run_in_threadpool(self.desk.redo, asked))
+        redo = functools.partial(self.desk.redo, asked.op, asked.tab, asked.which)
+        return json_answer(await run_in_threadpool(redo))
 
     async def draw(self, request: Request) -> Response:
         asked = await body_of(request, Box)
