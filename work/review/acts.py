@@ -485,14 +485,11 @@ def history(model: Any, book: Any, before: int | None = None, most: int = 100) -
     """Acts told as sentences, newest first, for GET /api/history; before: a rev."""
     found: dict[str, int] = {}  # {op: number of its last line}
     for rev in range(len(book.lines), 0, -1):
-        op = book.lines[rev - 1].op
-        if before is None or rev < before or op in found:
-            found.setdefault(op, rev)
-        if len(found) > most:
-            break
+        found.setdefault(book.lines[rev - 1].op, rev)
+    wanted = [(op, rev) for op, rev in found.items() if before is None or rev < before]
     return {
         "rev": book.rev,
-        "acts": told_acts(model, book, dict(list(found.items())[:most])),
+        "acts": told_acts(model, book, dict(wanted[:most])),
         "conflicts": [told_conflict(model, one) for one in model.view.resolved.conflicts],
     }
 

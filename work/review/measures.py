@@ -126,13 +126,6 @@ def far_faces(away: np.ndarray, parts: Parts, usual_spread: float) -> np.ndarray
     return away > limit[parts.of_row]
 
 
-def spread_of(away: np.ndarray, parts: Parts) -> float:
-    """What sf.spread_of says of all parts together, of own distances (m,)."""
-    off = np.abs(away - parts.middle(away)[parts.of_row])
-    counted = (parts.size >= sf.OUTLIER_MIN_CLUSTER)[parts.of_row]
-    return sf.MAD_SIGMA * float(np.median(off[counted])) if counted.any() else 0.0
-
-
 def second_in_photo(
     cache: sf.FaceCache, parts: Parts, likeness: np.ndarray, copy: float
 ) -> np.ndarray:

@@ -231,7 +231,7 @@ class Model:
         self.sayings, self.saying = [NOTHING_TOLD], {NOTHING_TOLD: 0}
         self.lines: list[Any] = []
         self.weak = cache.length < self.facts.gates.min_length * self.usual.length
-        self.passing = self.passes_gates()
+        self.worth_of_face = np.where(self.passes_gates(), 1.0, POOR_FACE)
         self.quality = np.full(cache.faces, np.nan)
         self.plain = (
             cache.det_score
@@ -255,7 +255,6 @@ class Model:
         count, dim = self.cache.faces, self.cache.embedding.shape[1]
         self.likeness = np.ones(count, np.float32)  # of a face to its person's centre
         self.doubts = np.zeros(count, np.uint8)
-        self.spread = 0.0  # of the faces of one person, usual in this library
         zeros = functools.partial(np.zeros, count)
         self.size, self.photos, self.doubtful = zeros(int), zeros(int), zeros(int)
         self.exported, self.worth, self.length = zeros(int), zeros(), zeros()
@@ -264,6 +263,7 @@ class Model:
         self.newest = np.full(count, np.nan)
         self.cover, self.ident, self.home = zeros(int), zeros(int), np.full(count, -1)
         self.said_of = zeros(np.int32)  # place in `sayings`
+        self.rows: dict[int, np.ndarray] = {}  # {label: rows of a person of several faces}
         self.slot = np.full(count, -1)  # of a person of several faces, in `centres`
         self.centres = np.zeros((0, dim), np.float32)
         self.owner = np.zeros(0, int)  # label of each slot, -1 free
@@ -347,6 +347,8 @@ class Model:
         self.doubts[parts.rows], self.likeness[parts.rows] = 0, 1.0
         self.release(parts.label)
         several = parts.take(parts.size > 1)
+        split = np.split(several.rows, several.start[1:])
+        self.rows.update(zip(several.label.tolist(), split, strict=len(several.label) > 0))
         if len(several.rows):
             self.measure_likeness(several)
         self.measure_told(parts)
@@ -371,9 +373,7 @@ class Model:
         self.likeness[rows] = product / lengths[parts.of_row]
         self.keep_centres(parts.label, sums / lengths[:, None])
         away = measures.apart_from_rest(product, sums, parts)
-        if not self.spread:
-            self.spread = measures.spread_of(away, parts) or sf.LEAST_SPREAD
-        self.doubt(rows[measures.far_faces(away, parts, self.spread)], "far")
+        self.doubt(rows[measures.far_faces(away, parts, self.usual.spread)], "far")
         twice = measures.second_in_photo(self.cache, parts, self.likeness[rows], self.limits.copy)
         self.doubt(rows[twice], "same_photo")
 
@@ -399,6 +399,8 @@ class Model:
         slots = self.slot[labels]
         self.owner[slots[slots >= 0]] = -1
         self.slot[labels] = -1
+        for label in labels.tolist():
+            self.rows.pop(label, None)
 
     def centres_of(self, labels: np.ndarray) -> np.ndarray:
         """(k, d) float32: a copy of the centres of those people that have several faces."""
@@ -409,9 +411,8 @@ class Model:
         """What was said of people, and the face that each is called by."""
         rows, told = parts.rows, self.view.told[parts.rows]
         self.said_of[parts.label] = 0
-        for at in np.unique(parts.of_row[told > 0]).tolist():
-            label = parts.label[at]
-            members = rows[parts.start[at] : parts.start[at] + parts.size[at]]
+        for label in np.unique(parts.label[parts.of_row[told > 0]]).tolist():
+            members = self.members(label)
             number = self.view.word.of_group(members)
             one = members[self.view.word.person[members] == number]
             self.said_of[label] = self.view.told[one[0]] if number >= 0 else 0
@@ -425,7 +426,7 @@ class Model:
         self.photos[label] = np.bincount(pairs // max(self.cache.files, 1), minlength=len(label))
         self.doubtful[label] = parts.total((self.doubts[rows] > 0).astype(int))
         self.exported[label] = parts.total((self.facts.state[rows] == EXPORTED).astype(int))
-        self.worth[label] = parts.total(np.where(self.passing[rows], 1.0, POOR_FACE))
+        self.worth[label] = parts.total(self.worth_of_face[rows])
         self.length[label] = parts.total(self.cache.length[rows].astype(float)) / parts.size
         for values, fold, blank in (
             (self.first_year, np.minimum, np.inf),
@@ -451,7 +452,8 @@ class Model:
 
     def members(self, label: int) -> np.ndarray:
         """Rows of a person, rising."""
-        return np.flatnonzero(self.view.labels == label)
+        rows = self.rows.get(label)
+        return np.array([label]) if rows is None else rows
 
     def label_of(self, pid: str) -> int:
         """The person a face id belongs to. Raises Refused where it belongs to none."""

@@ -90,9 +90,7 @@ class Learned:
     ) -> np.ndarray:
         """(k,) likelihoods of the fit, brought to what was answered; monotone."""
         middle = (BINS[1:] + BINS[:-1]) / 2
-        return np.interp(
-            likelihood, [0.0, *middle, 1.0], [0.0, *self.shares(rng), 1.0]
-        )  # fmt: skip
+        return np.interp(likelihood, [0.0, *middle, 1.0], [0.0, *self.shares(rng), 1.0])
 
 
 def rising(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -250,6 +248,10 @@ class Ranked:
         return len(self.gain)
 
 
+KINDS = ("same", "whose", "look")
+NOBODY = Ranked(*np.zeros((2, 0), np.intp), *np.zeros((4, 0)))
+
+
 @dataclass(frozen=True)
 class Question:
     """A question as it was asked."""
@@ -339,21 +341,38 @@ class Loose:
         away = (flags & (people.IGNORED | people.HIDDEN)) > 0
         return labels[~away & ((self.model.size[labels] > 1) | ((flags & people.NAMED) > 0))]
 
-    def bring_up(self) -> None:
-        """Compare what has changed since; rows, label and cosine are right then."""
-        rows = self.model.loose()
+    def step(self) -> bool:
+        """Compare some of what has changed; whether there was anything to do. rows, label and
+        cosine are right once there is nothing."""
         if self.pending is None or len(self.pending) > MANY_CHANGES:
-            self.rows = rows
-            self.label, self.cosine = self.compare(rows, self.people(self.model.alive))
-        elif self.pending:
-            self.bring_up_some(rows)
-        self.pending = set()
+            self.begin()
+        if self.pending:
+            self.bring_up_some(self.model.loose())
+            self.pending = set()
+            return True
+        block = self.open[: sf.LINK_BLOCK]
+        if len(block):
+            everybody = self.people(self.model.alive)
+            self.label[block], self.cosine[block] = self.compare(self.rows[block], everybody)
+            self.open = self.open[len(block) :]
+        return len(block) > 0
+
+    def begin(self) -> None:
+        """Compare all faces anew, from now on."""
+        self.rows, self.pending = self.model.loose(), set()
+        self.label = np.full((len(self.rows), CHOICES), -1)
+        self.cosine = np.full((len(self.rows), CHOICES), -np.inf, np.float32)
+        self.open = np.arange(len(self.rows))  # positions that are not compared yet
 
     def bring_up_some(self, rows: np.ndarray) -> None:
-        """Faces stay with whom they knew; changed people and new faces are compared."""
+        """Faces stay with whom they knew; changed people are compared, new faces later."""
         labels = np.array(sorted(self.pending), np.intp)
         known = np.isin(rows, self.rows)
         at = np.searchsorted(self.rows, rows[known])
+        waits = np.zeros(len(self.rows), bool)
+        waits[self.open] = True
+        asked = np.ones(len(rows), bool)
+        asked[known] = waits[at]
         label = np.full((len(rows), CHOICES), -1)
         cosine = np.full((len(rows), CHOICES), -np.inf, np.float32)
         label[known], cosine[known] = self.label[at], self.cosine[at]
@@ -365,10 +384,7 @@ class Loose:
         self.rows = rows
         self.cosine = np.take_along_axis(both, best, axis=1)
         self.label = np.take_along_axis(np.concatenate([label, more[0]], axis=1), best, axis=1)
-        again = np.flatnonzero(~np.isfinite(self.cosine[:, 0]) | ~known)
-        if len(again):
-            everybody = self.people(self.model.alive)
-            self.label[again], self.cosine[again] = self.compare(rows[again], everybody)
+        self.open = np.flatnonzero(asked | ~np.isfinite(self.cosine[:, 0]))
 
     def compare(self, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The CHOICES likest of some people for faces (m,): labels and cosines, likest first."""
@@ -420,11 +436,12 @@ class Cuts:
         rough = np.maximum(1.0 - likeness, 0.01) ** 2 * model.worth[labels]
         return labels[np.argsort(-rough, kind="stable")[:CUT]]
 
-    def of(self, label: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of both parts, the larger first."""
-        if label not in self.found:
+    def step(self, labels: Sequence[int]) -> bool:
+        """Cut one of these people that is not cut yet; False where all are."""
+        label = next((label for label in labels if label not in self.found), None)
+        if label is not None:
             self.found[label] = people.halves(self.model, label)
-        return self.found[label]
+        return label is not None
 
 
 # ============================================================================
@@ -448,6 +465,9 @@ class Queues:
         self.asked: dict[str, Question] = {}
         self.answers: dict[str, tuple[float, bool]] = {}  # {id of a line: likelihood, yes}
         self.pairs, self.loose, self.cuts = Pairs(model), Loose(model), Cuts(model)
+        self.ranked_now: dict[str, Ranked] = {}  # as far as it is known what to ask
+        self.stale = set(KINDS)
+        self.photos: dict[int, set[int]] = {}
         self.read_lines()
 
     def update(self, change: Any) -> list[str]:
@@ -456,6 +476,9 @@ class Queues:
         self.pairs.update(change.former, change.labels)
         self.loose.changed(touched)
         self.cuts.changed(touched)
+        for label in touched:
+            self.photos.pop(label, None)
+        self.stale = set(KINDS)
         self.read_lines()
         dropped = [qid for qid, question in self.asked.items() if not self.is_open(question)]
         for qid in dropped:
@@ -490,7 +513,7 @@ class Queues:
         """The people on both sides of a line, as they are now; a row for a face of nobody."""
         rows = [self.model.finder.rows(refs)[:1] for refs in (line.faces, line.others)]
         labels = [int(self.model.view.labels[row[0]]) for row in rows if row]
-        return tuple(sorted(labels))
+        return tuple(sorted(set(labels)))
 
     def likelihood_of(self, line: Any) -> float:
         """What the fit says of the two groups that a line was about, from their anchors."""
@@ -586,11 +609,15 @@ class Queues:
         )
 
     def photos_of(self, label: int) -> set[int]:
-        return set(self.model.cache.face_file[self.model.members(label)].tolist())
+        if label not in self.photos:
+            files = self.model.cache.face_file[self.model.members(label)]
+            self.photos[label] = set(files.tolist())
+        return self.photos[label]
 
     def whose(self) -> Ranked:
         """Loose faces that are likely a known person's, best first; right: the likeliest one."""
-        self.loose.bring_up()
+        while self.loose.step():
+            pass
         model, loose = self.model, self.loose
         known = np.flatnonzero(np.isfinite(loose.cosine[:, 0]))
         rows, label = loose.rows[known], loose.label[known, 0]
@@ -604,32 +631,49 @@ class Queues:
         keep = [(row,) not in self.skipped for row in ranked.left.tolist()]
         return ranked.take(np.flatnonzero(keep))
 
+    def to_cut(self) -> list[int]:
+        """The people that are looked at for a second person in them."""
+        labels = self.cuts.worth_cutting(self.usual, self.vouched).tolist()
+        return [label for label in labels if (label,) not in self.skipped]
+
     def look(self) -> Ranked:
         """People that may be two, best first; left is both sides; `believed` that it is one."""
         model = self.model
-        labels = [
-            label
-            for label in self.cuts.worth_cutting(self.usual, self.vouched).tolist()
-            if (label,) not in self.skipped and (label, label) not in self.skipped
-        ]
-        parts = [self.cuts.of(label) for label in labels]
+        while self.cuts.step(self.to_cut()):
+            pass
+        labels = self.to_cut()
+        parts = [self.cuts.found[label] for label in labels]
+        if not parts:
+            return NOBODY
         cosine = np.array([
             sf.centroid(model.cache.unit[a]) @ sf.centroid(model.cache.unit[b]) for a, b in parts
         ])  # fmt: skip
-        sizes = np.array([(len(a), len(b)) for a, b in parts], float).reshape(-1, 2)
-        worth = np.array(
-            [[model.passing[some].sum() * (1 - people.POOR_FACE) + people.POOR_FACE * len(some)
-              for some in two] for two in parts]
-        ).reshape(-1, 2)  # fmt: skip
-        lengths = np.array(
-            [[model.cache.length[some].mean() for some in two] for two in parts]
-        ).reshape(-1, 2)
-        smaller = sizes.min(axis=1)
-        one = self.likelihood(TWO_HALVES, cosine, smaller, *lengths.T)
-        gain = MERGE_COST * value_of(*worth.T) * (1.0 - one) / seconds(one)
+        worth, length = model.worth_of_face, model.cache.length
+        sides = np.array([[(len(rows), worth[rows].sum(), length[rows].mean()) for rows in two]
+                          for two in parts])  # (k, 2, 3)  # fmt: skip
+        smaller = sides[:, :, 0].min(axis=1)
+        one = self.likelihood(TWO_HALVES, cosine, smaller, *sides[:, :, 2].T)
+        gain = MERGE_COST * value_of(*sides[:, :, 1].T) * (1.0 - one) / seconds(one)
         at = np.array(labels, np.intp)
         order = np.argsort(-gain, kind="stable")
         return Ranked(at, at, one, one, smaller, gain).take(order)
+
+    def of_kind(self, kind: str) -> Ranked:
+        """What a queue asks, as things stand now."""
+        if kind in self.stale:
+            self.ranked_now[kind] = getattr(self, kind)()
+            self.stale.discard(kind)
+        return self.ranked_now[kind]
+
+    def idle(self) -> bool:
+        """Do a little of what the queues have to compute, some tenths of a second at most; whether
+        there is more to do. For a thread in the background, between two answers."""
+        if self.loose.step() or self.cuts.step(self.to_cut()):
+            self.stale |= {"whose", "look"}
+            return True
+        if self.stale:
+            self.of_kind(min(self.stale))
+        return bool(self.stale)
 
     # -- asking ---------------------------------------------------------------
 
@@ -639,7 +683,7 @@ class Queues:
         None of them and of those shown is implied by answers to the others.
         """
         shown = [self.asked[qid] for qid in after if qid in self.asked]
-        ranked = {"same": self.same, "whose": self.whose, "look": self.look}[kind]()
+        ranked = self.of_kind(kind)
         hidden = {question.labels for question in shown}
         if kind == "same":
             found = self.window(ranked.take(np.arange(min(len(ranked), LOOKED_THROUGH))),
@@ -687,7 +731,7 @@ class Queues:
         model = self.model
         label, other = int(ranked.left[at]), int(ranked.right[at])
         if kind == "look":
-            groups, labels = self.cuts.of(label), (label,)
+            groups, labels = self.cuts.found[label], (label,)
         elif kind == "whose":
             groups, labels = (np.array([label]), np.zeros(0, int)), (label,)
         else:
@@ -729,20 +773,21 @@ class Queues:
 
     # -- when to stop ---------------------------------------------------------
 
-    def state(self, kinds: Sequence[str] = ("same", "whose", "look")) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """How many questions are worth asking, how many faces are wrong still, how long it takes.
 
-        {queues: {kind: questions}, wrong: {expected, low, high}, minutes, done}
+        {queues: {kind: questions}, wrong: {expected, low, high}, minutes, done}; of what `idle`
+        has not computed yet it says what was known last.
         """
-        ranked = {kind: getattr(self, kind)() for kind in kinds}
-        worth = {kind: one.gain >= WORTH_ASKING for kind, one in ranked.items()}
-        time = sum(float(seconds(ranked[k].believed)[worth[k]].sum()) for k in kinds)
-        expected, low, high = self.wrong(ranked)
+        self.of_kind("same")
+        worth = {kind: one.gain >= WORTH_ASKING for kind, one in self.ranked_now.items()}
+        believed = [self.ranked_now[kind].believed[some] for kind, some in worth.items()]
+        expected, low, high = self.wrong(self.ranked_now)
         return {
-            "queues": {kind: int(np.count_nonzero(some)) for kind, some in worth.items()},
+            "queues": {kind: int(worth.get(kind, np.zeros(0)).sum()) for kind in KINDS},
             "wrong": {"expected": expected, "low": low, "high": high},
-            "minutes": round(time / 60.0, 1),
-            "done": not any(some.any() for some in worth.values()),
+            "minutes": round(float(seconds(np.concatenate(believed)).sum()) / 60.0, 1),
+            "done": len(worth) == len(KINDS) and not any(some.any() for some in worth.values()),
         }
 
     def wrong(self, ranked: dict[str, Ranked]) -> tuple[int, int, int]:
@@ -751,22 +796,18 @@ class Queues:
         Same person?: summed over a maximum-weight forest of the open pairs, so that nothing is
         counted twice.
         """
-        parts = []
-        if "same" in ranked:
-            same = ranked["same"]
-            parts.append((same.take(self.heaviest(same)), 1.0))
-        parts += [(ranked[kind], 1.0) for kind in ("whose",) if kind in ranked]
-        rng = np.random.default_rng(0)
-        draws = np.zeros(DRAWS + 1)
-        for at in range(DRAWS + 1):
-            source = rng if at else None
-            for some, _ in parts:
-                likely = self.learned.adjusted(some.likelihood, source)
-                draws[at] += float((likely * some.wrong).sum())
-        if "look" in ranked:
-            draws += float(((1.0 - ranked["look"].believed) * ranked["look"].wrong).sum())
-        low, high = np.quantile(draws[1:], [0.05, 0.95])
-        return round(draws[0]), math.floor(low), math.ceil(high)
+        same, whose, look = (ranked.get(kind, NOBODY) for kind in KINDS)
+        open_ = [same.take(self.heaviest(same)), whose]
+        likelihood = np.concatenate([some.likelihood for some in open_])
+        faces = np.concatenate([some.wrong for some in open_])
+        expected = float((self.learned.adjusted(likelihood) * faces).sum())
+        bins = np.clip(np.searchsorted(BINS, likelihood, "right") - 1, 0, len(BINS) - 2)
+        weight = np.bincount(bins, faces, len(BINS) - 1)
+        middle = np.bincount(bins, faces * likelihood, len(BINS) - 1) / np.maximum(weight, 1e-9)
+        rng, rest = np.random.default_rng(0), float(((1.0 - look.believed) * look.wrong).sum())
+        drawn = [float(self.learned.adjusted(middle, rng) @ weight) for _ in range(DRAWS)]
+        low, high = np.quantile(drawn, [0.05, 0.95]) + rest
+        return round(expected + rest), math.floor(low), math.ceil(high)
 
     def heaviest(self, ranked: Ranked) -> np.ndarray:
         """Positions of a maximum-weight forest of pairs, by the faces they may put right."""
@@ -791,8 +832,13 @@ RUN_SHARE = 0.3  # of the best gain that a question about the same left person m
 def told(queues: Queues, question: Question) -> dict[str, Any]:
     """A question as the page shows it, for GET /api/questions."""
     model = queues.model
-    about = {"qid": question.qid, "kind": question.kind, "value": round(question.gain, 3),
-             "together": False}  # fmt: skip
+    about = {
+        "qid": question.qid,
+        "kind": question.kind,
+        "value": round(question.gain, 3),
+        "together": False,
+        "likelihood": how_likely(queues, question),
+    }
     if question.kind == "whose":
         return about | told_whose(queues, question)
     nearest = people.nearest_pair(model, question.left, question.right)
@@ -837,11 +883,14 @@ def told_whose(queues: Queues, question: Question) -> dict[str, Any]:
 
 
 def evidence(queues: Queues, question: Question, left: dict, right: dict) -> list[dict[str, Any]]:
-    """What speaks for an answer, as keys of the page's texts with their values; no guess."""
+    """What speaks for an answer, as keys of the page's texts with their values."""
     model = queues.model
     files = [set(model.cache.face_file[rows].tolist()) for rows in (question.left, question.right)]
-    found: list[dict[str, Any]] = [{"key": "shared_photos", "values": {
-        "n": 0 if question.kind == "look" else len(files[0] & files[1])}}]  # fmt: skip
+    found: list[dict[str, Any]] = []
+    if question.kind == "same":
+        shared = len(files[0] & files[1])
+        key = "together_photos" if shared else "never_together"
+        found.append({"key": key, "values": {"n": shared}})
     if left["years"][0] is not None and right["years"][0] is not None:
         gap = max(left["years"][0] - right["years"][1], right["years"][0] - left["years"][1], 0)
         found.append({"key": "years_apart", "values": {"n": gap}})
@@ -850,15 +899,24 @@ def evidence(queues: Queues, question: Question, left: dict, right: dict) -> lis
                (question.left, question.right)]  # fmt: skip
     if min(lengths) < model.facts.gates.min_length + 0.1:
         found.append({"key": "poor_pictures", "values": {"side": int(np.argmin(lengths))}})
+    return found
+
+
+def how_likely(queues: Queues, question: Question) -> dict[str, Any]:
+    """What the program thinks, to be seen only when asked for: a guess in sight pulls the answer.
+
+    In percent that it is one person; and of the answers to questions like it how many were yes.
+    """
     likely = question.likelihood
     sure = max(likely, 1.0 - likely)
-    word = "surely" if sure >= SURE else "probably" if sure >= PROBABLE else "unclear"
     yes, no = queues.learned.yes, queues.learned.no
-    bin_ = min(int(np.searchsorted(BINS, likely, "right")) - 1, len(yes) - 1)
-    found.append({"key": "likelihood", "values": {
-        "percent": round(100 * likely), "word": word, "yes": int(yes[bin_]),
-        "of": int(yes[bin_] + no[bin_])}})  # fmt: skip
-    return found
+    at = min(int(np.searchsorted(BINS, likely, "right")) - 1, len(yes) - 1)
+    return {
+        "percent": round(100 * likely),
+        "word": "surely" if sure >= SURE else "probably" if sure >= PROBABLE else "unclear",
+        "yes": int(yes[at]),
+        "of": int(yes[at] + no[at]),
+    }
 
 
 def page(queues: Queues, kind: str, most: int = 12, after: Sequence[str] = ()) -> dict[str, Any]:
