@@ -322,7 +322,7 @@ class Resolver:
         faces, others = self.finder.rows(line.faces), self.finder.rows(line.others)
         if line.kind in ("date", "number", "skip"):
             return
-        if bool(line.faces) > bool(faces) or bool(line.others) > bool(others):
+        if not faces or bool(line.others) > bool(others):
             self.lost.append(line)
         elif line.kind == "different":
             self.apart(line, [(a, b) for a in faces[:SHOWN] for b in others[:SHOWN]])
