@@ -290,7 +290,8 @@ def lines_of(draft: Draft, item: Item) -> None:
         case Halves():
             draft.halve(draft.person(item.person))
         case Best():
-            best_lines(draft, item)
+            draft.person(item.face)
+            draft.add("best", draft.rows([item.face]), off=item.off, sides=(1, 0))
         case Date():
             if decisions.seconds_of(item.text) is None:
                 raise Refused("unusable", why="no date")
@@ -298,19 +299,6 @@ def lines_of(draft: Draft, item: Item) -> None:
 
 
 KIND = {NotFace: "not_face", Keep: "keep", Drop: "drop"}
-
-
-def best_lines(draft: Draft, item: Best) -> None:
-    """A person has one best picture: the former one is so no more."""
-    rows = draft.rows([item.face])
-    label = int(draft.model.view.labels[rows[0]])
-    if label < 0:
-        raise Refused("unknown", face=item.face)
-    members = draft.model.members(label)
-    former = np.setdiff1d(members[draft.model.view.word.best[members]], rows)
-    if len(former) and not item.off:
-        draft.add("best", former, off=True)
-    draft.add("best", rows, off=item.off, sides=(1, 0))
 
 
 def answer_lines(draft: Draft, item: Answer) -> None:
