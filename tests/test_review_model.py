@@ -27,7 +27,7 @@ class Desk:
     def __init__(self, folder, cache, base, **more):
         self.cache, self.book = cache, decisions.Book(folder / "lib.npz")
         self.model = people.Model(cache, base, self.book.lines, **more)
-        self.count = 0
+        self.count = self.book.rev
 
     def act(self, *items, tab="t", base=None, op=""):
         self.count += 1

@@ -220,7 +220,7 @@ class Draft:
         if told.hidden and not heir.hidden:
             self.of_people("hide", [label], off=True)
 
-    def leave(self, rows: np.ndarray, heir: Any) -> None:
+    def leave(self, rows: np.ndarray, heir: Any, text: str = "") -> None:
         """Take faces out of the people they belong to, those that have others left."""
         labels = self.model.view.labels
         for label in np.unique(labels[rows]).tolist():
@@ -231,7 +231,8 @@ class Draft:
             if len(rest):
                 own = rows[labels[rows] == label]
                 sides = len(own), len(rest)
-                self.add("not_belongs", own, others=self.anchors(rest), sides=sides)
+                others = self.anchors(rest)
+                self.add("not_belongs", own, others=others, sides=sides, text=text)
             else:
                 self.clear_state(label, heir)
 
@@ -245,9 +246,9 @@ class Draft:
         sides = len(rows), len(there)
         self.add("belongs", rows, others=self.anchors(there), sides=sides)
 
-    def split(self, rows: np.ndarray, name: str | None = None) -> None:
+    def split(self, rows: np.ndarray, name: str | None = None, text: str = "") -> None:
         """Make faces a person of their own."""
-        self.leave(rows, people.NOTHING_TOLD)
+        self.leave(rows, people.NOTHING_TOLD, text)
         self.add("together", rows, sides=(len(rows), 0))
         if name:
             self.add("name", self.anchors(rows), text=clean_name(name), sides=(len(rows), 0))
@@ -327,7 +328,7 @@ def answer_lines(draft: Draft, item: Answer) -> None:
     elif item.answer == "same":
         draft.join(question.labels, asked=True)
     elif item.answer == "different" and question.kind == "look":
-        draft.split(right)
+        draft.split(right, text=people.VOUCHED)
     elif item.answer == "different":
         draft.add("different", draft.anchors(left), others=draft.anchors(right), sides=sides,
                   text=people.ASKED)  # fmt: skip
