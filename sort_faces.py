@@ -71,6 +71,7 @@ Contents
     Command: restore
     Command: forget
     Command: report
+    Command: decisions
     Command: video
     Command: run
     Command: demo
@@ -1568,7 +1569,7 @@ LANDMARK_SHAPES = {  # what `enrich` brings in any case
 # ============================================================================
 # Core: the operator's word
 # ============================================================================
-# What a person has set right by hand (docs/review.md), as constraints on rows of a cache. How they
+# What a person has set right by hand (docs/decisions.md), as constraints on rows of a cache. How they
 # are told from his decisions: work/decisions.py; how a grouping is brought under them:
 # work/constraints.py.
 
@@ -6020,6 +6021,7 @@ class Face(Record, kw_only=True):
     neighbours_painted: bool | Maybe = UNSET
     kept_because: str | Maybe = UNSET
     retouched: bool | Maybe = UNSET  # by the operator
+    chosen: bool | Maybe = UNSET  # by the operator, as the picture of its person: it comes first
 
     @property
     def photo(self) -> str:
@@ -6201,7 +6203,7 @@ def listed(folder: str, manifest: FacesetManifest, name: str) -> Listed:
         name=name,
         face_count=len(faces),
         left_out=len(manifest.dropped),
-        best=faces[0].quality if faces else 0.0,
+        best=max((face.quality for face in faces), default=0.0),
         bundle=small,
         full_bundle=full,
         core_bundle=core,
@@ -6420,6 +6422,20 @@ class Corpus:
     @functools.cached_property
     def cache(self) -> FaceCache | None:
         return corpus_cache(self.master)
+
+    @functools.cached_property
+    def word(self) -> Word:
+        """What the operator has said of its cache; of one that is gone nothing is known."""
+        if self.cache is None:
+            return no_word(0)
+        return operators_word(Path(self.master.cache), self.cache)
+
+    def rows(self, faceset: FaceSet) -> np.ndarray:
+        """Cache rows of all faces that are or were in a face set."""
+        known = sorted(faceset.known()) if self.cache is not None else []
+        return np.array(
+            [self.cache.row_of_face[f] for f in known if f in self.cache.row_of_face], int
+        )
 
     def again(self) -> Corpus:
         """The corpus as it lies there now."""
@@ -6816,7 +6832,7 @@ class Draft:
     def ranked(self) -> list[tuple[Face, Path]]:
         """Its faces by rank under their final names, and where their PNGs lie."""
         if self.reorder:
-            self.faces.sort(key=lambda pair: -pair[0].quality)
+            self.faces.sort(key=lambda pair: (pair[0].chosen is UNSET, -pair[0].quality))
         names = [face.file for face, _ in self.faces]
         keep = names == sorted(set(names)) and all(map(RANKED_PNG.fullmatch, names))
         if self.reorder or not keep:
@@ -7705,7 +7721,7 @@ def maintain(args: argparse.Namespace, decide: Callable[[Corpus], Decision]) -> 
                 decision, plan = Decision([]), load_plan(options.apply, corpus, command)
             else:
                 decision = decide(corpus)
-                moves = [*corpus.repairs(), *decision.moves]
+                moves = [*corpus.repairs(), *without_kept(corpus, decision.moves)]
                 plan = Plan(command, decision.params, moves, decision.sets)
             plan = replace(plan, moves=with_empty_shelved(corpus, plan.moves))
             if options.plan is not None:
@@ -7723,6 +7739,20 @@ def maintain(args: argparse.Namespace, decide: Callable[[Corpus], Decision]) -> 
         **decision.notes,
         "moves": move_table(moves),
     }
+
+
+def without_kept(corpus: Corpus, moves: Sequence[Move]) -> list[Move]:
+    """The moves that take out no face of which the operator said that it stays."""
+    if corpus.master.cache and decisions_path(Path(corpus.master.cache)).exists():
+        kept = set(face_names(corpus.cache, np.flatnonzero(corpus.word.keep > 0)))
+        stay = {
+            f"{folder}/{face.file}"
+            for folder, faceset in corpus.sets.items()
+            for face in faceset.faces
+            if face.face in kept
+        }
+        return [move for move in moves if move.action != "drop" or move.source not in stay]
+    return list(moves)
 
 
 def by_hand(corpus: Corpus) -> Plan:
@@ -8656,6 +8686,7 @@ class Export:
         self.library, self.out, self.params, self.crew = library, out, params, crew
         self.names = names
         self.cache = cache = library.cache
+        self.word = library.word
         self.terms = cached_quality_terms(cache)  # (n, 7)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
         self.head = manifest_head(library)
@@ -8732,6 +8763,8 @@ def export_library(
         recover_runs(out)
         remove_unfinished(out)
         corpus = earlier_corpus(export)
+        if export.word.names:
+            companion("decisions").take_names(export.library, corpus)
         if corpus.repairs():
             carry_out(corpus, by_hand(corpus))
             corpus = earlier_corpus(export)
@@ -8782,8 +8815,13 @@ class Heritage:
     heirs of sets that were merged are one set again.
     """
 
-    def __init__(self, corpus: Corpus, groups: dict[str, list[str]]) -> None:
-        """groups: {id of a new set: its face ids}."""
+    def __init__(
+        self,
+        corpus: Corpus,
+        groups: dict[str, list[str]],
+        parted: Container[tuple[str, str]] = (),
+    ) -> None:
+        """groups: {id of a new set: its face ids}; parted: pairs of these that are two people."""
         self.corpus, self.groups = corpus, groups
         self.whole = {f: faceset for f, faceset in corpus.sets.items() if not faceset.is_era}
         self.heirs = best_matches(
@@ -8811,7 +8849,7 @@ class Heritage:
             if survivor and survivor not in self.heirs:
                 into = leader.setdefault(survivor, name)
             if into != name:
-                self.merged[name] = into
+                self.merged |= {} if (name, into) in parted else {name: into}
             elif survivor or not folder.startswith("_merged/"):
                 self.old[name] = self.whole[survivor or folder]
 
@@ -8905,13 +8943,15 @@ def plan_facesets(
     export: Export, refined: RefinedManifest, corpus: Corpus
 ) -> tuple[list[FacesetPlan], Heritage]:
     """Choose and rank the faces of every set; sets that were merged before are one again."""
-    groups = {entry.id: rows_of_faces(export.cache, entry.faces) for entry in refined.facesets}
+    listed = {entry.id: rows_of_faces(export.cache, entry.faces) for entry in refined.facesets}
+    groups, _ = obeyed(export.cache.unit, listed, export.word)
+    groups = {name: rows for name, rows in groups.items() if not export.word.is_ignored(rows)}
     named = {name: face_names(export.cache, rows) for name, rows in groups.items()}
-    heritage = Heritage(corpus, named)
+    heritage = Heritage(corpus, named, parted_sets(groups, export.word))
     export.purity = {
         entry.id: entry.purity
         for entry in refined.facesets
-        if entry.purity and entry.id not in heritage.merged.values()
+        if entry.purity and entry.id in groups and entry.id not in heritage.merged.values()
     }
     for name, survivor in heritage.merged.items():
         groups[survivor] = np.concatenate([groups[survivor], groups.pop(name)])
@@ -8923,27 +8963,45 @@ def plan_facesets(
     return plans, heritage
 
 
+def parted_sets(groups: dict[str, np.ndarray], word: Word) -> set[tuple[str, str]]:
+    """Pairs of groups, either way round, that the operator said are two people."""
+    home = np.full(len(word.person), -1)
+    for at, rows in enumerate(groups.values()):
+        home[rows] = at
+    names = list(groups)
+    named = [at for at, rows in enumerate(groups.values()) if word.of_group(rows) in word.names]
+    pairs = {(left, right) for left, right in home[word.apart].tolist() if min(left, right) >= 0}
+    pairs |= set(itertools.combinations(named, 2))
+    return {
+        (names[a], names[b]) for left, right in pairs for a, b in ((left, right), (right, left))
+    }
+
+
 def plan_faceset(
     export: Export, name: str, rows: np.ndarray, heritage: Heritage, outlier: float
 ) -> FacesetPlan:
     """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
-    cache, params = export.cache, export.params
+    cache, params, word = export.cache, export.params, export.word
+    unwanted = word.keep[rows] < 0
+    left = [left_out(export, row, "dropped by the operator") for row in rows[unwanted]]
+    rows = rows[~unwanted]
     short = cache.face_short[rows]
-    small = short < params.min_face_short
-    left = [
+    small = (short < params.min_face_short) & (word.keep[rows] <= 0)
+    left += [
         left_out(export, row, "face too small", short)
         for row, short in zip(rows[small], short[small], strict=True)
     ]
     rows = rows[~small]
-    rows = rows[np.argsort(-export.quality[rows], kind="stable")]  # best first
+    rows = rows[np.lexsort((-export.quality[rows], -word.best[rows]))]  # best first
     photos = cache.face_file[rows]
     chosen = choose_faces(cache.unit[rows], photos, outlier, params.duplicate_threshold)
-    gone = heritage.dropped(name)
+    kept = set(face_names(cache, rows[word.keep[rows] > 0]))
+    gone = {face: entry for face, entry in heritage.dropped(name).items() if face not in kept}
     keep = []
     for at, (row, reason) in enumerate(zip(rows.tolist(), chosen.reason, strict=True)):
         if cache.face_ids[row] in gone:
             continue
-        if not reason:
+        if not reason or cache.face_ids[row] in kept or (word.vouched[row] and reason == OUTLIER):
             keep.append(at)
             continue
         value = chosen.distance[at] if reason == OUTLIER else export.quality[row]
@@ -8953,7 +9011,12 @@ def plan_faceset(
         folder=heritage.folder(name),
         rows=rows[keep],
         distance=chosen.distance[keep],
-        kept_because=[chosen.because[at] or "passes every gate" for at in keep],
+        kept_because=[
+            "kept by the operator" * (cache.face_ids[rows[at]] in kept)
+            or chosen.because[at]
+            or "passes every gate"
+            for at in keep
+        ],
         left=left,
         gone=list(gone.values()),
     )
@@ -9215,7 +9278,7 @@ def write_corpus(
     files = {int(export.cache.face_file[row]) for row in rows}
     if files and not any(export.library.live_path(file) for file in files):
         raise SortFacesError(f"{out}: none of the photos is there; mount their disk and run again")
-    names = operator_names(corpus, plans, export.cache)
+    names = operator_names(corpus, plans, export.cache, export.word)
     store = CropStore(export, corpus)
     crops = cut_faces(store, rows)
     drafts = [draft_of(export, plan, crops, heritage, names) for plan in plans]
@@ -9262,16 +9325,19 @@ NAMES_PENDING = "names.pending"  # what a killed export of version 0.1.0 had not
 
 
 def operator_names(
-    corpus: Corpus, plans: Sequence[FacesetPlan], cache: FaceCache
+    corpus: Corpus, plans: Sequence[FacesetPlan], cache: FaceCache, word: Word
 ) -> dict[str, str]:
-    """{id: what the operator wrote into NAME.txt}: a name goes where most of its faces went."""
+    """{id: name}: what was decided, else what the operator wrote into NAME.txt, which goes where
+    most of its faces went."""
+    decided = {plan.name: word.names.get(word.of_group(plan.rows), "") for plan in plans}
+    decided = {name: text for name, text in decided.items() if text}
     whole = [faceset for faceset in corpus.sets.values() if not faceset.is_era]
     present = {faceset.folder: faceset for faceset in whole if faceset.shelf != "_merged"}
     texts = {folder: faceset.name for folder, faceset in present.items()}
     faces = {folder: faceset.known() for folder, faceset in present.items()}
     sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
     pairs = best_matches({f: some for f, some in faces.items() if texts[f] != UNNAMED}, sets)
-    names = {name: texts[folder] for folder, name in pairs.items()}
+    names = {name: texts[folder] for folder, name in pairs.items()} | decided
     for faceset in present.values():
         if not faceset.shelf and faceset.name not in (UNNAMED, *names.values()):
             log.warning("the name %r fits no face set any more", faceset.name)
@@ -9343,7 +9409,8 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
     """What a manifest tells of one exported face."""
     cache, row = export.cache, crop.row
     source, photo = export.photo(row)
-    taken = float(cache.file_taken[cache.face_file[row]])
+    file = int(cache.face_file[row])
+    taken = export.word.taken.get(file, float(cache.file_taken[file]))
     return Face(
         face=cache.face_ids[row],
         file="",
@@ -9359,6 +9426,7 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
         neighbours_painted=crop.note.painted,
         kept_because=because,
         retouched=crop.retouched or UNSET,
+        chosen=bool(export.word.best[row]) or UNSET,
     )
 
 
@@ -9660,17 +9728,23 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
     """merge face sets of the same person, and show the pairs that almost are"""
     review = args.review or beside(args.corpus, "-consolidate")
     noted = read_answers(review / "pairs.json") if (review / "pairs.json").exists() else {}
+    accepted = read_answers(args.accept) if args.accept else {}
     answers = {pair: answer for pair, answer in noted.items() if answer == "no"}
-    answers |= read_answers(args.accept) if args.accept else {}
-    chosen = [] if args.edge is None else ["--edge", args.edge]
-    chosen += ["--model", model_source(args.model)] if args.model else []
-    chosen += ["--review", review] if args.review else []
+    answers |= {pair: answer for pair, answer in accepted.items() if answer}
+    blank = {pair for pair, answer in noted.items() if not answer} - answers.keys()
 
     def decide(corpus: Corpus) -> Decision:
-        looker = Looker(corpus, crew_of(args, False))
+        looker, said = Looker(corpus, crew_of(args, False)), answers
+        if corpus.cache is not None and (
+            answers or decisions_path(Path(corpus.master.cache)).exists()
+        ):
+            rules = companion("decisions")
+            if not args.dry_run:
+                rules.take_answers(corpus, answers, blank)
+            said = rules.answers_of(corpus) | answers
         edge = 1.0 - looker.thresholds.consolidate if args.edge is None else args.edge
-        moves, pairs = consolidate(corpus, looker, edge, answers)
-        write_review(corpus, review, pairs, answers, args.threads, chosen)
+        moves, pairs = consolidate(corpus, looker, edge, said)
+        write_review(corpus, review, pairs, answers, args.threads, chosen_again(args))
         told = [[*pair, answer] for pair, answer in answers.items()]
         params = {"accept": told, "edge": round(edge, 4)}
         return Decision(
@@ -9678,6 +9752,13 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
         )
 
     return Outcome(maintain(args, decide))
+
+
+def chosen_again(args: argparse.Namespace) -> list[object]:
+    """The options of a review that decide what it shows, for the next run to have them, too."""
+    chosen = [] if args.edge is None else ["--edge", args.edge]
+    chosen += ["--model", model_source(args.model)] if args.model else []
+    return chosen + (["--review", args.review] if args.review else [])
 
 
 class Pair(Record, kw_only=True):
@@ -9697,14 +9778,13 @@ class PairsFile(OwnFile, tag="pairs", kw_only=True):
 
 
 def read_answers(path: Path) -> dict[tuple[str, str], str]:
-    """{(id, id): yes or no} of a pairs.json. Raises SortFacesError for any other answer."""
+    """{(id, id): yes, no or ""} of a pairs.json. Raises SortFacesError for any other answer."""
     answers = {}
     for number, pair in enumerate(read_file(path, PairsFile).pairs, 1):
         answer = (pair.answer or "").strip().lower()
         if answer not in ("", "yes", "no"):
             raise SortFacesError(f"{path}: pair {number}: answer yes, no or nothing")
-        if answer:
-            answers[pair.a, pair.b] = answer
+        answers[pair.a, pair.b] = answer
     return answers
 
 
@@ -9810,10 +9890,11 @@ def write_review(
 ) -> None:
     """Write pairs.json for the operator's answers, and the pages to answer by.
 
-    chosen: options of this run, for the next to have them, too.
+    chosen: chosen_again.
     """
     path = folder / "pairs.json"
-    told = (read_answers(path) if path.exists() else {}) | answers  # no answer is ever lost
+    noted = read_answers(path) if path.exists() else {}
+    told = {pair: answer for pair, answer in noted.items() if answer} | answers  # none is ever lost
     new = []
     for pair in pairs:
         both = (pair.a.id, pair.b.id)
@@ -10108,6 +10189,72 @@ def cmd_report(args: argparse.Namespace) -> Outcome:
     """show an output as HTML pages: every person, every face, what was left out and why"""
     out = args.out or beside(args.path, "-report")
     return Outcome(companion("pages").report_pages(args.path, out, args.cache, args.threads))
+
+
+# ============================================================================
+# Command: decisions
+# ============================================================================
+
+
+def add_decisions_options(p: argparse.ArgumentParser) -> None:
+    """What to do with what the operator has said of a library."""
+    steps = {
+        "list": (add_cache_argument, cmd_decisions_list),
+        "undo": (add_decisions_undo_options, cmd_decisions_undo),
+        "redo": (add_decisions_undo_options, cmd_decisions_redo),
+        "import": (add_decisions_import_options, cmd_decisions_import),
+        "export": (add_decisions_export_options, cmd_decisions_export),
+    }
+    add_steps(p, steps)
+
+
+def cmd_decisions(args: argparse.Namespace) -> Outcome:
+    """show, take back and exchange what you have said of a library"""
+    return args.step_handler(args)
+
+
+def cmd_decisions_list(args: argparse.Namespace) -> Outcome:
+    """show every decision, and which contradict each other"""
+    return Outcome(companion("decisions").told(args.cache))
+
+
+def add_decisions_undo_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    text = "the act, as list calls it (default: the last one)"
+    p.add_argument("act", nargs="?", metavar="ACT", help=text)
+
+
+def cmd_decisions_undo(args: argparse.Namespace) -> Outcome:
+    """take a decision back; it stays in the file"""
+    return Outcome(companion("decisions").undo(args.cache, args.act))
+
+
+def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
+    """let a decision that was taken back count again"""
+    return Outcome(companion("decisions").redo(args.cache, args.act))
+
+
+def add_decisions_import_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    text = "CSV or JSON: a row a face with path or sha256, its box and a name (docs/decisions.md)"
+    p.add_argument("file", type=Path, metavar="FILE", help=text)
+    add_dry_run(p)
+
+
+def cmd_decisions_import(args: argparse.Namespace) -> Outcome:
+    """take in names of faces from another program, or decisions from another machine"""
+    found = companion("decisions_exchange").take_in(args.cache, args.file, args.dry_run)
+    return Outcome(found, not found["not_found"])
+
+
+def add_decisions_export_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    p.add_argument("file", type=Path, metavar="FILE", help="NAME.json or NAME.csv")
+
+
+def cmd_decisions_export(args: argparse.Namespace) -> Outcome:
+    """write the decisions that count, for another machine or program"""
+    return Outcome(companion("decisions_exchange").write_out(args.cache, args.file))
 
 
 # ============================================================================
@@ -11434,13 +11581,14 @@ COMMANDS: Steps = {  # in pipeline order
     "restore": (add_restore_options, cmd_restore),
     "forget": (add_forget_options, cmd_forget),
     "report": (add_report_options, cmd_report),
+    "decisions": (add_decisions_options, cmd_decisions),
     "video": (add_video_options, cmd_video),
     "run": (add_run_options, cmd_run),
     "demo": (add_demo_options, cmd_demo),
     "status": (add_status_options, cmd_status),
     "doctor": (add_doctor_options, cmd_doctor),
 }
-LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor", "forget"}  # which names the person
+LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor", "forget", "decisions"}  # name people
 
 
 def build_parser(words: Container[str] = COMMANDS) -> argparse.ArgumentParser:

@@ -8,13 +8,16 @@ Contents
     The file
     What holds
     What the core obeys
-    In and out
+    Words of a corpus
+    On the command line
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import unicodedata
 import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -109,7 +112,7 @@ Short = Annotated[str, msgspec.Meta(max_length=200)]
 
 
 class Line(sf.Record, omit_defaults=True, kw_only=True):
-    """A line of the file; docs/review.md tells what each kind means."""
+    """A line of the file; docs/decisions.md tells what each kind means."""
 
     id: Annotated[str, msgspec.Meta(max_length=64)]
     op: Annotated[str, msgspec.Meta(max_length=64)]  # the act: its lines are undone together
@@ -144,6 +147,11 @@ def act(kind: str, op: str, **facts: Any) -> Line:
 
 def new_op() -> str:
     return uuid.uuid4().hex
+
+
+def mark_of(*facts: Any) -> str:
+    """The op of an act that is said again by every run, so that it is written once."""
+    return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 class Book:
@@ -262,6 +270,14 @@ def standing(lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line.op not in revoked and line.kind != "revoke"]
 
 
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain_name(text: str) -> str:
+    """A name as it is kept: composed, without control and direction characters, short."""
+    return " ".join(CONTROLS.sub("", unicodedata.normalize("NFC", text)).split())[:200]
+
+
 # ============================================================================
 # What holds
 # ============================================================================
@@ -306,7 +322,7 @@ class Resolver:
         faces, others = self.finder.rows(line.faces), self.finder.rows(line.others)
         if line.kind in ("date", "number", "skip"):
             return
-        if bool(line.faces) > bool(faces) or bool(line.others) > bool(others):
+        if not faces or bool(line.others) > bool(others):
             self.lost.append(line)
         elif line.kind == "different":
             self.apart(line, [(a, b) for a in faces[:SHOWN] for b in others[:SHOWN]])
@@ -536,5 +552,169 @@ def note_numbers(library: sf.Library, folders: dict[str, np.ndarray]) -> None:
 
 
 # ============================================================================
-# In and out
+# Words of a corpus
 # ============================================================================
+
+
+def answers_of(corpus: sf.Corpus) -> dict[tuple[str, str], str]:
+    """{(id, id): yes or no} of the face sets of which the decisions say whether they are one."""
+    cache = corpus.cache
+    word = operators_word(Path(corpus.master.cache), cache)
+    sets = {s.id: corpus.rows(s) for s in corpus.active.values() if not s.is_era}
+    home = np.full(cache.faces, -1)
+    for at, rows in enumerate(sets.values()):
+        home[rows] = at
+    names, answers = list(sets), {}
+    for person in range(int(word.person.max(initial=-1)) + 1):
+        at = np.unique(home[word.person == person])
+        for left, right in zip(at[at >= 0][:-1], at[at >= 0][1:], strict=True):
+            answers[names[left], names[right]] = "yes"
+    for left, right in np.unique(home[word.apart], axis=0).tolist():
+        if left >= 0 <= right and left != right:
+            answers[names[left], names[right]] = "no"
+    return answers
+
+
+PAIRS = "pairs.json"  # the page of decisions that are answers to `consolidate`
+
+
+def take_answers(
+    corpus: sf.Corpus, answers: dict[tuple[str, str], str], blank: set[tuple[str, str]]
+) -> None:
+    """Make the answers to `consolidate` decisions; what the decisions say already is not said
+    again. An answer that is blank now is taken back."""
+    sets = {s.id: s for s in corpus.active.values() if not s.is_era}
+    book = Book(Path(corpus.master.cache))
+    home = {face: name for name, s in sets.items() for face in s.known()}
+    for line in book.standing():
+        ends = [
+            Counter(home.get(ref.partition("@")[0], "") for ref in side)
+            for side in (line.faces, line.others)
+        ]
+        if line.tab == PAIRS and all(ends):
+            pair = tuple(votes.most_common(1)[0][0] for votes in ends)
+            if {pair, pair[::-1]} & blank:
+                book.append([act("revoke", new_op(), text=line.op, tab=PAIRS)])
+    said = answers_of(corpus)
+    for pair, answer in answers.items():
+        if answer in (said.get(pair), said.get(pair[::-1])) or not set(pair) <= sets.keys():
+            continue
+        sides = [corpus.rows(sets[name]) for name in pair]
+        if all(map(len, sides)):
+            faces, others = (anchors(corpus.cache, rows) for rows in sides)
+            kind, counts = {"yes": "same", "no": "different"}[answer], tuple(map(len, sides))
+            facts = {"faces": faces, "others": others, "sides": counts, "tab": PAIRS}
+            book.append([act(kind, new_op(), **facts)])
+
+
+def take_names(library: sf.Library, corpus: sf.Corpus) -> None:
+    """Take in names the operator has written into NAME.txt since the last run, where decisions
+    name the person otherwise: his hand was the later word."""
+    lines, op = [], new_op()
+    for folder, faceset in corpus.active.items():
+        told = corpus.told.get(folder)
+        if faceset.is_era or told is None or faceset.name in (told.name, sf.UNNAMED):
+            continue
+        rows = sf.rows_of_faces(library.cache, sorted(faceset.known()))
+        known = library.word.names.get(library.word.of_group(rows) if len(rows) else -1, "")
+        if known and known != faceset.name:
+            facts = {"text": faceset.name, "faces": anchors(library.cache, rows)}
+            lines.append(act("name", op, sides=(len(rows), 0), **facts))
+    if lines:
+        Book(library.path).append(lines)
+        library.word = operators_word(library.path, library.cache)
+
+
+# ============================================================================
+# On the command line
+# ============================================================================
+
+
+def told(cache_path: Path) -> dict[str, Any]:
+    """Every act with what became of it, and what contradicts what."""
+    cache, book = sf.load_cache(cache_path), Book(cache_path)
+    resolved = resolve(cache, book.lines)
+    stands = {line.id for line in book.standing()}
+    overruled = {conflict.line.id for conflict in resolved.conflicts}
+    lost = {line.id for line in resolved.lost}
+    acts = [
+        {
+            "act": line.op,
+            "time": line.time[:19],
+            "author": line.author,
+            "says": sentence(line),
+            "state": "taken back" * (line.id not in stands)
+            or "overruled" * (line.id in overruled)
+            or "not in the cache" * (line.id in lost)
+            or "counts",
+        }
+        for line in book.lines
+        if line.kind != "revoke"
+    ]
+    return {
+        "decisions": str(book.path),
+        "acts": len({line.op for line in book.lines if line.kind != "revoke"}),
+        "named_people": len(set(resolved.word.names.values())),
+        "conflicts": [
+            {"says": sentence(c.line), "act": c.line.op, "but": "; ".join(map(sentence, c.by))}
+            for c in resolved.conflicts
+        ],
+        "lines": acts,
+    }
+
+
+def sentence(line: Line) -> str:
+    """A decision in words."""
+    first, second = (
+        side or len(some) for side, some in zip(line.sides, (line.faces, line.others), strict=True)
+    )
+    not_ = "not " * line.off
+    what = {
+        "name": f"{first} faces are called {line.text!r}",
+        "same": f"{first} and {second} faces are one person",
+        "different": f"{first} and {second} faces are two people",
+        "belongs": f"{first} faces belong to a person of {second}",
+        "not_belongs": f"{first} faces do not belong to a person of {second}",
+        "together": f"{first} faces are a person of their own",
+        "not_face": f"{first} are {'faces after all' if line.off else 'no faces'}",
+        "ignore": f"{not_}to be seen as strangers: {first} faces",
+        "hide": f"{not_}to be hidden: {first} faces",
+        "best": f"the picture of a person: {', '.join(line.faces)}",
+        "keep": f"{not_}to be kept: {first} faces",
+        "drop": f"{not_}to be dropped: {first} faces",
+        "born": f"{first} faces are of one born in {line.text}",
+        "date": f"{first} photos are of {line.text}",
+        "box": f"a face was drawn: {', '.join(line.faces)}",
+        "number": f"{first} faces are {line.text}",
+        "skip": f"{first} and {second} faces: no answer",
+    }
+    return what.get(line.kind, line.kind)
+
+
+def undo(cache_path: Path, op: str | None) -> dict[str, Any]:
+    """Take an act back, by default the last one. Raises SortFacesError where there is none."""
+    book = Book(cache_path)
+    stands = {line.op for line in book.standing()}
+    return revoked(book, op or book.last_op(), stands, "take back")
+
+
+def redo(cache_path: Path, op: str | None) -> dict[str, Any]:
+    """Let an act count again, by default the one taken back last."""
+    book = Book(cache_path)
+    gone = revocations(book.lines)
+    undone = {
+        line.text: line.op for line in book.lines if line.kind == "revoke" and line.op not in gone
+    }
+    aim = undone.get(op) if op else book.last_undone()
+    return revoked(book, aim, set(undone.values()), "let count again")
+
+
+def revoked(book: Book, op: str | None, able: set[str], what: str) -> dict[str, Any]:
+    """Append the revocation of an act."""
+    if op not in able:
+        raise sf.SortFacesError(f"{book.path}: nothing to {what}{f' called {op}' if op else ''}")
+    kinds = [line for line in book.lines if line.op == op]
+    rev = book.append([act("revoke", new_op(), text=op)])
+    aim = kinds if kinds[0].kind != "revoke" else [n for n in book.lines if n.op == kinds[0].text]
+    says = [sentence(line) for line in aim]
+    return {"decisions": str(book.path), "lines": rev, what.replace(" ", "_"): "; ".join(says)}

@@ -377,7 +377,7 @@ def review_pages(
 ) -> None:
     """Show the best faces of each pair beside `answers`, the pairs.json a person answers in.
 
-    Two people are two rows. chosen: options of this run, for the next to have them, too.
+    Two people are two rows. chosen: as of sf.chosen_again.
     """
     shown = {
         faceset.id: [faceset_picture(corpus, faceset, f) for f in faceset.faces[:REVIEW_FACES]]
