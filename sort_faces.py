@@ -71,6 +71,7 @@ Contents
     Command: restore
     Command: forget
     Command: report
+    Command: review
     Command: decisions
     Command: video
     Command: run
@@ -362,7 +363,7 @@ def part_of_work(name: str) -> Path:
 
 def companion(name: str) -> Any:
     """The module work/NAME.py."""
-    path, module_name = part_of_work(f"{name}.py"), f"{TOOL}_{name}"
+    path, module_name = part_of_work(f"{name}.py"), f"{TOOL}_{name}".replace("/", "_")
     sys.modules.setdefault(TOOL, sys.modules[__name__])  # run as a script it stays one module
     with LOADING:
         if module_name not in sys.modules:
@@ -10195,6 +10196,39 @@ def cmd_report(args: argparse.Namespace) -> Outcome:
 
 
 # ============================================================================
+# Command: review
+# ============================================================================
+
+
+def listen_address(text: str) -> str:
+    """The type of --listen: one address of this machine."""
+    import ipaddress
+
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(text)
+        if not address.is_unspecified:
+            return str(address)
+    raise argparse.ArgumentTypeError(f"{text!r} is not one address of this machine")
+
+
+def add_review_options(p: argparse.ArgumentParser) -> None:
+    """What to review, and who may see the page."""
+    p.add_argument("path", type=Path, metavar="CACHE|OUT", help="a cache or an output of it")
+    port = Number(int, 1024, 65535, "a port from 1024 to 65535", "N")
+    text = "serve on this port (default: the one of the last time, else a free one)"
+    p.add_argument("--port", type=port, metavar="N", help=text)
+    text = "only print the address"
+    p.add_argument("--no-browser", action="store_true", help=text)
+    text = "serve on this address as well, unencrypted (default: only this machine gets in)"
+    p.add_argument("--listen", type=listen_address, metavar="ADDRESS", help=text)
+
+
+def cmd_review(args: argparse.Namespace) -> Outcome:
+    """look through the people in a browser and set right what is wrong, with undo"""
+    return companion("review/review").cmd_review(args)
+
+
+# ============================================================================
 # Command: decisions
 # ============================================================================
 
@@ -11584,6 +11618,7 @@ COMMANDS: Steps = {  # in pipeline order
     "restore": (add_restore_options, cmd_restore),
     "forget": (add_forget_options, cmd_forget),
     "report": (add_report_options, cmd_report),
+    "review": (add_review_options, cmd_review),
     "decisions": (add_decisions_options, cmd_decisions),
     "video": (add_video_options, cmd_video),
     "run": (add_run_options, cmd_run),

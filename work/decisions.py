@@ -405,13 +405,14 @@ def by_weight(lines: Sequence[Line]) -> list[Line]:
     return [lines[at] for at in order]
 
 
-def resolve(cache: sf.FaceCache, lines: Sequence[Line]) -> Resolved:
+def resolve(cache: sf.FaceCache, lines: Sequence[Line], finder: Finder | None = None) -> Resolved:
     """What the decisions say of a cache, conflicts settled: of those the later stands.
 
     lines: of a Book, revocations and all. Decisions that do not conflict can come in any order.
+    finder: one of this cache that is kept for the next time.
     """
     weighed = by_weight(standing(lines))
-    resolver = Resolver(Finder(cache))
+    resolver = Resolver(finder or Finder(cache))
     for line in weighed:
         resolver.take(line)
     word = word_of(cache, resolver, weighed)

@@ -6,7 +6,8 @@ On ../shared/data/people and groups with the pack mini: embed, cluster, refine, 
 the people of several photos and answers from the truth: half to the likest pairs of groups that are
 one person, half to the likest that are not; then embed again with another detector size, cluster
 and refine with another strictness, new photos, extend, export, consolidate. Every decision is
-looked up in every output. Prints a table; ends with 1 where one does not hold or a named person moved.
+looked up in every output. Prints a table; ends with 1 where one does not hold or a named person
+moved.
 """
 
 from __future__ import annotations
