@@ -7,6 +7,7 @@ import { t } from "./texts.js";
 const MOST_WAITING = 20; // acts without an answer, then the keys are locked
 const MOST_KEPT = 200; // acts of this tab whose place is remembered
 const SLOWEST_MS = 5000; // between two tries
+const MOST_TRIES = 3; // of an act that the server stumbles over
 const ADOPT_MS = 5000; // after which an act of a closed tab is sent by this one
 
 export const rev = { seen: 0 }; // number of the last line of the decisions this page knows of
@@ -35,7 +36,7 @@ async function put(path, body, extra = {}) {
   const entry = { path, body, at: Date.now(), ...extra };
   const key = await outbox.add(entry);
   return new Promise((resolve) => {
-    queue.push({ key, entry, resolve });
+    queue.push({ key, entry, resolve, tries: 0 });
     emit("outbox");
     pump();
   });
@@ -53,7 +54,7 @@ export async function decide(items, memo = {}) {
   const body = { op, base: rev.seen, tab, items };
   const entry = { path: "/api/decisions", body, at: Date.now(), what: memo.what || "" };
   const key = await outbox.add(entry);
-  const reply = new Promise((resolve) => queue.push({ key, entry, resolve }));
+  const reply = new Promise((resolve) => queue.push({ key, entry, resolve, tries: 0 }));
   emit("outbox");
   pump();
   return { op, reply };
@@ -136,6 +137,7 @@ function learn(sent, reply) {
     if (rev.seen >= own.from) rev.seen = Math.max(rev.seen, reply.rev);
   }
   const { changed = [], gone = {}, effects = {}, dropped_questions: dropped = [] } = reply;
+  if (effects.newly > 0) say(t("newly", { n: effects.newly }));
   emit("changed", { rev: reply.rev, changed, gone, effects, dropped, own: true });
 }
 
@@ -148,7 +150,8 @@ async function sendFirst() {
     if (reply.rev) learn(body, reply);
     resolve(reply);
   } catch (error) {
-    if (!(error instanceof Refused) || error.status >= 500 || error.status === 401) throw error;
+    const bug = error.status === 500 && ++queue[0].tries >= MOST_TRIES;
+    if (!bug && (!(error instanceof Refused) || error.status >= 500 || error.status === 401)) throw error;
     await leave(key);
     refuse(entry, error);
     emit("changed", { own: true, refused: true, changed: [], gone: {}, dropped: [] });
@@ -183,7 +186,7 @@ async function pump() {
 export async function resume() {
   for (const [key, entry] of await outbox.all()) {
     const mine = entry.body.tab === tab || Date.now() - entry.at > ADOPT_MS;
-    if (mine) queue.push({ key, entry, resolve: () => {} });
+    if (mine) queue.push({ key, entry, resolve: () => {}, tries: 0 });
   }
   if (queue.length) emit("outbox");
   pump();

@@ -41,7 +41,7 @@ async function ask(path, options) {
   }
   const body = await reply.json().catch(() => null);
   if (reply.status < 500) isUp(true);
-  if (reply.status === 401) {
+  if (reply.status === 401 && net.known) {
     net.known = false;
     emit("net");
   }
@@ -57,13 +57,16 @@ export const post = (path, body) => ask(path, {
   body: JSON.stringify(body),
 });
 
-/** Trade the one-time code of the opened address for a session, and clean the address. */
+/**
+ * Trade the one-time code of the opened address for a session, and clean the address. Without a code
+ * the token of an earlier visit gives the session back.
+ */
 export async function session() {
-  const code = location.hash.slice(1);
-  if (!code || code.startsWith("/")) return;
+  const code = location.hash.startsWith("#/") ? "" : location.hash.slice(1);
+  if (code) history.replaceState(null, "", "/#/people");
+  if (!code && !browserStore.get("token")) return;
   const { token } = await post("/api/session", { code });
   browserStore.set("token", token);
-  history.replaceState(null, "", "/#/people");
 }
 
 let source = null;
@@ -71,10 +74,9 @@ let source = null;
 function hear() {
   if (document.hidden || source) return;
   source = new EventSource("/api/events");
-  for (const name of ["rev", "progress", "preview", "box", "holder", "bye"]) {
+  for (const name of ["hello", "rev", "progress", "preview", "box", "holder", "bye"]) {
     source.addEventListener(name, (event) => emit(`sse-${name}`, JSON.parse(event.data || "{}")));
   }
-  source.onopen = () => emit("heard");
 }
 
 /** Events reach the visible tab only: browsers allow six connections to a host. */

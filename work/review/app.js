@@ -1,5 +1,5 @@
 // The frame: bar, addresses, keys, banner; each screen is a module of its own.
-import { h, say, voices } from "./dom.js";
+import { fill, h, say, voices } from "./dom.js";
 import { events, hearAgain, listen, net, session, tab } from "./api.js";
 import { lastActs, redo, redone, refusedActs, resume, undo, waiting } from "./acts.js";
 import { help, settings } from "./dialogs.js";
@@ -47,7 +47,7 @@ function drawBar() {
   const number = new Intl.NumberFormat(language());
   const conflicts = (state.conflicts?.length ?? state.conflicts ?? 0) + refusedActs().length;
   bar.setAttribute("aria-label", t("bar"));
-  bar.replaceChildren(
+  fill(bar, 
     h("ul", {}, TABS.map(([name, kind]) => {
       const count = countOf(kind);
       return h("li", {}, h("a", { href: `#/${name}`, "data-go": name, "aria-current": here === name ? "page" : undefined }, t(`tab.${name}`),
@@ -64,11 +64,11 @@ function tool(id, sign, act) {
 
 function drawBanner() {
   banner.hidden = net.up && net.known;
-  if (banner.hidden) return banner.replaceChildren();
+  if (banner.hidden) return fill(banner);
   const text = net.known ? t("banner.away", { n: waiting() }) : t("banner.unknown");
   if (banner.dataset.text === text && banner.childNodes.length) return;
   banner.dataset.text = text;
-  banner.replaceChildren(h("span", {}, text), " ", net.known && h("button", { type: "button", onclick: () => poll() }, t("again")));
+  fill(banner, h("span", {}, text), " ", net.known && h("button", { type: "button", onclick: () => poll() }, t("again")));
 }
 
 /** Settings changed; in another language everything is drawn anew. */
@@ -85,7 +85,7 @@ function open(restore = null) {
   shownAt = location.hash;
   screen = (OPEN[name] || OPEN.people)(arg);
   screen.pending = restore;
-  main.replaceChildren(screen.element);
+  fill(main, screen.element);
   document.title = `${screen.title()} · ${t("app")}`;
   drawBar();
   screen.focus();
@@ -179,7 +179,10 @@ function subscribe() {
     changed(event);
     loadState().catch(() => {});
   });
-  listen("heard", () => loadState().catch(() => {}));
+  listen("sse-hello", ({ rev }) => {
+    if (rev !== people.rev) people.stale = true;
+    loadState().catch(() => {});
+  });
   listen("sse-bye", () => poll());
   listen("state", drawBar);
   listen("outbox", () => { drawBar(); drawBanner(); });

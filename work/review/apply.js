@@ -1,6 +1,6 @@
 // What the decisions change in the sets: first shown, then done, with progress.
-import { bdi, h, say, tabStore } from "./dom.js";
-import { get, listen, post, tab } from "./api.js";
+import { bdi, fill, h, say, tabStore, tell } from "./dom.js";
+import { get, listen, post } from "./api.js";
 import { rev, waiting } from "./acts.js";
 import { loadState, state } from "./library.js";
 import { empty } from "./parts.js";
@@ -34,11 +34,11 @@ class Apply {
   focus() { this.head.querySelector("button:not([disabled])")?.focus({ preventScroll: true }); }
   refresh() { this.draw(); }
 
-  get running() { return ["running", "apply", "preview", "busy", "starting"].includes(state.apply?.state); }
+  get running() { return ["apply", "preview"].includes(state.apply?.state); }
 
   fromState() {
     const { apply = {} } = state;
-    if (apply.step || apply.total) this.progress(apply);
+    this.progress(apply);
     this.draw();
   }
 
@@ -46,14 +46,14 @@ class Apply {
     const had = this.head.contains(document.activeElement) ? document.activeElement.dataset.act : null;
     const old = this.preview && this.preview.rev < Math.max(rev.seen, state.rev || 0);
     const busy = this.asked || this.running;
-    this.head.replaceChildren(h("h1", {}, t("screen.apply")), h("p", {}, t("apply.what")),
+    fill(this.head, h("h1", {}, t("screen.apply")), h("p", {}, t("apply.what")),
       h("p", { class: "buttons" },
         h("button", { type: "button", "data-act": "preview", class: this.preview && !old ? "" : "main", disabled: busy, onclick: () => this.ask() }, t("apply.preview")),
         h("button", { type: "button", "data-act": "apply", class: this.preview && !old ? "main" : "", disabled: !this.preview || old || busy, onclick: () => this.start() }, t("apply.apply")),
         this.running && h("button", { type: "button", "data-act": "cancel", onclick: () => this.cancel() }, t("apply.cancel"))),
       old && h("p", { class: "warn" }, t("apply.old")));
     if (had) (this.head.querySelector(`[data-act="${had}"]:not([disabled])`) || this.head.querySelector("button:not([disabled])") || this.table).focus({ preventScroll: true });
-    if (!this.preview) return this.table.replaceChildren(this.asked ? h("p", { class: "empty" }, t("apply.reckons")) : empty(t("apply.empty")));
+    if (!this.preview) return fill(this.table, this.asked ? h("p", { class: "empty" }, t("apply.reckons")) : empty(t("apply.empty")));
     return this.drawPreview();
   }
 
@@ -63,7 +63,7 @@ class Apply {
     const changed = (one) => (one.joined || 0) + (one.left || 0) + (one.renumbered ? 1 : 0) + (one.new === true ? 1 : 0);
     const rows = [...sets].sort((a, b) => changed(b) - changed(a));
     const cell = (value) => (value === true ? t("yes") : value === false || value === null || value === undefined ? "–" : String(value));
-    this.table.replaceChildren(
+    fill(this.table, 
       h("p", { class: "facts" }, [files !== undefined && files !== null ? t("apply.files", { n: files }) : "", steps.map((step) => (typeof step === "string" ? t.maybe(`step.${step}`, step) : t.maybe(`step.${step.step || step.name}`, step.text || step.name || step.step))).join(" → ")].filter(Boolean).join(" · ")),
       rows.length ? h("table", { class: "sets" }, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, t(`apply.${head}`))))),
         h("tbody", {}, rows.map((one) => h("tr", { class: changed(one) ? "changed" : "" }, h("th", { scope: "row" }, bdi(one.name || one.id), one.name && one.id && one.name !== one.id ? h("small", {}, ` ${one.id}`) : null),
@@ -77,7 +77,7 @@ class Apply {
     this.draw();
     this.table.focus({ preventScroll: true });
     try {
-      const { preview } = await post("/api/preview", { tab });
+      const { preview } = await post("/api/preview", {});
       this.fetch(preview);
     } catch (error) {
       this.fail(error);
@@ -87,23 +87,22 @@ class Apply {
   fail(error) {
     this.asked = false;
     this.draw();
-    say(t(error.status === 409 ? "apply.refused" : error.status ? "error.refused" : "error.away"), true);
+    say(t.maybe(`apply.${error.body?.error}`, t(error.status ? "error.refused" : "error.away")), true);
   }
 
-  came({ preview, id, error }) {
-    if (error) {
-      this.asked = false;
-      this.draw();
-      return say(t("apply.failed", { why: t.maybe(`error.${error}`, error) }), true);
-    }
-    return this.fetch(preview || id);
+  came({ preview, error, stopped }) {
+    if (!error && !stopped) return this.fetch(preview);
+    this.asked = false;
+    tabStore.set("preview", null);
+    this.draw();
+    return say(error ? t("apply.failed", { why: error }) : t("apply.stopped"), true);
   }
 
   async fetch(id) {
     clearTimeout(this.timer);
     try {
       const reply = await get(`/api/preview/${encodeURIComponent(id)}`);
-      if (!reply.sets) throw new Error("not yet");
+      if (reply.error || reply.stopped) return this.came(reply);
       this.preview = { id, ...reply };
       tabStore.set("preview", id);
       if (this.asked) say(t("apply.ready"));
@@ -119,13 +118,11 @@ class Apply {
   async start() {
     if (!this.preview) return;
     try {
-      await post("/api/apply", { preview: this.preview.id, rev: this.preview.rev, tab });
+      await post("/api/apply", { preview: this.preview.id, rev: this.preview.rev });
       this.applied = this.preview.id;
       this.preview = null;
       tabStore.set("preview", null);
-      state.apply = { state: "running" };
-      this.draw();
-      this.progress({ text: t("apply.starts") });
+      this.progress({ state: "apply" });
       loadState().catch(() => {});
     } catch (error) {
       this.fail(error);
@@ -134,7 +131,7 @@ class Apply {
 
   async cancel() {
     try {
-      await post(`/api/apply/${encodeURIComponent(this.applied || state.apply.id || "current")}/cancel`, { tab });
+      await post(`/api/apply/${encodeURIComponent(state.apply.job || this.applied)}/cancel`, {});
       say(t("apply.cancelled"));
     } catch (error) {
       this.fail(error);
@@ -142,18 +139,21 @@ class Apply {
     loadState().catch(() => {});
   }
 
-  progress({ step = "", done, total, text = "", state: now }) {
-    if (now) state.apply = { ...state.apply, state: now };
-    const words = [step && t.maybe(`step.${step}`, step), text && t.maybe(`apply.${text}`, text)].filter(Boolean).join(": ");
-    this.status.replaceChildren(h("progress", { ...(total ? { max: total, value: done || 0 } : {}), "aria-label": t("apply.progress") }), h("span", {}, words, total ? ` ${done || 0}/${total}` : ""));
-    const tenth = total ? Math.floor((10 * (done || 0)) / total) : -1;
-    if (tenth !== this.tenth || step !== this.step) say(`${words} ${total ? `${10 * tenth} %` : ""}`);
+  /** How far a job is; `now` is its state: idle, preview, apply, done, stopped or failed. */
+  progress({ state: now = "idle", step = "", done = 0, total = 0, text = "", number, steps, job }) {
+    const before = state.apply?.state;
+    state.apply = { ...state.apply, state: now, ...(job ? { job } : {}) };
+    const tenth = total ? Math.floor((10 * done) / total) : -1;
+    if (this.running) {
+      const words = [steps > 1 && number ? t("apply.step", { at: number, all: steps }) : "", step && t.maybe(`step.${step}`, step), text].filter(Boolean).join(" · ");
+      fill(this.status, h("progress", { ...(total ? { max: total, value: done } : {}), "aria-label": t("apply.progress") }), h("span", {}, words, total ? ` ${done}/${total}` : ""));
+      if (tenth !== this.tenth || step !== this.step) tell(`${words} ${total ? `${10 * tenth} %` : ""}`);
+    } else if (now === "idle" || (now === "done" && !this.applied)) fill(this.status);
+    else fill(this.status, h("p", { class: now === "failed" ? "warn" : "" }, now === "failed" ? t("apply.failed", { why: text }) : t(`apply.${now}`)));
     Object.assign(this, { tenth, step });
-    const over = ["done", "finished", "cancelled", "failed", "idle"].includes(now || state.apply?.state);
-    this.status.hidden = now === "idle" || (over && state.apply?.state === "idle");
-    if (over && now !== "idle") {
+    if (before !== now) {
       this.draw();
-      this.status.replaceChildren(h("p", {}, t.maybe(`apply.${now || state.apply.state}`, words), text ? ` ${text}` : ""));
+      if (this.applied && now === "done") say(t("apply.done"));
     }
   }
 }

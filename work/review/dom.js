@@ -10,9 +10,14 @@ export function h(tag, props = {}, ...children) {
     else if (/^(aria-|data-|role$|for$|list$|lang$|dir$|popover)/.test(name)) el.setAttribute(name, value);
     else el[name === "class" ? "className" : name] = value;
   }
-  el.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  el.append(...present(children));
   return el;
 }
+
+const present = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+
+/** Put these children in place of all that an element had. */
+export const fill = (el, ...children) => el.replaceChildren(...present(children));
 
 /** A name that cannot turn the text around it. */
 export const bdi = (text) => h("bdi", { dir: "auto" }, text);

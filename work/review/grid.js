@@ -106,9 +106,14 @@ export class Grid {
     return row && this.ids[row.from];
   }
 
-  /** Make the elements near the window; all anew when `force`. */
+  /** Make the elements near the window, all anew when `force`; the keyboard stays on its tile. */
   paint(force = false) {
-    const had = this.body.contains(document.activeElement);
+    const had = this.element.contains(document.activeElement);
+    this.#draw(force);
+    if (had && this.ids.length && !document.activeElement.closest(".cell")) this.#cell(this.focus)?.focus({ preventScroll: true });
+  }
+
+  #draw(force = false) {
     if (force) {
       for (const el of this.live.values()) this.#discard(el);
       this.live.clear();
@@ -129,7 +134,6 @@ export class Grid {
       }
       for (const row of wanted) if (!this.live.has(row)) this.#makeRow(row);
     }
-    if (had && !this.body.contains(document.activeElement)) this.focusCell();
   }
 
   #discard(el) {
@@ -164,13 +168,13 @@ export class Grid {
 
   #focused(at) {
     if (at === undefined || at === this.focus) return;
-    this.cellAt(this.focus)?.setAttribute("tabindex", -1);
+    this.#cell(this.focus)?.setAttribute("tabindex", -1);
     this.focus = at;
-    this.cellAt(at)?.setAttribute("tabindex", 0);
+    this.#cell(at)?.setAttribute("tabindex", 0);
     this.moved(this.ids[at]);
   }
 
-  cellAt(at) { return this.body.querySelector(`[data-id="${CSS.escape(this.ids[at] ?? "-")}"]`); }
+  #cell(at) { return this.body.querySelector(`[data-id="${CSS.escape(this.ids[at] ?? "-")}"]`); }
 
   get focusedId() { return this.ids[this.focus]; }
 
@@ -184,9 +188,9 @@ export class Grid {
     const before = this.focus;
     this.focus = at;
     if (reveal) this.#reveal(at);
-    if (before !== at) this.cellAt(before)?.setAttribute("tabindex", -1);
-    this.paint();
-    const cell = this.cellAt(at);
+    if (before !== at) this.#cell(before)?.setAttribute("tabindex", -1);
+    this.#draw();
+    const cell = this.#cell(at);
     cell?.setAttribute("tabindex", 0);
     cell?.focus({ preventScroll: true });
     if (before !== at) this.moved(this.ids[at]);

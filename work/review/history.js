@@ -1,5 +1,5 @@
 // Everything that was said, newest first, each act with its undo; conflicts and refused acts first.
-import { bdi, face, h, say } from "./dom.js";
+import { bdi, face, fill, h, say } from "./dom.js";
 import { get, listen, tab } from "./api.js";
 import { dropRefused, refusedActs, sendAgain, undo } from "./acts.js";
 import { chips, empty, failed } from "./parts.js";
@@ -41,7 +41,7 @@ class History {
       this.whole = reply.acts.length < count;
       this.draw();
     } catch (error) {
-      this.list.replaceChildren(failed(error, () => this.load()));
+      fill(this.list, failed(error, () => this.load()));
     }
   }
 
@@ -52,7 +52,7 @@ class History {
 
   draw() {
     const kinds = ["all", "me", "import", "rule"];
-    this.tools.replaceChildren(chips(t("author"), kinds.map((kind) => [kind, t(`author.${kind}`)]), this.author, (author) => {
+    fill(this.tools, chips(t("author"), kinds.map((kind) => [kind, t(`author.${kind}`)]), this.author, (author) => {
       this.author = author;
       amend({ author: author === "all" ? "" : author });
       this.draw();
@@ -63,15 +63,15 @@ class History {
     const focused = document.activeElement?.closest?.(".act")?.dataset.op;
     this.drawTop();
     const shown = this.acted.filter((act) => this.author === "all" || this.kindOf(act) === this.author);
-    this.list.replaceChildren(...shown.map((act) => this.row(act)));
-    if (!shown.length) this.list.replaceChildren(h("li", {}, empty(t("history.empty"))));
-    this.more.replaceChildren(...(this.whole || !this.acted.length ? [] : [h("button", { type: "button", onclick: () => this.load(PAGE, this.acted.at(-1).rev) }, t("history.more"))]));
+    fill(this.list, ...shown.map((act) => this.row(act)));
+    if (!shown.length) fill(this.list, h("li", {}, empty(t("history.empty"))));
+    fill(this.more, ...(this.whole || !this.acted.length ? [] : [h("button", { type: "button", onclick: () => this.load(PAGE, this.acted.at(-1).rev) }, t("history.more"))]));
     if (focused) (this.list.querySelector(`[data-op="${CSS.escape(focused)}"] button`) || this.element.querySelector(".scroll")).focus({ preventScroll: true });
   }
 
   /** "214 answers, 1.7 s each": of my answers less than a minute apart. */
   pace() {
-    const times = this.acted.filter((act) => act.tab === tab && act.kind !== "revoke").map((act) => Date.parse(act.time));
+    const times = this.acted.filter((act) => act.tab === tab && !["undo", "redo"].includes(act.kind)).map((act) => Date.parse(act.time));
     const gaps = times.slice(1).map((time, at) => (times[at] - time) / 1000).filter((gap) => gap >= 0 && gap < 60);
     if (gaps.length < 5) return "";
     return t("history.pace", { n: gaps.length, s: (gaps.reduce((sum, gap) => sum + gap, 0) / gaps.length).toFixed(1) });
@@ -81,7 +81,7 @@ class History {
     return h("li", { class: act.revoked ? "act revoked" : "act", "data-op": act.op },
       h("div", { class: "said" }, h("span", { class: "sentence" }, sentence(act.sentence, act.kind)), h("small", {}, [when(act.time), act.author === "operator" ? "" : act.author, act.revoked ? t("history.revoked") : ""].filter(Boolean).join(" · "))),
       h("span", { class: "face-row" }, (act.faces || []).map((one) => face(one.thumb, 40))),
-      act.kind !== "revoke" && !act.revoked && h("button", { type: "button", class: "undo", "aria-label": `${t("act.undo")}: ${sentence(act.sentence, act.kind)}`, onclick: () => this.takeBack(act) }, t("act.undo")));
+      !["undo", "redo", "revoke"].includes(act.kind) && !act.revoked && h("button", { type: "button", class: "undo", "aria-label": `${t("act.undo")}: ${sentence(act.sentence, act.kind)}`, onclick: () => this.takeBack(act) }, t("act.undo")));
   }
 
   async takeBack(act) {
@@ -96,7 +96,7 @@ class History {
 
   drawTop() {
     const refused = refusedActs();
-    this.top.replaceChildren(
+    fill(this.top, 
       ...refused.map((one) => h("article", { class: "conflict" },
         h("h2", {}, one.status === 409 ? t("conflict.title") : t("refused.title", { status: one.status })),
         h("p", {}, t("conflict.mine"), " ", bdi(one.entry.what || t("act.act")), ` · ${when(one.entry.at)}`),
@@ -106,7 +106,7 @@ class History {
       ...(this.conflicts || []).map((one) => h("article", { class: "conflict" },
         h("h2", {}, t("conflict.both")), h("p", {}, sentence(one, "conflict")), h("span", { class: "face-row" }, (one.faces || []).map((shown) => face(shown.thumb, 64))),
         h("p", { class: "buttons" }, h("button", { type: "button", onclick: () => this.takeBack({ op: one.op, sentence: one, kind: "conflict" }) }, t("conflict.giveUp")),
-          one.by && h("button", { type: "button", onclick: () => this.takeBack({ op: one.by, sentence: one, kind: "conflict" }) }, t("conflict.giveUpLater"))))));
+          [one.by].flat().filter(Boolean).map((op) => h("button", { type: "button", onclick: () => this.takeBack({ op, sentence: this.acted.find((act) => act.op === op)?.sentence || one }) }, t("conflict.giveUpLater")))))));
   }
 }
 

@@ -1,5 +1,5 @@
 // Asking for a name: a combobox with the people who have one.
-import { bdi, h, say } from "./dom.js";
+import { bdi, fill, h, say } from "./dom.js";
 import { freshPeople, namedPeople, plain } from "./library.js";
 import { t } from "./texts.js";
 
@@ -39,7 +39,7 @@ function dialog({ title, value, known, named, without, empty }, resolve) {
     if (text && !exact) options.unshift({ name: text });
     else if (text) options.splice(1, 0, { name: text });
     at = text ? 0 : -1;
-    list.replaceChildren(...options.map((one, n) => h("li", {
+    fill(list, ...options.map((one, n) => h("li", {
       role: "option", id: `name-${n}`, onmousedown: (event) => event.preventDefault(), onclick: () => finish(options[n]),
     }, bdi(one.name), h("small", {}, one.id ? `${known} · ${t("faces", { n: one.faces })}` : t("name.new")))));
     mark();

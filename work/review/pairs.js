@@ -1,6 +1,6 @@
 // Same person? and Worth a look: two sides, eight faces each, one key per answer; and the two halves
 // in which a person would be cut.
-import { bdi, face, h, say, tell } from "./dom.js";
+import { bdi, face, fill, h, say, tell } from "./dom.js";
 import { get } from "./api.js";
 import { decide, locked } from "./acts.js";
 import { called } from "./library.js";
@@ -139,12 +139,12 @@ class Halves {
     const stage = this.element.firstChild;
     try {
       this.parts = await get(`/api/people/${encodeURIComponent(this.pid)}/halves`);
-      stage.replaceChildren(h("div", { class: "question" }, h("h1", {}, t("halves.title")),
+      fill(stage, h("div", { class: "question" }, h("h1", {}, t("halves.title")),
         h("div", { class: "sides" }, sideOf(this.parts.left, "left"), sideOf(this.parts.right, "right")),
         h("div", { class: "answers", role: "group", tabIndex: -1, "aria-label": t("halves.title") },
           keyButton("different", () => this.cut(), { main: true, text: t("halves.cut") }), keyButton("same", () => this.leave(), { text: t("halves.leave") }))));
     } catch (error) {
-      stage.replaceChildren(h("div", { class: "answers", tabIndex: -1 }, error.status === 409 || error.status === 404
+      fill(stage, h("div", { class: "answers", tabIndex: -1 }, error.status === 409 || error.status === 404
         ? [h("p", {}, t("halves.none")), keyButton("leave", () => this.leave(), { text: t("back") })] : failed(error, () => this.load())));
     }
     this.focus();

@@ -37,6 +37,9 @@ export function span(years) {
   return a === b ? `${a}` : `${a}–${b}`;
 }
 
+/** A set as short as it can be told: "set 003". */
+export const setName = (id) => `${t("set")} ${id.replace(/^faceset_/, "")}`;
+
 /** What to say while there is nothing to show. */
 export function empty(text, ...buttons) {
   return h("div", { class: "empty" }, h("p", {}, text), h("p", { class: "buttons" }, buttons));

@@ -1,10 +1,10 @@
 // Everyone: a grid by size, name, newest or most doubtful; several are joined or named at once.
-import { bdi, face, h, say } from "./dom.js";
+import { bdi, face, fill, h, say } from "./dom.js";
 import { decide, locked } from "./acts.js";
 import { Grid } from "./grid.js";
 import { HIDDEN, IGNORED, NAMED, SINGLE, called, foresee, freshPeople, heirOf, people, personOf, plain } from "./library.js";
 import { askName } from "./names.js";
-import { choice, chosenBar, empty, failed, keyButton, personName } from "./parts.js";
+import { choice, chosenBar, empty, failed, keyButton, personName, setName } from "./parts.js";
 import { amend, go, place, route } from "./route.js";
 import { Selection } from "./selection.js";
 import { t } from "./texts.js";
@@ -49,8 +49,8 @@ function tile(id, px) {
   const one = personOf(id);
   if (!one) return h("span", {});
   const facts = [t("faces", { n: one.faces })];
-  if (one.doubtful) facts.push(t("doubtful.n", { n: one.doubtful }));
-  if (one.set) facts.push(`${t("set")} ${one.set}`);
+  if (one.doubtful) facts.push(px < 130 ? `◇ ${one.doubtful}` : t("doubtful.n", { n: one.doubtful }));
+  if (one.set && px >= 130) facts.push(setName(one.set));
   const marks = [one.flags & IGNORED && t("flag.ignored"), one.flags & HIDDEN && t("flag.hidden")].filter(Boolean);
   return [
     h("span", { class: "pic", style: { "background-color": one.colour || "" } }, face(one.cover, px), h("span", { class: "tick" }), marks.length > 0 && h("span", { class: "mark" }, marks.join(" · "))),
@@ -110,7 +110,7 @@ class People {
 
   drawTools() {
     const at = document.activeElement?.id;
-    this.tools.replaceChildren(
+    fill(this.tools, 
       this.search,
       choice(t("sort"), SORTS.map((one) => [one, t(`sort.${one}`)]), this.view.sort, (sort) => this.filter({ sort })),
       choice(t("show"), SHOWS.map((one) => [one, t(`show.${one}`)]), this.view.show, (show) => this.filter({ show })),
@@ -137,7 +137,7 @@ class People {
         this.placed = true;
       }
     } catch (error) {
-      this.none.replaceChildren(failed(error, () => this.load()));
+      fill(this.none, failed(error, () => this.load()));
       this.none.hidden = false;
     }
   }
@@ -155,7 +155,7 @@ class People {
     const total = people.columns.id.length;
     this.none.hidden = ids.length > 0;
     this.grid.element.hidden = !ids.length;
-    if (!ids.length) this.none.replaceChildren(total
+    if (!ids.length) fill(this.none, total
       ? empty(t("people.filtered", { n: total }), h("button", { type: "button", onclick: () => { this.search.value = ""; this.filter({ show: "all", words: "" }); this.drawTools(); } }, t("show.everything")))
       : empty(t("people.empty")));
     const alive = this.selection.list().filter((id) => people.at.has(id));
@@ -176,7 +176,7 @@ class People {
     const unseen = ids.filter((id) => !this.grid.index?.has(id)).length;
     const heir = ids.length > 1 ? heirOf(ids) : null;
     const focused = had && document.activeElement.dataset.act;
-    this.bar.replaceChildren(
+    fill(this.bar, 
       h("span", { class: "what" }, t("people.chosen", { n: ids.length, faces: t("faces", { n: count }) }), unseen > 0 && ` · ${t("chosen.unseen", { n: unseen })}`),
       ids.length > 1 && keyButton("merge", () => this.merge(), { main: true }),
       heir && h("span", { class: "becomes" }, "→ ", bdi(called(heir.name))),

@@ -1,11 +1,11 @@
 // One person: faces in rank order or by eras, the doubtful ones marked, and why each is in or out.
-import { face, h, later, say } from "./dom.js";
+import { face, fill, h, later, say } from "./dom.js";
 import { get } from "./api.js";
 import { decide, locked, rev } from "./acts.js";
 import { Grid } from "./grid.js";
 import { HIDDEN, IGNORED, called, freshPeople, people, personOf } from "./library.js";
 import { askName, askText } from "./names.js";
-import { chips, chosenBar, empty, failed, keyButton, personName } from "./parts.js";
+import { chips, chosenBar, empty, failed, keyButton, personName, setName, span } from "./parts.js";
 import { photoOf, picture } from "./photo.js";
 import { amend, go, place, route } from "./route.js";
 import { Selection } from "./selection.js";
@@ -91,7 +91,7 @@ class Person {
       else this.look();
     } catch (error) {
       this.grid.show([]);
-      this.none.replaceChildren(failed(error, () => this.load(first)));
+      fill(this.none, failed(error, () => this.load(first)));
       this.none.hidden = false;
     }
     freshPeople().catch(() => {});
@@ -130,8 +130,8 @@ class Person {
     const { head } = this.faces;
     const exported = this.faces.columns.state.filter((state) => state === "exported").length;
     const flags = personOf(this.pid)?.flags || 0;
-    const facts = [t("faces", { n: head.total }), exported && t("exported.n", { n: exported }), head.set?.name && `${t("set")} ${head.set.name}`, head.born && t("born.in", { year: head.born })].filter(Boolean);
-    this.head.replaceChildren(
+    const facts = [t("faces", { n: head.total }), exported && t("exported.n", { n: exported }), head.set?.id && setName(head.set.id), head.born && t("born.in", { year: head.born })].filter(Boolean);
+    fill(this.head, 
       h("a", { href: "#/people", class: "back", "aria-label": t("screen.people") }, "‹"),
       h("h1", {}, h("button", { type: "button", class: "plain", onclick: () => this.rename(), title: t("act.name") }, personName(head.name))),
       h("span", { class: "facts" }, facts.join(" · "), flags & IGNORED ? ` · ${t("flag.ignored")}` : "", flags & HIDDEN ? ` · ${t("flag.hidden")}` : ""),
@@ -156,14 +156,14 @@ class Person {
     const counts = this.counts();
     const kinds = ["all", "doubtful", ...Object.keys(SIGNS), "exported", "left_out"].filter((kind) => counts[kind] || kind === "all" || kind === this.view.show);
     const had = this.tools.contains(document.activeElement) ? document.activeElement.dataset.value : null;
-    this.tools.replaceChildren(
+    fill(this.tools, 
       chips(t("show"), kinds.map((kind) => [kind, `${SIGNS[kind] ? `${SIGNS[kind]} ` : ""}${t(`faces.${kind}`)} ${counts[kind] || 0}`]), this.view.show, (show) => this.filter({ show })),
       this.faces.head.eras?.length > 1 && chips(t("order"), [["rank", t("by.rank")], ["eras", t("by.eras")]], this.view.by, (by) => this.filter({ by })));
     if (had) this.tools.querySelector(`[data-value="${had}"]`)?.focus();
     this.grid.show(this.groups());
     const total = this.faces.columns.id.length;
     this.none.hidden = this.grid.ids.length > 0;
-    if (!this.grid.ids.length) this.none.replaceChildren(total
+    if (!this.grid.ids.length) fill(this.none, total
       ? empty(t("person.filtered", { n: total }), h("button", { type: "button", onclick: () => this.filter({ show: "all" }) }, t("show.everything")))
       : empty(t("person.empty"), h("a", { href: "#/people", class: "button" }, t("screen.people"))));
     this.chosen();
@@ -174,8 +174,8 @@ class Person {
     const fits = (row) => show === "all" || c.state[row] === show || (c.doubts[row] || []).includes(show) || (show === "doubtful" && c.doubts[row]?.length > 0);
     const rows = c.id.map((_, row) => row).filter(fits);
     if (this.view.by !== "eras") return [{ label: "", ids: rows.map((row) => c.id[row]) }];
-    const inside = ({ from, to }) => (row) => (from > 999 ? c.year[row] >= from && c.year[row] <= to : row >= from && row < to);
-    const groups = (this.faces.head.eras || []).map((era) => ({ label: era.label || `${era.from}–${era.to}`, rows: rows.filter(inside(era)) }));
+    const inside = ({ from, to }) => (row) => from !== null && c.year[row] >= from && c.year[row] <= to;
+    const groups = (this.faces.head.eras || []).filter((era) => era.from !== null).map((era) => ({ label: span([era.from, era.to]), rows: rows.filter(inside(era)) }));
     const placed = new Set(groups.flatMap((group) => group.rows));
     groups.push({ label: t("undated"), rows: rows.filter((row) => !placed.has(row)) });
     return groups.filter((group) => group.rows.length).map((group) => ({ label: `${group.label} · ${group.rows.length}`, ids: group.rows.map((row) => c.id[row]) }));
@@ -193,16 +193,16 @@ class Person {
     const doubts = one.doubts || [];
     return [
       h("span", { class: "pic" }, face(one.thumb, px), h("span", { class: "tick" }),
-        one.best && h("span", { class: "star" }, "★"),
+        one.best ? h("span", { class: "star" }, "★") : null,
         doubts.length > 0 && h("span", { class: "mark" }, SIGNS[doubts[0]] || "!", " ", t(`doubt.${doubts[0]}`), doubts.length > 1 && ` +${doubts.length - 1}`)),
-      h("span", { class: "foot" }, h("small", {}, one.year || "", one.said ? " ✓" : "", one.state === "left_out" ? ` ${t("left_out")}` : "")),
+      h("span", { class: "foot" }, h("small", {}, one.year || "", one.keep > 0 ? ` ${t("flag.keep")}` : one.keep < 0 ? ` ${t("flag.drop")}` : one.said ? " ✓" : "", one.state === "left_out" ? ` ${t("left_out")}` : "")),
     ];
   }
 
   tileName(id) {
     const one = this.faces.of(id);
     if (!one) return "";
-    const facts = [one.year || t("undated"), ...(one.doubts || []).map((doubt) => `${t("doubtful")}: ${t(`doubt.${doubt}`)}`), one.state ? t(one.state) : "", one.best ? t("is.best") : ""];
+    const facts = [one.year || t("undated"), ...(one.doubts || []).map((doubt) => `${t("doubtful")}: ${t(`doubt.${doubt}`)}`), one.state ? t(one.state) : "", one.keep > 0 ? t("flag.keep") : one.keep < 0 ? t("flag.drop") : "", one.best ? t("is.best") : ""];
     return t("person.tile", { at: one.row + 1, all: this.faces.head.total, who: called(this.faces.head.name), facts: facts.filter(Boolean).join(", ") });
   }
 
@@ -210,11 +210,11 @@ class Person {
 
   async look() {
     const id = this.grid.focusedId, one = id && this.faces.of(id);
-    if (!one || !this.panel.offsetParent) return this.panel.replaceChildren();
+    if (!one || !this.panel.offsetParent) return fill(this.panel);
     const { head } = this.faces;
     const view = h("button", { type: "button", class: "plain photo-small", onclick: () => this.showPhoto(id), "aria-label": t("act.photo") });
     const why = [one.why && `${t(one.state === "exported" ? "why.in" : "why.out")}: ${t.maybe(`why.${one.why}`, one.why)}`, ...(one.doubts || []).map((doubt) => `${SIGNS[doubt] || "!"} ${t(`doubt.${doubt}.long`)}`)].filter(Boolean);
-    this.panel.replaceChildren(view, h("p", { class: "facts" }, [one.year || t("undated"), t("rank.n", { n: one.rank ?? one.row + 1 })].join(" · ")),
+    fill(this.panel, view, h("p", { class: "facts" }, [one.year || t("undated"), t("rank.n", { n: one.rank ?? one.row + 1 })].join(" · ")),
       why.length > 0 && h("ul", { class: "why" }, why.map((text) => h("li", {}, text))), this.spread(one), this.near());
     try {
       const photo = await photoOf(one.photo);
@@ -272,7 +272,7 @@ class Person {
     }
     const unseen = ids.filter((id) => !this.grid.index?.has(id)).length;
     const focused = had && document.activeElement.dataset.act;
-    this.bar.replaceChildren(
+    fill(this.bar, 
       h("span", { class: "what" }, t("person.chosen", { n: ids.length }), unseen > 0 && ` · ${t("chosen.unseen", { n: unseen })}`),
       keyButton("notThis", () => this.apart("not_belongs"), { main: true }), keyButton("moveTo", () => this.moveTo()), keyButton("split", () => this.apart("split")),
       keyButton("notFace", () => this.apart("not_face")), ids.length === 1 && keyButton("best", () => this.best()), keyButton("keep", () => this.vouch("keep")), keyButton("drop", () => this.vouch("drop")),
@@ -322,15 +322,20 @@ class Person {
   best() {
     const [id] = this.targets();
     if (!id || locked()) return;
-    for (const other of this.faces.columns.id.keys()) this.faces.columns.best[other] = this.faces.columns.id[other] === id;
+    const off = this.faces.of(id).best, c = this.faces.columns;
+    c.best = c.id.map((other) => other === id && !off);
     this.grid.paint(true);
-    return this.act([{ kind: "best", face: id }], t("did.best"));
+    return this.act([{ kind: "best", face: id, ...(off ? { off } : {}) }], t(off ? "did.best.off" : "did.best"));
   }
 
   vouch(kind) {
     const faces = this.targets();
     if (!faces.length || locked()) return;
-    return this.act([{ kind, faces }], t(`did.${kind}`, { n: faces.length }));
+    const value = kind === "keep" ? 1 : -1, c = this.faces.columns;
+    const off = faces.every((id) => this.faces.of(id).keep === value);
+    for (const id of faces) c.keep[this.faces.at.get(id)] = off ? 0 : value;
+    this.grid.paint(true);
+    return this.act([{ kind, faces, ...(off ? { off } : {}) }], t(`did.${kind}${off ? ".off" : ""}`, { n: faces.length }));
   }
 
   flag(kind) {

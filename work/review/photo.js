@@ -1,5 +1,5 @@
 // A whole photo with all its boxes; a face the detector missed is drawn here.
-import { h, say } from "./dom.js";
+import { fill, h, say } from "./dom.js";
 import { get, listen } from "./api.js";
 import { decide, locked, sendBox } from "./acts.js";
 import { called } from "./library.js";
@@ -84,7 +84,7 @@ class Photo {
       this.draw();
       if (first || !document.activeElement || document.activeElement === document.body) this.focus();
     } catch (error) {
-      this.frame.replaceChildren(failed(error, () => this.load(first)));
+      fill(this.frame, failed(error, () => this.load(first)));
     }
   }
 
@@ -107,7 +107,7 @@ class Photo {
     const img = h("img", { src: `/p/${photo.id}.jpg`, alt: t("photo.alt", { name: photo.name }), draggable: false });
     img.addEventListener("error", () => img.classList.add("gone"));
     const boxes = [...photo.boxes].sort((a, b) => a.box[0] - b.box[0]);
-    this.frame.replaceChildren(img, ...boxes.map((one, at) => h("button", {
+    fill(this.frame, img, ...boxes.map((one, at) => h("button", {
       type: "button", class: `box${one.id === this.face ? " here" : ""}${one.not_face ? " off" : ""}`, "data-face": one.id, style: placed(one.box, photo),
       "aria-label": this.boxName(one, at), onfocus: () => this.on(one.id), onclick: () => this.on(one.id), ondblclick: () => this.enter(),
     }, h("span", { class: "tag" }, String(at + 1)))));
@@ -125,16 +125,16 @@ class Photo {
     const { photo } = this;
     const when = photo.taken ? new Date(typeof photo.taken === "number" ? photo.taken * 1000 : photo.taken) : null;
     const date = when && !Number.isNaN(when.getTime()) ? new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeZone: "UTC" }).format(when) : t("undated");
-    this.side.replaceChildren(
+    fill(this.side, 
       h("h1", { class: "file" }, photo.name), h("p", { class: "facts" }, `${date} · ${photo.width} × ${photo.height}`), photo.path && h("p", { class: "path" }, photo.path),
       h("p", { class: "buttons" }, keyButton("add", () => this.add()), keyButton("date", () => this.date()), keyButton("leave", () => history.back(), { text: t("back") })),
       this.hint,
-      h("ol", { class: "box-list" }, boxes.map((one) => h("li", { class: one.id === this.face ? "here" : "" },
-        h("button", { type: "button", class: "plain", onclick: () => { this.on(one.id); this.focus(); } }, one.not_face ? h("s", {}, t("flag.not_face")) : personName(one.person?.name)),
-        one.drawn && h("small", {}, ` ${t("photo.drawn")}`)))),
-      this.current() && h("p", { class: "buttons" }, keyButton("name", () => this.name()), keyButton("notThis", () => this.onFace("not_belongs")),
+      this.current() && h("p", { class: "buttons on-face" }, keyButton("name", () => this.name()), keyButton("notThis", () => this.onFace("not_belongs")),
         keyButton("notFace", () => this.onFace("not_face"), { text: this.current().not_face ? t("act.notFace.off") : undefined }), keyButton("best", () => this.onFace("best")),
-        keyButton("edit", () => this.edit()), this.current().person?.id && keyButton("open", () => this.enter())));
+        keyButton("edit", () => this.edit()), this.current().person?.id && keyButton("open", () => this.enter())),
+      h("ol", { class: `box-list${boxes.length > 8 ? " many" : ""}` }, boxes.map((one) => h("li", { class: one.id === this.face ? "here" : "" },
+        h("button", { type: "button", class: "plain", onclick: () => { this.on(one.id); this.focus(); } }, one.not_face ? h("s", {}, t("flag.not_face")) : personName(one.person?.name)),
+        one.drawn && h("small", {}, ` ${t("photo.drawn")}`)))));
   }
 
   current() { return this.photo?.boxes.find((one) => one.id === this.face); }

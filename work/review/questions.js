@@ -1,5 +1,5 @@
 // A queue of questions read ahead, of which one is painted; shared by Same?, Worth a look and Whose?.
-import { h, say, tabStore, tell } from "./dom.js";
+import { fill, h, say, tabStore, tell } from "./dom.js";
 import { decoded, get, listen } from "./api.js";
 import { decide, lastActs, locked, undo as undoAct } from "./acts.js";
 import { empty, failed, keyButton } from "./parts.js";
@@ -59,7 +59,7 @@ export class Queue {
       else this.drawProgress();
     }, (error) => {
       this.filling = null;
-      if (!this.painted) this.stage.replaceChildren(failed(error, () => this.refill()));
+      if (!this.painted) fill(this.stage, failed(error, () => this.refill()));
     });
     return this.filling;
   }
@@ -80,7 +80,7 @@ export class Queue {
       this.prepare(question);
       const el = this.built.get(question.qid);
       el.dataset.qid = question.qid;
-      this.stage.replaceChildren(el);
+      fill(this.stage, el);
       this.paintedAt = performance.now();
       tabStore.set(`question.${this.kind}`, question.qid);
       this.shown?.(question);
@@ -96,7 +96,7 @@ export class Queue {
     else if (typeof wrong === "number") facts.push(t("queue.wrong", { n: Math.round(wrong) }));
     if (minutes) facts.push(t("queue.minutes", { n: Math.max(1, Math.round(minutes)) }));
     const gone = this.answered.size, all = gone + (left ?? 0);
-    this.progress.replaceChildren(
+    fill(this.progress, 
       h("span", { class: "facts" }, facts.join(" · ")),
       h("progress", { max: Math.max(1, all), value: gone, "aria-label": t("queue.progress") }),
       h("span", { class: "last" }, this.marks.length > 0 && t("queue.last"), " ", this.marks.map((mark) => h("b", {}, mark))),
@@ -107,7 +107,7 @@ export class Queue {
     const wrong = this.facts.wrong;
     const text = this.facts.done && wrong?.expected !== undefined
       ? t("queue.done", { n: Math.round(wrong.expected), low: Math.round(wrong.low), high: Math.round(wrong.high) }) : t("queue.empty");
-    this.stage.replaceChildren(h("div", { class: "answers", tabIndex: -1 }, empty(text, h("a", { class: "button main", href: "#/apply" }, t("screen.apply")), h("a", { class: "button", href: "#/people" }, t("screen.people")))));
+    fill(this.stage, h("div", { class: "answers", tabIndex: -1 }, empty(text, h("a", { class: "button main", href: "#/apply" }, t("screen.apply")), h("a", { class: "button", href: "#/people" }, t("screen.people")))));
   }
 
   /** Take an answer to the painted question: items of the act, what is said, a sign for the row of last answers. */

@@ -200,6 +200,12 @@ const T = {
   "did.born": ["birth year {year}", "Geburtsjahr {year}"],
   "did.date": ["photo dated {date}", "Foto datiert: {date}"],
   "did.halves": ["split in two: {a} and {b} faces", "in zwei geteilt: {a} und {b} Gesichter"],
+  "did.best.off": ["best picture taken back", "bestes Bild zurückgenommen"],
+  "did.keep.off": ["{n} goes by the gates again", "{n} wieder nach den Grenzen"],
+  "did.drop.off": ["{n} no longer left out", "{n} nicht mehr ausgelassen"],
+  "flag.keep": ["kept", "behalten"],
+  "flag.drop": ["dropped", "verworfen"],
+  newly: ["{n} more face can be assigned now|{n} more faces can be assigned now", "{n} weiteres Gesicht ist jetzt zuzuordnen|{n} weitere Gesichter sind jetzt zuzuordnen"],
   "said.same": ["same", "gleich"],
   "said.different": ["different", "verschieden"],
   "said.skip": ["skipped", "übersprungen"],
@@ -262,6 +268,34 @@ const T = {
   "photo.failed": ["No face was made of this box: {why}", "Aus diesem Rahmen wurde kein Gesicht: {why}"],
   "photo.gone": ["The photo cannot be read.", "Das Foto ist nicht lesbar."],
 
+  "told.name": ["named {text}", "benannt: {text}"],
+  "told.name_off": ["name taken off {left}", "Name entfernt von {left}"],
+  "told.same": ["{left} ({left_faces}) and {right} ({right_faces}) are one person", "{left} ({left_faces}) und {right} ({right_faces}) sind eine Person"],
+  "told.merge": ["several people became one: {left}", "mehrere Personen wurden eine: {left}"],
+  "told.different": ["{left} ({left_faces}) and {right} ({right_faces}) are different", "{left} ({left_faces}) und {right} ({right_faces}) sind verschieden"],
+  "told.move": ["{n} face moved to {right}|{n} faces moved to {right}", "{n} Gesicht verschoben zu {right}|{n} Gesichter verschoben zu {right}"],
+  "told.split": ["{n} face split off|{n} faces split off", "{n} Gesicht abgespalten|{n} Gesichter abgespalten"],
+  "told.look_same": ["{left} is one person", "{left} ist eine Person"],
+  "told.not_belongs": ["{n} face is not {right}|{n} faces are not {right}", "{n} Gesicht ist nicht {right}|{n} Gesichter sind nicht {right}"],
+  "told.not_face": ["{n} is not a face|{n} are not faces", "{n} ist kein Gesicht|{n} sind keine Gesichter"],
+  "told.not_face_off": ["{n} is a face after all|{n} are faces after all", "{n} ist doch ein Gesicht|{n} sind doch Gesichter"],
+  "told.ignore": ["{left} ({left_faces}) ignored", "{left} ({left_faces}) ignoriert"],
+  "told.ignore_off": ["{left} no longer ignored", "{left} nicht mehr ignoriert"],
+  "told.hide": ["{left} ({left_faces}) hidden", "{left} ({left_faces}) verborgen"],
+  "told.hide_off": ["{left} shown again", "{left} wieder gezeigt"],
+  "told.keep": ["{n} stays in the set|{n} stay in the set", "{n} bleibt im Satz|{n} bleiben im Satz"],
+  "told.keep_off": ["{n} goes by the gates again|{n} go by the gates again", "{n} wieder nach den Grenzen"],
+  "told.drop": ["{n} left out of the set", "{n} aus dem Satz gelassen"],
+  "told.drop_off": ["{n} no longer left out", "{n} nicht mehr ausgelassen"],
+  "told.best": ["best picture of {left}", "bestes Bild von {left}"],
+  "told.best_off": ["best picture of {left} taken back", "bestes Bild von {left} zurückgenommen"],
+  "told.born": ["{left}: born {text}", "{left}: geboren {text}"],
+  "told.date": ["photo dated {text}", "Foto datiert: {text}"],
+  "told.box": ["a face drawn by hand", "ein Gesicht von Hand gezeichnet"],
+  "told.number": ["{left} keeps the folder {text}", "{left} behält den Ordner {text}"],
+  "told.skip": ["a question skipped: {left}, {right}", "eine Frage übersprungen: {left}, {right}"],
+  "told.undo": ["an act undone", "eine Handlung rückgängig gemacht"],
+  "told.redo": ["an undone act done again", "eine zurückgenommene Handlung wiederholt"],
   "author.all": ["all", "allen"],
   "author.me": ["me", "mir"],
   "author.import": ["import", "Import"],
@@ -292,10 +326,15 @@ const T = {
   "apply.files": ["{n} new file|{n} new files", "{n} neue Datei|{n} neue Dateien"],
   "apply.waiting": ["Some acts are not saved yet.", "Einige Handlungen sind noch nicht gespeichert."],
   "apply.refused": ["Something was said since the preview, or another run holds the library.", "Seit der Vorschau wurde etwas gesagt, oder ein anderer Lauf hält die Bibliothek."],
-  "apply.failed": ["It did not work: {why}", "Es ging nicht: {why}"],
   "apply.starts": ["starts", "beginnt"],
   "apply.cancelled": ["cancelled", "abgebrochen"],
-  "apply.done": ["done", "fertig"],
+  "apply.done": ["The sets are up to date.", "Die Sätze sind auf dem Stand."],
+  "apply.stopped": ["Stopped; nothing is half done.", "Angehalten; nichts ist halb getan."],
+  "apply.failed": ["It did not work: {why}", "Es ging nicht: {why}"],
+  "apply.busy": ["Another run is at work.", "Ein anderer Lauf ist im Gange."],
+  "apply.no_outputs": ["There are no outputs to bring up to date: run cluster or refine first.", "Es gibt keine Ausgaben zu erneuern: erst cluster oder refine ausführen."],
+  "apply.moved": ["Something was said since the preview; look again.", "Seit der Vorschau wurde etwas gesagt; noch einmal ansehen."],
+  "apply.step": ["step {at} of {all}", "Schritt {at} von {all}"],
   "apply.progress": ["progress", "Fortschritt"],
   "apply.set": ["set", "Satz"],
   "apply.before": ["before", "vorher"],
@@ -307,7 +346,7 @@ const T = {
   "step.cluster": ["grouping", "Gruppieren"],
   "step.refine": ["refining", "Verfeinern"],
   "step.extend": ["extending", "Erweitern"],
-  "step.export": ["exporting", "Exportieren"],
+  "step.export-swap": ["exporting", "Exportieren"],
 
   "settings.language": ["Language", "Sprache"],
   "settings.single": ["Single-letter keys work", "Einzelne Buchstaben sind Tasten"],
@@ -345,7 +384,7 @@ function filled(text, values) {
   return (values.n === 1 ? one : many).replace(/\{(\w+)\}/g, (_, key) => {
     const value = values[key] ?? "";
     if (typeof value === "number") return new Intl.NumberFormat(LANGUAGES[at], { useGrouping: key !== "year" }).format(value);
-    return /^(who|what|a|b|name|key)$/.test(key) ? `${ISOLATE}${value}${END}` : String(value);
+    return /^(who|what|a|b|name|key|left|right|text|why)$/.test(key) ? `${ISOLATE}${value}${END}` : String(value);
   }).trim();
 }
 
@@ -358,11 +397,18 @@ export function t(key, values = {}) {
 /** The text of a key where there is one, else `other`. */
 t.maybe = (key, other) => (T[key] ? t(key) : String(other ?? ""));
 
+/** A sentence of the history; people without a name are called so. */
+function toldOf(key, values) {
+  const named = { n: values.left_faces, ...values, left: values.left || t("unnamed"), right: values.right || t("unnamed") };
+  return t(key === "name" && !values.text ? "told.name_off" : `told.${key}`, named);
+}
+
 /** What the server says as {key, values}, or a list of both, or a text. */
 export function sentence(said, other = "") {
   if (!said) return other;
   if (typeof said === "string") return t.maybe(said, said);
   const [key, values = {}] = Array.isArray(said) ? said : [said.key, said.values];
+  if (T[`told.${key}`]) return toldOf(key, values);
   return T[key] ? t(key, values) : [key || other, ...Object.values(values)].filter((part) => part !== "").join(" ");
 }
 
