@@ -55,6 +55,7 @@ function drawBar() {
     })),
     h("span", { class: "saved", "data-waiting": waiting() }, saved()),
     tool("undo", "↶", undoNow), tool("redo", "↷", redoNow), tool("help", "?", () => help(screen?.scope)), tool("settings", "⚙", () => settings(again)));
+  bar.querySelector("[aria-current]")?.scrollIntoView({ inline: "nearest", block: "nearest" });
   if (had) bar.querySelector(`[data-go="${had}"]`)?.focus({ preventScroll: true });
 }
 

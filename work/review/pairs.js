@@ -46,7 +46,6 @@ class Pairs extends Queue {
     const { left, right, nearest = [], evidence = [] } = question;
     const look = this.kind === "look";
     const facts = evidence.map((one) => sentence(one)).filter(Boolean);
-    if (look && question.why) facts.unshift(t.maybe(`look.${question.why}`, question.why));
     const heir = !look && h("p", { class: "becomes" }, t("same.becomes"), " ", bdi(called((left.name || !right.name) && (left.name || left.faces >= right.faces) ? left.name : right.name)));
     return h("div", { class: "question" },
       h("h1", {}, look ? [t("look.title"), " ", personName(question.person.name)] : t("same.title")),
@@ -58,10 +57,9 @@ class Pairs extends Queue {
         keyButton("different", () => this.decideNow("different"), { text: t(look ? "look.different" : "act.different") }), keyButton("skip", () => this.decideNow("skip"))));
   }
 
-  more({ p, likely, of, value }) {
-    if (likely !== undefined && of) return t("same.more", { n: likely, of });
-    if (p !== undefined) return t("same.p", { n: Math.round(100 * p) });
-    return value !== undefined ? t("same.value", { n: Number(value).toPrecision(2) }) : "";
+  more({ likelihood: likely }) {
+    if (!likely) return "";
+    return [t(`likely.${likely.word}`, { n: likely.percent }), likely.of && t("same.more", { n: likely.yes, of: likely.of })].filter(Boolean).join(" · ");
   }
 
   shown() {

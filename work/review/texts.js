@@ -229,8 +229,15 @@ const T = {
   "same.heading": ["{a}, and {b}: the same person?", "{a}, und {b}: dieselbe Person?"],
   "same.becomes": ["if same:", "wenn gleich:"],
   "same.more": ["of your answers to questions like this, {n} of {of} were same", "von Ihren Antworten auf solche Fragen waren {n} von {of} gleich"],
-  "same.p": ["same with {n} %", "gleich mit {n} %"],
-  "same.value": ["worth {n}", "Wert {n}"],
+  "likely.surely": ["surely ({n} % one person)", "sicher ({n} % eine Person)"],
+  "likely.probably": ["probably ({n} % one person)", "wohl ({n} % eine Person)"],
+  "likely.unclear": ["unclear ({n} % one person)", "unklar ({n} % eine Person)"],
+  together_photos: ["in {n} photo together|in {n} photos together", "in {n} Foto zusammen|in {n} Fotos zusammen"],
+  never_together: ["never in one photo", "nie auf einem Foto"],
+  years_apart: ["{n} year apart|{n} years apart", "{n} Jahr auseinander|{n} Jahre auseinander"],
+  years_same: ["of the same years", "aus denselben Jahren"],
+  "poor_pictures.0": ["poor pictures on the left", "links schlechte Bilder"],
+  "poor_pictures.1": ["poor pictures on the right", "rechts schlechte Bilder"],
   "look.title": ["Is this one person?", "Ist das eine Person?"],
   "look.heading": ["{who}: is this one person?", "{who}: ist das eine Person?"],
   "look.same": ["one person", "eine Person"],
@@ -245,9 +252,6 @@ const T = {
   "whose.stranger": ["stranger", "fremd"],
   "whose.notFace": ["not a face", "kein Gesicht"],
   "whose.type": ["Whose face is this?", "Wessen Gesicht ist das?"],
-  "sure.3": ["surely", "sicher"],
-  "sure.2": ["probably", "wohl"],
-  "sure.1": ["unclear", "unklar"],
   "queue.left": ["{n} worth asking", "{n} Fragen lohnen"],
   "queue.wrong": ["about {n} face wrong still|about {n} faces wrong still", "noch etwa {n} Gesicht falsch|noch etwa {n} Gesichter falsch"],
   "queue.minutes": ["{n} min", "{n} min"],
@@ -408,6 +412,8 @@ export function sentence(said, other = "") {
   if (!said) return other;
   if (typeof said === "string") return t.maybe(said, said);
   const [key, values = {}] = Array.isArray(said) ? said : [said.key, said.values];
+  if (key === "years_apart" && !values.n) return t("years_same");
+  if (key === "poor_pictures") return t(`poor_pictures.${values.side}`);
   if (T[`told.${key}`]) return toldOf(key, values);
   return T[key] ? t(key, values) : [key || other, ...Object.values(values)].filter((part) => part !== "").join(" ");
 }

@@ -31,17 +31,12 @@ class Whose extends Queue {
         h("section", { class: "one" }, face(one.thumb, 300, { width: undefined, height: undefined }), h("p", { class: "facts" }, one.year || t("undated")), one.photo && keyButton("photo", () => this.photo()),
           alike.length > 1 && h("p", { class: "alike" }, t("whose.alike", { n: alike.length }), " ", alike.filter((other) => other.thumb).slice(0, 6).map((other) => face(other.thumb, 44)))),
         h("ol", { class: "choices" }, choices.map((choice, at) => h("li", {}, h("button", { type: "button", "data-choice": at + 1, onclick: (event) => this.pick(at, event.shiftKey) },
-          h("kbd", {}, String(at + 1)), h("span", { class: "who" }, personName(choice.name), h("small", {}, `${t("faces", { n: choice.faces })}${span(choice.years) ? ` · ${span(choice.years)}` : ""} · ${this.word(choice.likeness)}`)),
+          h("kbd", {}, String(at + 1)), h("span", { class: "who" }, personName(choice.name), h("small", {}, `${t("faces", { n: choice.faces })}${span(choice.years) ? ` · ${span(choice.years)}` : ""}`)),
           h("span", { class: "face-row" }, (choice.shown || []).slice(0, 4).map((shown) => face(shown.thumb, 84)))))))),
       h("p", { class: "more", hidden: !this.detailed }, choices.map((choice, at) => `${at + 1}: ${Math.round(100 * (choice.likeness ?? 0))} %`).join(" · ")),
       h("div", { class: "answers", role: "group", tabIndex: -1, "aria-label": this.heading(question) },
         keyButton("ignore", () => this.acts().ignore(), { text: t("whose.stranger") }), keyButton("notFace", () => this.acts().notFace(), { text: t("whose.notFace") }),
         keyButton("typeName", () => this.type()), keyButton("skip", () => this.acts().skip())));
-  }
-
-  /** How sure a likeness (cosine) is, in a word. */
-  word(likeness = 0) {
-    return t(likeness > 0.55 ? "sure.3" : likeness > 0.38 ? "sure.2" : "sure.1");
   }
 
   details() {
