@@ -33,6 +33,7 @@ Contents
     Core: identity linkage
     Core: near-duplicates
     The face cache
+    Core: the operator's word
     Core: identities
     Core: quality
     Core: crop geometry
@@ -70,6 +71,8 @@ Contents
     Command: restore
     Command: forget
     Command: report
+    Command: review
+    Command: decisions
     Command: video
     Command: run
     Command: demo
@@ -360,7 +363,7 @@ def part_of_work(name: str) -> Path:
 
 def companion(name: str) -> Any:
     """The module work/NAME.py."""
-    path, module_name = part_of_work(f"{name}.py"), f"{TOOL}_{name}"
+    path, module_name = part_of_work(f"{name}.py"), f"{TOOL}_{name}".replace("/", "_")
     sys.modules.setdefault(TOOL, sys.modules[__name__])  # run as a script it stays one module
     with LOADING:
         if module_name not in sys.modules:
@@ -1208,7 +1211,8 @@ class Start:
 
     rough: np.ndarray  # who may be one person: crowding is measured against the others
     tight: np.ndarray  # who is one person for certain; a group lies in one rough group
-    fixed: np.ndarray  # (n,) bool: rows whose tight groups stand, and stay apart from each other
+    fixed: np.ndarray  # (n,) bool: rows whose tight groups stand as they are
+    owner: np.ndarray  # (n,) int: whose face it is known to be, -1 nobody's; two stay apart
     share: np.ndarray  # (n,) float32 of a moment: 1 / the faces of its burst
 
 
@@ -1228,8 +1232,8 @@ def identity_linkage(
     """
     tight = without_rivals(start, apart)
     size = np.bincount(tight).astype(np.float32)
-    fixed = np.zeros(len(size), bool)
-    fixed[tight[start.fixed]] = True
+    owner = np.full(len(size), -1)
+    np.maximum.at(owner, tight, start.owner)
     least = SPREADS_NEEDED * figures.spread + REACH_NEEDED * figures.reach
     state = Agglomeration(
         figures=figures,
@@ -1240,7 +1244,7 @@ def identity_linkage(
         crowded=crowding(unit, tight, start.rough) * size,
         length=np.bincount(tight, length).astype(np.float32),
         rivals=tight[apart],
-        fixed=fixed,
+        owner=owner,
     )
     return agglomerate(state)[tight]
 
@@ -1248,7 +1252,9 @@ def identity_linkage(
 def without_rivals(start: Start, apart: np.ndarray) -> np.ndarray:
     """The tight labels, but groups that hold two faces of `apart` begin as single faces."""
     left, right = start.tight[apart[:, 0]], start.tight[apart[:, 1]]
-    broken = np.isin(start.tight, left[left == right]) & ~start.fixed
+    owned = np.unique(np.stack([start.tight, start.owner])[:, start.owner >= 0], axis=1)
+    shared = owned[0][:-1][owned[0][:-1] == owned[0][1:]]  # groups of two owners
+    broken = np.isin(start.tight, [*left[left == right], *shared]) & ~start.fixed
     labels = start.tight.copy()
     labels[broken] = len(labels) + np.flatnonzero(broken)
     return np.unique(labels, return_inverse=True)[1]
@@ -1266,7 +1272,7 @@ class Agglomeration:
     crowded: np.ndarray  # (g,) float32 sum of the faces' crowding
     length: np.ndarray  # (g,) float32 sum of the embeddings' lengths
     rivals: np.ndarray  # (p, 2) groups that may not become one
-    fixed: np.ndarray  # (g,) bool: groups of which no two may become one
+    owner: np.ndarray  # (g,) int: whose they are, -1 nobody's; those of two never become one
 
     def __post_init__(self) -> None:
         self.centres = unit_rows(self.sums)
@@ -1283,7 +1289,7 @@ class Agglomeration:
         """Put each gone[k] into keep[k]; returns where every group now is, (g,)."""
         for values in (self.sums, self.size, self.moments, self.crowded, self.length):
             values[keep] += values[gone]
-        self.fixed[keep] |= self.fixed[gone]
+        self.owner[keep] = np.maximum(self.owner[keep], self.owner[gone])
         self.centres[keep] = unit_rows(self.sums[keep])
         moved = np.arange(len(self.size))
         moved[gone] = keep
@@ -1335,7 +1341,8 @@ class Agglomeration:
 
     def barred(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """(k,) bool: pairs of groups that may not become one."""
-        result = (left == right) | (self.fixed[left] & self.fixed[right])
+        least = np.minimum(self.owner[left], self.owner[right])
+        result = (left == right) | ((least >= 0) & (self.owner[left] != self.owner[right]))
         pair = left * len(self.size) + right
         at = np.searchsorted(self.pairs, pair)
         at[at == len(self.pairs)] = 0
@@ -1561,6 +1568,133 @@ LANDMARK_SHAPES = {  # what `enrich` brings in any case
 
 
 # ============================================================================
+# Core: the operator's word
+# ============================================================================
+# What a person has set right by hand (docs/decisions.md), as constraints on rows of a cache. How they
+# are told from his decisions: work/decisions.py; how a grouping is brought under them:
+# work/constraints.py.
+
+
+@dataclass(frozen=True)
+class Word:
+    """What the operator has said of a library. Nothing in it contradicts anything else in it."""
+
+    person: np.ndarray  # (n,) int: rows of one number are one person for certain; -1: nothing said
+    apart: np.ndarray  # (p, 2) rows of different people
+    no_face: np.ndarray  # (n,) bool
+    keep: np.ndarray  # (n,) int8: 1 is exported whatever the gates say, -1 is not
+    best: np.ndarray  # (n,) int: 0, or the picture of its person; of several the highest
+    carried: list[np.ndarray] = field(default_factory=list)  # rows that stood for a whole group
+    names: dict[int, str] = field(default_factory=dict)  # of numbers in `person`
+    ignored: frozenset[int] = frozenset()  # strangers, likewise
+    hidden: frozenset[int] = frozenset()
+    born: dict[int, int] = field(default_factory=dict)  # year
+    numbers: dict[int, dict[str, str]] = field(default_factory=dict)  # "person", "faceset": folder
+    taken: dict[int, float] = field(default_factory=dict)  # file row: seconds, as file_taken
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it leaves every grouping as it is."""
+        return not len(self.apart) and not (self.person >= 0).any()
+
+    @functools.cached_property
+    def owner(self) -> np.ndarray:
+        """(n,) int: whose a row is; people of different names stay apart, and from strangers."""
+        owners = {person: person for person in self.names}
+        owners |= dict.fromkeys(self.ignored, int(self.person.max(initial=-1)) + 1)
+        result = np.full(len(self.person), -1)
+        for person, owner in owners.items():
+            result[self.person == person] = owner
+        return result
+
+    @property
+    def vouched(self) -> np.ndarray:
+        """(n,) bool: rows that he said are whose they are."""
+        return (self.person >= 0) | (self.keep > 0)
+
+    @property
+    def faces(self) -> np.ndarray:
+        """Rows that are faces."""
+        return np.flatnonzero(~self.no_face)
+
+    def of_rows(self, rows: np.ndarray) -> Word:
+        """The same of these rows alone, by their position."""
+        at = np.full(len(self.person), -1)
+        at[rows] = np.arange(len(rows))
+        apart = at[self.apart]
+        carried = [at[some][at[some] >= 0] for some in self.carried]
+        values = {name: getattr(self, name)[rows] for name in ("person", "no_face", "keep", "best")}
+        return replace(
+            self,
+            apart=apart[(apart >= 0).all(axis=1)],
+            carried=[some for some in carried if len(some)],
+            **values,
+        )
+
+    def with_photos(self, pairs: np.ndarray) -> np.ndarray:
+        """Rows (p, 2) that stay apart: what he said, and of pairs of one photo (q, 2) those that he
+        did not say are one person."""
+        one = (self.person[pairs[:, 0]] == self.person[pairs[:, 1]]) & (
+            self.person[pairs[:, 0]] >= 0
+        )
+        return np.concatenate([self.apart, pairs[~one]])
+
+    def of_group(self, rows: np.ndarray) -> int:
+        """The number of the person a settled group is by name, else by being ignored, else by its
+        folder or any other word; -1: none."""
+        told = [int(number) for number in np.unique(self.person[rows]) if number >= 0]
+        order = (self.names, self.ignored, self.numbers, told)
+        return next((n for known in order for n in told if n in known), -1)
+
+    def is_ignored(self, rows: np.ndarray) -> bool:
+        """Whether a settled group is one of strangers."""
+        return self.of_group(rows) in self.ignored
+
+
+def no_word(count: int) -> Word:
+    """Of a library of `count` faces nothing was said."""
+    none = np.zeros(count, bool)
+    pairs = np.zeros((0, 2), np.intp)
+    return Word(np.full(count, -1), pairs, none, none.astype(np.int8), none.astype(np.int32))
+
+
+def settle(unit: np.ndarray, labels: np.ndarray, word: Word) -> np.ndarray:
+    """A grouping, labels (n,) of unit rows (n, d), brought under the word: (n,) int labels.
+
+    What is one person is joined, what is not is parted, all else stays as it stands.
+    """
+    return labels if word.is_silent else companion("constraints").settled(unit, labels, word)
+
+
+def obeyed(
+    unit: np.ndarray, groups: dict[str, np.ndarray], word: Word
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Groups that stand, {folder: rows of `unit` (n, d)}, brought under the word: (the same, and
+    groups that were split off).
+
+    A person keeps the folder that his decisions know, else the one most of his faces have; groups
+    that are one person now are in one of them. Rows that are no faces go.
+    """
+    if word.is_silent and not word.no_face.any():
+        return groups, []
+    rows = np.concatenate([np.zeros(0, np.intp), *groups.values()])
+    home = np.repeat(np.arange(len(groups)), [len(some) for some in groups.values()])
+    rows, home = rows[~word.no_face[rows]], home[~word.no_face[rows]]
+    names, found = list(groups), dict.fromkeys(groups, rows[:0])
+    settled, parts = settle(unit[rows], home, word.of_rows(rows)), []
+    for members in groups_of(settled):
+        votes = Counter(names[at] for at in home[members].tolist())
+        known = word.numbers.get(word.of_group(rows[members]), {}).values()
+        wanted = next((name for name in known if name in found), votes.most_common(1)[0][0])
+        first, second = rows[members], found[wanted]
+        if len(second) and wanted not in known:
+            first, second = second, first
+        found[wanted] = first
+        parts += [second] if len(second) else []
+    return {name: some for name, some in found.items() if len(some)}, parts
+
+
+# ============================================================================
 # Core: identities
 # ============================================================================
 
@@ -1589,44 +1723,79 @@ class Grouped:
         return {"linkage": self.linkage} | ({"because": self.why} if self.why else {})
 
 
-def group_faces(cache: FaceCache, rows: np.ndarray, how: Linkage) -> Grouped:
-    """Group faces by person; a library that identity linkage does not suit by average linkage.
+def group_faces(
+    cache: FaceCache, rows: np.ndarray, how: Linkage, word: Word | None = None
+) -> Grouped:
+    """Group faces by person under the operator's word; a library that identity linkage does not
+    suit by average linkage.
 
-    rows: (m,) cache rows.
+    rows: (m,) cache rows. Nobody is put together with himself: two faces of one photo are two
+    people, unless they are copies or the operator says otherwise.
     """
-    why = ""
+    word = (word or no_word(cache.faces)).of_rows(rows)
+    labels, kind, why = None, "average", ""
     if how.kind == "identity":
-        labels, why = identity_labels(cache, rows, how)
-        if labels is not None:
-            return Grouped(labels, how.kind)
-    labels = average_linkage(rows_of(cache.unit, rows), how.rough)
+        labels, why = identity_labels(cache, rows, how, word)
+    if labels is not None:
+        kind = how.kind
+    else:
+        labels = average_labels(cache, rows, how, word)
+    return Grouped(settle(rows_of(cache.unit, rows), labels, word), kind, why)
+
+
+def average_labels(cache: FaceCache, rows: np.ndarray, how: Linkage, word: Word) -> np.ndarray:
+    """Labels (m,) by average linkage, but nobody is put together with himself or with whom the
+    word, of these rows, says he is not."""
+    unit = rows_of(cache.unit, rows)
+    labels = average_linkage(unit, how.rough)
     if how.reunite:
-        labels = merge_by_centroid(cache.unit[rows], labels, how.tight)
-    return Grouped(labels, "average", why)
+        labels = merge_by_centroid(unit, labels, how.tight)
+    if not word.is_silent:
+        labels = companion("constraints").parted(unit, labels, word, how.rough)
+    pairs = word.with_photos(one_photo_pairs(unit, cache.face_file[rows], how.copy))
+    while (labels[pairs[:, 0]] == labels[pairs[:, 1]]).any():
+        labels = companion("constraints").one_each(unit, labels, pairs, how.rough)
+    return labels
 
 
 def identity_labels(
-    cache: FaceCache, rows: np.ndarray, how: Linkage, persons: Sequence[np.ndarray] = ()
+    cache: FaceCache,
+    rows: np.ndarray,
+    how: Linkage,
+    word: Word,
+    persons: Sequence[np.ndarray] = (),
 ) -> tuple[np.ndarray | None, str]:
     """Labels (m,) by identity linkage; or None and why the library does not suit it.
 
-    persons: positions in `rows` of groups that stand as they are and stay apart.
+    word: of these rows; persons: positions in `rows` of groups that stand as they are and stay
+    apart.
     """
     unit, length = rows_of(cache.unit, rows), cache.length[rows]
-    start = start_of(unit, how, persons)
+    start = start_of(unit, how, persons, word.owner)
     measured = figures_of(unit, length, start.rough, how.copy)
     figures, why = fitting_figures(measured, cache.meta.recognizer)
     if figures is None:
         return None, why
-    apart = one_photo_pairs(unit, cache.face_file[rows], how.copy)
+    apart = word.with_photos(one_photo_pairs(unit, cache.face_file[rows], how.copy))
     return identity_linkage(unit, length, start, apart, figures, how.strictness), ""
 
 
-def start_of(unit: np.ndarray, how: Linkage, persons: Sequence[np.ndarray]) -> Start:
-    """The groups identity linkage starts from: `persons`, and average linkage of all others."""
+def start_of(
+    unit: np.ndarray,
+    how: Linkage,
+    persons: Sequence[np.ndarray],
+    known: np.ndarray | None = None,
+) -> Start:
+    """The groups identity linkage starts from: `persons`, and average linkage of all others.
+
+    known: (n,) int, whose face it is known to be without being one of `persons`; -1 nobody's.
+    """
     rough, fixed = np.zeros(len(unit), np.intp), np.zeros(len(unit), bool)
+    owner = (
+        np.full(len(unit), -1) if known is None else np.where(known < 0, -1, known + len(persons))
+    )
     for number, members in enumerate(persons):
-        rough[members], fixed[members] = number, True
+        rough[members], fixed[members], owner[members] = number, True, number
     free = np.flatnonzero(~fixed)
     rough[free] = average_linkage(rows_of(unit, free), how.rough) + len(persons)
     tight = np.where(fixed, rough, len(persons) + np.arange(len(unit)))
@@ -1639,7 +1808,7 @@ def start_of(unit: np.ndarray, how: Linkage, persons: Sequence[np.ndarray]) -> S
         if not fixed[members[0]]:
             inside = average_linkage(unit[members], how.tight)
             tight[members] = len(persons) + members[first_of_each(inside)]
-    return Start(rough, tight, fixed, share)
+    return Start(rough, tight, fixed, owner, share)
 
 
 def usual_length(cache: FaceCache, rows: np.ndarray) -> float:
@@ -1661,25 +1830,35 @@ def usual_of(cache: FaceCache, rows: np.ndarray, labels: np.ndarray) -> Usual:
 
 
 def refine_identities(
-    cache: FaceCache, rows: np.ndarray, params: RefineParams, usual: Usual | None = None
+    cache: FaceCache,
+    rows: np.ndarray,
+    params: RefineParams,
+    usual: Usual | None = None,
+    word: Word | None = None,
 ) -> Refined:
     """Turn faces into clean identities: cluster, merge, gate, trim, one face per photo, size.
 
-    rows: (m,) cache rows to consider; usual: of the library, where they are not all of it. Every
-    row ends in one identity or in one count of `dropped`.
+    rows: (m,) cache rows to consider; usual: of the library, where they are not all of it; word:
+    the operator's. Every row ends in one identity or in one count of `dropped`.
     """
-    grouped = group_faces(cache, rows, params.grouping)
+    word = word or no_word(cache.faces)
+    grouped = group_faces(cache, rows, params.grouping, word)
     usual = usual or usual_of(cache, rows, grouped.labels)
     dropped: Counter[str] = Counter()
     groups, trimmed = [], []
     for members in groups_of(grouped.labels):
-        good, failed = gate_faces(cache, rows[members], params, usual.length)
+        if word.is_ignored(rows[members]):
+            dropped["ignored"] += len(members)
+            continue
+        good, failed = gate_faces(cache, rows[members], params, usual.length, word)
         if failed["weak"] > len(good):  # profiles and covered faces of many, see docs/identities.md
             failed["weak_set"], good = len(good), good[:0]
         dropped.update(failed)
-        groups.append(trim_outliers(cache.unit, good, params.outlier_threshold))
+        near = trim_outliers(cache.unit, good, params.outlier_threshold)
+        groups.append(good[np.isin(good, near) | word.vouched[good]])
         trimmed.append(len(good) - len(groups[-1]))
     stray = strays(cache.unit, groups, params.outlier_spreads, usual.spread)
+    stray = [out & ~word.vouched[some] for out, some in zip(stray, groups, strict=True)]
     identities = []
     for members, out, far in zip(groups, stray, trimmed, strict=True):
         inside = members[~out]
@@ -1709,21 +1888,26 @@ def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) ->
 
 
 def gate_faces(
-    cache: FaceCache, rows: np.ndarray, gates: RefineParams, usual_length: float
+    cache: FaceCache,
+    rows: np.ndarray,
+    gates: RefineParams,
+    usual_length: float,
+    word: Word | None = None,
 ) -> tuple[np.ndarray, Counter[str]]:
     """Split rows into those that pass and a count of failures by the first gate that failed.
 
     usual_length: of an embedding; blurred, covered and turned faces have short ones (Meng et al.
-    2021, "MagFace"; Kim et al. 2022, "AdaFace").
+    2021, "MagFace"; Kim et al. 2022, "AdaFace"). word: lets pass what the operator keeps.
     """
     failed: Counter[str] = Counter()
+    kept = np.zeros(cache.faces, bool) if word is None else word.keep > 0
     for name, values, least in (
         ("small", cache.face_short, gates.min_short),
         ("blurred", cache.blur, gates.min_blur),
         ("low_score", cache.det_score, gates.min_det_score),
         ("weak", cache.length, gates.min_length * usual_length),
     ):
-        good = values[rows] >= least
+        good = (values[rows] >= least) | kept[rows]
         failed[name] += int(np.count_nonzero(~good))
         rows = rows[good]
     return rows, failed
@@ -4019,6 +4203,17 @@ def locked_cache(path: Path) -> Iterator[None]:
         yield
 
 
+def operators_word(cache_path: Path, cache: FaceCache) -> Word:
+    """What the decisions beside a cache say of it."""
+    if not decisions_path(cache_path).exists():
+        return no_word(cache.faces)
+    return companion("decisions").operators_word(cache_path, cache)
+
+
+def decisions_path(cache_path: Path) -> Path:
+    return cache_path.with_name(cache_path.name + ".decisions.jsonl")
+
+
 def with_model_of(spec: EngineSpec, meta: CacheMeta | FrameMeta) -> EngineSpec:
     """A spec that names no model takes the one of what was made before."""
     return spec if spec.model else replace(spec, model=meta.model_source or meta.model)
@@ -5245,6 +5440,68 @@ def make_folder(path: Path) -> None:
 
 
 @dataclass(frozen=True)
+class Sorting:
+    """Rows of a raw tree; together with what is no face they are all of the cache."""
+
+    persons: dict[str, np.ndarray]  # by folder
+    singles: np.ndarray
+    ignored: np.ndarray
+
+
+def sorted_out(
+    word: Word,
+    groups: Sequence[np.ndarray],
+    standing: dict[str, np.ndarray] | None = None,
+    taken: Iterable[str] = (),
+) -> Sorting:
+    """Settled groups of rows as persons, singletons and strangers nobody wants to see.
+
+    standing: {folder: rows} of persons who keep theirs; taken: folders nobody new gets.
+    """
+    standing, none = standing or {}, np.zeros(0, np.intp)
+    ignored = [rows for rows in (*standing.values(), *groups) if word.is_ignored(rows)]
+    others = [rows for rows in groups if not word.is_ignored(rows)]
+    is_person = [len(rows) > 1 or word.of_group(rows) in word.names for rows in others]
+    persons = {name: rows for name, rows in standing.items() if not word.is_ignored(rows)}
+    persons |= numbered_groups("person", list(itertools.compress(others, is_person)), word, taken)
+    singles = [rows for rows, several in zip(others, is_person, strict=True) if not several]
+    return Sorting(persons, np.concatenate([none, *singles]), np.concatenate([none, *ignored]))
+
+
+def numbered_groups(
+    prefix: str, groups: Sequence[np.ndarray], word: Word, taken: Iterable[str] = ()
+) -> dict[str, np.ndarray]:
+    """{folder: rows} of settled groups, in this order; who has a number keeps it.
+
+    taken: folders that are there; without any the numbers begin at 1.
+    """
+    taken = set(taken)
+    known = {known[prefix] for known in word.numbers.values() if prefix in known}
+    free = (name for name in next_names(prefix, taken) if name not in known)
+    named: dict[str, np.ndarray] = {}
+    for rows in groups:
+        own = word.numbers.get(word.of_group(rows), {}).get(prefix, "")
+        named[own if own and own not in taken | named.keys() else next(free)] = rows
+    return named
+
+
+def changed_folders(
+    before: dict[str, np.ndarray], after: dict[str, np.ndarray], word: Word
+) -> set[str]:
+    """Folders of a grown tree from which the word took faces: their files are placed anew."""
+    none = np.zeros(0, np.intp)
+    lost = {n for n, rows in before.items() if not np.isin(rows, after.get(n, none)).all()}
+    return lost if word.is_silent else lost | {"_singletons", "_ignored"}
+
+
+def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
+    """Unused numbered names after the highest one taken."""
+    numbers = (re.fullmatch(rf"{prefix}_(\d+)", name) for name in taken)
+    last = max((int(found[1]) for found in numbers if found), default=0)
+    return (numbered(prefix, number) for number in itertools.count(last + 1))
+
+
+@dataclass(frozen=True)
 class Placement:
     """One file of a tree."""
 
@@ -5305,6 +5562,7 @@ class RawManifest(Manifest, tag="raw", kw_only=True):
     params: dict[str, float | str]
     persons: list[Group]
     singletons: list[str]
+    ignored: list[str] = []  # faces of strangers the operator does not want to see
     placed: dict[Inside, str]  # {file: sha256}
     counts: dict[str, int] = {}
 
@@ -5339,13 +5597,14 @@ TreeManifest = RawManifest | RefinedManifest
 
 
 class Library:
-    """A cache, and where its photos lie now."""
+    """A cache, where its photos lie now, and what the operator has said of it."""
 
     def __init__(self, cache: FaceCache, path: Path) -> None:
         self.cache, self.path = cache, path
         self.facts = known_paths(cache)
         self.row_of_sha = {sha: row for row, sha in enumerate(cache.file_sha256.tolist())}
         self.live: dict[int, str] = {}
+        self.word = operators_word(path, cache)
 
     def live_path(self, row: int) -> str:
         """First path of a photo that still holds its bytes (by size and time), "" if none."""
@@ -5518,22 +5777,27 @@ def write_tree(
     manifest: TreeManifest,
     wanted: Sequence[Placement],
     tree: TreeOptions,
+    changed: Container[str] = (),
 ) -> TreePlan:
     """Bring a tree to the wanted state and its manifest with it; with dry_run only plan.
 
-    A tree that `extend` has grown keeps files nothing wants any more.
+    A tree that `extend` has grown keeps files nothing wants any more, but for those of `changed`
+    folders.
     """
     kind = type(manifest)
-    if tree.dry_run:
+
+    def planned() -> tuple[TreePlan, dict[str, str]]:
         owned, listed = owned_files(out, kind)
-        return plan_tree(library, out, wanted, owned, listed if manifest.extended else ())
+        keep = {dst for dst in listed if manifest.extended and dst.split("/")[0] not in changed}
+        return plan_tree(library, out, wanted, owned, keep), {dst: owned[dst] for dst in keep}
+
+    if tree.dry_run:
+        return planned()[0]
     make_folder(out)
     with locked(out / LOCK_NAME, str(out)):
         recover_runs(out)
         remove_unfinished(out)
-        owned, listed = owned_files(out, kind)
-        plan = plan_tree(library, out, wanted, owned, listed if manifest.extended else ())
-        placed = {dst: owned[dst] for dst in listed} if manifest.extended else {}
+        plan, placed = planned()
         placed |= {item.dst: item.sha256 for item in wanted}
         for dst in plan.missing:
             log.warning("%s: the photo is gone and cannot be placed", dst)
@@ -5546,7 +5810,15 @@ def write_tree(
             write_file(run.place(kind.FILE), record)
             run.commit()
         (out / f"{kind.FILE}{PENDING}").unlink(missing_ok=True)
+    note_numbers(library, manifest)
     return plan
+
+
+def note_numbers(library: Library, manifest: TreeManifest) -> None:
+    """Write down the folders of people the operator has named, as they keep them from now on."""
+    if library.word.names:
+        folders = {g.id: rows_of_faces(library.cache, g.faces) for g in manifest.groups}
+        companion("decisions").note_numbers(library, folders)
 
 
 PENDING = ".pending"  # ends the name of the manifest a killed run of version 0.1.0 was making true
@@ -5647,29 +5919,37 @@ def now_text() -> str:
 
 
 def raw_manifest(
-    library: Library, params: dict[str, Any], persons: dict[str, np.ndarray], singles: np.ndarray
+    library: Library, params: dict[str, Any], sorting: Sorting
 ) -> tuple[RawManifest, list[Placement]]:
-    """Manifest and placements of a raw tree from rows per person and single rows."""
+    """Manifest and placements of a raw tree."""
     cache = library.cache
-    faceless = np.flatnonzero(cache.file_status == STATUS_NO_FACE)
+    no_faces = np.setdiff1d(
+        cache.face_file[library.word.no_face], cache.face_file[library.word.faces]
+    )
+    faceless = np.union1d(np.flatnonzero(cache.file_status == STATUS_NO_FACE), no_faces)
     wanted = []
     for folder, files in [
-        *((person, cache.face_file[rows]) for person, rows in persons.items()),
-        ("_singletons", cache.face_file[singles]),
+        *((person, cache.face_file[rows]) for person, rows in sorting.persons.items()),
+        ("_singletons", cache.face_file[sorting.singles]),
+        ("_ignored", cache.face_file[sorting.ignored]),
         ("_noface", faceless),
     ]:
         wanted += library.placements(folder, np.unique(files).tolist())
+    counts = {
+        "faces": cache.faces,
+        "persons": len(sorting.persons),
+        "singletons": len(sorting.singles),
+        "without_face": len(faceless),
+    }
+    if len(sorting.ignored):
+        counts["ignored"] = len(sorting.ignored)
     manifest = RawManifest(
         **manifest_head(library),
         params=params,
-        counts={
-            "faces": cache.faces,
-            "persons": len(persons),
-            "singletons": len(singles),
-            "without_face": len(faceless),
-        },
-        persons=[library.group(person, rows) for person, rows in persons.items()],
-        singletons=face_names(cache, singles),
+        counts=counts,
+        persons=[library.group(person, rows) for person, rows in sorting.persons.items()],
+        singletons=face_names(cache, sorting.singles),
+        ignored=face_names(cache, sorting.ignored),
         placed={},
     )
     return manifest, wanted
@@ -5742,6 +6022,7 @@ class Face(Record, kw_only=True):
     neighbours_painted: bool | Maybe = UNSET
     kept_because: str | Maybe = UNSET
     retouched: bool | Maybe = UNSET  # by the operator
+    chosen: bool | Maybe = UNSET  # by the operator, as the picture of its person: it comes first
 
     @property
     def photo(self) -> str:
@@ -5923,7 +6204,7 @@ def listed(folder: str, manifest: FacesetManifest, name: str) -> Listed:
         name=name,
         face_count=len(faces),
         left_out=len(manifest.dropped),
-        best=faces[0].quality if faces else 0.0,
+        best=max((face.quality for face in faces), default=0.0),
         bundle=small,
         full_bundle=full,
         core_bundle=core,
@@ -6142,6 +6423,20 @@ class Corpus:
     @functools.cached_property
     def cache(self) -> FaceCache | None:
         return corpus_cache(self.master)
+
+    @functools.cached_property
+    def word(self) -> Word:
+        """What the operator has said of its cache; of one that is gone nothing is known."""
+        if self.cache is None:
+            return no_word(0)
+        return operators_word(Path(self.master.cache), self.cache)
+
+    def rows(self, faceset: FaceSet) -> np.ndarray:
+        """Cache rows of all faces that are or were in a face set."""
+        known = sorted(faceset.known()) if self.cache is not None else []
+        return np.array(
+            [self.cache.row_of_face[f] for f in known if f in self.cache.row_of_face], int
+        )
 
     def again(self) -> Corpus:
         """The corpus as it lies there now."""
@@ -6538,7 +6833,7 @@ class Draft:
     def ranked(self) -> list[tuple[Face, Path]]:
         """Its faces by rank under their final names, and where their PNGs lie."""
         if self.reorder:
-            self.faces.sort(key=lambda pair: -pair[0].quality)
+            self.faces.sort(key=lambda pair: (pair[0].chosen is UNSET, -pair[0].quality))
         names = [face.file for face, _ in self.faces]
         keep = names == sorted(set(names)) and all(map(RANKED_PNG.fullmatch, names))
         if self.reorder or not keep:
@@ -7424,7 +7719,7 @@ def maintain(args: argparse.Namespace, decide: Callable[[Corpus], Decision]) -> 
                 decision, plan = Decision([]), load_plan(options.apply, corpus, command)
             else:
                 decision = decide(corpus)
-                moves = [*corpus.repairs(), *decision.moves]
+                moves = [*corpus.repairs(), *without_kept(corpus, decision.moves)]
                 plan = Plan(command, decision.params, moves, decision.sets)
             plan = replace(plan, moves=with_empty_shelved(corpus, plan.moves))
             if options.plan is not None:
@@ -7442,6 +7737,20 @@ def maintain(args: argparse.Namespace, decide: Callable[[Corpus], Decision]) -> 
         **decision.notes,
         "moves": move_table(moves),
     }
+
+
+def without_kept(corpus: Corpus, moves: Sequence[Move]) -> list[Move]:
+    """The moves that take out no face of which the operator said that it stays."""
+    if corpus.master.cache and decisions_path(Path(corpus.master.cache)).exists():
+        kept = set(face_names(corpus.cache, np.flatnonzero(corpus.word.keep > 0)))
+        stay = {
+            f"{folder}/{face.file}"
+            for folder, faceset in corpus.sets.items()
+            for face in faceset.faces
+            if face.face in kept
+        }
+        return [move for move in moves if move.action != "drop" or move.source not in stay]
+    return list(moves)
 
 
 def by_hand(corpus: Corpus) -> Plan:
@@ -7932,17 +8241,13 @@ def cluster_library(
     """Cluster every face of a cache and write the raw tree; returns the counts."""
     cache = load_cache(cache_path)
     check_output(out, cache.meta.roots, RawManifest)
-    params = for_model(with_linkage(params, "threshold"), cache.meta.model)
-    grouped = group_faces(cache, np.arange(cache.faces), params.grouping(cache.meta.model))
-    groups = groups_of(grouped.labels)
-    params = replace(params, linkage=grouped.linkage)
-    persons = {
-        numbered("person", number): rows
-        for number, rows in enumerate((rows for rows in groups if len(rows) > 1), 1)
-    }
-    singles = np.array([rows[0] for rows in groups if len(rows) == 1], dtype=np.intp)
     library = Library(cache, cache_path)
-    manifest, wanted = raw_manifest(library, asdict(params), persons, singles)
+    params = for_model(with_linkage(params, "threshold"), cache.meta.model)
+    rows = library.word.faces
+    grouped = group_faces(cache, rows, params.grouping(cache.meta.model), library.word)
+    sorting = sorted_out(library.word, [rows[some] for some in groups_of(grouped.labels)])
+    params = replace(params, linkage=grouped.linkage)
+    manifest, wanted = raw_manifest(library, asdict(params), sorting)
     plan = write_tree(library, out, manifest, wanted, tree)
     return {"out": str(out), **grouped.facts(), **manifest.counts, **plan.counts()}
 
@@ -7985,15 +8290,14 @@ def refine_library(
     """Refine every face of a cache and write the face sets; returns the counts."""
     cache = load_cache(cache_path)
     check_output(out, cache.meta.roots, RefinedManifest)
+    library = Library(cache, cache_path)
     params = with_linkage(params, "initial_threshold", "merge_threshold")
     params = for_model(params, cache.meta.model)
-    refined = refine_identities(cache, np.arange(cache.faces), params)
+    rows = library.word.faces
+    refined = refine_identities(cache, rows, params, word=library.word)
     params = replace(params, linkage=refined.grouped.linkage)
-    facesets = {
-        numbered("faceset", number): rows for number, rows in enumerate(refined.identities, 1)
-    }
-    library = Library(cache, cache_path)
-    rules, others = companion("purity"), other_groups(refined)
+    facesets = numbered_groups("faceset", refined.identities, library.word)
+    rules, others = companion("purity"), other_groups(refined, rows)
     lost = dict(zip(facesets, refined.lost, strict=True))
     purity = rules.purities(cache, facesets, refined.usual, others, lost)
     manifest, wanted = refined_manifest(
@@ -8018,11 +8322,11 @@ def refine_library(
     }
 
 
-def other_groups(refined: Refined) -> list[np.ndarray]:
-    """Rows of the groups of a whole library that became no identity."""
-    used = set(refined.grouped.labels[np.concatenate([[0][:0], *refined.identities]).astype(int)])
-    groups = groups_of(refined.grouped.labels)
-    return [rows for rows in groups if refined.grouped.labels[rows[0]] not in used]
+def other_groups(refined: Refined, rows: np.ndarray) -> list[np.ndarray]:
+    """Those of the grouped rows, by group, that became no identity."""
+    used = np.concatenate([rows[:0], *refined.identities])
+    groups = [rows[some] for some in groups_of(refined.grouped.labels)]
+    return [some for some in groups if not np.isin(some, used).any()]
 
 
 # ============================================================================
@@ -8141,13 +8445,6 @@ def linkage_of(raw: RawManifest, params: ExtendParams, model: str) -> Linkage:
     return Linkage(kind, rough, limits.merge, limits.copy, strictness)
 
 
-def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
-    """Unused numbered names after the highest one taken."""
-    numbers = (re.fullmatch(rf"{prefix}_(\d+)", name) for name in taken)
-    last = max((int(found[1]) for found in numbers if found), default=0)
-    return (numbered(prefix, number) for number in itertools.count(last + 1))
-
-
 def extend_raw(
     library: Library,
     out: Path,
@@ -8158,63 +8455,111 @@ def extend_raw(
     """Add faces the raw manifest does not know: to persons, as new persons, or as singletons.
 
     An old singleton may found a new person together with a new face; its file stays where it is.
+    What the operator has said since counts: people may be joined and parted.
     """
-    cache = library.cache
-    persons = {entry.id: rows_of_faces(cache, entry.faces) for entry in old.persons}
-    singles = rows_of_faces(cache, old.singletons)
-    known = np.concatenate([singles, *persons.values()])
-    new = np.setdiff1d(np.arange(cache.faces), known)
-    joined, groups, facts = fold_in(cache, persons, new, singles, how)
-    founders = [rows for rows in groups if len(rows) > 1 and np.isin(rows, new).any()]
+    cache, word = library.cache, library.word
+    before = {entry.id: rows_of_faces(cache, entry.faces) for entry in old.persons}
+    known = rows_of_faces(cache, [*old.singletons, *old.ignored])
+    new = np.setdiff1d(word.faces, np.concatenate([known, *before.values()]))
+    persons, parts = obeyed(cache.unit, before, word)
+    loose = np.setdiff1d(word.faces, np.concatenate([new, *persons.values()]))
+    joined, groups, facts = fold_in(library, persons, new, loose, how)
+    fresh = np.concatenate([new, *parts, np.flatnonzero(word.vouched)])
+    found = [np.isin(rows, fresh).any() for rows in groups]
+    stay = [rows for rows, founds in zip(groups, found, strict=True) if not founds]
+    rest = np.concatenate([new[:0], *stay])[:, None]
     persons = {name: np.concatenate([rows, joined[name]]) for name, rows in persons.items()}
-    names = next_names("person", persons)
-    persons |= {next(names): rows for rows in founders}
-    placed = np.concatenate([singles[:0], *persons.values()])
-    singles = np.setdiff1d(np.arange(cache.faces), placed)
-    manifest, wanted = raw_manifest(
-        library, {**old.params, "extend_threshold": how.rough}, persons, singles
-    )
-    plan = write_tree(library, out, manifest, wanted, tree)
+    groups = [*itertools.compress(groups, found), *rest]
+    sorting = sorted_out(word, groups, persons, before)
+    manifest, wanted = raw_manifest(library, {**old.params, "extend_threshold": how.rough}, sorting)
+    changed = changed_folders(before, sorting.persons, word)
+    plan = write_tree(library, out, manifest, wanted, tree, changed)
     return {
         "raw_out": str(out),
         **facts,
         "new_faces": len(new),
         "joined_persons": sum(map(len, joined.values())),
-        "new_persons": len(founders),
+        "new_persons": len(sorting.persons.keys() - before.keys()),
         **plan.counts(),
     }
 
 
 def fold_in(
+    library: Library,
+    persons: dict[str, np.ndarray],
+    new: np.ndarray,
+    loose: np.ndarray,
+    how: Linkage,
+) -> tuple[dict[str, np.ndarray], list[np.ndarray], dict[str, str]]:
+    """Which faces join each person, and the groups of the others, all cache rows; and what results
+    say of how. Of the loose faces those join that the operator gave to somebody."""
+    cache, word = library.cache, library.word
+    rows = np.concatenate([*persons.values(), new, loose])
+    ends = np.cumsum([len(members) for members in persons.values()], dtype=np.intp)
+    labels, kind, why = None, "average", ""
+    if how.kind == "identity":
+        standing = np.split(np.arange(len(rows)), ends)[: len(persons)]
+        labels, why = identity_labels(cache, rows, how, word.of_rows(rows), standing)
+    if labels is not None:
+        kind = how.kind
+    else:
+        labels = labels_by_centroid(cache, persons, new, loose, how.rough)
+    labels = settle(rows_of(cache.unit, rows), labels, word.of_rows(rows))
+    label_of = np.full(cache.faces, -1)
+    label_of[rows] = labels
+    able = np.concatenate([new, loose[word.person[loose] >= 0]])
+    joined = {name: able[np.isin(label_of[able], label_of[own])] for name, own in persons.items()}
+    rest = np.setdiff1d(np.concatenate([new, loose]), np.concatenate([new[:0], *joined.values()]))
+    groups = [rest[group] for group in groups_of(label_of[rest])]
+    return joined, groups, Grouped(labels, kind, why).facts()
+
+
+def labels_by_centroid(
     cache: FaceCache,
     persons: dict[str, np.ndarray],
     new: np.ndarray,
-    singles: np.ndarray,
-    how: Linkage,
-) -> tuple[dict[str, np.ndarray], list[np.ndarray], dict[str, str]]:
-    """Which new faces join each person, and the groups of the other faces, all cache rows; and
-    what results say of how."""
-    rows = np.concatenate([*persons.values(), new, singles])
-    ends = np.cumsum([len(members) for members in persons.values()], dtype=np.intp)
-    labels, why = None, ""
-    if how.kind == "identity":
-        standing = np.split(np.arange(len(rows)), ends)[: len(persons)]
-        labels, why = identity_labels(cache, rows, how, standing)
-    if labels is None:
-        joined, rest = join_centroids(cache, new, persons, how.rough)
-        joined = {name: joined.get(name, new[:0]) for name in persons}
-        loose = np.concatenate([rest, singles])
-        labels = average_linkage(cache.unit[loose], how.rough)
-        facts = Grouped(labels, "average", why).facts()
-        return joined, [loose[group] for group in groups_of(labels)], facts
+    loose: np.ndarray,
+    threshold: float,
+) -> np.ndarray:
+    """Labels of the rows of persons, then new and loose ones: new faces join a centroid within the
+    threshold, what is left is grouped by average linkage."""
+    joined, rest = join_centroids(cache, new, persons, threshold)
     label_of = np.full(cache.faces, -1)
-    label_of[rows] = labels
-    joined = {name: new[np.isin(label_of[new], label_of[own[:1]])] for name, own in persons.items()}
-    loose = np.setdiff1d(
-        np.concatenate([new, singles]), np.concatenate([new[:0], *joined.values()])
-    )
-    groups = [loose[group] for group in groups_of(label_of[loose])]
-    return joined, groups, Grouped(labels, how.kind).facts()
+    for label, (name, members) in enumerate(persons.items()):
+        label_of[members] = label_of[joined.get(name, new[:0])] = label
+    free = np.concatenate([rest, loose])
+    label_of[free] = len(persons) + average_linkage(cache.unit[free], threshold)
+    return label_of[np.concatenate([*persons.values(), new, loose])]
+
+
+def joining(
+    library: Library,
+    facesets: dict[str, np.ndarray],
+    rows: np.ndarray,
+    params: RefineParams,
+    usual: Usual,
+) -> dict[str, np.ndarray]:
+    """Which of new rows join each face set: by what the operator said, else the nearest; who looks
+    like a stranger he ignores joins none."""
+    cache, word = library.cache, library.word
+    home = {
+        int(person): name
+        for name, own in facesets.items()
+        for person in np.unique(word.person[own])
+        if person >= 0
+    }
+    told = np.flatnonzero(np.isin(word.person, [*home]))
+    told = np.setdiff1d(told, np.concatenate([rows[:0], *facesets.values()]))
+    told, _ = gate_faces(cache, told, params, usual.length, word)
+    strangers = np.flatnonzero(np.isin(word.person, [*word.ignored]))
+    groups = facesets | ({"": strangers} if len(strangers) else {})
+    limits = set_limits(cache.unit, groups.values(), params, usual)
+    joined, _ = join_centroids(cache, rows[word.person[rows] < 0], groups, limits)
+    joined.pop("", None)
+    for row in told:
+        name = home[int(word.person[row])]
+        joined[name] = np.append(joined.get(name, rows[:0]), row)
+    return joined
 
 
 def lost_before(entry: Group) -> Counter[str]:
@@ -8227,34 +8572,39 @@ def extend_refined(
     library: Library, out: Path, old: RefinedManifest, tree: TreeOptions
 ) -> dict[str, Any]:
     """Add faces of photos the refine manifest has not seen: to face sets, or as new ones."""
-    cache = library.cache
+    cache, word = library.cache, library.word
     params = old.params
-    facesets = {entry.id: rows_of_faces(cache, entry.faces) for entry in old.facesets}
-    owned = np.concatenate([np.zeros(0, np.intp), *facesets.values()])
+    before = {entry.id: rows_of_faces(cache, entry.faces) for entry in old.facesets}
+    standing, parts = obeyed(cache.unit, before, word)
+    owned = np.concatenate([np.zeros(0, np.intp), *standing.values()])
     seen = set(old.seen)
     unseen = np.array([sha[:16] not in seen for sha in cache.file_sha256.tolist()], dtype=bool)
-    new = np.setdiff1d(np.flatnonzero(unseen[cache.face_file]), owned)
-    good, dropped = gate_faces(cache, new, params, old.usual.length)
-    limits = set_limits(cache.unit, facesets.values(), params, old.usual)
-    joined, _ = join_centroids(cache, good, facesets, limits)
-    added = 0
+    new = np.setdiff1d(word.faces[unseen[cache.face_file[word.faces]]], owned)
+    good, dropped = gate_faces(cache, new, params, old.usual.length, word)
+    joined = joining(library, standing, good, params, old.usual)
+    facesets = dict(standing)
     for name, rows in joined.items():
-        centre = centroid(cache.unit[facesets[name]])
+        centre = centroid(cache.unit[standing[name]])
         kept = one_face_per_photo(cache, rows, params.copy_threshold, centre)
-        facesets[name] = np.concatenate([facesets[name], kept])
-        added += len(kept)
-    free = np.setdiff1d(np.arange(cache.faces), np.concatenate([owned, *facesets.values()]))
-    found = refine_identities(cache, free, params, old.usual).identities if len(new) else []
-    founders = [rows for rows in found if np.isin(rows, new).any()]
-    names = next_names("faceset", facesets)
-    facesets |= {next(names): rows for rows in founders}
+        facesets[name] = np.concatenate([standing[name], kept])
+    facesets, more = obeyed(cache.unit, facesets, word)
+    added = sum(map(len, facesets.values())) - len(owned)
+    fresh = np.concatenate([new, *parts, *more])
+    free = np.setdiff1d(word.faces, np.concatenate([owned, *facesets.values()]))
+    found = []
+    if len(fresh):
+        found = refine_identities(cache, free, params, old.usual, word).identities
+    founders = [rows for rows in found if np.isin(rows, fresh).any()]
+    facesets = {name: rows for name, rows in facesets.items() if not word.is_ignored(rows)}
+    facesets |= numbered_groups("faceset", founders, word, before)
     lost = {entry.id: lost_before(entry) for entry in old.facesets}
     purity = companion("purity").purities(cache, facesets, old.usual, lost=lost)
     dropped_before = old.counts.get("dropped", {})
     manifest, wanted = refined_manifest(
         library, params, facesets, purity, dropped_before, old.usual, True
     )
-    plan = write_tree(library, out, manifest, wanted, tree)
+    changed = changed_folders(before, facesets, word)
+    plan = write_tree(library, out, manifest, wanted, tree, changed)
     return {
         "refine_out": str(out),
         "joined_facesets": added,
@@ -8334,6 +8684,7 @@ class Export:
         self.library, self.out, self.params, self.crew = library, out, params, crew
         self.names = names
         self.cache = cache = library.cache
+        self.word = library.word
         self.terms = cached_quality_terms(cache)  # (n, 7)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
         self.head = manifest_head(library)
@@ -8410,6 +8761,8 @@ def export_library(
         recover_runs(out)
         remove_unfinished(out)
         corpus = earlier_corpus(export)
+        if export.word.names:
+            companion("decisions").take_names(export.library, corpus)
         if corpus.repairs():
             carry_out(corpus, by_hand(corpus))
             corpus = earlier_corpus(export)
@@ -8460,8 +8813,13 @@ class Heritage:
     heirs of sets that were merged are one set again.
     """
 
-    def __init__(self, corpus: Corpus, groups: dict[str, list[str]]) -> None:
-        """groups: {id of a new set: its face ids}."""
+    def __init__(
+        self,
+        corpus: Corpus,
+        groups: dict[str, list[str]],
+        parted: Container[tuple[str, str]] = (),
+    ) -> None:
+        """groups: {id of a new set: its face ids}; parted: pairs of these that are two people."""
         self.corpus, self.groups = corpus, groups
         self.whole = {f: faceset for f, faceset in corpus.sets.items() if not faceset.is_era}
         self.heirs = best_matches(
@@ -8489,7 +8847,7 @@ class Heritage:
             if survivor and survivor not in self.heirs:
                 into = leader.setdefault(survivor, name)
             if into != name:
-                self.merged[name] = into
+                self.merged |= {} if (name, into) in parted else {name: into}
             elif survivor or not folder.startswith("_merged/"):
                 self.old[name] = self.whole[survivor or folder]
 
@@ -8583,13 +8941,15 @@ def plan_facesets(
     export: Export, refined: RefinedManifest, corpus: Corpus
 ) -> tuple[list[FacesetPlan], Heritage]:
     """Choose and rank the faces of every set; sets that were merged before are one again."""
-    groups = {entry.id: rows_of_faces(export.cache, entry.faces) for entry in refined.facesets}
+    listed = {entry.id: rows_of_faces(export.cache, entry.faces) for entry in refined.facesets}
+    groups, _ = obeyed(export.cache.unit, listed, export.word)
+    groups = {name: rows for name, rows in groups.items() if not export.word.is_ignored(rows)}
     named = {name: face_names(export.cache, rows) for name, rows in groups.items()}
-    heritage = Heritage(corpus, named)
+    heritage = Heritage(corpus, named, parted_sets(groups, export.word))
     export.purity = {
         entry.id: entry.purity
         for entry in refined.facesets
-        if entry.purity and entry.id not in heritage.merged.values()
+        if entry.purity and entry.id in groups and entry.id not in heritage.merged.values()
     }
     for name, survivor in heritage.merged.items():
         groups[survivor] = np.concatenate([groups[survivor], groups.pop(name)])
@@ -8601,27 +8961,45 @@ def plan_facesets(
     return plans, heritage
 
 
+def parted_sets(groups: dict[str, np.ndarray], word: Word) -> set[tuple[str, str]]:
+    """Pairs of groups, either way round, that the operator said are two people."""
+    home = np.full(len(word.person), -1)
+    for at, rows in enumerate(groups.values()):
+        home[rows] = at
+    names = list(groups)
+    named = [at for at, rows in enumerate(groups.values()) if word.of_group(rows) in word.names]
+    pairs = {(left, right) for left, right in home[word.apart].tolist() if min(left, right) >= 0}
+    pairs |= set(itertools.combinations(named, 2))
+    return {
+        (names[a], names[b]) for left, right in pairs for a, b in ((left, right), (right, left))
+    }
+
+
 def plan_faceset(
     export: Export, name: str, rows: np.ndarray, heritage: Heritage, outlier: float
 ) -> FacesetPlan:
     """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
-    cache, params = export.cache, export.params
+    cache, params, word = export.cache, export.params, export.word
+    unwanted = word.keep[rows] < 0
+    left = [left_out(export, row, "dropped by the operator") for row in rows[unwanted]]
+    rows = rows[~unwanted]
     short = cache.face_short[rows]
-    small = short < params.min_face_short
-    left = [
+    small = (short < params.min_face_short) & (word.keep[rows] <= 0)
+    left += [
         left_out(export, row, "face too small", short)
         for row, short in zip(rows[small], short[small], strict=True)
     ]
     rows = rows[~small]
-    rows = rows[np.argsort(-export.quality[rows], kind="stable")]  # best first
+    rows = rows[np.lexsort((-export.quality[rows], -word.best[rows]))]  # best first
     photos = cache.face_file[rows]
     chosen = choose_faces(cache.unit[rows], photos, outlier, params.duplicate_threshold)
-    gone = heritage.dropped(name)
+    kept = set(face_names(cache, rows[word.keep[rows] > 0]))
+    gone = {face: entry for face, entry in heritage.dropped(name).items() if face not in kept}
     keep = []
     for at, (row, reason) in enumerate(zip(rows.tolist(), chosen.reason, strict=True)):
         if cache.face_ids[row] in gone:
             continue
-        if not reason:
+        if not reason or cache.face_ids[row] in kept or (word.vouched[row] and reason == OUTLIER):
             keep.append(at)
             continue
         value = chosen.distance[at] if reason == OUTLIER else export.quality[row]
@@ -8631,7 +9009,12 @@ def plan_faceset(
         folder=heritage.folder(name),
         rows=rows[keep],
         distance=chosen.distance[keep],
-        kept_because=[chosen.because[at] or "passes every gate" for at in keep],
+        kept_because=[
+            "kept by the operator" * (cache.face_ids[rows[at]] in kept)
+            or chosen.because[at]
+            or "passes every gate"
+            for at in keep
+        ],
         left=left,
         gone=list(gone.values()),
     )
@@ -8893,7 +9276,7 @@ def write_corpus(
     files = {int(export.cache.face_file[row]) for row in rows}
     if files and not any(export.library.live_path(file) for file in files):
         raise SortFacesError(f"{out}: none of the photos is there; mount their disk and run again")
-    names = operator_names(corpus, plans, export.cache)
+    names = operator_names(corpus, plans, export.cache, export.word)
     store = CropStore(export, corpus)
     crops = cut_faces(store, rows)
     drafts = [draft_of(export, plan, crops, heritage, names) for plan in plans]
@@ -8940,16 +9323,19 @@ NAMES_PENDING = "names.pending"  # what a killed export of version 0.1.0 had not
 
 
 def operator_names(
-    corpus: Corpus, plans: Sequence[FacesetPlan], cache: FaceCache
+    corpus: Corpus, plans: Sequence[FacesetPlan], cache: FaceCache, word: Word
 ) -> dict[str, str]:
-    """{id: what the operator wrote into NAME.txt}: a name goes where most of its faces went."""
+    """{id: name}: what was decided, else what the operator wrote into NAME.txt, which goes where
+    most of its faces went."""
+    decided = {plan.name: word.names.get(word.of_group(plan.rows), "") for plan in plans}
+    decided = {name: text for name, text in decided.items() if text}
     whole = [faceset for faceset in corpus.sets.values() if not faceset.is_era]
     present = {faceset.folder: faceset for faceset in whole if faceset.shelf != "_merged"}
     texts = {folder: faceset.name for folder, faceset in present.items()}
     faces = {folder: faceset.known() for folder, faceset in present.items()}
     sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
     pairs = best_matches({f: some for f, some in faces.items() if texts[f] != UNNAMED}, sets)
-    names = {name: texts[folder] for folder, name in pairs.items()}
+    names = {name: texts[folder] for folder, name in pairs.items()} | decided
     for faceset in present.values():
         if not faceset.shelf and faceset.name not in (UNNAMED, *names.values()):
             log.warning("the name %r fits no face set any more", faceset.name)
@@ -9021,7 +9407,8 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
     """What a manifest tells of one exported face."""
     cache, row = export.cache, crop.row
     source, photo = export.photo(row)
-    taken = float(cache.file_taken[cache.face_file[row]])
+    file = int(cache.face_file[row])
+    taken = export.word.taken.get(file, float(cache.file_taken[file]))
     return Face(
         face=cache.face_ids[row],
         file="",
@@ -9037,6 +9424,7 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
         neighbours_painted=crop.note.painted,
         kept_because=because,
         retouched=crop.retouched or UNSET,
+        chosen=bool(export.word.best[row]) or UNSET,
     )
 
 
@@ -9338,13 +9726,22 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
     """merge face sets of the same person, and show the pairs that almost are"""
     review = args.review or beside(args.corpus, "-consolidate")
     noted = read_answers(review / "pairs.json") if (review / "pairs.json").exists() else {}
+    accepted = read_answers(args.accept) if args.accept else {}
     answers = {pair: answer for pair, answer in noted.items() if answer == "no"}
-    answers |= read_answers(args.accept) if args.accept else {}
+    answers |= {pair: answer for pair, answer in accepted.items() if answer}
+    blank = {pair for pair, answer in noted.items() if not answer} - answers.keys()
 
     def decide(corpus: Corpus) -> Decision:
-        looker = Looker(corpus, crew_of(args, False))
+        looker, said = Looker(corpus, crew_of(args, False)), answers
+        if corpus.cache is not None and (
+            answers or decisions_path(Path(corpus.master.cache)).exists()
+        ):
+            rules = companion("decisions")
+            if not args.dry_run:
+                rules.take_answers(corpus, answers, blank)
+            said = rules.answers_of(corpus) | answers
         edge = 1.0 - looker.thresholds.consolidate if args.edge is None else args.edge
-        moves, pairs = consolidate(corpus, looker, edge, answers)
+        moves, pairs = consolidate(corpus, looker, edge, said)
         write_review(corpus, review, pairs, answers, args.threads)
         told = [[*pair, answer] for pair, answer in answers.items()]
         params = {"accept": told, "edge": round(edge, 4)}
@@ -9372,14 +9769,13 @@ class PairsFile(OwnFile, tag="pairs", kw_only=True):
 
 
 def read_answers(path: Path) -> dict[tuple[str, str], str]:
-    """{(id, id): yes or no} of a pairs.json. Raises SortFacesError for any other answer."""
+    """{(id, id): yes, no or ""} of a pairs.json. Raises SortFacesError for any other answer."""
     answers = {}
     for number, pair in enumerate(read_file(path, PairsFile).pairs, 1):
         answer = (pair.answer or "").strip().lower()
         if answer not in ("", "yes", "no"):
             raise SortFacesError(f"{path}: pair {number}: answer yes, no or nothing")
-        if answer:
-            answers[pair.a, pair.b] = answer
+        answers[pair.a, pair.b] = answer
     return answers
 
 
@@ -9484,7 +9880,8 @@ def write_review(
 ) -> None:
     """Write pairs.json for the operator's answers, and the pages to answer by."""
     path = folder / "pairs.json"
-    told = (read_answers(path) if path.exists() else {}) | answers  # no answer is ever lost
+    noted = read_answers(path) if path.exists() else {}
+    told = {pair: answer for pair, answer in noted.items() if answer} | answers  # none is ever lost
     new = []
     for pair in pairs:
         both = (pair.a.id, pair.b.id)
@@ -9779,6 +10176,105 @@ def cmd_report(args: argparse.Namespace) -> Outcome:
     """show an output as HTML pages: every person, every face, what was left out and why"""
     out = args.out or beside(args.path, "-report")
     return Outcome(companion("pages").report_pages(args.path, out, args.cache, args.threads))
+
+
+# ============================================================================
+# Command: review
+# ============================================================================
+
+
+def listen_address(text: str) -> str:
+    """The type of --listen: one address of this machine."""
+    import ipaddress
+
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(text)
+        if not address.is_unspecified:
+            return str(address)
+    raise argparse.ArgumentTypeError(f"{text!r} is not one address of this machine")
+
+
+def add_review_options(p: argparse.ArgumentParser) -> None:
+    """What to review, and who may see the page."""
+    p.add_argument("path", type=Path, metavar="CACHE|OUT", help="a cache or an output of it")
+    port = Number(int, 1024, 65535, "a port from 1024 to 65535", "N")
+    text = "serve on this port (default: the one of the last time, else a free one)"
+    p.add_argument("--port", type=port, metavar="N", help=text)
+    text = "only print the address"
+    p.add_argument("--no-browser", action="store_true", help=text)
+    text = "serve on this address as well, unencrypted (default: only this machine gets in)"
+    p.add_argument("--listen", type=listen_address, metavar="ADDRESS", help=text)
+
+
+def cmd_review(args: argparse.Namespace) -> Outcome:
+    """look through the people in a browser and set right what is wrong, with undo"""
+    return companion("review/review").cmd_review(args)
+
+
+# ============================================================================
+# Command: decisions
+# ============================================================================
+
+
+def add_decisions_options(p: argparse.ArgumentParser) -> None:
+    """What to do with what the operator has said of a library."""
+    steps = {
+        "list": (add_cache_argument, cmd_decisions_list),
+        "undo": (add_decisions_undo_options, cmd_decisions_undo),
+        "redo": (add_decisions_undo_options, cmd_decisions_redo),
+        "import": (add_decisions_import_options, cmd_decisions_import),
+        "export": (add_decisions_export_options, cmd_decisions_export),
+    }
+    add_steps(p, steps)
+
+
+def cmd_decisions(args: argparse.Namespace) -> Outcome:
+    """show, take back and exchange what you have said of a library"""
+    return args.step_handler(args)
+
+
+def cmd_decisions_list(args: argparse.Namespace) -> Outcome:
+    """show every decision, and which contradict each other"""
+    return Outcome(companion("decisions").told(args.cache))
+
+
+def add_decisions_undo_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    text = "the act, as list calls it (default: the last one)"
+    p.add_argument("act", nargs="?", metavar="ACT", help=text)
+
+
+def cmd_decisions_undo(args: argparse.Namespace) -> Outcome:
+    """take a decision back; it stays in the file"""
+    return Outcome(companion("decisions").undo(args.cache, args.act))
+
+
+def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
+    """let a decision that was taken back count again"""
+    return Outcome(companion("decisions").redo(args.cache, args.act))
+
+
+def add_decisions_import_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    text = "CSV or JSON: a row a face with path or sha256, its box and a name (docs/decisions.md)"
+    p.add_argument("file", type=Path, metavar="FILE", help=text)
+    add_dry_run(p)
+
+
+def cmd_decisions_import(args: argparse.Namespace) -> Outcome:
+    """take in names of faces from another program, or decisions from another machine"""
+    found = companion("decisions_exchange").take_in(args.cache, args.file, args.dry_run)
+    return Outcome(found, not found["not_found"])
+
+
+def add_decisions_export_options(p: argparse.ArgumentParser) -> None:
+    add_cache_argument(p)
+    p.add_argument("file", type=Path, metavar="FILE", help="NAME.json or NAME.csv")
+
+
+def cmd_decisions_export(args: argparse.Namespace) -> Outcome:
+    """write the decisions that count, for another machine or program"""
+    return Outcome(companion("decisions_exchange").write_out(args.cache, args.file))
 
 
 # ============================================================================
@@ -11097,13 +11593,15 @@ COMMANDS: Steps = {  # in pipeline order
     "restore": (add_restore_options, cmd_restore),
     "forget": (add_forget_options, cmd_forget),
     "report": (add_report_options, cmd_report),
+    "review": (add_review_options, cmd_review),
+    "decisions": (add_decisions_options, cmd_decisions),
     "video": (add_video_options, cmd_video),
     "run": (add_run_options, cmd_run),
     "demo": (add_demo_options, cmd_demo),
     "status": (add_status_options, cmd_status),
     "doctor": (add_doctor_options, cmd_doctor),
 }
-LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor", "forget"}  # which names the person
+LOGGED_COMMANDS = frozenset(COMMANDS) - {"status", "doctor", "forget", "decisions"}  # name people
 
 
 def build_parser(words: Container[str] = COMMANDS) -> argparse.ArgumentParser:

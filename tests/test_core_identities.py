@@ -102,7 +102,8 @@ def test_every_face_is_placed_once_or_counted_once(seed, people, photos, spread,
 
 
 def test_each_loss_is_counted_under_its_reason() -> None:
-    """Three faces fail a gate, the one at 50 degrees is far off, the one at 45 shares a photo."""
+    """Three faces fail a gate, the one at 50 degrees is far off, the one at 45 shares a photo and
+    so is somebody else."""
     cache = cache_of(at_angles(*range(10), 50, 45), [*range(9), 9, 10, 9])
     short, blur = cache.face_short.copy(), cache.blur.copy()
     short[0], blur[1], blur[2] = 10, 1, 2
@@ -113,7 +114,7 @@ def test_each_loss_is_counted_under_its_reason() -> None:
     refined = sf.refine_identities(cache, every(cache), params)
     assert [rows.tolist() for rows in refined.identities] == [[3, 4, 5, 6, 7, 8, 9]]
     lost = {name: number for name, number in refined.dropped.items() if number}
-    assert lost == {"small": 1, "blurred": 2, "outlier": 1, "same_photo": 1}
+    assert lost == {"small": 1, "blurred": 2, "outlier": 1, "too_few_images": 1}
 
 
 def test_nothing_to_refine() -> None:

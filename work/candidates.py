@@ -21,6 +21,8 @@ def candidate_groups(
     }
     exported = {face.face for draft in drafts for face, _ in draft.faces}
     singles = sf.rows_of_faces(cache, (face for face in raw.singletons if face not in exported))
+    word = export.word
+    singles = singles[~word.no_face[singles] & ~np.isin(word.person[singles], [*word.ignored])]
     good = singles[export.quality[singles] >= params.candidate_min_score]
     matched, rest = sf.join_centroids(cache, good, sets, params.candidate_match_threshold)
     groups = {
