@@ -71,6 +71,7 @@ Contents
     Command: restore
     Command: forget
     Command: report
+    Command: review
     Command: decisions
     Command: video
     Command: run
@@ -362,7 +363,7 @@ def part_of_work(name: str) -> Path:
 
 def companion(name: str) -> Any:
     """The module work/NAME.py."""
-    path, module_name = part_of_work(f"{name}.py"), f"{TOOL}_{name}"
+    path, module_name = part_of_work(f"{name}.py"), f"{TOOL}_{name}".replace("/", "_")
     sys.modules.setdefault(TOOL, sys.modules[__name__])  # run as a script it stays one module
     with LOADING:
         if module_name not in sys.modules:
@@ -7429,14 +7430,17 @@ def gate_rows(
     return rows
 
 
-def own_command(*words: object) -> str:
-    """A command line of this tool to paste into the shell that runs it now."""
+def own_command(*words: object, anywhere: bool = False) -> str:
+    """A command line of this tool to paste into the shell that runs it now.
+
+    anywhere: whatever folder that shell is in by then.
+    """
     if INSTALLED:
         program = (COMMAND,) if shutil.which(COMMAND) else (sys.executable, "-m", TOOL)
         return shlex.join(map(str, (*program, *words)))
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     script = Path(__file__).resolve()
-    here = script.name if script.parent == Path.cwd() else script
+    here = script.name if script.parent == Path.cwd() and not anywhere else script
     return shlex.join(map(str, (python, here, *words)))
 
 
@@ -9744,7 +9748,7 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
             said = rules.answers_of(corpus) | answers
         edge = 1.0 - looker.thresholds.consolidate if args.edge is None else args.edge
         moves, pairs = consolidate(corpus, looker, edge, said)
-        write_review(corpus, review, pairs, answers, args.threads)
+        write_review(corpus, review, pairs, answers, args.threads, chosen_again(args))
         told = [[*pair, answer] for pair, answer in answers.items()]
         params = {"accept": told, "edge": round(edge, 4)}
         return Decision(
@@ -9752,6 +9756,13 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
         )
 
     return Outcome(maintain(args, decide))
+
+
+def chosen_again(args: argparse.Namespace) -> list[object]:
+    """The options of a review that decide what it shows, for the next run to have them, too."""
+    chosen = [] if args.edge is None else ["--edge", args.edge]
+    chosen += ["--model", model_source(args.model)] if args.model else []
+    return chosen + (["--review", args.review] if args.review else [])
 
 
 class Pair(Record, kw_only=True):
@@ -9879,8 +9890,12 @@ def write_review(
     pairs: Sequence[AlmostPair],
     answers: dict[tuple[str, str], str],
     threads: int,
+    chosen: Sequence[object],
 ) -> None:
-    """Write pairs.json for the operator's answers, and the pages to answer by."""
+    """Write pairs.json for the operator's answers, and the pages to answer by.
+
+    chosen: chosen_again.
+    """
     path = folder / "pairs.json"
     noted = read_answers(path) if path.exists() else {}
     told = {pair: answer for pair, answer in noted.items() if answer} | answers  # none is ever lost
@@ -9891,7 +9906,7 @@ def write_review(
         cosine = round(pair.cosine, 4)
         new.append(Pair(a=both[0], b=both[1], cosine=cosine, why=pair.why, answer=answer))
     old = [Pair(a=a, b=b, answer=answer) for (a, b), answer in told.items()]
-    companion("pages").review_pages(corpus, pairs, path, threads)
+    companion("pages").review_pages(corpus, pairs, path, threads, chosen)
     write_file(path, PairsFile(pairs=[*new, *old]))
 
 
@@ -10181,6 +10196,39 @@ def cmd_report(args: argparse.Namespace) -> Outcome:
 
 
 # ============================================================================
+# Command: review
+# ============================================================================
+
+
+def listen_address(text: str) -> str:
+    """The type of --listen: one address of this machine."""
+    import ipaddress
+
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(text)
+        if not address.is_unspecified:
+            return str(address)
+    raise argparse.ArgumentTypeError(f"{text!r} is not one address of this machine")
+
+
+def add_review_options(p: argparse.ArgumentParser) -> None:
+    """What to review, and who may see the page."""
+    p.add_argument("path", type=Path, metavar="CACHE|OUT", help="a cache or an output of it")
+    port = Number(int, 1024, 65535, "a port from 1024 to 65535", "N")
+    text = "serve on this port (default: the one of the last time, else a free one)"
+    p.add_argument("--port", type=port, metavar="N", help=text)
+    text = "only print the address"
+    p.add_argument("--no-browser", action="store_true", help=text)
+    text = "serve on this address as well, unencrypted (default: only this machine gets in)"
+    p.add_argument("--listen", type=listen_address, metavar="ADDRESS", help=text)
+
+
+def cmd_review(args: argparse.Namespace) -> Outcome:
+    """look through the people in a browser and set right what is wrong, with undo"""
+    return companion("review/review").cmd_review(args)
+
+
+# ============================================================================
 # Command: decisions
 # ============================================================================
 
@@ -10438,6 +10486,9 @@ class Checked(Record):
     fault: str = ""  # a clip with one is not kept
 
 
+FrameBox = tuple[float, float, float, float]  # upright pixels of a frame
+
+
 class PlannedClip(Record):
     """A segment of the plan; what became of it is there once it was cut."""
 
@@ -10452,6 +10503,7 @@ class PlannedClip(Record):
     identity: list[str]
     quality: dict[str, int | float]  # medians, and the mean score
     strip: list[Amount]  # s; of its thumbnails
+    boxes: list[list[FrameBox]] = []  # of its faces in each of them
     clip: str | msgspec.UnsetType | None = msgspec.UNSET  # its file below OUT; None: failed
     mode: str | msgspec.UnsetType = msgspec.UNSET
     fallback: str | msgspec.UnsetType = msgspec.UNSET
@@ -10477,6 +10529,7 @@ class LeftOut(Record):
     end: Amount  # s
     reason: str
     strip: list[Amount]
+    boxes: list[list[FrameBox]] = []
 
 
 class ClipPlan(OwnFile, tag="segments", kw_only=True):
@@ -11086,22 +11139,25 @@ def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> 
             "short": round(float(np.median(segment.seen("short")))),
             "det": round(float(np.mean(segment.seen("det"))), 3),
         },
-        strip=strip_times(segment),
+        **strip_of(segment),
     )
 
 
-def strip_times(segment: Segment) -> list[float]:
-    """Sampled times spread over a segment, for its thumbnails."""
-    times = np.unique(segment.seen("time"))
+def strip_of(segment: Segment) -> dict[str, list[Any]]:
+    """Sampled times spread over a segment, for its thumbnails, and the boxes of its faces then."""
+    seen, boxes = segment.seen("time"), segment.seen("bbox").astype(np.float64)
+    times = np.unique(seen)
     spread = np.linspace(0, len(times) - 1, min(REPORT_FRAMES, len(times)))
-    return times[np.round(spread).astype(int)].tolist()
+    times = times[np.round(spread).astype(int)]
+    found = [np.round(boxes[seen == time], TRACK_DIGITS["bbox"]).tolist() for time in times]
+    return {"strip": times.tolist(), "boxes": found}
 
 
 def rejected_row(segment: Segment) -> LeftOut:
     """What the plan tells of a track, or of a segment, that becomes no clip."""
     span = round(float(segment.start), 4), round(float(segment.end), 4)
     name = "+".join(track.name for track in segment.tracks)
-    return LeftOut(name, segment.video, *span, segment.reason, strip_times(segment))
+    return LeftOut(name, segment.video, *span, segment.reason, **strip_of(segment))
 
 
 def identify_tracks(
@@ -11562,6 +11618,7 @@ COMMANDS: Steps = {  # in pipeline order
     "restore": (add_restore_options, cmd_restore),
     "forget": (add_forget_options, cmd_forget),
     "report": (add_report_options, cmd_report),
+    "review": (add_review_options, cmd_review),
     "decisions": (add_decisions_options, cmd_decisions),
     "video": (add_video_options, cmd_video),
     "run": (add_run_options, cmd_run),
