@@ -746,3 +746,15 @@ def test_pages_hear_of_each_other(own):
         while not (told := re.search(rb"event: rev\ndata: (.*)\n\n", said)):
             said += line.recv(65536)
     assert json.loads(told[1]) == {"rev": 1, "tab": "one", "changed": [pid]}
+
+
+def test_embeddings_stay_in_the_file_of_the_cache(tmp_path):
+    desk = sf.companion("review/desk")
+    path = made_library(tmp_path, people=2, photos=3)
+    cache = sf.load_cache(path)
+    mapped = desk.with_mapped_embeddings(cache, path)
+    assert isinstance(mapped.embedding, np.memmap) == (os.name != "nt")
+    for name in ("embedding", "unit", "length", "bbox"):
+        assert np.array_equal(getattr(mapped, name), getattr(cache, name))
+    sf.journal_path(path).write_text("")  # what is there may tell of other faces
+    assert desk.with_mapped_embeddings(cache, path) is cache
