@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import threading
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
@@ -28,12 +27,10 @@ pictures = sf.companion("review/thumbs")
 jobs = sf.companion("review/jobs")
 people = sf.companion("review/people")
 acts = sf.companion("review/acts")
-questions = sf.companion("review/questions")
 decisions = sf.companion("decisions")
 Refused = guard.Refused
 
 STATUS = {"unknown": 404, "unusable": 422}  # of what the model refuses; else 409
-REST = 0.5  # seconds since the last request until the queues are brought up to date
 LOOK_EVERY = 1.0  # seconds between two looks at the decisions file, which others may write
 MOST_ANSWERS = 1000  # kept, to be given again where a page has not heard them
 FIRST_SCREEN = 60  # covers made before anybody asks: the largest people, as the grid begins
@@ -48,7 +45,6 @@ def answering(method: Callable[..., T]) -> Callable[..., T]:
     @functools.wraps(method)
     def alone(desk: Desk, *args: Any, **more: Any) -> T:
         with desk.lock:
-            desk.asked_at = time.monotonic()
             desk.follow()
             try:
                 return method(desk, *args, **more)
@@ -66,7 +62,6 @@ class Desk:
         self.path, self.trees, self.events = cache, trees, events
         self.lock = threading.RLock()
         self.thumbs: Any = None
-        self.asked_at = time.monotonic()
         self.open()
         self.jobs = jobs.Jobs(cache, trees, events)
         self.answers: OrderedDict[str, dict[str, Any]] = OrderedDict()  # to the last acts
@@ -87,7 +82,6 @@ class Desk:
             base, facts = base_labels(cache, self.path, self.trees), facts_of(cache, self.trees)
             lines = self.book.lines
             self.model = people.Model(cache, base, lines, facts, self.thumbs.marks)
-            self.queues = questions.Queues(self.model, sf.now_text())
             self.photos = {sha[:16]: row for row, sha in enumerate(cache.file_sha256.tolist())}
             self.table: tuple[int, Any] = (-1, None)  # the people as JSON, at a rev
             if before is not None and before is not self.thumbs:
@@ -112,25 +106,13 @@ class Desk:
         """Take in what another process has written, and tell the pages."""
         change = acts.follow(self.model, self.book)
         if change is not None:
-            self.queues.update(change)
             self.tell("", change.changed)
 
     def watch(self) -> None:
-        """Follow the file while nobody asks for anything, and bring the queues up to date."""
+        """Follow the file while nobody asks for anything."""
         while not self.ended.wait(LOOK_EVERY):
             with self.lock, contextlib.suppress(sf.SortFacesError, OSError):
                 self.follow()
-            while self.at_rest() and self.bring_up():
-                pass
-
-    def at_rest(self) -> bool:
-        """Whether nobody has asked for a moment, so that a little work keeps nobody waiting."""
-        return not self.ended.is_set() and time.monotonic() - self.asked_at > REST
-
-    def bring_up(self) -> bool:
-        """A little of what the queues have to compute; whether there is more."""
-        with self.lock:
-            return self.queues.idle()
 
     def tell(self, tab: str, changed: list[str]) -> None:
         self.events.tell("rev", rev=self.rev, tab=tab, changed=changed)
@@ -145,7 +127,8 @@ class Desk:
             "server": sf.VERSION,
             "cache": self.path.name,
             "counts": people.counts(self.model),
-            **self.queues.state(),
+            "queues": {"same": 0, "whose": 0, "look": 0},
+            "wrong": {"expected": 0.0, "low": 0.0, "high": 0.0},
             "apply": self.jobs.status(),
             "outputs": sorted(self.trees),
             "holder": holder_of(self.path),
@@ -182,8 +165,7 @@ class Desk:
 
     @answering
     def questions(self, kind: str, most: int, after: list[str]) -> dict[str, Any]:
-        found = questions.page(self.queues, kind, most, after)
-        return {**found, "rev": self.rev}
+        raise Refused(503, "later")
 
     @answering
     def history(self, before: int | None, most: int) -> dict[str, Any]:
@@ -194,8 +176,7 @@ class Desk:
     @answering
     def decide(self, body: dict[str, Any]) -> dict[str, Any]:
         """Make an act; it is on the disk when this returns."""
-        ask = self.queues.question_of
-        act = functools.partial(acts.decide, self.model, self.book, body, ask)
+        act = functools.partial(acts.decide, self.model, self.book, body)
         return self.once(body.get("op"), body.get("tab"), act)
 
     @answering
@@ -213,7 +194,7 @@ class Desk:
         if isinstance(op, str) and op in self.answers:
             return self.answers[op]
         result = act()
-        result["dropped_questions"] = self.queues.update(result.pop("change"))
+        result.pop("change")
         self.answers[op] = result
         while len(self.answers) > MOST_ANSWERS:
             self.answers.popitem(last=False)
