@@ -1570,9 +1570,8 @@ LANDMARK_SHAPES = {  # what `enrich` brings in any case
 # ============================================================================
 # Core: the operator's word
 # ============================================================================
-# What a person has set right by hand (docs/decisions.md), as constraints on rows of a cache. How they
-# are told from his decisions: work/decisions.py; how a grouping is brought under them:
-# work/constraints.py.
+# What a person has set right by hand (docs/decisions.md), as constraints on rows of a cache. They
+# are made of his decisions in work/decisions.py; work/constraints.py brings a grouping under them.
 
 
 @dataclass(frozen=True)
@@ -8684,7 +8683,6 @@ class Export:
         self.library, self.out, self.params, self.crew = library, out, params, crew
         self.names = names
         self.cache = cache = library.cache
-        self.word = library.word
         self.terms = cached_quality_terms(cache)  # (n, 7)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
         self.head = manifest_head(library)
@@ -8699,6 +8697,10 @@ class Export:
             files, [self.cache.face_file[row], self.cache.face_file[row] + 1]
         )
         return self.cache.bbox[[other for other in order[low:high] if other != row]]
+
+    @property
+    def word(self) -> Word:
+        return self.library.word
 
     @functools.cached_property
     def looks(self) -> str:
@@ -9336,8 +9338,9 @@ def operator_names(
     sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
     pairs = best_matches({f: some for f, some in faces.items() if texts[f] != UNNAMED}, sets)
     names = {name: texts[folder] for folder, name in pairs.items()} | decided
-    for faceset in present.values():
-        if not faceset.shelf and faceset.name not in (UNNAMED, *names.values()):
+    for folder, faceset in present.items():
+        renamed = pairs.get(folder) in decided
+        if not (faceset.shelf or renamed) and faceset.name not in (UNNAMED, *names.values()):
             log.warning("the name %r fits no face set any more", faceset.name)
     earlier = defaultdict(set)
     for text, some in earlier_names(corpus):

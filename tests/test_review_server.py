@@ -154,7 +154,13 @@ class Served:
         self.port, self.code = int(found[2]), found[3]
 
     def client(self) -> Client:
-        return Client(self.port, self.code).enter()
+        """A page that is in; the first one since the start trades the code for it."""
+        if self.code:
+            self.page = Client(self.port, self.code).enter()
+            self.used, self.code = self.code, ""
+        client = Client(self.port)
+        client.cookie, client.token = self.page.cookie, self.page.token
+        return client
 
     def kill(self) -> None:
         self.process.kill()
@@ -178,7 +184,6 @@ def made_library(folder: Path, **made: Any) -> Path:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Served]:
     server = Served(made_library(tmp_path_factory.mktemp("review"), people=3, photos=6))
-    server.page = server.client()
     yield server
     if server.process.poll() is None:
         server.end()
@@ -186,10 +191,7 @@ def served(tmp_path_factory) -> Iterator[Served]:
 
 @pytest.fixture
 def page(served) -> Client:
-    """A page that is in; another one than that of other tests, but with the same secrets."""
-    client = Client(served.port)
-    client.cookie, client.token = served.page.cookie, served.page.token
-    return client
+    return served.client()
 
 
 # --- who gets in ------------------------------------------------------------
@@ -283,9 +285,9 @@ def test_nothing_is_written_without_the_token(page):
 
 
 def test_the_code_works_once(served, page):
-    assert page.post("/api/session", code=served.code).status == 200  # by the token
+    assert page.post("/api/session", code=served.used).status == 200  # by the token
     page.token = ""
-    for code in (served.code, "", "x", served.page.token):
+    for code in (served.used, "", "x", served.page.token):
         assert page.post("/api/session", code=code).status == 401
 
 
@@ -741,7 +743,6 @@ def test_pages_hear_of_each_other(own):
             said += line.recv(65536)
         pid = next(iter(book.people()))
         book.act({"kind": "name", "people": [pid], "text": "Anna"})
-        while b"event: rev" not in said or not said.endswith(b"\n\n"):
+        while not (told := re.search(rb"event: rev\ndata: (.*)\n\n", said)):
             said += line.recv(65536)
-    told = json.loads(re.search(rb"event: rev\ndata: (.*)\n", said)[1])
-    assert told == {"rev": 1, "tab": "one", "changed": [pid]}
+    assert json.loads(told[1]) == {"rev": 1, "tab": "one", "changed": [pid]}

@@ -15,6 +15,7 @@ Contents
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import unicodedata
@@ -565,14 +566,22 @@ def answers_of(corpus: sf.Corpus) -> dict[tuple[str, str], str]:
     home = np.full(cache.faces, -1)
     for at, rows in enumerate(sets.values()):
         home[rows] = at
-    names, answers = list(sets), {}
+    links = constraints.Links()
     for person in range(int(word.person.max(initial=-1)) + 1):
         at = np.unique(home[word.person == person])
-        for left, right in zip(at[at >= 0][:-1], at[at >= 0][1:], strict=True):
-            answers[names[left], names[right]] = "yes"
+        for other in at[at >= 0][1:].tolist():
+            links.join(int(at[at >= 0][0]), other)
     for left, right in np.unique(home[word.apart], axis=0).tolist():
-        if left >= 0 <= right and left != right:
-            answers[names[left], names[right]] = "no"
+        if min(left, right) >= 0:
+            links.part(left, right)
+    names, together = list(sets), defaultdict(list)
+    for at in range(len(names)):
+        together[links.find(at)].append(names[at])
+    answers = {}
+    for root, own in together.items():
+        answers |= dict.fromkeys(itertools.combinations(own, 2), "yes")
+        others = [name for rival in links.rivals.get(root, ()) for name in together[rival]]
+        answers |= dict.fromkeys(itertools.product(own, others), "no")
     return answers
 
 

@@ -220,7 +220,7 @@ class Draft:
         if told.hidden and not heir.hidden:
             self.of_people("hide", [label], off=True)
 
-    def leave(self, rows: np.ndarray, heir: Any) -> None:
+    def leave(self, rows: np.ndarray, heir: Any, text: str = "") -> None:
         """Take faces out of the people they belong to, those that have others left."""
         labels = self.model.view.labels
         for label in np.unique(labels[rows]).tolist():
@@ -231,7 +231,8 @@ class Draft:
             if len(rest):
                 own = rows[labels[rows] == label]
                 sides = len(own), len(rest)
-                self.add("not_belongs", own, others=self.anchors(rest), sides=sides)
+                others = self.anchors(rest)
+                self.add("not_belongs", own, others=others, sides=sides, text=text)
             else:
                 self.clear_state(label, heir)
 
@@ -245,9 +246,9 @@ class Draft:
         sides = len(rows), len(there)
         self.add("belongs", rows, others=self.anchors(there), sides=sides)
 
-    def split(self, rows: np.ndarray, name: str | None = None) -> None:
+    def split(self, rows: np.ndarray, name: str | None = None, text: str = "") -> None:
         """Make faces a person of their own."""
-        self.leave(rows, people.NOTHING_TOLD)
+        self.leave(rows, people.NOTHING_TOLD, text)
         self.add("together", rows, sides=(len(rows), 0))
         if name:
             self.add("name", self.anchors(rows), text=clean_name(name), sides=(len(rows), 0))
@@ -290,7 +291,8 @@ def lines_of(draft: Draft, item: Item) -> None:
         case Halves():
             draft.halve(draft.person(item.person))
         case Best():
-            best_lines(draft, item)
+            draft.person(item.face)
+            draft.add("best", draft.rows([item.face]), off=item.off, sides=(1, 0))
         case Date():
             if decisions.seconds_of(item.text) is None:
                 raise Refused("unusable", why="no date")
@@ -298,19 +300,6 @@ def lines_of(draft: Draft, item: Item) -> None:
 
 
 KIND = {NotFace: "not_face", Keep: "keep", Drop: "drop"}
-
-
-def best_lines(draft: Draft, item: Best) -> None:
-    """A person has one best picture: the former one is so no more."""
-    rows = draft.rows([item.face])
-    label = int(draft.model.view.labels[rows[0]])
-    if label < 0:
-        raise Refused("unknown", face=item.face)
-    members = draft.model.members(label)
-    former = np.setdiff1d(members[draft.model.view.word.best[members]], rows)
-    if len(former) and not item.off:
-        draft.add("best", former, off=True)
-    draft.add("best", rows, off=item.off, sides=(1, 0))
 
 
 def answer_lines(draft: Draft, item: Answer) -> None:
@@ -339,7 +328,7 @@ def answer_lines(draft: Draft, item: Answer) -> None:
     elif item.answer == "same":
         draft.join(question.labels, asked=True)
     elif item.answer == "different" and question.kind == "look":
-        draft.split(right)
+        draft.split(right, text=people.VOUCHED)
     elif item.answer == "different":
         draft.add("different", draft.anchors(left), others=draft.anchors(right), sides=sides,
                   text=people.ASKED)  # fmt: skip

@@ -126,6 +126,7 @@ class Update:
         return sf.TreeOptions(link=link, dry_run=self.dry)
 
     def group(self) -> dict[str, Any]:
+        """Who is who, as the raw output was made: by extend if that has grown it."""
         old, tree = self.manifests["raw"], self.tree_options("raw")
         if old.extended:
             params = sf.ExtendParams(threshold=old.params["extend_threshold"])

@@ -3,6 +3,9 @@
 A companion of sort_faces.py; nothing of HTTP is in here. It holds the model of people.py to the
 decisions file, whoever writes there. Its methods may be called by several threads; one at a time
 works on the model.
+
+Contents
+    What is known at the start
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import contextlib
 import functools
 import hashlib
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,10 +31,12 @@ pictures = sf.companion("review/thumbs")
 jobs = sf.companion("review/jobs")
 people = sf.companion("review/people")
 acts = sf.companion("review/acts")
+questions = sf.companion("review/questions")
 decisions = sf.companion("decisions")
 Refused = guard.Refused
 
 STATUS = {"unknown": 404, "unusable": 422}  # of what the model refuses; else 409
+REST = 0.5  # seconds since the last request until the queues are brought up to date
 LOOK_EVERY = 1.0  # seconds between two looks at the decisions file, which others may write
 MOST_ANSWERS = 1000  # kept, to be given again where a page has not heard them
 FIRST_SCREEN = 60  # covers made before anybody asks: the largest people, as the grid begins
@@ -45,6 +51,7 @@ def answering(method: Callable[..., T]) -> Callable[..., T]:
     @functools.wraps(method)
     def alone(desk: Desk, *args: Any, **more: Any) -> T:
         with desk.lock:
+            desk.asked_at = time.monotonic()
             desk.follow()
             try:
                 return method(desk, *args, **more)
@@ -62,6 +69,7 @@ class Desk:
         self.path, self.trees, self.events = cache, trees, events
         self.lock = threading.RLock()
         self.thumbs: Any = None
+        self.asked_at = time.monotonic()
         self.open()
         self.jobs = jobs.Jobs(cache, trees, events)
         self.answers: OrderedDict[str, dict[str, Any]] = OrderedDict()  # to the last acts
@@ -82,6 +90,7 @@ class Desk:
             base, facts = base_labels(cache, self.path, self.trees), facts_of(cache, self.trees)
             lines = self.book.lines
             self.model = people.Model(cache, base, lines, facts, self.thumbs.marks)
+            self.queues = questions.Queues(self.model, sf.now_text())
             self.photos = {sha[:16]: row for row, sha in enumerate(cache.file_sha256.tolist())}
             self.table: tuple[int, Any] = (-1, None)  # the people as JSON, at a rev
             if before is not None and before is not self.thumbs:
@@ -106,13 +115,25 @@ class Desk:
         """Take in what another process has written, and tell the pages."""
         change = acts.follow(self.model, self.book)
         if change is not None:
+            self.queues.update(change)
             self.tell("", change.changed)
 
     def watch(self) -> None:
-        """Follow the file while nobody asks for anything."""
+        """Follow the file while nobody asks for anything, and bring the queues up to date."""
         while not self.ended.wait(LOOK_EVERY):
             with self.lock, contextlib.suppress(sf.SortFacesError, OSError):
                 self.follow()
+            while self.at_rest() and self.bring_up():
+                pass
+
+    def at_rest(self) -> bool:
+        """Whether nobody has asked for a moment, so that a little work keeps nobody waiting."""
+        return not self.ended.is_set() and time.monotonic() - self.asked_at > REST
+
+    def bring_up(self) -> bool:
+        """A little of what the queues have to compute; whether there is more."""
+        with self.lock:
+            return self.queues.idle()
 
     def tell(self, tab: str, changed: list[str]) -> None:
         self.events.tell("rev", rev=self.rev, tab=tab, changed=changed)
@@ -127,8 +148,7 @@ class Desk:
             "server": sf.VERSION,
             "cache": self.path.name,
             "counts": people.counts(self.model),
-            "queues": {"same": 0, "whose": 0, "look": 0},
-            "wrong": {"expected": 0.0, "low": 0.0, "high": 0.0},
+            **self.queues.state(),
             "apply": self.jobs.status(),
             "outputs": sorted(self.trees),
             "holder": holder_of(self.path),
@@ -165,7 +185,8 @@ class Desk:
 
     @answering
     def questions(self, kind: str, most: int, after: list[str]) -> dict[str, Any]:
-        raise Refused(503, "later")
+        found = questions.page(self.queues, kind, most, after)
+        return {**found, "rev": self.rev}
 
     @answering
     def history(self, before: int | None, most: int) -> dict[str, Any]:
@@ -176,7 +197,8 @@ class Desk:
     @answering
     def decide(self, body: dict[str, Any]) -> dict[str, Any]:
         """Make an act; it is on the disk when this returns."""
-        act = functools.partial(acts.decide, self.model, self.book, body)
+        ask = self.queues.question_of
+        act = functools.partial(acts.decide, self.model, self.book, body, ask)
         return self.once(body.get("op"), body.get("tab"), act)
 
     @answering
@@ -194,7 +216,7 @@ class Desk:
         if isinstance(op, str) and op in self.answers:
             return self.answers[op]
         result = act()
-        result.pop("change")
+        result["dropped_questions"] = self.queues.update(result.pop("change"))
         self.answers[op] = result
         while len(self.answers) > MOST_ANSWERS:
             self.answers.popitem(last=False)

@@ -35,7 +35,6 @@ NEAR_PEOPLE = 3  # shown beside a person
 SHOWN = 8  # faces of each side of a question
 LOOKED_AT = 400  # faces of a person that those are chosen from
 USUAL_FACES = 4000  # say what is usual in a library
-BEST = 10.0  # what the operator's best picture counts for as a cover: more than any quality
 VOUCHED = "look"  # text of a *same* that says a person is one and need not be cut
 ASKED = "asked"  # text of an answer to Same person?: what the likelihoods learn from
 UNKNOWN_YEAR = -1  # in the columns of years
@@ -436,8 +435,8 @@ class Model:
             values[label] = np.where(np.isfinite(years), years, UNKNOWN_YEAR)
         taken = np.maximum.reduceat(np.nan_to_num(self.taken[rows], nan=-np.inf), parts.start)
         self.newest[label] = np.where(np.isfinite(taken), taken, np.nan)
-        looks = self.likeness[rows] * self.plain[rows] + BEST * self.view.word.best[rows]
-        self.cover[label] = parts.first_by(rows, -looks)
+        looks = self.likeness[rows] * self.plain[rows]
+        self.cover[label] = parts.first_by(rows, -looks, -self.view.word.best[rows])
         self.home[label] = commonest(part, self.facts.home[rows], len(label))
 
     # -- people ---------------------------------------------------------------
@@ -606,7 +605,7 @@ def shown_faces(model: Model, rows: np.ndarray, first: int | None = None) -> np.
     """
     rows = some_of(rows)
     unit = model.cache.unit[rows]
-    looks = model.likeness[rows] * model.plain[rows] + BEST * model.view.word.best[rows]
+    looks = model.likeness[rows] * model.plain[rows] + model.view.word.best[rows]
     chosen = [int(looks.argmax()), int((unit @ sf.centroid(unit)).argmax())]
     if first is not None:
         at = np.flatnonzero(rows == first)
@@ -689,7 +688,7 @@ def face_columns(
         "state": [STATES[value] for value in facts.state[rows].tolist()],
         "why": [facts.why.get(row, "") for row in rows.tolist()],
         "photo": [cache.face_ids[row].partition(":")[0] for row in rows.tolist()],
-        "best": word.best[rows].tolist(),
+        "best": ((word.best[rows] > 0) & (model.cover[model.view.labels[rows]] == rows)).tolist(),
         "keep": word.keep[rows].tolist(),
         "said": (word.person[rows] >= 0).tolist(),
     }
@@ -810,9 +809,11 @@ def take(model: Model, lines: Sequence[Any]) -> Change:
     touched = (old.labels != new.labels) | marked | (old.told != new.told)
     for line in spoken:
         touched[model.rows_of_line(line)] = True
-    former, labels = (np.unique(view.labels[touched & (view.labels >= 0)]) for view in (old, new))
+    named = np.unique(np.concatenate([old.labels[touched], new.labels[touched]]))
+    named = named[named >= 0]
+    former, labels = (named[view.labels[named] == named] for view in (old, new))
     loose, ids = model.loose(), {int(label): model.pid(label) for label in former}
-    centres, sayings = model.centres_of(former), model.said_of[former].copy()
+    centres, sayings = model.centres_of(former), (model.said_of[former], model.cover[former])
     model.release(former)
     model.view, model.lines = new, list(lines)
     dated = old.word.taken != new.word.taken
@@ -820,7 +821,8 @@ def take(model: Model, lines: Sequence[Any]) -> Change:
         model.date_faces()
     model.measure(labels)
     heirs, moved = heirs_of(old.labels, new.labels, former)
-    told = not np.array_equal(former, labels) or (model.said_of[labels] != sayings).any()
+    now = model.said_of[labels], model.cover[labels]
+    told = not all(map(np.array_equal, sayings, now))
     noted = any(line.kind in ("skip", "box") or is_vouching(line) for line in spoken)
     return Change(
         changed=[model.pid(label) for label in labels.tolist()],
@@ -857,8 +859,8 @@ def news(before: Sequence[Any], now: Sequence[Any]) -> list[Any]:
 
 def marks_differ(old: sf.Word, new: sf.Word) -> np.ndarray:
     """(n,) bool: faces of which something else is said than before."""
-    pairs = ((getattr(word, name) for word in (old, new)) for name in ("no_face", "keep", "best"))
-    return np.any([left != right for left, right in pairs], axis=0)
+    marks = [(word.no_face, word.keep, word.best > 0) for word in (old, new)]
+    return np.any([left != right for left, right in zip(*marks, strict=True)], axis=0)
 
 
 def rivals(view: View) -> set[tuple[int, int]]:

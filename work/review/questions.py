@@ -63,7 +63,7 @@ class Fit:
 
 # half.npz, people of `choose`; tests/bench/bench_word.py --fit, docs/analysis/review.md
 TWO_GROUPS = Fit(-14.0, 17.8, -0.5, 5.9, 5.4)
-TWO_HALVES = Fit(-4.9, 7.4, -0.16, 1.5, 1.0)
+TWO_HALVES = Fit(-7.2, 10.6, -1.0, 3.0, 1.1)
 
 
 @dataclass
@@ -376,7 +376,8 @@ class Loose:
         label = np.full((len(rows), CHOICES), -1)
         cosine = np.full((len(rows), CHOICES), -np.inf, np.float32)
         label[known], cosine[known] = self.label[at], self.cosine[at]
-        cosine[np.isin(label, labels)] = -np.inf
+        least, lost = cosine[:, -1].copy(), np.isin(label, labels)
+        cosine[lost] = -np.inf
         alive = labels[self.model.view.labels[labels] == labels]
         more = self.compare(rows, self.people(alive))
         both = np.concatenate([cosine, more[1]], axis=1)
@@ -384,7 +385,8 @@ class Loose:
         self.rows = rows
         self.cosine = np.take_along_axis(both, best, axis=1)
         self.label = np.take_along_axis(np.concatenate([label, more[0]], axis=1), best, axis=1)
-        self.open = np.flatnonzero(asked | ~np.isfinite(self.cosine[:, 0]))
+        unsure = lost.any(axis=1) & (self.cosine[:, -1] < least)  # somebody else may be nearer
+        self.open = np.flatnonzero(asked | unsure)
 
     def compare(self, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The CHOICES likest of some people for faces (m,): labels and cosines, likest first."""
@@ -463,7 +465,7 @@ class Queues:
         self.model, self.started = model, started or sf.now_text()
         self.usual = model.usual
         self.asked: dict[str, Question] = {}
-        self.answers: dict[str, tuple[float, bool]] = {}  # {id of a line: likelihood, yes}
+        self.answered: dict[str, float] = {}  # {id of an answer's line: likelihood by the fit}
         self.pairs, self.loose, self.cuts = Pairs(model), Loose(model), Cuts(model)
         self.ranked_now: dict[str, Ranked] = {}  # as far as it is known what to ask
         self.stale = set(KINDS)
@@ -491,18 +493,20 @@ class Queues:
         pairs = np.unique(np.sort(model.view.labels[model.view.word.apart], axis=1), axis=0)
         self.two = pairs[(pairs >= 0).all(axis=1)]
         self.two_keys = self.two[:, 0] * count + self.two[:, 1]
-        self.learned, skips, self.vouched = Learned(), {}, set()
+        self.learned, self.learned_cuts = Learned(), Learned()
+        skips: dict[tuple[int, ...], tuple[int, str]] = {}
+        self.vouched = set()
         for line in decisions.standing(model.lines):
             if line.kind == "skip":
                 key = self.key_of(line)
                 times, last = skips.get(key, (0, ""))
                 skips[key] = times + 1, max(last, line.time)
             elif line.text == people.ASKED and line.kind in ("same", "different"):
-                if line.id not in self.answers:
-                    self.answers[line.id] = self.likelihood_of(line), line.kind == "same"
-                self.learned.note(*self.answers[line.id])
-            elif people.is_vouching(line):
-                self.vouched.add(self.key_of(line)[0])
+                self.learned.note(self.likelihood_of(line, TWO_GROUPS), line.kind == "same")
+            elif line.text == people.VOUCHED and line.kind in ("same", "not_belongs"):
+                self.learned_cuts.note(self.likelihood_of(line, TWO_HALVES), line.kind == "same")
+                if line.kind == "same":
+                    self.vouched.update(self.key_of(line))
         self.skipped = {
             key
             for key, (times, last) in skips.items()
@@ -515,16 +519,18 @@ class Queues:
         labels = [int(self.model.view.labels[row[0]]) for row in rows if row]
         return tuple(sorted(set(labels)))
 
-    def likelihood_of(self, line: Any) -> float:
-        """What the fit says of the two groups that a line was about, from their anchors."""
-        finder, cache = self.model.finder, self.model.cache
-        rows = [finder.rows(refs) for refs in (line.faces, line.others)]
-        if not all(rows):
-            return 0.0
-        cosine = sf.centroid(cache.unit[rows[0]]) @ sf.centroid(cache.unit[rows[1]])
-        lengths = [float(cache.length[some].mean()) for some in rows]
-        smaller = min(line.sides) or min(map(len, rows))
-        return float(self.likelihood(TWO_GROUPS, cosine, smaller, *lengths))
+    def likelihood_of(self, line: Any, fit: Fit) -> float:
+        """What a fit says of the two groups that a line was about, from their anchors."""
+        if line.id not in self.answered:
+            finder, cache = self.model.finder, self.model.cache
+            rows = [finder.rows(refs) for refs in (line.faces, line.others)]
+            if not all(rows):
+                return 0.0
+            cosine = sf.centroid(cache.unit[rows[0]]) @ sf.centroid(cache.unit[rows[1]])
+            lengths = [float(cache.length[some].mean()) for some in rows]
+            smaller = min(line.sides) or min(map(len, rows))
+            self.answered[line.id] = float(self.likelihood(fit, cosine, smaller, *lengths))
+        return self.answered[line.id]
 
     def likelihood(
         self, fit: Fit, cosine: Any, smaller: Any, left_length: Any, right_length: Any
@@ -653,10 +659,11 @@ class Queues:
                           for two in parts])  # (k, 2, 3)  # fmt: skip
         smaller = sides[:, :, 0].min(axis=1)
         one = self.likelihood(TWO_HALVES, cosine, smaller, *sides[:, :, 2].T)
-        gain = MERGE_COST * value_of(*sides[:, :, 1].T) * (1.0 - one) / seconds(one)
+        believed = self.learned_cuts.adjusted(one)
+        gain = MERGE_COST * value_of(*sides[:, :, 1].T) * (1.0 - believed) / seconds(believed)
         at = np.array(labels, np.intp)
         order = np.argsort(-gain, kind="stable")
-        return Ranked(at, at, one, one, smaller, gain).take(order)
+        return Ranked(at, at, one, believed, smaller, gain).take(order)
 
     def of_kind(self, kind: str) -> Ranked:
         """What a queue asks, as things stand now."""
@@ -909,7 +916,8 @@ def how_likely(queues: Queues, question: Question) -> dict[str, Any]:
     """
     likely = question.likelihood
     sure = max(likely, 1.0 - likely)
-    yes, no = queues.learned.yes, queues.learned.no
+    learned = queues.learned_cuts if question.kind == "look" else queues.learned
+    yes, no = learned.yes, learned.no
     at = min(int(np.searchsorted(BINS, likely, "right")) - 1, len(yes) - 1)
     return {
         "percent": round(100 * likely),
