@@ -71,6 +71,7 @@ Contents
     Command: restore
     Command: forget
     Command: report
+    Command: review
     Command: decisions
     Command: video
     Command: run
@@ -362,7 +363,7 @@ def part_of_work(name: str) -> Path:
 
 def companion(name: str) -> Any:
     """The module work/NAME.py."""
-    path, module_name = part_of_work(f"{name}.py"), f"{TOOL}_{name}"
+    path, module_name = part_of_work(f"{name}.py"), f"{TOOL}_{name}".replace("/", "_")
     sys.modules.setdefault(TOOL, sys.modules[__name__])  # run as a script it stays one module
     with LOADING:
         if module_name not in sys.modules:
@@ -1569,9 +1570,8 @@ LANDMARK_SHAPES = {  # what `enrich` brings in any case
 # ============================================================================
 # Core: the operator's word
 # ============================================================================
-# What a person has set right by hand (docs/decisions.md), as constraints on rows of a cache. How they
-# are told from his decisions: work/decisions.py; how a grouping is brought under them:
-# work/constraints.py.
+# What a person has set right by hand (docs/decisions.md), as constraints on rows of a cache. They
+# are made of his decisions in work/decisions.py; work/constraints.py brings a grouping under them.
 
 
 @dataclass(frozen=True)
@@ -8744,7 +8744,6 @@ class Export:
         self.library, self.out, self.params, self.crew = library, out, params, crew
         self.names = names
         self.cache = cache = library.cache
-        self.word = library.word
         self.terms = cached_quality_terms(cache)  # (n, 7)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
         self.head = manifest_head(library)
@@ -8759,6 +8758,10 @@ class Export:
             files, [self.cache.face_file[row], self.cache.face_file[row] + 1]
         )
         return self.cache.bbox[[other for other in order[low:high] if other != row]]
+
+    @property
+    def word(self) -> Word:
+        return self.library.word
 
     @functools.cached_property
     def looks(self) -> str:
@@ -9396,8 +9399,9 @@ def operator_names(
     sets = {plan.name: set(face_names(cache, plan.rows)) for plan in plans}
     pairs = best_matches({f: some for f, some in faces.items() if texts[f] != UNNAMED}, sets)
     names = {name: texts[folder] for folder, name in pairs.items()} | decided
-    for faceset in present.values():
-        if not faceset.shelf and faceset.name not in (UNNAMED, *names.values()):
+    for folder, faceset in present.items():
+        renamed = pairs.get(folder) in decided
+        if not (faceset.shelf or renamed) and faceset.name not in (UNNAMED, *names.values()):
             log.warning("the name %r fits no face set any more", faceset.name)
     earlier = defaultdict(set)
     for text, some in earlier_names(corpus):
@@ -10247,6 +10251,39 @@ def cmd_report(args: argparse.Namespace) -> Outcome:
     """show an output as HTML pages: every person, every face, what was left out and why"""
     out = args.out or beside(args.path, "-report")
     return Outcome(companion("pages").report_pages(args.path, out, args.cache, args.threads))
+
+
+# ============================================================================
+# Command: review
+# ============================================================================
+
+
+def listen_address(text: str) -> str:
+    """The type of --listen: one address of this machine."""
+    import ipaddress
+
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(text)
+        if not address.is_unspecified:
+            return str(address)
+    raise argparse.ArgumentTypeError(f"{text!r} is not one address of this machine")
+
+
+def add_review_options(p: argparse.ArgumentParser) -> None:
+    """What to review, and who may see the page."""
+    p.add_argument("path", type=Path, metavar="CACHE|OUT", help="a cache or an output of it")
+    port = Number(int, 1024, 65535, "a port from 1024 to 65535", "N")
+    text = "serve on this port (default: the one of the last time, else a free one)"
+    p.add_argument("--port", type=port, metavar="N", help=text)
+    text = "only print the address"
+    p.add_argument("--no-browser", action="store_true", help=text)
+    text = "serve on this address as well, unencrypted (default: only this machine gets in)"
+    p.add_argument("--listen", type=listen_address, metavar="ADDRESS", help=text)
+
+
+def cmd_review(args: argparse.Namespace) -> Outcome:
+    """look through the people in a browser and set right what is wrong, with undo"""
+    return companion("review/review").cmd_review(args)
 
 
 # ============================================================================
@@ -11639,6 +11676,7 @@ COMMANDS: Steps = {  # in pipeline order
     "restore": (add_restore_options, cmd_restore),
     "forget": (add_forget_options, cmd_forget),
     "report": (add_report_options, cmd_report),
+    "review": (add_review_options, cmd_review),
     "decisions": (add_decisions_options, cmd_decisions),
     "video": (add_video_options, cmd_video),
     "run": (add_run_options, cmd_run),

@@ -124,7 +124,8 @@ def likest_first(
         counts = zip(*np.unique(labels[rows], return_counts=True), strict=True)
         enough = [group for group, count in counts if count >= CARRIES * len(rows)]
         pairs |= {(int(group), int(nodes.of_row[rows[0]])) for group in enough}
-    members = {int(labels[rows[0]]): rows for rows in sf.groups_of(labels)}
+    asked = np.flatnonzero(np.isin(labels, [group for group, _ in pairs]))
+    members = {int(labels[asked[some[0]]]): asked[some] for some in sf.groups_of(labels[asked])}
     ranked = []
     for group, atom in pairs:
         rows = members[group]

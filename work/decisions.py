@@ -15,6 +15,7 @@ Contents
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import unicodedata
@@ -46,8 +47,10 @@ Ref = Annotated[str, msgspec.Meta(pattern=rf"\A{REF}\Z")]
 
 def refs(cache: sf.FaceCache, rows: Iterable[int]) -> list[str]:
     """How decisions name faces: id and box in whole pixels."""
-    boxes = cache.bbox.round().astype(int)
-    return [f"{cache.face_ids[row]}@{','.join(map(str, boxes[row].tolist()))}" for row in rows]
+    rows = [int(row) for row in rows]
+    boxes = cache.bbox[rows].round().astype(int).tolist()
+    places = (",".join(map(str, box)) for box in boxes)
+    return [f"{cache.face_ids[row]}@{place}" for row, place in zip(rows, places, strict=True)]
 
 
 def anchors(cache: sf.FaceCache, rows: np.ndarray) -> list[str]:
@@ -74,7 +77,7 @@ class Finder:
         if ref not in self.known:
             face, _, box = ref.partition("@")
             row = self.cache.row_of_face.get(face, -1)
-            if box:
+            if box and (row < 0 or refs(self.cache, [row]) != [ref]):
                 row = self.at(face[:16], np.array(box.split(","), np.float64), row)
             self.known[ref] = row
         return self.known[ref]
@@ -404,13 +407,14 @@ def by_weight(lines: Sequence[Line]) -> list[Line]:
     return [lines[at] for at in order]
 
 
-def resolve(cache: sf.FaceCache, lines: Sequence[Line]) -> Resolved:
+def resolve(cache: sf.FaceCache, lines: Sequence[Line], finder: Finder | None = None) -> Resolved:
     """What the decisions say of a cache, conflicts settled: of those the later stands.
 
     lines: of a Book, revocations and all. Decisions that do not conflict can come in any order.
+    finder: one of this cache that is kept for the next time.
     """
     weighed = by_weight(standing(lines))
-    resolver = Resolver(Finder(cache))
+    resolver = Resolver(finder or Finder(cache))
     for line in weighed:
         resolver.take(line)
     word = word_of(cache, resolver, weighed)
@@ -564,14 +568,22 @@ def answers_of(corpus: sf.Corpus) -> dict[tuple[str, str], str]:
     home = np.full(cache.faces, -1)
     for at, rows in enumerate(sets.values()):
         home[rows] = at
-    names, answers = list(sets), {}
+    links = constraints.Links()
     for person in range(int(word.person.max(initial=-1)) + 1):
         at = np.unique(home[word.person == person])
-        for left, right in zip(at[at >= 0][:-1], at[at >= 0][1:], strict=True):
-            answers[names[left], names[right]] = "yes"
+        for other in at[at >= 0][1:].tolist():
+            links.join(int(at[at >= 0][0]), other)
     for left, right in np.unique(home[word.apart], axis=0).tolist():
-        if left >= 0 <= right and left != right:
-            answers[names[left], names[right]] = "no"
+        if min(left, right) >= 0:
+            links.part(left, right)
+    names, together = list(sets), defaultdict(list)
+    for at in range(len(names)):
+        together[links.find(at)].append(names[at])
+    answers = {}
+    for root, own in together.items():
+        answers |= dict.fromkeys(itertools.combinations(own, 2), "yes")
+        others = [name for rival in links.rivals.get(root, ()) for name in together[rival]]
+        answers |= dict.fromkeys(itertools.product(own, others), "no")
     return answers
 
 

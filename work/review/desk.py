@@ -1,0 +1,312 @@
+"""The desk of the review server: the library, what was decided of it, and every act on it.
+
+A companion of sort_faces.py; nothing of HTTP is in here. It holds the model of people.py to the
+decisions file, whoever writes there. Its methods may be called by several threads; one at a time
+works on the model.
+
+Contents
+    What is known at the start
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+import sort_faces as sf
+
+guard = sf.companion("review/guard")
+pictures = sf.companion("review/thumbs")
+jobs = sf.companion("review/jobs")
+people = sf.companion("review/people")
+acts = sf.companion("review/acts")
+questions = sf.companion("review/questions")
+decisions = sf.companion("decisions")
+Refused = guard.Refused
+
+STATUS = {"unknown": 404, "unusable": 422}  # of what the model refuses; else 409
+REST = 0.5  # seconds since the last request until the queues are brought up to date
+LOOK_EVERY = 1.0  # seconds between two looks at the decisions file, which others may write
+MOST_ANSWERS = 1000  # kept, to be given again where a page has not heard them
+FIRST_SCREEN = 60  # covers made before anybody asks: the largest people, as the grid begins
+
+T = TypeVar("T")
+
+
+def answering(method: Callable[..., T]) -> Callable[..., T]:
+    """A method of the desk that works on the model, alone, as the file says now; what the model
+    refuses becomes a refusal of the request."""
+
+    @functools.wraps(method)
+    def alone(desk: Desk, *args: Any, **more: Any) -> T:
+        with desk.lock:
+            desk.asked_at = time.monotonic()
+            desk.follow()
+            try:
+                return method(desk, *args, **more)
+            except people.Refused as error:
+                status = STATUS.get(error.error, 409)
+                raise Refused(status, error.error, **error.facts) from None
+
+    return alone
+
+
+class Desk:
+    """What one server works on. trees: folder by kind of output; events: tells the pages."""
+
+    def __init__(self, cache: Path, trees: dict[str, Path], events: Any) -> None:
+        self.path, self.trees, self.events = cache, trees, events
+        self.lock = threading.RLock()
+        self.thumbs: Any = None
+        self.asked_at = time.monotonic()
+        self.open()
+        self.jobs = jobs.Jobs(cache, trees, events)
+        self.answers: OrderedDict[str, dict[str, Any]] = OrderedDict()  # to the last acts
+        self.ended = threading.Event()
+        self.watcher = threading.Thread(target=self.watch, daemon=True, name="decisions")
+        self.watcher.start()
+
+    def open(self) -> None:
+        """Load everything from the disk; again after the outputs, or the cache, have changed."""
+        cache = sf.load_cache(self.path)
+        with self.lock:
+            before = self.thumbs
+            if before is None or before.marks != pictures.face_marks(cache):
+                self.library = sf.Library(cache, self.path)
+                self.thumbs = pictures.Thumbs(self.library)
+            self.cache = cache
+            self.book = decisions.Book(self.path)
+            base, facts = base_labels(cache, self.path, self.trees), facts_of(cache, self.trees)
+            lines = self.book.lines
+            self.model = people.Model(cache, base, lines, facts, self.thumbs.marks)
+            self.queues = questions.Queues(self.model, sf.now_text())
+            self.photos = {sha[:16]: row for row, sha in enumerate(cache.file_sha256.tolist())}
+            self.table: tuple[int, Any] = (-1, None)  # the people as JSON, at a rev
+            if before is not None and before is not self.thumbs:
+                before.close()
+        columns = people.people_columns(self.model)
+        order = np.argsort(-np.array(columns["faces"], dtype=int), kind="stable")
+        for at in order[:FIRST_SCREEN][::-1].tolist():
+            self.thumbs.ask((self.thumbs.row_of[columns["cover"][at]], pictures.SIZES[1]))
+
+    def close(self) -> None:
+        """End what runs beside; what was decided is on the disk already."""
+        self.ended.set()
+        self.watcher.join()
+        self.jobs.close()
+        self.thumbs.close()
+
+    @property
+    def rev(self) -> int:
+        return self.book.rev
+
+    def follow(self) -> None:
+        """Take in what another process has written, and tell the pages."""
+        change = acts.follow(self.model, self.book)
+        if change is not None:
+            self.queues.update(change)
+            self.tell("", change.changed)
+
+    def watch(self) -> None:
+        """Follow the file while nobody asks for anything, and bring the queues up to date."""
+        while not self.ended.wait(LOOK_EVERY):
+            with self.lock, contextlib.suppress(sf.SortFacesError, OSError):
+                self.follow()
+            while self.at_rest() and self.bring_up():
+                pass
+
+    def at_rest(self) -> bool:
+        """Whether nobody has asked for a moment, so that a little work keeps nobody waiting."""
+        return not self.ended.is_set() and time.monotonic() - self.asked_at > REST
+
+    def bring_up(self) -> bool:
+        """A little of what the queues have to compute; whether there is more."""
+        with self.lock:
+            return self.queues.idle()
+
+    def tell(self, tab: str, changed: list[str]) -> None:
+        self.events.tell("rev", rev=self.rev, tab=tab, changed=changed)
+
+    # -- looking --------------------------------------------------------------
+
+    @answering
+    def state(self) -> dict[str, Any]:
+        """How things stand."""
+        return {
+            "rev": self.rev,
+            "server": sf.VERSION,
+            "cache": self.path.name,
+            "counts": people.counts(self.model),
+            **self.queues.state(),
+            "apply": self.jobs.status(),
+            "outputs": sorted(self.trees),
+            "holder": holder_of(self.path),
+            "conflicts": len(self.model.view.resolved.conflicts),
+            "lost": len(self.model.view.resolved.lost),
+            "lang": "",
+        }
+
+    @answering
+    def people(self) -> Any:
+        """Everybody, as JSON that is made once a state."""
+        if self.table[0] != self.rev:
+            value = {"rev": self.rev, "columns": people.people_columns(self.model)}
+            self.table = self.rev, msgspec.Raw(msgspec.json.encode(value))
+        return self.table[1]
+
+    @answering
+    def faces(self, pid: str, first: int, most: int) -> dict[str, Any]:
+        return {"rev": self.rev, **people.person_faces(self.model, pid, first, most)}
+
+    @answering
+    def halves(self, pid: str) -> dict[str, Any]:
+        return {"rev": self.rev, **people.halves_of(self.model, pid)}
+
+    @answering
+    def photo(self, photo: str) -> dict[str, Any]:
+        return {"rev": self.rev, **people.photo_facts(self.model, photo)}
+
+    def row_of_photo(self, photo: str) -> int:
+        """The row of a photo. Raises Refused where there is none."""
+        if photo not in self.photos:
+            raise Refused(404, "unknown")
+        return self.photos[photo]
+
+    @answering
+    def questions(self, kind: str, most: int, after: list[str]) -> dict[str, Any]:
+        found = questions.page(self.queues, kind, most, after)
+        return {**found, "rev": self.rev}
+
+    @answering
+    def history(self, before: int | None, most: int) -> dict[str, Any]:
+        return acts.history(self.model, self.book, before, most)
+
+    # -- deciding -------------------------------------------------------------
+
+    @answering
+    def decide(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Make an act; it is on the disk when this returns."""
+        ask = self.queues.question_of
+        act = functools.partial(acts.decide, self.model, self.book, body, ask)
+        return self.once(body.get("op"), body.get("tab"), act)
+
+    @answering
+    def undo(self, op: str, tab: str, which: str | None) -> dict[str, Any]:
+        act = functools.partial(acts.undo, self.model, self.book, op, tab, which)
+        return self.once(op, tab, act)
+
+    @answering
+    def redo(self, op: str, tab: str, which: str | None) -> dict[str, Any]:
+        act = functools.partial(acts.redo, self.model, self.book, op, tab, which)
+        return self.once(op, tab, act)
+
+    def once(self, op: Any, tab: Any, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The answer to an act, the same again where it is repeated; other pages are told of it."""
+        if isinstance(op, str) and op in self.answers:
+            return self.answers[op]
+        result = act()
+        result["dropped_questions"] = self.queues.update(result.pop("change"))
+        self.answers[op] = result
+        while len(self.answers) > MOST_ANSWERS:
+            self.answers.popitem(last=False)
+        self.tell(tab, result["changed"])
+        return result
+
+    def draw(self, asked: Any) -> dict[str, Any]:
+        raise Refused(503, "later")
+
+    # -- the outputs ----------------------------------------------------------
+
+    @answering
+    def preview(self) -> dict[str, Any]:
+        return {"preview": self.jobs.preview(self.rev, self.with_names)}
+
+    def with_names(self, result: dict[str, Any]) -> dict[str, Any]:
+        """A preview's sets with the names of who is in them."""
+        with self.lock:
+            for one in result["sets"]:
+                row = self.cache.row_of_face.get(one.pop("face"), -1)
+                label = int(self.model.view.labels[row]) if row >= 0 else -1
+                one["name"] = self.model.told(label).name if label >= 0 else ""
+        return result
+
+    def previewed(self, name: str) -> dict[str, Any]:
+        return self.jobs.previewed(name)
+
+    @answering
+    def apply(self, name: str, rev: int) -> dict[str, Any]:
+        """Bring the outputs up to date; refused where something was decided since the preview."""
+        if rev != self.rev:
+            raise Refused(409, "moved", rev=self.rev)
+        return {"apply": self.jobs.apply(name, rev, self.applied)}
+
+    def applied(self) -> None:
+        """The outputs have changed: groups and what is exported are read anew."""
+        self.open()
+        self.tell("", [])
+
+    def cancel(self, name: str) -> dict[str, Any]:
+        self.jobs.cancel(name)
+        return {"apply": name}
+
+
+# ============================================================================
+# What is known at the start
+# ============================================================================
+
+
+def holder_of(cache: Path) -> str:
+    """Which process writes the cache now, "" none."""
+    path = sf.beside(cache, ".lock.holder")
+    with contextlib.suppress(OSError):
+        return path.read_text("utf-8", "replace").strip()[:200]
+    return ""
+
+
+def facts_of(cache: sf.FaceCache, trees: dict[str, Path]) -> Any:
+    """What the outputs say of each face; those that `run` wrote lie beside each other."""
+    homes = Counter(folder.parent for folder in trees.values())
+    return people.facts_of(cache, max(homes, key=homes.__getitem__) if homes else None)
+
+
+def base_labels(cache: sf.FaceCache, path: Path, trees: dict[str, Path]) -> np.ndarray:
+    """(n,) int: the people as a raw output has them, else as cluster would make them."""
+    if "raw" in trees:
+        try:
+            raw = sf.load_manifest(trees["raw"] / sf.RawManifest.FILE, sf.RawManifest, cache)
+        except sf.SortFacesError as error:
+            sf.log.warning("%s; the page groups the faces by itself", error)
+        else:
+            labels = np.arange(cache.faces) + len(raw.persons)
+            for number, group in enumerate(raw.persons):
+                labels[sf.rows_of_faces(cache, group.faces)] = number
+            return labels
+    return kept_labels(cache, path)
+
+
+def kept_labels(cache: sf.FaceCache, path: Path) -> np.ndarray:
+    """(n,) int as cluster groups without decisions; kept beside the cache for the next time."""
+    params = sf.with_linkage(sf.ClusterParams(), "threshold")
+    params = sf.for_model(params, cache.meta.model)
+    facts = "\n".join([*cache.face_ids, sf.VERSION, repr(asdict(params)), repr(cache.meta)])
+    mark = hashlib.sha256(facts.encode()).hexdigest()
+    kept = sf.beside(path, ".review.npz")
+    with contextlib.suppress(OSError, ValueError, KeyError), np.load(kept) as file:
+        if str(file["mark"]) == mark:
+            return file["labels"]
+    how = params.grouping(cache.meta.model)
+    labels = sf.group_faces(cache, np.arange(cache.faces), how).labels
+    with sf.writing(kept) as part, open(part, "wb") as stream:
+        np.savez(stream, mark=mark, labels=labels)
+    return labels
