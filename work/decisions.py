@@ -418,6 +418,8 @@ def resolve(cache: sf.FaceCache, lines: Sequence[Line], finder: Finder | None = 
     for line in weighed:
         resolver.take(line)
     word = word_of(cache, resolver, weighed)
+    if any(line.kind == "box" for line in lines):
+        word.no_face[sf.companion("drawn_faces").undone_rows(cache, lines)] = True
     return Resolved(word, resolver.conflicts[::-1], resolver.lost[::-1])
 
 
