@@ -379,12 +379,22 @@ class Model:
 
     def oldest_lines(self, lines: Sequence[Any]) -> np.ndarray:
         """(n,) int32: the first line in force that points at each row; NEVER where none does."""
-        oldest = np.full(self.cache.faces, NEVER, np.int32)
-        standing = decisions.standing(lines)
-        for at in range(len(standing) - 1, -1, -1):
-            if standing[at].kind not in ("date", "skip", "box"):
-                oldest[self.rows_of_line(standing[at])] = at
+        more = lines[len(self.lines) :]
+        if self.view is None or news(self.lines, lines) != more:
+            oldest, more = np.full(self.cache.faces, NEVER, np.int32), lines
+        else:
+            oldest = self.view.oldest.copy()
+        revoked, first = decisions.revocations(lines), len(lines) - len(more)
+        for at, line in enumerate(more, first):
+            if line.op not in revoked and line.kind not in ("date", "skip", "box", "revoke"):
+                rows = self.rows_of_line(line)
+                oldest[rows[oldest[rows] == NEVER]] = at
         return oldest
+
+    def adopt(self, lines: Sequence[Any]) -> None:
+        """The same lines as objects that were read again."""
+        self.lines = list(lines)
+        self.resolver.lines = list(lines)
 
     # -- measuring ------------------------------------------------------------
 
