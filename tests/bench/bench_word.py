@@ -7,8 +7,9 @@
 
 A made-up operator answers the questions of work/review/questions.py, all three queues together, on
 the main faces of DATA/people (the folder is the truth) and on the people of half.npz that no
-constant was chosen on. `value` asks what is worth most, `likely` what is most likely wrong, and
-`random` any question that is open. BCubed P R F, groups that mix people and the seconds he would
+constant was chosen on. `value` asks what is worth most, `even` the same with a stranger in a group
+no worse than a face less in it, `likely` what is most likely wrong, and `random` any question that
+is open. BCubed P R F, groups that mix people and the seconds he would
 need are printed after 0, 10, 50 and 200 answers; a question whose answer is not among the choices
 is skipped, and counts.
 
@@ -41,7 +42,7 @@ people = sf.companion("review/people")
 questions = sf.companion("review/questions")
 
 ANSWERS = (0, 10, 50, 200)
-ORDERS = ("value", "likely", "random")
+ORDERS = ("value", "even", "likely", "random")
 STRICTNESS = (-0.06, -0.03, 0.0, 0.03, 0.06)
 
 
@@ -143,11 +144,7 @@ class Operator:
             at = int(self.rng.integers(counts.sum()))
             kind = list(ranked)[int(np.searchsorted(np.cumsum(counts), at, "right"))]
             return self.queues.ask(kind, ranked[kind], int(self.rng.integers(len(ranked[kind]))))
-        wrong = {
-            kind: some.gain if order == "value" else
-            1.0 - some.believed if kind == "look" else some.believed
-            for kind, some in ranked.items()
-        }  # fmt: skip
+        wrong = {kind: urgency(order, kind, some) for kind, some in ranked.items()}
         kind = max(wrong, key=lambda one: wrong[one].max())
         return self.queues.ask(kind, ranked[kind], int(wrong[kind].argmax()))
 
@@ -191,6 +188,14 @@ class Operator:
                  (("b3 P", "precision"), ("b3 R", "recall"), ("b3 F", "f"))}  # fmt: skip
         impure = mixed_groups(self.truth, labels)
         return {**shown, "impure": impure, "seconds": round(self.seconds)}
+
+
+def urgency(order: str, kind: str, ranked: questions.Ranked) -> np.ndarray:
+    """(k,) by what an order goes."""
+    if order == "likely":
+        return 1.0 - ranked.believed if kind == "look" else ranked.believed
+    even = order == "even" and kind == "look"
+    return ranked.gain / questions.MERGE_COST if even else ranked.gain
 
 
 def grouped(cache: sf.FaceCache, strictness: float, word: sf.Word | None = None) -> np.ndarray:

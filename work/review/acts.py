@@ -399,7 +399,7 @@ def write(model: Any, book: Any, lines: Sequence[Any], anyway: bool = False) -> 
         people.take(model, before)
         raise
     if len(book.lines) == len(before) + len(lines):
-        model.lines = list(book.lines)  # as they were read again: the same lines, other objects
+        model.adopt(book.lines)
     else:
         people.take(model, book.lines)  # somebody wrote between
     return answer(book, len(lines), change)

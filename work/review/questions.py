@@ -141,6 +141,7 @@ class Pairs:
         self.build()
 
     def build(self) -> None:
+        """Compare all people with each other."""
         model, labels = self.model, self.in_play(self.model.alive)
         single = model.size[labels] == 1
         if np.count_nonzero(single) > FEW_SINGLES:
@@ -211,6 +212,7 @@ class Pairs:
         self.look_again(np.array([at]))
 
     def grow(self) -> None:
+        """Make room for more people."""
         room = len(self.label) // 8 + 64
         self.label = np.append(self.label, np.full(room, -1))
         blank = np.zeros((room, self.vector.shape[1]), np.float32)
