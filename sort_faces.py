@@ -4113,7 +4113,15 @@ class QualityLine(Record, tag_field="op", tag="quality"):
     faces: list[tuple[int, float]]  # (face_index, score)
 
 
-JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine
+class DrawnLine(Record, tag_field="op", tag="drawn"):
+    """A face the operator has drawn on a known photo, behind those it has."""
+
+    sha256: str
+    index: int
+    face: FaceRecord
+
+
+JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
 Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 
 
@@ -4180,13 +4188,15 @@ def fitting(lines: Iterable[JournalLine], dim: int, path: Path) -> list[JournalL
     found = []
     for line in lines:
         faces = line.faces if isinstance(line, PhotoLine) else []
+        faces = [line.face] if isinstance(line, DrawnLine) else faces
         try:
             check_embeddings(faces, dim)
             if not are_boxes(np.array([face.bbox for face in faces])):
                 raise msgspec.ValidationError("a bounding box lies in no picture")
             found.append(line)
         except msgspec.ValidationError as error:
-            log.warning("%s: %r: %s; embed looks at it again", path, line.path, error)
+            name = line.path if isinstance(line, PhotoLine) else line.sha256
+            log.warning("%s: %r: %s; embed looks at it again", path, name, error)
     return found
 
 
@@ -4437,14 +4447,23 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     photos: dict[str, PhotoLine] = {}
     marks: dict[str, dict[int, MarkedFace]] = defaultdict(dict)  # by sha256 and face index
     scores: dict[str, dict[int, float]] = defaultdict(dict)  # likewise
+    drawn: dict[str, dict[int, FaceRecord]] = defaultdict(dict)  # likewise; of photos as they were
+    added: Counter[str] = Counter()  # drawn faces behind those of the new photos
     scorer = cache.meta.quality_model
     paths = known_paths(cache)
     known = {*cache.file_sha256.tolist(), *(r.sha256 for r in lines if isinstance(r, PhotoLine))}
     for line in lines:
         if isinstance(line, PhotoLine):
             photos[line.sha256] = line
-            for told in (marks, scores):  # of the faces this record replaces
+            for told in (marks, scores, drawn, added):  # of the faces this record replaces
                 told.pop(line.sha256, None)
+        elif isinstance(line, DrawnLine):
+            photo = photos.get(line.sha256)
+            if photo is not None and line.index == len(photo.faces):
+                photos[line.sha256] = with_face(photo, line.face)
+                added[line.sha256] += 1
+            elif photo is None:
+                drawn[line.sha256][line.index] = line.face
         elif isinstance(line, EnrichLine):
             marks[line.sha256].update((face.index, face) for face in line.faces)
         elif isinstance(line, QualityLine):
@@ -4456,8 +4475,37 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
             paths.pop(line.path, None)
         if isinstance(line, PhotoLine | PathLine) and line.sha256 in known:
             paths[line.path] = (line.sha256, line.size, line.mtime_ns)
-    cache = with_marks(rebuild_cache(cache, photos, paths), marks)
+    cache = with_marks(with_drawn(rebuild_cache(cache, photos, paths, added), drawn), marks)
     return with_scores(cache, scorer, scores)
+
+
+def with_face(photo: PhotoLine, face: FaceRecord) -> PhotoLine:
+    """A photo with one face more."""
+    return msgspec.structs.replace(photo, faces=[*photo.faces, face], status=STATUS_FACES)
+
+
+def with_drawn(cache: FaceCache, drawn: dict[str, dict[int, FaceRecord]]) -> FaceCache:
+    """Add drawn faces, given by sha256 and face index, behind those their photos have."""
+    row_of = {sha: row for row, sha in enumerate(cache.file_sha256.tolist()) if sha in drawn}
+    new = [
+        (row, index, face)
+        for sha, row in row_of.items()
+        for index, face in drawn[sha].items()
+        if f"{sha[:16]}:{index}" not in cache.row_of_face
+    ]
+    if not new:
+        return cache
+    owners, numbers, faces = zip(*new, strict=True)
+    order = np.argsort(np.concatenate([cache.face_file, owners]), kind="stable")
+    columns = {}
+    for name, about in COLUMNS.items():
+        if about.rows == "n":
+            given = {"face_file": owners, "face_index": numbers}.get(name)
+            values = given or [getattr(face, name, None) for face in faces]
+            columns[name] = extended(cache, name, np.arange(cache.faces), values)[order]
+    status = cache.file_status.copy()
+    status[list(owners)] = STATUS_FACES
+    return replace(cache, file_status=status, **columns)
 
 
 def known_paths(cache: FaceCache) -> dict[str, Facts]:
@@ -4472,9 +4520,12 @@ def known_paths(cache: FaceCache) -> dict[str, Facts]:
 
 
 def rebuild_cache(
-    cache: FaceCache, photos: dict[str, PhotoLine], paths: dict[str, Facts]
+    cache: FaceCache, photos: dict[str, PhotoLine], paths: dict[str, Facts], added: Counter[str]
 ) -> FaceCache:
-    """Cache rows not replaced by `photos`, then the new photos, with exactly these paths."""
+    """Cache rows not replaced by `photos`, then the new photos, with exactly these paths.
+
+    added: {sha256: how many of a new photo's faces, the last ones, are drawn}.
+    """
     paths_of = paths_by_photo(cache, photos, paths)
     known = enumerate(cache.file_sha256.tolist())
     old = [row for row, sha in known if sha in paths_of and sha not in photos]
@@ -4496,18 +4547,22 @@ def rebuild_cache(
         elif name not in columns:
             values = [getattr(face, name, None) for face in faces]
             columns[name] = extended(cache, name, kept, values)
-    meta = msgspec.structs.replace(cache.meta, rescans=rescans_after(cache, photos))
+    meta = msgspec.structs.replace(cache.meta, rescans=rescans_after(cache, photos, added))
     return FaceCache(meta, **columns)
 
 
-def rescans_after(cache: FaceCache, photos: dict[str, PhotoLine]) -> int:
-    """How often faces have been numbered anew: manifests from before speak of other faces."""
+def rescans_after(cache: FaceCache, photos: dict[str, PhotoLine], added: Counter[str]) -> int:
+    """How often faces have been numbered anew: manifests from before speak of other faces.
+
+    A drawn face behind the others numbers nobody anew. added: as in rebuild_cache.
+    """
     row_of = {sha: row for row, sha in enumerate(cache.file_sha256.tolist()) if sha in photos}
     for sha, row in row_of.items():
         own = cache.face_file == row
         boxes, gaps = cache.bbox[own], np.diff(cache.face_index[own], prepend=-1) != 1  # forgotten
-        fresh = np.array([face.bbox for face in photos[sha].faces], np.float32)
-        if len(boxes) and (gaps.any() or not np.array_equal(boxes, fresh.reshape(-1, 4))):
+        fresh = np.array([face.bbox for face in photos[sha].faces], np.float32).reshape(-1, 4)
+        fresh = fresh[: max(len(boxes), len(fresh) - added[sha])]
+        if len(boxes) and (gaps.any() or not np.array_equal(boxes, fresh)):
             return cache.meta.rescans + 1
     return cache.meta.rescans
 
@@ -5037,6 +5092,7 @@ TASKS: dict[str, Task] = {
     "quality": lambda model, items: model.rate(items),
     "audit": one_by_one(audit_item),
     "frames": one_by_one(frames_item),
+    "drawn": one_by_one(lambda engine, item: companion("drawn_faces").draw_item(engine, item)),
 }
 
 
@@ -7948,6 +8004,8 @@ def embed_library(
     with locked_cache(path):
         run = EmbedRun(path, crew, options, scan)
         run.execute()
+        if decisions_path(path).exists():
+            companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
     return {
         "cache": str(path),

@@ -131,10 +131,11 @@ def test_lines_about_others_too_lose_the_forgotten_faces(run, root, told):
 
 def test_a_group_that_was_mostly_the_person_binds_nobody_any_more(run, root, told):
     """Who was taken for Ada is not taken for whoever Ada was joined with."""
-    ada, bob = told.refs["ada"], told.refs["bob"]
-    told.add("same", faces=[*ada, bob[0]], others=[*ada[:2], told.refs["eve"][0]])
+    ada, bob, eve = told.refs["ada"], told.refs["bob"], told.refs["eve"]
+    told.add("same", faces=[*ada, bob[0]], others=[*ada[:2], eve[0]])
     told.add("name", faces=[*ada, bob[0]], text="Addie")
-    forget(run, root, "--person", ADA)
+    told.add("not_belongs", faces=[bob[0], eve[0]], others=ada)
+    assert forget(run, root, "--person", ADA)["faces"] == 5
     assert told.lines == []
 
 

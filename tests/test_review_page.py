@@ -826,18 +826,20 @@ def test_a_walk_over_all_screens_with_keys_alone(page, person):
         ("gp", "#/people"), ("gs", "#/same"), ("gw", "#/whose"), ("gl", "#/look"),
         ("gh", "#/history"), ("ga", "#/apply"), ("gp", "#/people"),
     ):  # fmt: skip
+        while page.focused() in ("INPUT", "SELECT"):
+            page.press("Tab")
         page.press(*keys)
         page.wait(lambda where=where: page.hash.split("?")[0] == where)
         time.sleep(0.4)
         assert page.focused() != "BODY", where
-        seen = set()
+        seen: set[str] = set()
         for _ in range(40):
-            page.press("Tab")
+            page.press("Tab")  # after the last one it passes the browser's own bar
             here = page.js(
                 "const e = document.activeElement;"
                 "return e.tagName + (e.dataset.go || e.dataset.act || e.dataset.id || e.id || '')"
             )
-            if here.startswith("BODY") or here in seen and len(seen) > 6:
+            if here in seen and len(seen) > 6:
                 break
             seen.add(here)
         assert len(seen) >= 5, (where, seen)

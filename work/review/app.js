@@ -23,7 +23,7 @@ const TABS = [["people", "people"], ["same", "same"], ["whose", "whose"], ["look
 const POLL_MS = 2000; // between tries while the server is away
 
 let screen = null;
-let shownAt = "";
+let restoring = null; // what an undone act takes up on the screen that opens next
 const bar = h("nav", { class: "bar", id: "bar" });
 const banner = h("div", { class: "banner", role: "alert", hidden: true });
 const main = h("main", { id: "main", tabIndex: -1 });
@@ -83,27 +83,18 @@ function again(language = false) {
 function open(restore = null) {
   const { name, arg } = route();
   screen?.close();
-  shownAt = location.hash;
   screen = (OPEN[name] || OPEN.people)(arg);
-  screen.pending = restore;
   fill(main, screen.element);
   document.title = `${screen.title()} · ${t("app")}`;
   drawBar();
   screen.focus();
   if (document.activeElement === document.body) main.focus({ preventScroll: true });
-  if (restore) settleRestore();
-}
-
-/** Once the server's word is there, the screen takes up what the undone act had left. */
-function settleRestore() {
-  const memo = screen.pending;
-  screen.pending = null;
-  if (memo) screen.restore?.(memo);
+  if (restore) screen.restore?.(restore);
 }
 
 function moved() {
-  const before = shownAt.split("?")[0], now = location.hash.split("?")[0];
-  if (before !== now || !screen || route().name === "photo") open();
+  open(restoring);
+  restoring = null;
 }
 
 // ---- undo and redo ------------------------------------------------------------------------------
@@ -119,9 +110,8 @@ async function undoNow() {
   say(t("undone", { what }));
   if (!taken.memo) return;
   if (taken.memo.route && taken.memo.route !== location.hash) {
+    restoring = taken.memo;
     location.hash = taken.memo.route;
-    shownAt = location.hash;
-    open(taken.memo);
   } else screen.restore?.(taken.memo);
 }
 
@@ -181,7 +171,9 @@ function subscribe() {
     loadState().catch(() => {});
   });
   listen("sse-hello", ({ rev }) => {
-    if (rev !== people.rev) people.stale = true;
+    if (rev === people.rev) return;
+    people.stale = true;
+    changed({});
     loadState().catch(() => {});
   });
   listen("sse-bye", () => poll());

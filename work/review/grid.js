@@ -45,7 +45,10 @@ export class Grid {
 
   measure(force = false) {
     const width = this.element.clientWidth - 2 * GAP, height = this.element.clientHeight;
-    if (width <= 0) return;
+    if (width <= 0) {
+      this.width = 0; // out of sight: laid out when it is seen
+      return;
+    }
     if (!force && width === this.width && height === this.height) return;
     const top = this.#topId();
     Object.assign(this, { width, height });
@@ -325,7 +328,7 @@ export class Grid {
 
   #hold(start) {
     start.held = true;
-    navigator.vibrate?.(15);
+    if (navigator.userActivation?.hasBeenActive) navigator.vibrate?.(15);
     this.selection.toggle(start.id);
     this.selection.anchor = start.id;
     this.focusCell(this.index.get(start.id));

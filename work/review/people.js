@@ -125,6 +125,14 @@ class People {
     this.grid.element.scrollTop = 0;
   }
 
+  showAll() {
+    this.search.value = "";
+    this.view = { ...this.view, show: "all", words: "" };
+    this.drawTools();
+    this.filter({});
+    this.grid.focusCell();
+  }
+
   async load() {
     try {
       await freshPeople();
@@ -150,13 +158,13 @@ class People {
 
   list() {
     const ids = sorted(rowsShown(this.view), this.view.sort).map((row) => people.columns.id[row]);
-    this.grid.show([{ label: "", ids }]);
-    this.tools.querySelector(".count").textContent = t("people.count", { n: ids.length });
     const total = people.columns.id.length;
     this.none.hidden = ids.length > 0;
     this.grid.element.hidden = !ids.length;
+    this.grid.show([{ label: "", ids }]);
+    this.tools.querySelector(".count").textContent = t("people.count", { n: ids.length });
     if (!ids.length) fill(this.none, total
-      ? empty(t("people.filtered", { n: total }), h("button", { type: "button", onclick: () => { this.search.value = ""; this.filter({ show: "all", words: "" }); this.drawTools(); } }, t("show.everything")))
+      ? empty(t("people.filtered", { n: total }), h("button", { type: "button", onclick: () => this.showAll() }, t("show.everything")))
       : empty(t("people.empty")));
     const alive = this.selection.list().filter((id) => people.at.has(id));
     if (alive.length !== this.selection.size) this.selection.set(alive);

@@ -216,6 +216,7 @@ class Photo {
     this.draft = box || { x: 0.4, y: 0.5 - high / 2, w: high / ratio, h: high };
     this.replaces = replaces;
     this.corner = null;
+    this.untouched = !replaces; // a new box is drawn anew by the first drag, wherever it begins
     this.frame.classList.add("drawing");
     this.hint.textContent = t("photo.hint");
     say(t("photo.hint"));
@@ -263,6 +264,7 @@ class Photo {
 
   bound() {
     const d = this.draft;
+    this.untouched = false;
     d.w = Math.min(1, Math.max(SMALLEST, d.w));
     d.h = Math.min(1, Math.max(SMALLEST, d.h));
     d.x = Math.min(1 - d.w, Math.max(0, d.x));
@@ -303,7 +305,7 @@ class Photo {
     this.frame.addEventListener("pointerdown", (event) => {
       if (!this.draft || event.button !== 0 || event.target.closest("button:not(.box)")) return;
       event.preventDefault();
-      const corner = event.target.dataset.corner, inside = event.target.closest(".draft");
+      const corner = event.target.dataset.corner, inside = !this.untouched && event.target.closest(".draft");
       const { x, y, w, h: high } = this.draft;
       const far = { nw: { x: x + w, y: y + high }, ne: { x, y: y + high }, sw: { x: x + w, y }, se: { x, y } }[corner];
       drag = { from: at(event), far, inside: inside && !corner && { x, y }, moved: false };
