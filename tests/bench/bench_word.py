@@ -209,7 +209,6 @@ def compare(name: str, cache: sf.FaceCache, truth: np.ndarray, errors: float) ->
     """Print what answers are worth in each order, and what is left of them afterwards."""
     for strictness in (0.0, 0.06):
         base, rows = grouped(cache, strictness), []
-        kept: dict[int, Operator] = {}
         for order in ORDERS:
             operator = Operator(cache, base, truth, errors)
             for count in ANSWERS:
@@ -217,10 +216,10 @@ def compare(name: str, cache: sf.FaceCache, truth: np.ndarray, errors: float) ->
                     operator.answer(question)
                 rows.append({"order": order, "answers": operator.given} | operator.scores())
             if order == "value":
-                kept[operator.given] = operator
-        print_table(f"{name}: {cache.faces} faces, grouped with strictness {strictness:+.2f}", rows)
-    print_table(f"{name}: grouped again, b3 F, with {operator.given} answers of `value`",
-                bound_ways(cache, truth, next(iter(kept.values()))))  # fmt: skip
+                again = bound_ways(cache, truth, operator)
+        title = f"grouped with strictness {strictness:+.2f}"
+        print_table(f"{name}: {cache.faces} faces, {title}", rows)
+        print_table(f"{name}: {title}, answered by `value`, and grouped again; b3 F", again)
 
 
 # ---------------------------------------------------------------------------- binding

@@ -36,7 +36,7 @@ SHOWN = 8  # faces of each side of a question
 LOOKED_AT = 400  # faces of a person that those are chosen from
 USUAL_FACES = 4000  # say what is usual in a library
 VOUCHED = "look"  # text of a *same* that says a person is one and need not be cut
-ASKED = "asked"  # text of an answer to Same person?: what the likelihoods learn from
+ASKED = "asked"  # text of an answer to a question: what the likelihoods learn from
 UNKNOWN_YEAR = -1  # in the columns of years
 
 # ============================================================================
