@@ -4115,7 +4115,15 @@ class QualityLine(Record, tag_field="op", tag="quality"):
     faces: list[tuple[int, float]]  # (face_index, score)
 
 
-JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine
+class DrawnLine(Record, tag_field="op", tag="drawn"):
+    """A face the operator has drawn on a known photo, behind those it has."""
+
+    sha256: str
+    index: int
+    face: FaceRecord
+
+
+JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
 Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 
 
@@ -4182,13 +4190,15 @@ def fitting(lines: Iterable[JournalLine], dim: int, path: Path) -> list[JournalL
     found = []
     for line in lines:
         faces = line.faces if isinstance(line, PhotoLine) else []
+        faces = [line.face] if isinstance(line, DrawnLine) else faces
         try:
             check_embeddings(faces, dim)
             if not are_boxes(np.array([face.bbox for face in faces])):
                 raise msgspec.ValidationError("a bounding box lies in no picture")
             found.append(line)
         except msgspec.ValidationError as error:
-            log.warning("%s: %r: %s; embed looks at it again", path, line.path, error)
+            name = line.path if isinstance(line, PhotoLine) else line.sha256
+            log.warning("%s: %r: %s; embed looks at it again", path, name, error)
     return found
 
 
@@ -4439,14 +4449,23 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     photos: dict[str, PhotoLine] = {}
     marks: dict[str, dict[int, MarkedFace]] = defaultdict(dict)  # by sha256 and face index
     scores: dict[str, dict[int, float]] = defaultdict(dict)  # likewise
+    drawn: dict[str, dict[int, FaceRecord]] = defaultdict(dict)  # likewise; of photos as they were
+    added: Counter[str] = Counter()  # drawn faces behind those of the new photos
     scorer = cache.meta.quality_model
     paths = known_paths(cache)
     known = {*cache.file_sha256.tolist(), *(r.sha256 for r in lines if isinstance(r, PhotoLine))}
     for line in lines:
         if isinstance(line, PhotoLine):
             photos[line.sha256] = line
-            for told in (marks, scores):  # of the faces this record replaces
+            for told in (marks, scores, drawn, added):  # of the faces this record replaces
                 told.pop(line.sha256, None)
+        elif isinstance(line, DrawnLine):
+            photo = photos.get(line.sha256)
+            if photo is not None and line.index == len(photo.faces):
+                photos[line.sha256] = with_face(photo, line.face)
+                added[line.sha256] += 1
+            elif photo is None:
+                drawn[line.sha256][line.index] = line.face
         elif isinstance(line, EnrichLine):
             marks[line.sha256].update((face.index, face) for face in line.faces)
         elif isinstance(line, QualityLine):
@@ -4458,8 +4477,37 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
             paths.pop(line.path, None)
         if isinstance(line, PhotoLine | PathLine) and line.sha256 in known:
             paths[line.path] = (line.sha256, line.size, line.mtime_ns)
-    cache = with_marks(rebuild_cache(cache, photos, paths), marks)
+    cache = with_marks(with_drawn(rebuild_cache(cache, photos, paths, added), drawn), marks)
     return with_scores(cache, scorer, scores)
+
+
+def with_face(photo: PhotoLine, face: FaceRecord) -> PhotoLine:
+    """A photo with one face more."""
+    return msgspec.structs.replace(photo, faces=[*photo.faces, face], status=STATUS_FACES)
+
+
+def with_drawn(cache: FaceCache, drawn: dict[str, dict[int, FaceRecord]]) -> FaceCache:
+    """Add drawn faces, given by sha256 and face index, behind those their photos have."""
+    row_of = {sha: row for row, sha in enumerate(cache.file_sha256.tolist()) if sha in drawn}
+    new = [
+        (row, index, face)
+        for sha, row in row_of.items()
+        for index, face in drawn[sha].items()
+        if f"{sha[:16]}:{index}" not in cache.row_of_face
+    ]
+    if not new:
+        return cache
+    owners, numbers, faces = zip(*new, strict=True)
+    order = np.argsort(np.concatenate([cache.face_file, owners]), kind="stable")
+    columns = {}
+    for name, about in COLUMNS.items():
+        if about.rows == "n":
+            given = {"face_file": owners, "face_index": numbers}.get(name)
+            values = given or [getattr(face, name, None) for face in faces]
+            columns[name] = extended(cache, name, np.arange(cache.faces), values)[order]
+    status = cache.file_status.copy()
+    status[list(owners)] = STATUS_FACES
+    return replace(cache, file_status=status, **columns)
 
 
 def known_paths(cache: FaceCache) -> dict[str, Facts]:
@@ -4474,9 +4522,12 @@ def known_paths(cache: FaceCache) -> dict[str, Facts]:
 
 
 def rebuild_cache(
-    cache: FaceCache, photos: dict[str, PhotoLine], paths: dict[str, Facts]
+    cache: FaceCache, photos: dict[str, PhotoLine], paths: dict[str, Facts], added: Counter[str]
 ) -> FaceCache:
-    """Cache rows not replaced by `photos`, then the new photos, with exactly these paths."""
+    """Cache rows not replaced by `photos`, then the new photos, with exactly these paths.
+
+    added: {sha256: how many of a new photo's faces, the last ones, are drawn}.
+    """
     paths_of = paths_by_photo(cache, photos, paths)
     known = enumerate(cache.file_sha256.tolist())
     old = [row for row, sha in known if sha in paths_of and sha not in photos]
@@ -4498,18 +4549,22 @@ def rebuild_cache(
         elif name not in columns:
             values = [getattr(face, name, None) for face in faces]
             columns[name] = extended(cache, name, kept, values)
-    meta = msgspec.structs.replace(cache.meta, rescans=rescans_after(cache, photos))
+    meta = msgspec.structs.replace(cache.meta, rescans=rescans_after(cache, photos, added))
     return FaceCache(meta, **columns)
 
 
-def rescans_after(cache: FaceCache, photos: dict[str, PhotoLine]) -> int:
-    """How often faces have been numbered anew: manifests from before speak of other faces."""
+def rescans_after(cache: FaceCache, photos: dict[str, PhotoLine], added: Counter[str]) -> int:
+    """How often faces have been numbered anew: manifests from before speak of other faces.
+
+    A drawn face behind the others numbers nobody anew. added: as in rebuild_cache.
+    """
     row_of = {sha: row for row, sha in enumerate(cache.file_sha256.tolist()) if sha in photos}
     for sha, row in row_of.items():
         own = cache.face_file == row
         boxes, gaps = cache.bbox[own], np.diff(cache.face_index[own], prepend=-1) != 1  # forgotten
-        fresh = np.array([face.bbox for face in photos[sha].faces], np.float32)
-        if len(boxes) and (gaps.any() or not np.array_equal(boxes, fresh.reshape(-1, 4))):
+        fresh = np.array([face.bbox for face in photos[sha].faces], np.float32).reshape(-1, 4)
+        fresh = fresh[: max(len(boxes), len(fresh) - added[sha])]
+        if len(boxes) and (gaps.any() or not np.array_equal(boxes, fresh)):
             return cache.meta.rescans + 1
     return cache.meta.rescans
 
@@ -5039,6 +5094,7 @@ TASKS: dict[str, Task] = {
     "quality": lambda model, items: model.rate(items),
     "audit": one_by_one(audit_item),
     "frames": one_by_one(frames_item),
+    "drawn": one_by_one(lambda engine, item: companion("drawn_faces").draw_item(engine, item)),
 }
 
 
@@ -7430,14 +7486,17 @@ def gate_rows(
     return rows
 
 
-def own_command(*words: object) -> str:
-    """A command line of this tool to paste into the shell that runs it now."""
+def own_command(*words: object, anywhere: bool = False) -> str:
+    """A command line of this tool to paste into the shell that runs it now.
+
+    anywhere: whatever folder that shell is in by then.
+    """
     if INSTALLED:
         program = (COMMAND,) if shutil.which(COMMAND) else (sys.executable, "-m", TOOL)
         return shlex.join(map(str, (*program, *words)))
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     script = Path(__file__).resolve()
-    here = script.name if script.parent == Path.cwd() else script
+    here = script.name if script.parent == Path.cwd() and not anywhere else script
     return shlex.join(map(str, (python, here, *words)))
 
 
@@ -7947,6 +8006,8 @@ def embed_library(
     with locked_cache(path):
         run = EmbedRun(path, crew, options, scan)
         run.execute()
+        if decisions_path(path).exists():
+            companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
     return {
         "cache": str(path),
@@ -9745,7 +9806,7 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
             said = rules.answers_of(corpus) | answers
         edge = 1.0 - looker.thresholds.consolidate if args.edge is None else args.edge
         moves, pairs = consolidate(corpus, looker, edge, said)
-        write_review(corpus, review, pairs, answers, args.threads)
+        write_review(corpus, review, pairs, answers, args.threads, chosen_again(args))
         told = [[*pair, answer] for pair, answer in answers.items()]
         params = {"accept": told, "edge": round(edge, 4)}
         return Decision(
@@ -9753,6 +9814,13 @@ def cmd_consolidate(args: argparse.Namespace) -> Outcome:
         )
 
     return Outcome(maintain(args, decide))
+
+
+def chosen_again(args: argparse.Namespace) -> list[object]:
+    """The options of a review that decide what it shows, for the next run to have them, too."""
+    chosen = [] if args.edge is None else ["--edge", args.edge]
+    chosen += ["--model", model_source(args.model)] if args.model else []
+    return chosen + (["--review", args.review] if args.review else [])
 
 
 class Pair(Record, kw_only=True):
@@ -9880,8 +9948,12 @@ def write_review(
     pairs: Sequence[AlmostPair],
     answers: dict[tuple[str, str], str],
     threads: int,
+    chosen: Sequence[object],
 ) -> None:
-    """Write pairs.json for the operator's answers, and the pages to answer by."""
+    """Write pairs.json for the operator's answers, and the pages to answer by.
+
+    chosen: chosen_again.
+    """
     path = folder / "pairs.json"
     noted = read_answers(path) if path.exists() else {}
     told = {pair: answer for pair, answer in noted.items() if answer} | answers  # none is ever lost
@@ -9892,7 +9964,7 @@ def write_review(
         cosine = round(pair.cosine, 4)
         new.append(Pair(a=both[0], b=both[1], cosine=cosine, why=pair.why, answer=answer))
     old = [Pair(a=a, b=b, answer=answer) for (a, b), answer in told.items()]
-    companion("pages").review_pages(corpus, pairs, path, threads)
+    companion("pages").review_pages(corpus, pairs, path, threads, chosen)
     write_file(path, PairsFile(pairs=[*new, *old]))
 
 
@@ -10472,6 +10544,9 @@ class Checked(Record):
     fault: str = ""  # a clip with one is not kept
 
 
+FrameBox = tuple[float, float, float, float]  # upright pixels of a frame
+
+
 class PlannedClip(Record):
     """A segment of the plan; what became of it is there once it was cut."""
 
@@ -10486,6 +10561,7 @@ class PlannedClip(Record):
     identity: list[str]
     quality: dict[str, int | float]  # medians, and the mean score
     strip: list[Amount]  # s; of its thumbnails
+    boxes: list[list[FrameBox]] = []  # of its faces in each of them
     clip: str | msgspec.UnsetType | None = msgspec.UNSET  # its file below OUT; None: failed
     mode: str | msgspec.UnsetType = msgspec.UNSET
     fallback: str | msgspec.UnsetType = msgspec.UNSET
@@ -10511,6 +10587,7 @@ class LeftOut(Record):
     end: Amount  # s
     reason: str
     strip: list[Amount]
+    boxes: list[list[FrameBox]] = []
 
 
 class ClipPlan(OwnFile, tag="segments", kw_only=True):
@@ -11120,22 +11197,25 @@ def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> 
             "short": round(float(np.median(segment.seen("short")))),
             "det": round(float(np.mean(segment.seen("det"))), 3),
         },
-        strip=strip_times(segment),
+        **strip_of(segment),
     )
 
 
-def strip_times(segment: Segment) -> list[float]:
-    """Sampled times spread over a segment, for its thumbnails."""
-    times = np.unique(segment.seen("time"))
+def strip_of(segment: Segment) -> dict[str, list[Any]]:
+    """Sampled times spread over a segment, for its thumbnails, and the boxes of its faces then."""
+    seen, boxes = segment.seen("time"), segment.seen("bbox").astype(np.float64)
+    times = np.unique(seen)
     spread = np.linspace(0, len(times) - 1, min(REPORT_FRAMES, len(times)))
-    return times[np.round(spread).astype(int)].tolist()
+    times = times[np.round(spread).astype(int)]
+    found = [np.round(boxes[seen == time], TRACK_DIGITS["bbox"]).tolist() for time in times]
+    return {"strip": times.tolist(), "boxes": found}
 
 
 def rejected_row(segment: Segment) -> LeftOut:
     """What the plan tells of a track, or of a segment, that becomes no clip."""
     span = round(float(segment.start), 4), round(float(segment.end), 4)
     name = "+".join(track.name for track in segment.tracks)
-    return LeftOut(name, segment.video, *span, segment.reason, strip_times(segment))
+    return LeftOut(name, segment.video, *span, segment.reason, **strip_of(segment))
 
 
 def identify_tracks(

@@ -384,6 +384,32 @@ def test_a_finished_forget_repeated_finds_nothing(run, library):
     refused(run, *argv, word="nothing to forget")
 
 
+def test_what_the_operator_said_of_a_person_goes_too(run, library):
+    decisions = sf.companion("decisions")
+    rows = {who: [row for row, file in enumerate(library.cache.face_file)
+                  if f"/{who}_" in library.cache.file_path[file]] for who in PEOPLE}  # fmt: skip
+    refs = {who: decisions.refs(library.cache, some) for who, some in rows.items()}
+    book = decisions.Book(library.cache_path)
+    book.append([
+        decisions.act("name", "1", faces=refs["cleo"], text="Chloé"),
+        decisions.act("keep", "1", faces=[refs["cleo"][0], refs["bert"][0]]),
+        decisions.act("name", "1", faces=refs["bert"], text="Bert"),
+    ])  # fmt: skip
+    crop = next((library.ready / library.person / "faces").glob("*.png")).read_bytes()
+    sf.write_part(library.cache_path.with_name("faces.npz.thumbs") / "ab" / "1-96.jpg", crop)
+    note = library.out / "note.txt"
+    note.write_text("Chloé and Bert")
+    result = library.forget(run, *SHELF, code=1)
+    assert [(row["file"], row["trace"]) for row in result["left"]] == [(str(note), "name")]
+    note.unlink()
+    words = {*traces_of(library), "Chloé".encode(), b"Chlo\\u00e9"}
+    tops = (*library.places, library.home / "logs")
+    assert words_left(tops, words) == set()
+    assert lookalikes(library, tops, centre_of(library)) == set()
+    after = decisions.Book(library.cache_path).lines
+    assert [line.faces for line in after] == [refs["bert"][:1], refs["bert"]]
+
+
 # --- the proof --------------------------------------------------------------
 
 

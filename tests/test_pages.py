@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -307,6 +309,66 @@ def test_pages_inside_the_corpus_are_refused(run, corpus, where):
     assert {**tree(corpus), sf.LOCK_NAME: ""} == {**before, sf.LOCK_NAME: ""}
 
 
+# --- what comes next --------------------------------------------------------
+
+
+def commands_on(page: Path) -> list[list[str]]:
+    """The command lines of a page, as a shell takes them apart."""
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r'<pre class="command" tabindex="0">(.*?)</pre>', text, re.DOTALL)
+    return [shlex.split(html.unescape(line)) for line in found]
+
+
+@every_command()
+def test_every_page_names_a_next_command_that_can_be_pasted(run, command, monkeypatch, tmp_path):
+    argv, out = command
+    ok(run, *argv)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for page in out.glob("*.html"):
+        [(_, script, *words), *_] = commands_on(page)
+        assert Path(script) == SCRIPT.resolve()
+        args = sf.parse_command_line(words)
+        [place] = [value for value in vars(args).values() if isinstance(value, Path)][:1]
+        assert place.is_absolute() and place.exists()
+
+
+def test_the_next_command_has_the_options_of_this_run(run, corpus, tmp_path):
+    out = tmp_path / "it's & odd"
+    words = ("--edge", 0.5, "--review", out)
+    ok(run, "consolidate", corpus, "--dry-run", *words)
+    [(_, _, *told)] = commands_on(out / "index.html")
+    accepted = ("--accept", out / "pairs.json")
+    assert told == ["consolidate", *map(str, (corpus, *accepted, *words))]
+    ok(run, *told, "--dry-run")
+    ok(run, "occlusion", "report", corpus, "--out", tmp_path / "o", "--min-survivors", 3)
+    [(_, _, *told)] = commands_on(tmp_path / "o/index.html")
+    assert told[3:] == ["--scores", "occlusion-made", "--min-survivors", "3"]
+
+
+def test_what_comes_after_a_scan_is_cutting_and_then_choosing_anew(run, work):
+    ok(run, "video", "report", work)
+    assert [line[2:4] for line in commands_on(work / "report/index.html")] == [
+        ["video", "score"], ["video", "cut"]
+    ]  # fmt: skip
+    edit(work / "plan.json", lambda plan: plan["segments"][0].update(clip=None))
+    edit(work / "plan.json", lambda plan: plan["gates"].update(max_yaw=25.0))
+    ok(run, "video", "report", work)
+    [cut] = commands_on(work / "report/index.html")
+    assert cut[2:] == ["video", "cut", str(work), str(work.parent / "clips & more")]
+
+
+def test_two_people_are_two_rows_of_eight(run, corpus, tmp_path):
+    out = tmp_path / "out"
+    ok(run, "consolidate", corpus, "--dry-run", "--review", out)
+    text = (out / "index.html").read_text(encoding="utf-8")
+    rows = text.split('<div class="person">')[1:]
+    assert [row.count("<img") for row in rows] == [5, pages.REVIEW_FACES]
+    links = re.findall(r'<a href="([^"]+)"', text)
+    assert len(links) == 13 and "<a>" not in text
+    assert all((out / unquote(link)).is_file() for link in links)
+
+
 # --- the video page ---------------------------------------------------------
 
 
@@ -339,6 +401,38 @@ def test_a_film_that_is_gone_is_shown_without_pictures(run, work, monkeypatch, t
     edit(work / "videos.json", lambda v: v["videos"][0]["facts"].update(path=str(tmp_path / "g")))
     ok(run, "video", "report", work, warned=str(tmp_path / "g"))
     assert len(rows_of(work)) == 5 and pictures_on(work / "report") == set()
+
+
+@pytest.fixture
+def boxed(work) -> Path:
+    """A work folder whose first segment shows a face of 40 px in the frame of 0.6 s."""
+    edit(work / "plan.json", lambda plan: plan["segments"][1].update(boxes=[[[20, 10, 60, 60]]]))
+    return work
+
+
+def test_a_row_shows_the_face_it_means(run, boxed):
+    ok(run, "video", "report", boxed)
+    strip, *face = re.findall(r'<img src="([^"]+)"', rows_of(boxed)[0])
+    assert [name.count("-crop-") for name in (strip, *face)] == [0, 1]
+    drawn, crop = (cv2.imread(str(boxed / "report" / name)) for name in (strip, *face))
+    [video] = sf.VideoWork(boxed).list_videos()
+    [(_, frame)] = sf.frames_at(video.path, [video.start + round(0.6 / video.tick)], video.sar)
+    scale = drawn.shape[1] / frame.shape[1]
+    x1, y1, x2, y2 = (round(value * scale) for value in (20, 10, 60, 60))
+    plain = cv2.resize(frame, drawn.shape[1::-1], interpolation=cv2.INTER_AREA)
+    changed = np.abs(drawn.astype(int) - plain).max(axis=2) > 60
+    assert changed[y1, x1:x2].mean() > 0.9 and changed[y1:y2, x2].mean() > 0.9
+    assert not changed[y1 + 6 : y2 - 6, x1 + 6 : x2 - 6].any() and not changed[:, x2 + 6 :].any()
+    x, y, side = sf.crop_square(np.array([20, 10, 60, 60]), frame.shape[1::-1], pages.PAGE_PAD)
+    shown = cv2.resize(frame[max(y, 0) : y + side, max(x, 0) : x + side], crop.shape[1::-1])
+    assert np.abs(shown.astype(int) - crop).mean() < 12
+
+
+@pytest.mark.parametrize("boxes", [[], [[]], [[[1, 2, 3, 4]], [[5, 6, 7, 8]], []]])
+def test_boxes_may_be_missing_or_too_many(run, work, boxes):
+    edit(work / "plan.json", lambda plan: plan["segments"][0].update(boxes=boxes))
+    ok(run, "video", "report", work)
+    assert rows_of(work)[1].count("<img") == 1 + bool(boxes and boxes[0])
 
 
 @pytest.mark.parametrize(("seconds", "text"), [
@@ -377,7 +471,7 @@ def test_the_threshold_is_drawn_below_the_last_face_that_reaches_it(run, corpus,
     assert [m.start() > drawn for m in re.finditer("<figcaption>", text)] == [False] * 2 + [
         True
     ] * 11
-    assert "threshold" not in (tmp_path / "out/sunglasses.html").read_text(encoding="utf-8")
+    assert "threshold 0" not in (tmp_path / "out/sunglasses.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("far", "small", "flags"), [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -100,20 +102,29 @@ class Page(HTMLParser):
         self.pictures: list[str] = []
         self.scripts = 0
         self.text = ""
+        self.asked = False  # within the facts of a card
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         given = dict(attrs)
+        assert "title" not in given, "only a mouse would see it"
+        assert tag != "a" or given.get("href"), "a link that leads nowhere"
         if "card" in given.get("class", "").split():
-            self.cards.append({"flags": given["data-flags"].split("|"), "hover": given["title"]})
+            self.cards.append({"flags": given["data-flags"].split("|"), "facts": ""})
+        self.asked = given.get("class") == "facts"
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
         elif tag == "img":
             self.pictures.append(given["src"])
         self.scripts += tag == "script"
 
+    def handle_endtag(self, tag: str) -> None:
+        self.asked &= tag != "p"
+
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self.asked:
+            self.cards[-1]["facts"] += data
 
     def with_flag(self, flag: str) -> list[dict]:
         return [card for card in self.cards if flag in card["flags"]]
@@ -160,21 +171,21 @@ def test_faces_stand_in_rank_order_with_their_terms(run, made, tmp_path):
     make(run, made / "ready", tmp_path / "out")
     faces = manifest_of(made / "ready" / "faceset_001")["faces"]
     kept = [
-        card for card in Page(tmp_path / "out/faceset_001.html").cards if "face  " in card["hover"]
+        card for card in Page(tmp_path / "out/faceset_001.html").cards if "face  " in card["facts"]
     ]
     for face, card in zip(faces, kept, strict=False):
-        assert f"face  {face['face']}" in card["hover"]
-        assert f"kept because  {face['kept_because']}" in card["hover"]
+        assert f"face  {face['face']}" in card["facts"]
+        assert f"kept because  {face['kept_because']}" in card["facts"]
         assert len(face["terms"]) == 5, "terms without a weight are not told"
         for term, value in face["terms"].items():
-            assert f"{term.replace('_', ' ')}  {sf.plain(value)}" in card["hover"]
+            assert f"{term.replace('_', ' ')}  {sf.plain(value)}" in card["facts"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_flags_follow_the_thresholds(run, made, tmp_path, kind):
     make(run, made / kind, tmp_path / "out")
     cards = [card for page in pages_in(tmp_path / "out") for card in page.cards]
-    faces = [card for card in cards if "face  " in card["hover"]]
+    faces = [card for card in cards if "face  " in card["facts"]]
     assert sum("undated" in card["flags"] for card in faces) == 1
     assert not any("blurred" in card["flags"] or "missing" in card["flags"] for card in faces)
     assert sum("face too small" in card["flags"] for card in faces) == (kind == "ready")
@@ -199,6 +210,39 @@ def test_each_flag_on_both_sides_of_its_threshold(tmp_path, flag, entry):
     shown = pages.ReportRun(tmp_path, manifest, None, pages.PageFolder(tmp_path, tmp_path))
     shown.pages.have.add("")  # of a face without a file
     assert pages.face_flags(shown, shown.face({"face": "a:0", **entry})) == [flag] * bool(flag)
+
+
+def test_undated_is_no_news_where_the_whole_library_is(run, own, tmp_path):
+    def undate(manifest: dict) -> None:
+        for face in (*manifest["faces"], *manifest["dropped"]):
+            face["taken"] = None
+
+    for folder in ("faceset_001", "faceset_002", "faceset_003"):
+        make(run, own, tmp_path / "out")
+        assert sum(len(page.with_flag("undated")) for page in pages_in(tmp_path / "out"))
+        edit(own / folder / "manifest.json", undate)
+    make(run, own, tmp_path / "out")
+    assert not any(page.with_flag("undated") for page in pages_in(tmp_path / "out"))
+
+
+def test_the_next_tree_comes_next_or_a_look_at_it(run, made, tmp_path):
+    after = {}
+    for kind in KINDS:
+        make(run, made / kind, tmp_path / kind)
+        text = (tmp_path / kind / "index.html").read_text(encoding="utf-8")
+        [line] = re.findall(r'<pre class="command" tabindex="0">(.*?)</pre>', text)
+        after[kind] = shlex.split(html.unescape(line))[2:]
+    cache, manifest = made / "lib.npz", made / "refined" / "refine_manifest.json"
+    assert after == {
+        "raw": ["refine", str(cache), f"{made / 'raw'}-refined"],
+        "refined": ["export-swap", str(cache), str(manifest), f"{made / 'refined'}-ready"],
+        "ready": ["consolidate", str(made / "ready"), "--dry-run"],
+    }
+    shutil.copytree(made / "raw", tmp_path / "raw_full")
+    (tmp_path / "facesets_full").mkdir()
+    make(run, tmp_path / "raw_full", tmp_path / "seen")
+    text = Page(tmp_path / "seen/index.html").text
+    assert text.rstrip().split("sort_faces.py ")[1].startswith(f"report {tmp_path}/facesets_full")
 
 
 def test_names_are_text(run, made, tmp_path):
@@ -253,14 +297,14 @@ def test_what_maintenance_set_aside_is_shown_with_its_reason(run, own, tmp_path)
     aside = manifest_of(own / "_masked" / "faceset_003")
     assert result["faces_elsewhere"] == len(aside["faces"])
     page = Page(tmp_path / "out" / "faceset_001.html")
-    assert "reason  mask 0.93\nrun  r1" in page.with_flag("mask")[0]["hover"]
+    assert "reason  mask 0.93\nrun  r1" in page.with_flag("mask")[0]["facts"]
     assert len(page.with_flag("in no manifest")) == 1
     index = Page(tmp_path / "out" / "index.html")
     assert "Set aside: masked" in index.text and "too many masks" in index.text
 
 
 def test_a_threshold_is_drawn_between_cards(tmp_path):
-    cards = [pages.Card("a", hover="0.9", flags=["mask"]), pages.Card("b", rule="below 0.7 <kept>")]
+    cards = [pages.Card("a", facts="0.9", flags=["mask"]), pages.Card("b", rule="below 0.7 <kept>")]
     folder = pages.PageFolder(tmp_path, tmp_path)
     folder.write("page.html", "cards.html", "scores", parts=[("", "", cards)])
     text = (tmp_path / "page.html").read_text()
@@ -440,6 +484,14 @@ def test_the_pages_work_in_a_browser(run, own, tmp_path, browser):
     assert len(shown(browser)) == 1 and button.get_attribute("aria-pressed") == "true"
     button.click()
     assert len(shown(browser)) == len(cards)
+    facts = browser.find_elements("css selector", ".card .facts")
+    assert not any(text.is_displayed() for text in facts)
+    browser.find_element("css selector", ".card summary").send_keys(" ")  # by keyboard
+    assert "kept because" in facts[0].text and not facts[1].is_displayed()
+    browser.find_element("css selector", "button[data-facts]").click()
+    assert all(text.is_displayed() for text in facts) and len(facts) == len(cards)
+    browser.find_element("css selector", "button[data-facts]").click()
+    assert not any(text.is_displayed() for text in facts)
     for scheme in ("light", "dark"):
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)

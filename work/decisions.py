@@ -47,8 +47,10 @@ Ref = Annotated[str, msgspec.Meta(pattern=rf"\A{REF}\Z")]
 
 def refs(cache: sf.FaceCache, rows: Iterable[int]) -> list[str]:
     """How decisions name faces: id and box in whole pixels."""
-    boxes = cache.bbox.round().astype(int)
-    return [f"{cache.face_ids[row]}@{','.join(map(str, boxes[row].tolist()))}" for row in rows]
+    rows = [int(row) for row in rows]
+    boxes = cache.bbox[rows].round().astype(int).tolist()
+    places = (",".join(map(str, box)) for box in boxes)
+    return [f"{cache.face_ids[row]}@{place}" for row, place in zip(rows, places, strict=True)]
 
 
 def anchors(cache: sf.FaceCache, rows: np.ndarray) -> list[str]:
@@ -75,7 +77,7 @@ class Finder:
         if ref not in self.known:
             face, _, box = ref.partition("@")
             row = self.cache.row_of_face.get(face, -1)
-            if box:
+            if box and (row < 0 or refs(self.cache, [row]) != [ref]):
                 row = self.at(face[:16], np.array(box.split(","), np.float64), row)
             self.known[ref] = row
         return self.known[ref]
@@ -416,6 +418,8 @@ def resolve(cache: sf.FaceCache, lines: Sequence[Line], finder: Finder | None = 
     for line in weighed:
         resolver.take(line)
     word = word_of(cache, resolver, weighed)
+    if any(line.kind == "box" for line in lines):
+        word.no_face[sf.companion("drawn_faces").undone_rows(cache, lines)] = True
     return Resolved(word, resolver.conflicts[::-1], resolver.lost[::-1])
 
 

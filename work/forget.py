@@ -5,12 +5,13 @@ something of them and what has to change there, and writes that down beside the 
 first change: a run that was cut short is finished by the same command. Then every file is looked
 at for what is left.
 
-    forget_traces   what tells of the forgotten, in words and in looks; changes of a folder
-    forget_target   our folders, who is meant, which faces go
-    forget_files    the cache, trees of photos, pages, plans, logs
-    forget_corpus   swap-ready corpora and their history
-    forget_video    video work folders and clips
-    forget_proof    the scan
+    forget_traces     what tells of the forgotten, in words and in looks; changes of a folder
+    forget_target     our folders, who is meant, which faces go
+    forget_files      the cache, trees of photos, pages, plans, logs
+    forget_decisions  what the operator has decided, what the review page has kept
+    forget_corpus     swap-ready corpora and their history
+    forget_video      video work folders and clips
+    forget_proof      the scan
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import sort_faces as sf
 traces = sf.companion("forget_traces")
 whom = sf.companion("forget_target")
 files = sf.companion("forget_files")
+said = sf.companion("forget_decisions")
 corpora = sf.companion("forget_corpus")
 videos = sf.companion("forget_video")
 proof = sf.companion("forget_proof")
@@ -139,6 +141,7 @@ class Work:
     looks: Looks
     places: list[Place]
     kept: sf.FaceCache  # what stays of the cache
+    gone: said.Gone  # tells what decisions say of what goes
     gallery: Any  # looks at pictures
     refused: list[tuple[Place, Any]] = field(default_factory=list)  # changes that are not done
 
@@ -150,7 +153,7 @@ class Work:
         looks = looks_of(scene, target, kept)
         scratch = scene.beside("").absolute().with_name(f"{sf.PART_PREFIX}forget")
         gallery = proof.Gallery(scene.crew, scene.cache.meta, scratch)
-        work = cls(scene, target, words, looks, [], kept, gallery)
+        work = cls(scene, target, words, looks, [], kept, said.Gone(target, kept), gallery)
         work.places = list(work.find())
         touched = {str(place.root) for place in work.places if place.changes}
         told = sorted(touched.union(target.touched))
@@ -163,7 +166,9 @@ class Work:
         """Every place with its changes; those that hold nothing of it have none."""
         scene, target, words, looks = self.scene, self.target, self.words, self.looks
         here = scene.paths.cache.absolute().parent
-        yield Place(here, "cache", False, list(files.cache_changes(scene, target, words, looks)))
+        own = [*files.cache_changes(scene, target, words, looks)]
+        own += said.decision_changes(scene.paths.cache.absolute(), self.gone, words)
+        yield Place(here, "cache", False, own)
         for path in scene.of("swap"):
             yield Place(path, "corpus", True, corpora.corpus_changes(path, target, words, looks))
         for path in scene.of(*whom.TREES):

@@ -29,6 +29,7 @@ import numpy as np
 import sort_faces as sf
 
 traces = sf.companion("forget_traces")
+said = sf.companion("forget_decisions")
 
 # ============================================================================
 # What is found
@@ -73,6 +74,7 @@ def prove(work: Any) -> Left:
             scan.walk(folder)
         for file in scan.files_beside():
             scan.file(file, file.parent)
+        scan.decisions()
         scan.look()
         for place, change in work.refused:
             scan.left.add(str(place.root / change.path), {"leads out of its folder"})
@@ -174,6 +176,7 @@ class Scan:
     def __init__(self, work: Any) -> None:
         self.scene, self.target = work.scene, work.target
         self.words, self.looks, self.kept = work.words, work.looks, work.kept
+        self.gone = work.gone
         self.limit = self.looks.proof
         self.left = Left()
         self.known = {*self.kept.file_sha256.tolist(), *self.placed()}
@@ -191,6 +194,7 @@ class Scan:
         """The folders named, and pages and logs that lie elsewhere."""
         found = {Path(out) for out in self.scene.outs} | {*self.scene.kinds}
         found |= {sf.log_folder().resolve(), sf.queue_folder(self.scene.paths.cache)}
+        found.add(self.scene.beside(said.THUMBS))
         return sorted(folder for folder in found if folder.is_dir())
 
     def files_beside(self) -> Iterator[Path]:
@@ -304,6 +308,11 @@ class Scan:
             if key.lower().endswith((".html", ".htm")):
                 self.left.add(key, self.links(text, folder))
             before = block[-OVERLAP:]
+
+    def decisions(self) -> None:
+        """What the operator has decided, of faces under any number they had."""
+        path = sf.decisions_path(self.scene.paths.cache.absolute())
+        self.left.add(str(path), {"decision"} if said.tells(path, self.gone, self.words) else set())
 
     def look(self) -> None:
         """At all pictures there were, where it is known what the forgotten look like."""

@@ -10,9 +10,11 @@ Contents
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import os
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +27,7 @@ import numpy as np
 import sort_faces as sf
 
 traces = sf.companion("forget_traces")
+said = sf.companion("forget_decisions")
 corpora = sf.companion("forget_corpus")
 Target = traces.Target
 
@@ -93,6 +96,10 @@ class Scene:
     def outs(self) -> list[str]:
         return [str(out.resolve()) for out in self.paths.outs]
 
+    @functools.cached_property
+    def spoken(self) -> said.Spoken:
+        return said.Spoken(self.paths.cache, self.cache)
+
     @property
     def job(self) -> Path:
         return self.beside(Target.FILE)
@@ -106,6 +113,8 @@ class Scene:
     def remove_unfinished(self) -> None:
         """Delete what killed runs left of files they were writing."""
         begun = re.compile(re.escape(sf.PART_PREFIX) + r"\d+-\d+-.*\.(json|log|npz|jsonl)")
+        thumbs = self.beside(said.THUMBS)
+        shutil.rmtree(thumbs.with_name(sf.PART_PREFIX + thumbs.name), ignore_errors=True)
         for folder in (*self.note_folders(), sf.log_folder()):
             for path in folder.glob(f"{sf.PART_PREFIX}*"):
                 name = path.name.rpartition("-")[2]
@@ -131,6 +140,9 @@ def opened(paths: sf.ForgetPaths, crew: sf.Crew) -> Iterator[Scene]:
     with contextlib.ExitStack() as locks:
         locks.enter_context(sf.locked_cache(paths.cache))
         sf.remove_unfinished_file(paths.cache.absolute())
+        review = paths.cache.with_name(paths.cache.name + said.REVIEW_LOCK)
+        if review.exists():  # a review page would write what it has in memory
+            locks.enter_context(sf.locked(review, f"what is decided about {paths.cache}"))
         cache = sf.load_cache(paths.cache)
         for out in paths.outs:
             for root in cache.meta.roots:
@@ -201,6 +213,7 @@ def find_identity(scene: Scene, asked: str) -> Identity:
             for group in tree.groups:
                 if group.id == asked:
                     groups[str(path)], listed = [group.id], listed | {*group.faces}
+    listed |= scene.spoken.named(asked, listed)
     if not listed | dropped:
         raise sf.SortFacesError(
             f"--person {asked}: nobody is called so in {', '.join(scene.outs)}; nothing to forget"
@@ -315,10 +328,12 @@ def person_target(scene: Scene, asked: str) -> Target:
         taken |= {face for faces in other_persons(scene, own, centre) for face in faces}
     near = sf.nearest(cache.unit, centre)[1] <= sf.thresholds_for(cache.meta.model).outlier
     alike = set(sf.face_names(cache, np.flatnonzero(near)))
+    taken |= scene.spoken.denied(who.listed)
     faces = who.listed | ((who.dropped | alike) - taken)
+    names = {*who.names, *scene.spoken.names(faces)}
     shown = [sf.pack_floats(vector) for vector in centre]
     return Target(
-        what="person", asked=asked, outs=scene.outs, faces=sorted(faces), names=who.names,
+        what="person", asked=asked, outs=scene.outs, faces=sorted(faces), names=sorted(names),
         sets=who.groups, shown=shown,
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -59,7 +59,7 @@ class Picture:
 
     thumb: str = ""  # its file in a page folder, named by what it shows; "" without a picture
     source: Any = None  # what is read once for all its parts: (path, sha256 or None) of a photo
-    part: Any = None  # of a photo: the box (4,) of a face in it, None shows all
+    part: Any = None  # of a photo: the box (4,) of a face in it, None shows all; of a video: Seen
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Card:
 
     title: str
     picture: Picture = Picture()
-    link: str = ""  # where a click leads
+    link: str = ""  # where a click on the picture leads
     lines: Sequence[str] = ()
-    hover: str = ""
+    facts: str = ""  # a line each; behind the caption, for who asks
     flags: Sequence[str] = ()  # words without |
     rule: str = ""  # text of a line drawn across the page before this card: a threshold
 
@@ -123,11 +123,16 @@ def photo_parts(
         yield name, image
 
 
-def write_thumbnail(path: Path, image: np.ndarray) -> None:
-    """Write a picture (h, w, 3) uint8 BGR as a JPEG of at most PAGE_THUMBNAIL px each way."""
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """A picture (h, w, 3) uint8, at most PAGE_THUMBNAIL px each way."""
     scale = min(1.0, PAGE_THUMBNAIL / max(image.shape[:2]))
     wh = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-    small = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
+
+
+def write_thumbnail(path: Path, image: np.ndarray) -> None:
+    """Write the thumbnail of a picture (h, w, 3) uint8 BGR as a JPEG."""
+    small = thumbnail(image)
     with sf.writing(path, sync=False) as part:  # a torn one would be taken for finished
         part.write_bytes(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
 
@@ -136,6 +141,7 @@ def write_thumbnail(path: Path, image: np.ndarray) -> None:
 # Folders of pages
 # ============================================================================
 
+Next = tuple[str, str]  # what for, and the command line to paste
 PAGE_FILE = re.compile(rf"{THUMBS}/(\w+/)?[^/\\]+\.jpg|[^/\\]+\.html")  # all that is removed
 OUR_PAGE = re.compile(rb'<!DOCTYPE html>\n<html lang="en">\n(?:<meta [^>]*>\n)+<title>')
 OLD_PAGE = re.compile(  # begins the pages of version 0.1.0, which wrote no manifest beside them
@@ -166,10 +172,11 @@ class PageFolder:
     """A folder of pages and thumbnails; files that are not in its manifest are never touched.
 
     `page_folder` opens one, `start` names all files and makes thumbnails, `write` writes a page.
+    Each page ends with the `commands` that come next.
     """
 
-    def __init__(self, path: Path, of: Path) -> None:
-        self.path, self.of = path.resolve(), str(of.resolve())
+    def __init__(self, path: Path, of: Path, commands: Sequence[Next] = ()) -> None:
+        self.path, self.of, self.commands = path.resolve(), str(of.resolve()), commands
         self.before = files_of_pages(path)
         self.files: list[str] = []
         self.have: set[str] = set()  # thumbnails that are there
@@ -224,6 +231,10 @@ class PageFolder:
             return Path(target).as_uri()
         return quote(os.fsencode(relative.replace(os.sep, "/")))
 
+    def source_link(self, picture: Picture) -> str:
+        """Link to the file a picture was made from, "" where there is none."""
+        return self.link(picture.source[0]) if picture.source else ""
+
     def write(self, name: str, template: str, title: str, **values: Any) -> None:
         """Write one page; `values` and this folder as `pages` are what its template can show."""
         page = self.templates.get_template(template).render(title=title, pages=self, **values)
@@ -243,6 +254,21 @@ class PageFolder:
         self.save_list(self.files)
 
 
+def to_paste(*words: object) -> str:
+    """A command line for a page, which is read later and anywhere: its paths are absolute."""
+    full = (word.resolve() if isinstance(word, Path) else word for word in words)
+    return sf.own_command(*full, anywhere=True)
+
+
+def options_of(params: Any) -> list[object]:
+    """The words of a dataclass of options that say what its defaults do not."""
+    defaults = type(params)()
+    names = [item.name for item in fields(params)]
+    told = [(name, getattr(params, name)) for name in names]
+    changed = [pair for pair in told if pair[1] != getattr(defaults, pair[0])]
+    return [word for name, value in changed for word in (f"--{name.replace('_', '-')}", value)]
+
+
 def is_ours(path: Path) -> bool:
     """Whether a file is one of our pages or thumbnails, whatever a manifest says of it."""
     data = path.read_bytes()
@@ -254,13 +280,16 @@ def is_ours(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def page_folder(out: Path, of: Path, roots: Sequence[str] = ()) -> Iterator[PageFolder]:
+def page_folder(
+    out: Path, of: Path, roots: Sequence[str] = (), commands: Sequence[Next] = ()
+) -> Iterator[PageFolder]:
     """Hold a folder while its pages are written.
 
-    of: what they show. Raises SortFacesError for a folder of others or one inside the `roots`.
+    of: what they show; commands: what comes next. Raises SortFacesError for a folder of others or
+    one inside the `roots`.
     """
     sf.check_place(out, roots)
-    pages = PageFolder(out, of)
+    pages = PageFolder(out, of, commands)
     sf.make_folder(out)
     with sf.locked(out / sf.LOCK_NAME, str(out)):
         sf.remove_unfinished(out)
@@ -309,11 +338,17 @@ def occlusion_pages(
             lines = (faceset.id, PurePosixPath(face.file).name)
             faces.append((row, lines, faceset_picture(corpus, faceset, face)))
     files = {name: f"{name}.html" for name in sf.ATTRIBUTES}
-    with page_folder(out, corpus.root, [str(corpus.root.resolve())]) as pages:
+    chosen = options_of(replace(rules, scores=scores.name))
+    apply = to_paste("occlusion", "apply", corpus.root, *chosen)
+    after = [("Set aside what is occluded here (restore brings it back)", apply)]
+    with page_folder(out, corpus.root, [str(corpus.root.resolve())], after) as pages:
         pages.start(["index.html", *files.values()], [face[-1] for face in faces], threads)
         for at, (name, file) in enumerate(files.items()):
             ranked = sorted(faces, key=lambda face: -face[0][at])
-            cards = [Card(f"{row[at]:.3f}", shows, lines=lines) for row, lines, shows in ranked]
+            cards = [
+                Card(f"{row[at]:.3f}", shows, pages.source_link(shows), lines)
+                for row, lines, shows in ranked
+            ]
             above = sum(row[at] >= rules.threshold for row, _, _ in faces)
             if above < len(cards):
                 cards[above] = replace(cards[above], rule=f"threshold {rules.threshold}")
@@ -330,25 +365,36 @@ def occlusion_pages(
 # Pairs of face sets
 # ============================================================================
 
-REVIEW_FACES = 6  # best faces of each set on the contact sheet
+REVIEW_FACES = 8  # best faces of each set on the contact sheet
 
 
 def review_pages(
-    corpus: sf.Corpus, pairs: Sequence[sf.AlmostPair], answers: Path, threads: int
+    corpus: sf.Corpus,
+    pairs: Sequence[sf.AlmostPair],
+    answers: Path,
+    threads: int,
+    chosen: Sequence[object],
 ) -> None:
-    """Show the best faces of each pair beside `answers`, the pairs.json a person answers in."""
-    parts = []
-    for pair in pairs:
-        cards = [
-            Card(faceset.id, faceset_picture(corpus, faceset, face), lines=(faceset.name,))
-            for faceset in (pair.a, pair.b)
-            for face in faceset.faces[:REVIEW_FACES]
-        ]
-        parts.append((f"{pair.cosine:.3f} {pair.a.id} and {pair.b.id}: {pair.why}", "", cards))
-    with page_folder(answers.parent, corpus.root, [str(corpus.root.resolve())]) as pages:
-        pictures = [card.picture for _, _, cards in parts for card in cards]
+    """Show the best faces of each pair beside `answers`, the pairs.json a person answers in.
+
+    Two people are two rows. chosen: as of sf.chosen_again.
+    """
+    shown = {
+        faceset.id: [faceset_picture(corpus, faceset, f) for f in faceset.faces[:REVIEW_FACES]]
+        for pair in pairs
+        for faceset in (pair.a, pair.b)
+    }
+    accept = to_paste("consolidate", corpus.root, "--accept", answers, *chosen)
+    after = [("When the answers are written", accept)]
+    with page_folder(answers.parent, corpus.root, [str(corpus.root.resolve())], after) as pages:
+        pictures = [picture for row in shown.values() for picture in row]
         pages.start(["index.html", answers.name], pictures, threads)
-        about = {"parts": parts, "corpus": corpus.root, "answers": answers}
+        about = {
+            "pairs": pairs,
+            "shown": shown,
+            "answers": answers.resolve(),
+            "unnamed": sf.UNNAMED,
+        }
         pages.write("index.html", "review.html", "Nearly the same person", **about)
 
 
@@ -357,6 +403,39 @@ def review_pages(
 # ============================================================================
 
 REPORT_REJECTED = 500  # rejected tracks of a video that get thumbnails
+BOX_LINES = (((0, 0, 0), 3), ((255, 255, 255), 1))  # BGR, px: seen on any ground
+
+
+Box = Sequence[float]  # (4,) of a face, in upright pixels of a frame
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a picture shows of a video: a frame with boxes drawn, or the face in one box."""
+
+    pts: int
+    boxes: Sequence[Box] = ()
+    crop: bool = False
+
+    def picture(self, video: sf.Video, row: int) -> Picture:
+        """The picture for a row of the page; those of a row are read together."""
+        what = [f"{self.pts}", "-crop" * self.crop]
+        if self.boxes:
+            what.append("-" + sf.path_mark(str([list(box) for box in self.boxes])))
+        return Picture(f"{THUMBS}/{video.id}/{''.join(what)}.jpg", (video, row), self)
+
+    def of(self, frame: np.ndarray) -> np.ndarray:
+        """The picture (h, w, 3) uint8 BGR from its frame."""
+        height, width = frame.shape[:2]
+        if self.crop:
+            square = sf.crop_square(np.asarray(self.boxes[0]), (width, height), PAGE_PAD)
+            return sf.cut_window(frame, square, PAGE_THUMBNAIL)
+        small = thumbnail(frame)
+        for box in self.boxes:
+            corners = np.rint(np.asarray(box) * (small.shape[1] / width)).astype(int).tolist()
+            for colour, thick in BOX_LINES:
+                cv2.rectangle(small, corners[:2], corners[2:], colour, thick)
+        return small
 
 
 def video_pages(
@@ -367,15 +446,28 @@ def video_pages(
     plan: plan.json as JSON. Returns where the page lies, and the counts.
     """
     shown = [(Path(video.path), video_rows(plan, video)) for video in videos]
-    pictures = [picture for _, rows in shown for row in rows for picture in row["strip"]]
+    pictures = [
+        picture for _, rows in shown for row in rows for picture in (*row["faces"], *row["strip"])
+    ]
     seconds = sum(entry["end"] - entry["start"] for entry in plan["segments"])
     counts = {"segments": len(plan["segments"]), "rejected": len(plan["rejected"])}
-    with page_folder(work.report, work.folder) as pages:
+    with page_folder(work.report, work.folder, commands=after_video(work, plan)) as pages:
         pages.start(["index.html"], pictures, draw=frame_parts)
         about = {**counts, "minutes": round(seconds / 60, 1), "out": plan.get("out")}
         title = "Segments with a usable face"
         pages.write("index.html", "video.html", title, videos=shown, **about)
     return {"look_at": str(work.report / "index.html"), **counts}
+
+
+def after_video(work: sf.VideoWork, plan: dict[str, Any]) -> list[Next]:
+    """Cut the clips of the plan; once they are there, choose others."""
+    out = Path(plan.get("out") or sf.beside(work.folder, "-clips"))
+    cut = ("Write these segments as clips", to_paste("video", "cut", work.folder, out))
+    if not plan["segments"] or all(entry.get("clip") for entry in plan["segments"]):
+        gates = options_of(sf.Gates(**plan["gates"]))
+        again = "Choose other segments: change or add options (and name --identity again)"
+        return [(again, to_paste("video", "score", work.folder, *gates)), cut]
+    return [cut]
 
 
 def video_rows(plan: dict[str, Any], video: sf.Video) -> list[dict[str, Any]]:
@@ -385,22 +477,40 @@ def video_rows(plan: dict[str, Any], video: sf.Video) -> list[dict[str, Any]]:
         entries = [entry for entry in plan[key] if entry["video"] == video.id]
         entries.sort(key=lambda entry: (entry["start"], entry["end"]))
         for at, entry in enumerate(entries):
-            times = entry["strip"] if kept or at < REPORT_REJECTED else []
-            wanted = [video.start + round(time / video.tick) for time in sorted(times)]
-            source = (video, len(rows))  # a row's thumbnails are read together
-            strip = [Picture(f"{THUMBS}/{video.id}/{pts}.jpg", source, pts) for pts in wanted]
-            rows.append({"entry": entry, "kept": kept, "strip": strip})
+            frames = frames_of(entry, video) if kept or at < REPORT_REJECTED else []
+            strip = [frame.picture(video, len(rows)) for frame in frames]
+            faces = [face.picture(video, len(rows)) for face in clearest_faces(frames)]
+            rows.append({"entry": entry, "kept": kept, "faces": faces, "strip": strip})
     return rows
 
 
+def frames_of(entry: dict[str, Any], video: sf.Video) -> list[Seen]:
+    """The frames of a row by time, with the boxes of its faces; a plan of old has no boxes."""
+    boxes = [*entry.get("boxes", ()), *([] for _ in entry["strip"])]
+    frames = sorted(zip(entry["strip"], boxes, strict=False))
+    return [Seen(video.start + round(time / video.tick), own) for time, own in frames]
+
+
+def clearest_faces(frames: Sequence[Seen]) -> list[Seen]:
+    """The faces of the frame that shows most of them, and then the largest."""
+
+    def clear(frame: Seen) -> tuple[float, ...]:
+        return len(frame.boxes), *map(short_edge, frame.boxes[:1])
+
+    best = max(frames, key=clear, default=Seen(0))
+    return [Seen(best.pts, [box], crop=True) for box in best.boxes]
+
+
 def frame_parts(
-    source: tuple[sf.Video, int], parts: dict[str, int]
+    source: tuple[sf.Video, int], parts: dict[str, Seen]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(thumbnail, frame at its pts) of one row of the page, as far as the video can be read."""
-    video, names = source[0], {pts: name for name, pts in parts.items()}
+    """(thumbnail, picture) of one row of the page, as far as the video can be read."""
+    video, names = source[0], defaultdict(list)
+    for name, seen in parts.items():
+        names[seen.pts].append(name)
     try:
         for pts, image in sf.frames_at(sf.checked_source(video).path, sorted(names), video.sar):
-            yield names[pts], image
+            yield from ((name, parts[name].of(image)) for name in names[pts])
     except sf.VideoError as error:
         sf.log.warning("%s: %s", video.path, error)
 
@@ -481,6 +591,7 @@ class ReportRun:
     manifest: dict[str, Any]
     library: sf.Library | None
     pages: PageFolder
+    dated: bool = True  # whether any face is: where none is, that is no news of one
 
     @property
     def swap(self) -> bool:
@@ -684,7 +795,7 @@ REPORT_FACES = 5000  # on one page; it opens in well under 2 seconds (tests/benc
 REPORT_FRONTAL = 0.5  # frontality of a face turned by 45 degrees
 REPORT_SHARE = 0.5  # of a group's faces that makes a flag one of the group
 REPORT_GRAVE = ("missing", "far")  # flags of a group that has them on one face
-REPORT_FACTS = (  # of a face, in the order the mouse shows them
+REPORT_FACTS = (  # of a face, in the order they are told
     *("quality", "distance", "value", "pad", *sf.QUALITY_TERMS, "pixels", "taken"),
     *("kept_because", "reason", "run", "file", "source", "face"),
 )
@@ -696,9 +807,31 @@ def report_pages(path: Path, out: Path, cache: Path | None, threads: int) -> dic
     manifest = read_tree(path)
     library = report_library(path, manifest, cache)
     roots = library.cache.meta.roots if library is not None else []
-    with page_folder(out, path, [str(path.resolve()), *roots]) as pages:
+    after = after_tree(path.resolve(), manifest["kind"], library)
+    with page_folder(out, path, [str(path.resolve()), *roots], after) as pages:
         run = ReportRun(path.resolve(), manifest, library, pages)
-        return write_report(run, swap_groups(run) if run.swap else cached_groups(run), threads)
+        groups = swap_groups(run) if run.swap else cached_groups(run)
+        faces = (face for group in groups for face in (*group.faces, *group.dropped))
+        dated = any(date_text(face.facts.get("taken")) for face in faces)
+        return write_report(replace(run, dated=dated), groups, threads)
+
+
+def after_tree(path: Path, kind: str, library: sf.Library | None) -> list[Next]:
+    """What comes after an output tree: the next tree, or a look at it where it is there."""
+    trees, folders = list(map(sf.tag_of, sf.RUN_TREES)), list(sf.RUN_TREES.values())
+    if kind == trees[-1] or library is None:
+        merge = to_paste("consolidate", path, "--dry-run")
+        return [("Find sets that are one person", merge)]
+    at = trees.index(kind) + 1
+    out = path.with_name(folders[at])
+    if path.name != folders[at - 1]:
+        out = sf.beside(path, "-refined" if at == 1 else "-ready")
+    if out.is_dir():
+        return [("Look at what was made of it", to_paste("report", out))]
+    if at == 1:
+        return [("Make face sets of these persons", to_paste("refine", library.path, out))]
+    words = (library.path, path / sf.RefinedManifest.FILE, out)
+    return [("Cut the faces for face-swap programs", to_paste("export-swap", *words))]
 
 
 def write_report(run: ReportRun, groups: Sequence[ShownGroup], threads: int) -> dict[str, Any]:
@@ -760,7 +893,7 @@ def face_flags(run: ReportRun, face: ShownFace) -> list[str]:
         "turned": face.number("frontality") < REPORT_FRONTAL,
         "cut tight": face.number("pad") < pad,
         "neighbours painted": face.facts.get("neighbours_painted") is True,
-        "undated": "taken" in face.facts and not date_text(face.facts["taken"]),
+        "undated": run.dated and "taken" in face.facts and not date_text(face.facts["taken"]),
     }
     return [flag for flag, is_so in tests.items() if is_so]
 
@@ -774,7 +907,7 @@ def date_text(taken: Any) -> str:
 
 def face_card(run: ReportRun, face: ShownFace, title: str) -> Card:
     """A face on the page of its group."""
-    source, day = face.picture.source, date_text(face.facts.get("taken"))
+    day = date_text(face.facts.get("taken"))
     facts = {**face.facts, "pixels": np.round(face.number("pixels")), "taken": day}
     shown = [(key.replace("_", " "), facts.get(key)) for key in REPORT_FACTS]
     known = [(key, value) for key, value in shown if value not in (None, "") and value == value]
@@ -783,9 +916,9 @@ def face_card(run: ReportRun, face: ShownFace, title: str) -> Card:
     return Card(
         title=title,
         picture=face.picture,
-        link=run.pages.link(source[0]) if source else "",
+        link=run.pages.source_link(face.picture),
         lines=[" · ".join(filter(None, [*line, day[:4]]))],
-        hover="\n".join(f"{key}  {sf.plain(value)}" for key, value in known),
+        facts="\n".join(f"{key}  {sf.plain(value)}" for key, value in known),
         flags=face_flags(run, face),
     )
 
@@ -842,7 +975,7 @@ def group_card(run: ReportRun, group: ShownGroup, link: str) -> Card:
         picture=next(filter(run.pages.shown, pictures), Picture()),
         link=link,
         lines=group.facts,
-        hover="\n".join(f"{times} {flag}" for flag, times in flags.most_common()),
+        facts="\n".join(f"{times} {flag}" for flag, times in flags.most_common()),
         flags=[group.verdict] * bool(group.verdict)
         + [
             flag

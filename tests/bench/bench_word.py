@@ -2,8 +2,8 @@
 """How much a word is worth: the review page's queues answered from the truth.
 
     python tests/bench/bench_word.py                     # people/ and half.npz
-    python tests/bench/bench_word.py --cache lib.npz     # people/ embedded before: a minute less
-    python tests/bench/bench_word.py --fit               # what the likelihoods of questions.py rest on
+    python tests/bench/bench_word.py --cache lib.npz     # people/, embedded before
+    python tests/bench/bench_word.py --fit               # what the likelihoods rest on
 
 A made-up operator answers the questions of work/review/questions.py, all three queues together, on
 the main faces of DATA/people (the folder is the truth) and on the people of half.npz that no
@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from bench_people import main_face_rows
 from common import SHARED, machine, print_table, sf
-from grouping import MINI, is_choosing, read_faces
+from grouping import MINI, Faces, is_choosing, read_faces
 from metrics import bcubed_scores, mixed_groups
 
 acts = sf.companion("review/acts")
@@ -43,7 +43,6 @@ questions = sf.companion("review/questions")
 ANSWERS = (0, 10, 50, 200)
 ORDERS = ("value", "likely", "random")
 STRICTNESS = (-0.06, -0.03, 0.0, 0.03, 0.06)
-ERRORS = 0.0
 
 
 def main() -> int:
@@ -55,7 +54,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, metavar="FILE",
                         help="of people/, groups/ and portraits/, made before")  # fmt: skip
     parser.add_argument("--errors", type=float, default=0.0, metavar="SHARE",
-                        help="share of the answers that are wrong (default: %(default)s)")  # fmt: skip
+                        help="share of wrong answers (default: %(default)s)")  # fmt: skip
     parser.add_argument("--fit", action="store_true", help="fit the likelihoods anew, and end")
     args = parser.parse_args()
     print(machine())
@@ -188,8 +187,10 @@ class Operator:
     def scores(self) -> dict:
         labels = self.model.view.labels
         b3 = bcubed_scores(self.truth, labels)
-        return {"b3 P": f"{b3.precision:.4f}", "b3 R": f"{b3.recall:.4f}", "b3 F": f"{b3.f:.4f}",
-                "impure": mixed_groups(self.truth, labels), "seconds": round(self.seconds)}  # fmt: skip
+        shown = {name: f"{getattr(b3, at):.4f}" for name, at in
+                 (("b3 P", "precision"), ("b3 R", "recall"), ("b3 F", "f"))}  # fmt: skip
+        impure = mixed_groups(self.truth, labels)
+        return {**shown, "impure": impure, "seconds": round(self.seconds)}
 
 
 def grouped(cache: sf.FaceCache, strictness: float, word: sf.Word | None = None) -> np.ndarray:
@@ -318,15 +319,107 @@ def average_from(unit: np.ndarray, merged: list[np.ndarray], distance: float = 0
 
 def fit_likelihoods(path: Path) -> None:
     """Print the constants of TWO_GROUPS and TWO_HALVES, and how they hold on the other half."""
-    faces, like = read_faces(path), replace_nothing()
-    del like
-    unit, length = faces.unit, np.linalg.norm(faces.embedding, axis=1)
-    del unit, length
-    raise NotImplementedError
+    faces = read_faces(path)
+    finer = {at: linked(faces, at) for at in (0.0, 0.03, 0.06)}
+    coarser = {at: linked(faces, at) for at in (0.0, -0.04, -0.08, -0.14)}
+    for name, ways, samples, fit in (
+        ("two groups", finer, pairs_of, questions.TWO_GROUPS),
+        ("two halves", coarser, halves_of, questions.TWO_HALVES),
+    ):
+        found = {at: samples(faces, labels) for at, labels in ways.items()}
+        features, one, person = (np.concatenate(part) for part in zip(*found.values(), strict=True))
+        choose = is_choosing(person)
+        print(f"\n{name}: base, likeness, doubling, short, long of {choose.sum()} pairs:",
+              np.round(logistic(features[choose], one[choose]), 2))  # fmt: skip
+        rows = []
+        for at, (features, one, person) in found.items():
+            report = ~is_choosing(person)
+            likeness, doubling, short, long = features[report].T
+            likely = fit.of(likeness, 2.0**doubling, 1.0 - short, 1.0 - long)
+            row = {"strictness": f"{at:+.2f}"}
+            for low, high in (
+                (0, 0.02),
+                (0.02, 0.1),
+                (0.1, 0.3),
+                (0.3, 0.7),
+                (0.7, 0.9),
+                (0.9, 1.1),
+            ):
+                here = (likely >= low) & (likely < high)
+                row[f"{low}-{min(high, 1)}"] = (
+                    f"{here.sum()}: {likely[here].sum():.1f} / {one[report][here].sum()}"
+                )
+            rows.append(row)
+        print_table(f"{name}, report: pairs: expected / true to be one, with questions.py", rows)
 
 
-def replace_nothing() -> None:
-    return None
+def linked(faces: Faces, strictness: float) -> np.ndarray:
+    """Labels (n,) from 0 of identity linkage of half.npz."""
+    unit, length, limits = faces.unit, np.linalg.norm(faces.embedding, axis=1), faces.limits
+    how = sf.Linkage("identity", limits.cluster, limits.merge, limits.copy, strictness)
+    start = sf.start_of(unit, how, ())
+    figures = sf.fitting_figures(sf.figures_of(unit, length, start.rough), MINI)[0]
+    apart = sf.one_photo_pairs(unit, faces.photo, limits.copy)
+    labels = sf.identity_linkage(unit, length, start, apart, figures, strictness)
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def features_of(
+    cosine: np.ndarray, sizes: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:  # fmt: skip
+    """(k, 4): likeness, doublings of the smaller, by how much both are short; sizes, lengths:
+    (k, 2)."""
+    usual = sf.KNOWN_FIGURES[MINI]
+    doublings = np.log2(np.minimum(sizes.min(axis=1), questions.FULL_SIZE))
+    short = 1.0 - np.sort(lengths, axis=1) / usual.length
+    return np.column_stack([(cosine - usual.strangers) / usual.reach, doublings, short])
+
+
+def pairs_of(faces: Faces, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of groups that are not too unlike: features (k, 4), whether they are one person (k,),
+    and who the first one is."""
+    size = np.bincount(labels)
+    centres = sf.unit_rows(sf.direction_sums(faces.unit, labels))
+    length = np.bincount(labels, np.linalg.norm(faces.embedding, axis=1)) / size
+    owner = np.empty(len(size), int)
+    for rows in sf.groups_of(labels):
+        owner[labels[rows[0]]] = Counter(faces.person[rows].tolist()).most_common(1)[0][0]
+    cosine = centres @ centres.T
+    left, right = np.nonzero(np.triu(cosine >= 0.17, 1))
+    known = (owner[left] >= 0) & (owner[right] >= 0)
+    known &= is_choosing(owner[left]) == is_choosing(owner[right])
+    left, right = left[known], right[known]
+    both = np.stack([left, right], axis=1)
+    features = features_of(cosine[left, right], size[both], length[both])
+    return features, owner[left] == owner[right], owner[left]
+
+
+def halves_of(faces: Faces, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Groups cut in two: features (k, 4) of the parts, whether it is one person, and who."""
+    length, found = np.linalg.norm(faces.embedding, axis=1), []
+    for rows in sf.groups_of(labels):
+        owners = np.unique(faces.person[rows])
+        owners = owners[owners >= 0]
+        if len(rows) > 1 and len(owners):
+            parts = people.halves_of_rows(faces.unit, rows)
+            cosine = np.prod([sf.centroid(faces.unit[part]) for part in parts], axis=0).sum()
+            lengths = [length[part].mean() for part in parts]
+            found.append((cosine, *map(len, parts), *lengths, len(owners) == 1, owners[0]))
+    table = np.array(found, float)
+    features = features_of(table[:, 0], table[:, 1:3], table[:, 3:5])
+    return features, table[:, 5].astype(bool), table[:, 6].astype(int)
+
+
+def logistic(features: np.ndarray, one: np.ndarray, ridge: float = 0.01) -> np.ndarray:
+    """(1 + d,) coefficients by Newton's method."""
+    with_base = np.column_stack([np.ones(len(features)), features])
+    weights = np.zeros(with_base.shape[1])
+    pull = ridge * np.diag([0.0, *np.ones(features.shape[1])])
+    for _ in range(50):
+        likely = 1.0 / (1.0 + np.exp(-with_base @ weights))
+        bend = with_base.T @ (with_base * (likely * (1.0 - likely))[:, None]) + pull
+        weights += np.linalg.solve(bend, with_base.T @ (one - likely) - pull @ weights)
+    return weights
 
 
 if __name__ == "__main__":

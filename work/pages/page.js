@@ -7,3 +7,9 @@ for (const button of document.querySelectorAll("button[data-flag]"))
     for (const card of cards)
       card.hidden = pressed.size && !card.dataset.flags.split("|").some(f => pressed.has(f))
   }
+for (const button of document.querySelectorAll("button[data-facts]"))
+  button.onclick = () => {
+    const open = button.getAttribute("aria-pressed") == "false"
+    button.setAttribute("aria-pressed", open)
+    for (const facts of document.querySelectorAll(".card details")) facts.open = open
+  }

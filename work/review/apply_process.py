@@ -196,7 +196,7 @@ class Update:
         rows = compared_sets(before, after)
         shown = {entry.get("id"): entry for entry in exported}
         for row in rows:
-            if row["id"] in shown:
+            if row["id"] in shown and row["after"]:
                 row["exported"] = shown[row["id"]].get("faces", 0)
         return rows
 
@@ -204,34 +204,46 @@ class Update:
 def compared_sets(
     before: dict[str, list[str]], after: dict[str, list[str]]
 ) -> list[dict[str, Any]]:
-    """Sets {id: faces} as they were and as they will be, changed ones first."""
+    """What becomes of sets {id: faces}, changed ones first.
+
+    A set is compared with the one it comes from, by most of its faces both ways; where that had
+    another number, `renumbered` tells it. A set that comes to nothing tells where its faces went.
+    """
     home = {face: name for name, faces in before.items() for face in faces}
     goes = {face: name for name, faces in after.items() for face in faces}
-    rows = []
-    for name in {**before, **after}:
-        old, new = before.get(name, []), after.get(name, [])
-        from_where = Counter(home[face] for face in new if face in home)
-        origin = max(from_where, key=lambda one: (from_where[one], one == name), default="")
-        moved = bool(new) and origin not in ("", name) and goes_to(before[origin], goes) == name
+    rows, followed = [], set()
+    for name, faces in after.items():
+        origin = most_of(faces, home)
+        if origin and most_of(before[origin], goes) != name:
+            origin = ""
+        followed.add(origin)
+        old = before.get(origin, [])
         rows.append(
             {
                 "id": name,
-                "face": (new or old or [""])[0],
+                "face": faces[0] if faces else "",
                 "before": len(old),
-                "after": len(new),
-                "joined": len(set(new) - set(old)),
-                "left": len(set(old) - set(new)),
-                "new": name not in before,
-                "renumbered": origin if moved else "",
+                "after": len(faces),
+                "joined": len(set(faces) - set(old)),
+                "left": len(set(old) - set(faces)),
+                "new": not origin,
+                "renumbered": origin if origin != name else "",
+                "into": "",
             }
         )
-    return sorted(rows, key=lambda row: (row["joined"] + row["left"] == 0, sf.natural(row["id"])))
+    for name, faces in before.items():
+        if name not in followed:
+            gone = {"id": name, "face": faces[0] if faces else "", "before": len(faces), "after": 0}
+            more = {"joined": 0, "left": len(faces), "new": False, "renumbered": ""}
+            rows.append({**gone, **more, "into": most_of(faces, goes)})
+    return sorted(rows, key=lambda row: (not (row["joined"] or row["left"] or row["renumbered"]),
+                                         sf.natural(row["id"])))  # fmt: skip
 
 
-def goes_to(faces: Iterable[str], goes: dict[str, str]) -> str:
-    """Where most of some faces go, "" nowhere."""
-    there = Counter(goes[face] for face in faces if face in goes)
-    return max(there, key=there.__getitem__, default="")
+def most_of(faces: Iterable[str], where: dict[str, str]) -> str:
+    """Where most of some faces are, "" nowhere."""
+    there = Counter(where[face] for face in faces if face in where)
+    return max(sorted(there), key=there.__getitem__, default="")
 
 
 def counts(result: dict[str, Any]) -> dict[str, Any]:

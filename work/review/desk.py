@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,8 +86,8 @@ class Desk:
                 self.thumbs = pictures.Thumbs(self.library)
             self.cache = cache
             self.book = decisions.Book(self.path)
-            base, facts = base_labels(cache, self.path, self.trees), facts_of(cache, self.trees)
-            lines = self.book.lines
+            lines, facts = self.book.lines, facts_of(cache, self.trees)
+            base = Base(cache, self.path, self.trees.get("raw")).labels(lines)
             self.model = people.Model(cache, base, lines, facts, self.thumbs.marks)
             self.queues = questions.Queues(self.model, sf.now_text())
             self.photos = {sha[:16]: row for row, sha in enumerate(cache.file_sha256.tolist())}
@@ -280,33 +279,76 @@ def facts_of(cache: sf.FaceCache, trees: dict[str, Path]) -> Any:
     return people.facts_of(cache, max(homes, key=homes.__getitem__) if homes else None)
 
 
-def base_labels(cache: sf.FaceCache, path: Path, trees: dict[str, Path]) -> np.ndarray:
-    """(n,) int: the people as a raw output has them, else as cluster would make them."""
-    if "raw" in trees:
-        try:
-            raw = sf.load_manifest(trees["raw"] / sf.RawManifest.FILE, sf.RawManifest, cache)
-        except sf.SortFacesError as error:
-            sf.log.warning("%s; the page groups the faces by itself", error)
-        else:
-            labels = np.arange(cache.faces) + len(raw.persons)
-            for number, group in enumerate(raw.persons):
-                labels[sf.rows_of_faces(cache, group.faces)] = number
-            return labels
-    return kept_labels(cache, path)
+SECONDS = len("2026-01-01T00:00:00")  # how far two times are compared
 
 
-def kept_labels(cache: sf.FaceCache, path: Path) -> np.ndarray:
-    """(n,) int as cluster groups without decisions; kept beside the cache for the next time."""
-    params = sf.with_linkage(sf.ClusterParams(), "threshold")
-    params = sf.for_model(params, cache.meta.model)
-    facts = "\n".join([*cache.face_ids, sf.VERSION, repr(asdict(params)), repr(cache.meta)])
-    mark = hashlib.sha256(facts.encode()).hexdigest()
-    kept = sf.beside(path, ".review.npz")
-    with contextlib.suppress(OSError, ValueError, KeyError), np.load(kept) as file:
-        if str(file["mark"]) == mark:
-            return file["labels"]
-    how = params.grouping(cache.meta.model)
-    labels = sf.group_faces(cache, np.arange(cache.faces), how).labels
-    with sf.writing(kept) as part, open(part, "wb") as stream:
-        np.savez(stream, mark=mark, labels=labels)
+class Base:
+    """The people as they are without any decision: what every decision stands on, so that undoing
+    them all leads back to it. <cache>.review.npz keeps them, as an output that was made while
+    decisions stood has them in it."""
+
+    def __init__(self, cache: sf.FaceCache, path: Path, raw: Path | None) -> None:
+        """raw: folder of the raw output, where there is one."""
+        self.cache, self.kept, self.params = cache, sf.beside(path, ".review.npz"), ""
+        self.raw: sf.RawManifest | None = None
+        if raw is not None:
+            try:
+                self.raw = sf.load_manifest(raw / sf.RawManifest.FILE, sf.RawManifest, cache)
+            except sf.SortFacesError as error:
+                sf.log.warning("%s; the page groups the faces by itself", error)
+        how = sf.for_model(sf.with_linkage(sf.ClusterParams(), "threshold"), cache.meta.model)
+        self.how = how
+        self.params = repr(self.raw.params if self.raw else asdict(how)) + cache.meta.recognizer
+
+    def labels(self, lines: Sequence[Any]) -> np.ndarray:
+        """(n,) int; lines: of the decisions file."""
+        known = self.before() if self.raw is None or self.was_decided(lines) else {}
+        if len(known) == self.cache.faces:
+            return np.array([known[face] for face in self.cache.face_ids])
+        now = self.now()
+        labels = with_known(self.cache.face_ids, now, known)
+        with sf.writing(self.kept) as part, open(part, "wb") as stream:
+            faces = np.array(self.cache.face_ids)
+            np.savez(stream, params=np.array(self.params), faces=faces, labels=labels)
+        return labels
+
+    def was_decided(self, lines: Sequence[Any]) -> bool:
+        """Whether decisions stood when the raw output was made."""
+        made = self.raw.created[:SECONDS]
+        then = decisions.standing([line for line in lines if line.time[:SECONDS] <= made])
+        return any(line.author != "rule" for line in then)
+
+    def before(self) -> dict[str, int]:
+        """{face: label} as kept, where it was grouped as it is now."""
+        with contextlib.suppress(OSError, ValueError, KeyError), np.load(self.kept) as file:
+            if str(file["params"]) == self.params:
+                found = dict(zip(file["faces"].tolist(), file["labels"].tolist(), strict=True))
+                return {face: found[face] for face in self.cache.face_ids if face in found}
+        return {}
+
+    def now(self) -> np.ndarray:
+        """(n,) int as the raw output has them, else as cluster groups them."""
+        count = self.cache.faces
+        if self.raw is None:
+            how = self.how.grouping(self.cache.meta.model)
+            return sf.group_faces(self.cache, np.arange(count), how).labels
+        labels = np.arange(count) + len(self.raw.persons)
+        for number, group in enumerate(self.raw.persons):
+            labels[sf.rows_of_faces(self.cache, group.faces)] = number
+        return labels
+
+
+def with_known(faces: list[str], now: np.ndarray, known: dict[str, int]) -> np.ndarray:
+    """(n,) int: known labels where there are some; a new face goes with those it is with now.
+
+    now: (n,) int, labels of all faces.
+    """
+    first = max(known.values(), default=-1) + 1
+    labels = now + first
+    for rows in sf.groups_of(now):
+        old = Counter(known[faces[row]] for row in rows.tolist() if faces[row] in known)
+        if old:
+            labels[rows] = max(old, key=old.__getitem__)
+    for row, face in enumerate(faces):
+        labels[row] = known.get(face, labels[row])
     return labels

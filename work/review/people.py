@@ -774,26 +774,31 @@ def halves_of(model: Model, pid: str) -> dict[str, Any]:
 
 
 def halves(model: Model, label: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the two parts a person falls into, the larger first; see purity.two_parts.
+    """Rows of the two parts a person falls into, the larger first.
 
     Raises Refused where there is but one face.
     """
-    rows = model.members(label)
-    if len(rows) < 2:
+    if model.size[label] < 2:
         raise Refused("nothing")
-    unit, purity = model.cache.unit[rows], sf.companion("purity")
-    ways = [purity.two_sides(unit)]
+    return halves_of_rows(model.cache.unit, model.members(label))
+
+
+def halves_of_rows(unit: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two parts that rows (m,), two and more, of unit (n, d) fall into, the larger first; see
+    purity.two_parts."""
+    some, purity = unit[rows], sf.companion("purity")
+    ways = [purity.two_sides(some)]
     if len(rows) <= LOOKED_AT:
-        ways.append(purity.last_merge(unit))
+        ways.append(purity.last_merge(some))
     ways = [way for way in ways if way.any() and not way.all()]
     if not ways:  # all faces are the same picture
         ways = [np.arange(len(rows)) == 0]
     if len(ways) > 1 and len(rows) > 2:
-        found = [purity.likeness_of_parts(unit, way) for way in ways]
-        short = [one[0] - purity.limits_of(one[1], len(unit))[0] for one in found]
+        found = [purity.likeness_of_parts(some, way) for way in ways]
+        short = [one[0] - purity.limits_of(one[1], len(rows))[0] for one in found]
         ways = [ways[int(np.argmin(short))]]
-    parts = rows[ways[0]], rows[~ways[0]]
-    return tuple(sorted(parts, key=lambda part: (-len(part), part[0])))
+    parts = sorted((rows[ways[0]], rows[~ways[0]]), key=lambda part: (-len(part), part[0]))
+    return parts[0], parts[1]
 
 
 # ============================================================================

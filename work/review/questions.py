@@ -50,6 +50,7 @@ class Fit:
     doubling: float  # of the smaller group, up to FULL_SIZE
     short: float  # by how much the weaker group's embeddings are shorter than usual
     long: float  # the same of the stronger group
+    sharp: bool = False  # what looks likely is likelier still: 1 - 2 (1 - p)^2 from .5 on
 
     def of(
         self, likeness: np.ndarray, smaller: np.ndarray, short: np.ndarray, long: np.ndarray
@@ -58,12 +59,15 @@ class Fit:
         doublings = np.log2(np.clip(smaller, 1, FULL_SIZE))
         logit = self.base + self.likeness * likeness + self.doubling * doublings
         logit = logit + self.short * (1.0 - short) + self.long * (1.0 - long)
-        return 1.0 / (1.0 + np.exp(-np.clip(logit, -50.0, 50.0)))
+        likely = 1.0 / (1.0 + np.exp(-np.clip(logit, -50.0, 50.0)))
+        if self.sharp:
+            likely = np.where(likely > 0.5, 1.0 - 2.0 * (1.0 - likely) ** 2, likely)
+        return likely
 
 
 # half.npz, people of `choose`; tests/bench/bench_word.py --fit, docs/analysis/review.md
-TWO_GROUPS = Fit(-14.0, 17.8, -0.5, 5.9, 5.4)
-TWO_HALVES = Fit(-7.2, 10.6, -1.0, 3.0, 1.1)
+TWO_GROUPS = Fit(-18.4, 24.3, -0.44, 9.5, 6.9)
+TWO_HALVES = Fit(-11.4, 14.7, -1.4, 6.3, 0.75, sharp=True)
 
 
 @dataclass
