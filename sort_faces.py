@@ -1599,12 +1599,10 @@ class Word:
     @functools.cached_property
     def owner(self) -> np.ndarray:
         """(n,) int: whose a row is; people of different names stay apart, and from strangers."""
-        owners = {person: person for person in self.names}
-        owners |= dict.fromkeys(self.ignored, int(self.person.max(initial=-1)) + 1)
-        result = np.full(len(self.person), -1)
-        for person, owner in owners.items():
-            result[self.person == person] = owner
-        return result
+        count = max(int(self.person.max(initial=-1)), *self.names, *self.ignored, -1) + 1
+        owners = np.full(count + 1, -1)  # the last: of rows of which nothing was said
+        owners[[*self.names]], owners[[*self.ignored]] = [*self.names], count
+        return owners[self.person]
 
     @property
     def vouched(self) -> np.ndarray:

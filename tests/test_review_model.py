@@ -463,6 +463,19 @@ def test_undo_takes_this_pages_act_or_the_one_named(desk):
     assert desk.told(8).name == "Anna"
 
 
+def test_acts_that_fit_in_go_on_from_those_before_and_others_are_read_anew(desk):
+    desk.act({"kind": "merge", "people": desk.ids(0, 4)})
+    resolver = desk.model.resolver
+    desk.act({"kind": "name", "people": desk.ids(0), "text": "Anna"})
+    desk.act({"kind": "not_belongs", "faces": desk.ids(9), "person": desk.pid(8)})
+    assert desk.model.resolver is resolver
+    desk.act({"kind": "split", "faces": desk.ids(4, 5, 6, 7)})  # says otherwise than the first
+    assert desk.model.resolver is not resolver and not desk.together(0, 4)
+    whole = decisions.resolve(desk.cache, desk.book.lines)
+    assert np.array_equal(whole.word.person, desk.model.view.word.person)
+    assert np.array_equal(whole.word.apart, desk.model.view.word.apart)
+
+
 def test_history_tells_acts_newest_first(desk):
     desk.act({"kind": "merge", "people": desk.ids(0, 4), "name": "Anna"})
     desk.act({"kind": "move", "faces": desk.ids(9), "to": desk.pid(0)})

@@ -7,8 +7,9 @@
 
 A made-up operator answers the questions of work/review/questions.py, all three queues together, on
 the main faces of DATA/people (the folder is the truth) and on the people of half.npz that no
-constant was chosen on. `value` asks what is worth most, `likely` what is most likely wrong, and
-`random` any question that is open. BCubed P R F, groups that mix people and the seconds he would
+constant was chosen on. `value` asks what is worth most, `even` the same with a stranger in a group
+no worse than a face less in it, `likely` what is most likely wrong, and `random` any question that
+is open. BCubed P R F, groups that mix people and the seconds he would
 need are printed after 0, 10, 50 and 200 answers; a question whose answer is not among the choices
 is skipped, and counts.
 
@@ -41,7 +42,7 @@ people = sf.companion("review/people")
 questions = sf.companion("review/questions")
 
 ANSWERS = (0, 10, 50, 200)
-ORDERS = ("value", "likely", "random")
+ORDERS = ("value", "even", "likely", "random")
 STRICTNESS = (-0.06, -0.03, 0.0, 0.03, 0.06)
 
 
@@ -143,11 +144,7 @@ class Operator:
             at = int(self.rng.integers(counts.sum()))
             kind = list(ranked)[int(np.searchsorted(np.cumsum(counts), at, "right"))]
             return self.queues.ask(kind, ranked[kind], int(self.rng.integers(len(ranked[kind]))))
-        wrong = {
-            kind: some.gain if order == "value" else
-            1.0 - some.believed if kind == "look" else some.believed
-            for kind, some in ranked.items()
-        }  # fmt: skip
+        wrong = {kind: urgency(order, kind, some) for kind, some in ranked.items()}
         kind = max(wrong, key=lambda one: wrong[one].max())
         return self.queues.ask(kind, ranked[kind], int(wrong[kind].argmax()))
 
@@ -193,6 +190,14 @@ class Operator:
         return {**shown, "impure": impure, "seconds": round(self.seconds)}
 
 
+def urgency(order: str, kind: str, ranked: questions.Ranked) -> np.ndarray:
+    """(k,) by what an order goes."""
+    if order == "likely":
+        return 1.0 - ranked.believed if kind == "look" else ranked.believed
+    even = order == "even" and kind == "look"
+    return ranked.gain / questions.MERGE_COST if even else ranked.gain
+
+
 def grouped(cache: sf.FaceCache, strictness: float, word: sf.Word | None = None) -> np.ndarray:
     """Labels (n,) as `cluster` gives them."""
     limits = sf.thresholds_for(cache.meta.model)
@@ -204,7 +209,6 @@ def compare(name: str, cache: sf.FaceCache, truth: np.ndarray, errors: float) ->
     """Print what answers are worth in each order, and what is left of them afterwards."""
     for strictness in (0.0, 0.06):
         base, rows = grouped(cache, strictness), []
-        kept: dict[int, Operator] = {}
         for order in ORDERS:
             operator = Operator(cache, base, truth, errors)
             for count in ANSWERS:
@@ -212,10 +216,10 @@ def compare(name: str, cache: sf.FaceCache, truth: np.ndarray, errors: float) ->
                     operator.answer(question)
                 rows.append({"order": order, "answers": operator.given} | operator.scores())
             if order == "value":
-                kept[operator.given] = operator
-        print_table(f"{name}: {cache.faces} faces, grouped with strictness {strictness:+.2f}", rows)
-    print_table(f"{name}: grouped again, b3 F, with {operator.given} answers of `value`",
-                bound_ways(cache, truth, next(iter(kept.values()))))  # fmt: skip
+                again = bound_ways(cache, truth, operator)
+        title = f"grouped with strictness {strictness:+.2f}"
+        print_table(f"{name}: {cache.faces} faces, {title}", rows)
+        print_table(f"{name}: {title}, answered by `value`, and grouped again; b3 F", again)
 
 
 # ---------------------------------------------------------------------------- binding

@@ -236,7 +236,7 @@ class Draft:
             else:
                 self.clear_state(label, heir)
 
-    def move(self, rows: np.ndarray, to: int) -> None:
+    def move(self, rows: np.ndarray, to: int, text: str = "") -> None:
         """Give faces to a person; those already there are passed over."""
         rows = rows[self.model.view.labels[rows] != to]
         if not len(rows):
@@ -244,7 +244,7 @@ class Draft:
         self.leave(rows, self.model.told(to))
         there = self.model.members(to)
         sides = len(rows), len(there)
-        self.add("belongs", rows, others=self.anchors(there), sides=sides)
+        self.add("belongs", rows, others=self.anchors(there), sides=sides, text=text)
 
     def split(self, rows: np.ndarray, name: str | None = None, text: str = "") -> None:
         """Make faces a person of their own."""
@@ -312,8 +312,8 @@ def answer_lines(draft: Draft, item: Answer) -> None:
     draft.labels.update(question.labels)
     sides = len(left), len(right)
     if item.answer == "skip":
-        others = draft.anchors(right) if len(right) else []
-        draft.add("skip", draft.anchors(left), others=others, sides=sides)
+        text = people.ASKED if question.kind == "whose" else ""
+        draft.add("skip", draft.anchors(left), others=draft.anchors(right), sides=sides, text=text)
     elif question.kind == "whose":
         rows = np.union1d(left, draft.rows(item.faces)) if item.faces else left
         if item.answer == "stranger":
@@ -321,7 +321,7 @@ def answer_lines(draft: Draft, item: Answer) -> None:
         elif item.answer == "not_face":
             draft.add("not_face", rows, sides=(len(rows), 0))
         else:
-            draft.move(rows, draft.person(item.answer))
+            draft.move(rows, draft.person(item.answer), people.ASKED)
     elif item.answer == "same" and question.kind == "look":
         draft.add("same", draft.anchors(left), others=draft.anchors(right), sides=sides,
                   text=people.VOUCHED)  # fmt: skip
@@ -399,7 +399,7 @@ def write(model: Any, book: Any, lines: Sequence[Any], anyway: bool = False) -> 
         people.take(model, before)
         raise
     if len(book.lines) == len(before) + len(lines):
-        model.lines = list(book.lines)  # as they were read again: the same lines, other objects
+        model.adopt(book.lines)
     else:
         people.take(model, book.lines)  # somebody wrote between
     return answer(book, len(lines), change)

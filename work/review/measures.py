@@ -77,6 +77,38 @@ def lowest_rows(labels: np.ndarray) -> np.ndarray:
     return first[labels]
 
 
+def bound_rows(person: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """The lowest row that each row is bound to by a word, (n,) int; -1 where nothing binds it.
+
+    person: (n,) int, -1 none; apart: (p, 2) rows, which are bound if only to themselves.
+    """
+    result = np.full(len(person), -1)
+    loose = np.unique(apart)
+    result[loose] = loose
+    said = np.flatnonzero(person >= 0)
+    result[said] = said[lowest_rows(person[said])]
+    return result
+
+
+def linked_groups(base: np.ndarray, bound: list[np.ndarray], first: np.ndarray) -> np.ndarray:
+    """(n,) bool, to be read at a group's label: the groups of the rows `first` (n,) bool, and all
+    that hang together with them as rows of both are bound to each other.
+
+    base: (n,) labels, lowest rows; bound: what bound_rows says, of one word or of several.
+    """
+    groups = np.zeros(len(base), bool)
+    groups[base[first]] = True
+    said = [(np.flatnonzero(one >= 0), one[one >= 0]) for one in bound]
+    while True:
+        before = np.count_nonzero(groups)
+        for rows, names in said:
+            reached = np.zeros(len(base), bool)
+            reached[names[groups[base[rows]]]] = True
+            groups[base[rows[reached[names]]]] = True
+        if np.count_nonzero(groups) == before:
+            return groups
+
+
 def parts_of(labels: np.ndarray, rows: np.ndarray) -> Parts:
     """The parts that the labels (n,) make of some rows (m,), rising; labels are lowest rows."""
     rows = rows[np.argsort(labels[rows], kind="stable")]

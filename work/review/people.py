@@ -36,7 +36,7 @@ SHOWN = 8  # faces of each side of a question
 LOOKED_AT = 400  # faces of a person that those are chosen from
 USUAL_FACES = 4000  # say what is usual in a library
 VOUCHED = "look"  # text of a *same* that says a person is one and need not be cut
-ASKED = "asked"  # text of an answer to Same person?: what the likelihoods learn from
+ASKED = "asked"  # text of an answer to a question: what the likelihoods learn from
 UNKNOWN_YEAR = -1  # in the columns of years
 
 # ============================================================================
@@ -167,11 +167,45 @@ class Told:
 NOTHING_TOLD = Told()
 
 
+class Further(decisions.Resolver):
+    """A resolver that goes on where it was: a later line that fits in whole changes nothing that
+    was accepted, as such lines can come in any order. `fits` is False once one did not."""
+
+    def __init__(self, finder: Any) -> None:
+        super().__init__(finder)
+        self.fits, self.lines = True, []  # the lines that it has read
+
+    def join(self, line: Any, left: int, right: int) -> bool:
+        joined = super().join(line, left, right)
+        self.fits &= joined
+        return joined
+
+    def apart(self, line: Any, pairs: list[tuple[int, int]]) -> None:
+        before = len(self.parts)
+        super().apart(line, pairs)
+        self.fits &= len(self.parts) == before + len(pairs)
+
+    def goes_on(self, lines: Sequence[Any]) -> bool:
+        """Take in lines that were added to those read; whether that gives what all give anew."""
+        known = len(self.lines)
+        if any(mine is not theirs for mine, theirs in zip(self.lines, lines, strict=False)):
+            return False
+        more = lines[known:]
+        if len(lines) < known or any(line.kind == "revoke" or line.authority for line in more):
+            return False
+        self.fits = True
+        for line in more:
+            self.take(line)
+        self.lines = list(lines)
+        return self.fits
+
+
 @dataclass(frozen=True)
 class View:
     """The grouping under certain decisions."""
 
     resolved: Any  # decisions.Resolved
+    settled: np.ndarray  # (n,) int: labels as sf.settle gives them, named by their lowest row
     labels: np.ndarray  # (n,) int: the lowest row of each face's person, -1 no face
     told: np.ndarray  # (n,) int: what the word says of each row's person, a place in Model.sayings
     oldest: np.ndarray  # (n,) int32: number of the first line that points at a row, or NEVER
@@ -229,6 +263,8 @@ class Model:
         self.usual = usual_of(cache, self.base)
         self.sayings, self.saying = [NOTHING_TOLD], {NOTHING_TOLD: 0}
         self.lines: list[Any] = []
+        self.view: View | None = None
+        self.resolver: Further | None = None
         self.weak = cache.length < self.facts.gates.min_length * self.usual.length
         self.worth_of_face = np.where(self.passes_gates(), 1.0, POOR_FACE)
         self.quality = np.full(cache.faces, np.nan)
@@ -271,14 +307,43 @@ class Model:
 
     def seen_under(self, lines: Sequence[Any]) -> View:
         """The grouping under these lines of the decisions file."""
-        cache = self.cache
-        resolved = decisions.resolve(cache, lines, self.finder)
-        word = resolved.word
-        labels = np.asarray(sf.settle(cache.unit, self.base, word))
-        labels = self.base if labels is self.base else measures.lowest_rows(labels)
-        if word.no_face.any():
-            labels = without(labels, word.no_face)
-        return View(resolved, labels, self.told_rows(word), self.oldest_lines(lines))
+        resolved = self.resolve(lines)
+        word, told = resolved.word, self.told_rows(resolved.word)
+        settled = self.settle(word, told)
+        labels = without(settled, word.no_face) if word.no_face.any() else settled
+        return View(resolved, settled, labels, told, self.oldest_lines(lines))
+
+    def resolve(self, lines: Sequence[Any]) -> Any:
+        """What decisions.resolve says of these lines; quick where they are those read before and
+        more that fit in."""
+        weighed = decisions.by_weight(decisions.standing(lines))
+        if self.resolver is None or not self.resolver.goes_on(lines):
+            self.resolver = Further(self.finder)
+            for line in weighed:
+                self.resolver.take(line)
+            self.resolver.lines = list(lines)
+        word = decisions.word_of(self.cache, self.resolver, weighed)
+        if any(line.kind == "box" for line in lines):
+            word.no_face[sf.companion("drawn_faces").undone_rows(self.cache, lines)] = True
+        own = self.resolver
+        return decisions.Resolved(word, own.conflicts[::-1], own.lost[::-1])
+
+    def settle(self, word: sf.Word, told: np.ndarray) -> np.ndarray:
+        """What sf.settle makes of the base; only groups that something new is said of are settled
+        anew, and those that hang together with them."""
+        if self.view is None:
+            return measures.lowest_rows(np.asarray(sf.settle(self.cache.unit, self.base, word)))
+        old = self.view.word
+        again = changed_rows(old, word) | (self.view.told != told)
+        bound = [measures.bound_rows(one.person, one.apart) for one in (old, word)]
+        groups = measures.linked_groups(self.base, bound, again)
+        rows = np.flatnonzero(groups[self.base])
+        result = self.view.settled.copy()
+        if len(rows):
+            part = sf.settle(self.cache.unit[rows], self.base[rows], word.of_rows(rows))
+            names = np.unique(part, return_inverse=True)[1]
+            result[rows] = rows[measures.lowest_rows(names)]
+        return result
 
     def told_rows(self, word: sf.Word) -> np.ndarray:
         """(n,) int: the place in `sayings` of what the word says of each row's person."""
@@ -316,12 +381,22 @@ class Model:
 
     def oldest_lines(self, lines: Sequence[Any]) -> np.ndarray:
         """(n,) int32: the first line in force that points at each row; NEVER where none does."""
-        oldest = np.full(self.cache.faces, NEVER, np.int32)
-        standing = decisions.standing(lines)
-        for at in range(len(standing) - 1, -1, -1):
-            if standing[at].kind not in ("date", "skip", "box"):
-                oldest[self.rows_of_line(standing[at])] = at
+        more = lines[len(self.lines) :]
+        if self.view is None or news(self.lines, lines) != more:
+            oldest, more = np.full(self.cache.faces, NEVER, np.int32), lines
+        else:
+            oldest = self.view.oldest.copy()
+        revoked, first = decisions.revocations(lines), len(lines) - len(more)
+        for at, line in enumerate(more, first):
+            if line.op not in revoked and line.kind not in ("date", "skip", "box", "revoke"):
+                rows = self.rows_of_line(line)
+                oldest[rows[oldest[rows] == NEVER]] = at
         return oldest
+
+    def adopt(self, lines: Sequence[Any]) -> None:
+        """The same lines as objects that were read again."""
+        self.lines = list(lines)
+        self.resolver.lines = list(lines)
 
     # -- measuring ------------------------------------------------------------
 
@@ -860,6 +935,22 @@ def news(before: Sequence[Any], now: Sequence[Any]) -> list[Any]:
     ops = {line.text for line in found if line.kind == "revoke"}
     ops |= {line.text for line in longest if line.kind == "revoke" and line.op in ops}
     return found + [line for line in longest if line.op in ops]
+
+
+def changed_rows(old: sf.Word, new: sf.Word) -> np.ndarray:
+    """(n,) bool: rows that are bound otherwise, or for the first time, or no more."""
+    names = [measures.bound_rows(word.person, word.apart) for word in (old, new)]
+    result = names[0] != names[1]
+    for one in names:  # all that is bound to such a row
+        touched = one[result]
+        result |= np.isin(one, touched[touched >= 0])
+    count = len(old.person)
+    apart = [word.apart[:, 0] * count + word.apart[:, 1] for word in (old, new)]
+    carried = [{rows.tobytes(): rows for rows in word.carried} for word in (old, new)]
+    result[np.concatenate(np.divmod(np.setxor1d(*apart), count))] = True
+    for key in carried[0].keys() ^ carried[1].keys():
+        result[(carried[0].get(key) if key in carried[0] else carried[1][key])[:1]] = True
+    return result
 
 
 def marks_differ(old: sf.Word, new: sf.Word) -> np.ndarray:

@@ -35,7 +35,7 @@ Refused = people.Refused
 # ============================================================================
 
 BINS = np.array([0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])  # of likelihoods
-PRIOR = 20.0  # answers in a bin that the fit counts for against the operator's own
+PRIOR = 6.0  # answers in a bin that the fit counts for against the operator's own
 SECONDS_EASY, SECONDS_HARD = 1.2, 3.0  # an answer takes: of a likelihood near 0 or 1, and of .5
 FULL_SIZE = 16  # faces from which more of them say nothing new
 SHARED_PHOTO = 0.1  # what a common photo leaves of the likelihood; chosen, few are seen
@@ -141,6 +141,7 @@ class Pairs:
         self.build()
 
     def build(self) -> None:
+        """Compare all people with each other."""
         model, labels = self.model, self.in_play(self.model.alive)
         single = model.size[labels] == 1
         if np.count_nonzero(single) > FEW_SINGLES:
@@ -211,6 +212,7 @@ class Pairs:
         self.look_again(np.array([at]))
 
     def grow(self) -> None:
+        """Make room for more people."""
         room = len(self.label) // 8 + 64
         self.label = np.append(self.label, np.full(room, -1))
         blank = np.zeros((room, self.vector.shape[1]), np.float32)
@@ -497,7 +499,7 @@ class Queues:
         pairs = np.unique(np.sort(model.view.labels[model.view.word.apart], axis=1), axis=0)
         self.two = pairs[(pairs >= 0).all(axis=1)]
         self.two_keys = self.two[:, 0] * count + self.two[:, 1]
-        self.learned, self.learned_cuts = Learned(), Learned()
+        self.learned, self.learned_cuts, self.learned_loose = Learned(), Learned(), Learned()
         skips: dict[tuple[int, ...], tuple[int, str]] = {}
         self.vouched = set()
         for line in decisions.standing(model.lines):
@@ -505,6 +507,10 @@ class Queues:
                 key = self.key_of(line)
                 times, last = skips.get(key, (0, ""))
                 skips[key] = times + 1, max(last, line.time)
+                if line.text == people.ASKED:  # of a loose face: none of those shown was it
+                    self.learned_loose.note(self.likelihood_of(line, TWO_GROUPS), False)
+            elif line.text == people.ASKED and line.kind == "belongs":
+                self.learned_loose.note(self.likelihood_of(line, TWO_GROUPS), True)
             elif line.text == people.ASKED and line.kind in ("same", "different"):
                 self.learned.note(self.likelihood_of(line, TWO_GROUPS), line.kind == "same")
             elif line.text == people.VOUCHED and line.kind in ("same", "not_belongs"):
@@ -565,7 +571,7 @@ class Queues:
         value = value_of(model.worth[left], model.worth[right]) * double
         swap = self.stands_behind(left, right)
         left, right = np.where(swap, right, left), np.where(swap, left, right)
-        ranked = self.ranked(left, right, likelihood, smaller, value)
+        ranked = self.ranked(self.learned, left, right, likelihood, smaller, value)
         return self.without_known(ranked)
 
     def least_cosine(self) -> float:
@@ -584,10 +590,11 @@ class Queues:
         return weight[1] > weight[0]
 
     def ranked(
-        self, left: np.ndarray, right: np.ndarray, likelihood: np.ndarray, wrong: np.ndarray,
-        value: np.ndarray,
+        self, learned: Learned, left: np.ndarray, right: np.ndarray, likelihood: np.ndarray,
+        wrong: np.ndarray, value: np.ndarray,
     ) -> Ranked:  # fmt: skip
-        believed = self.learned.adjusted(likelihood)
+        """Pairs (k,) in the order of what an answer is worth, those that are likely enough."""
+        believed = learned.adjusted(likelihood)
         gain = value * believed / seconds(believed)
         order = np.lexsort((right, left, -gain))
         order = order[believed[order] >= LEAST_LIKELIHOOD]
@@ -604,7 +611,7 @@ class Queues:
         likelihood[top] *= np.where(shared > 0, SHARED_PHOTO, 1.0)
         with np.errstate(invalid="ignore", divide="ignore"):
             value = ranked.gain * seconds(ranked.believed) / ranked.believed
-        return self.ranked(ranked.left, ranked.right, likelihood, ranked.wrong, value)
+        return self.ranked(self.learned, ranked.left, ranked.right, likelihood, ranked.wrong, value)
 
     def shared_photos(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """(k,) photos in which both people of each pair stand."""
@@ -637,8 +644,9 @@ class Queues:
                                      model.length[label])  # fmt: skip
         double = 1.0 + ((model.flags(label) & people.NAMED) > 0)
         value = value_of(model.worth[rows], model.worth[label]) * double
-        ranked = self.ranked(rows, label, likelihood, one, value)
-        keep = [(row,) not in self.skipped for row in ranked.left.tolist()]
+        ranked = self.ranked(self.learned_loose, rows, label, likelihood, one, value)
+        pairs = zip(ranked.left.tolist(), ranked.right.tolist(), strict=True)
+        keep = [tuple(sorted(pair)) not in self.skipped for pair in pairs]
         return ranked.take(np.flatnonzero(keep))
 
     def to_cut(self) -> list[int]:
@@ -744,11 +752,12 @@ class Queues:
         if kind == "look":
             groups, labels = self.cuts.found[label], (label,)
         elif kind == "whose":
-            groups, labels = (np.array([label]), np.zeros(0, int)), (label,)
+            groups, labels = (np.array([label]), model.members(other)), (label,)
         else:
             groups, labels = (model.members(label), model.members(other)), (label, other)
         facts = float(ranked.likelihood[at]), float(ranked.gain[at])
-        question = Question(kind, qid_of(kind, *groups), labels, *groups, *facts)
+        about = groups[: max(len(labels), 1 + (kind == "look"))]
+        question = Question(kind, qid_of(kind, *about), labels, *groups, *facts)
         self.asked.pop(question.qid, None)
         self.asked[question.qid] = question
         while len(self.asked) > REMEMBERED:
@@ -769,7 +778,8 @@ class Queues:
             if model.view.labels[label] != label or not np.array_equal(model.members(label), rows):
                 return False
         away = model.flags(np.array(question.labels)) & (people.IGNORED | people.HIDDEN)
-        if away.any() or tuple(sorted(question.labels)) in self.skipped:
+        likeliest = model.view.labels[question.right[:1]].tolist() * (question.kind == "whose")
+        if away.any() or tuple(sorted({*question.labels, *likeliest})) in self.skipped:
             return False
         if question.kind == "look":
             return question.labels[0] not in self.vouched
@@ -808,17 +818,20 @@ class Queues:
         counted twice.
         """
         same, whose, look = (ranked.get(kind, NOBODY) for kind in KINDS)
-        open_ = [same.take(self.heaviest(same)), whose]
-        likelihood = np.concatenate([some.likelihood for some in open_])
-        faces = np.concatenate([some.wrong for some in open_])
-        expected = float((self.learned.adjusted(likelihood) * faces).sum())
-        bins = np.clip(np.searchsorted(BINS, likelihood, "right") - 1, 0, len(BINS) - 2)
-        weight = np.bincount(bins, faces, len(BINS) - 1)
-        middle = np.bincount(bins, faces * likelihood, len(BINS) - 1) / np.maximum(weight, 1e-9)
-        rng, rest = np.random.default_rng(0), float(((1.0 - look.believed) * look.wrong).sum())
-        drawn = [float(self.learned.adjusted(middle, rng) @ weight) for _ in range(DRAWS)]
-        low, high = np.quantile(drawn, [0.05, 0.95]) + rest
-        return round(expected + rest), math.floor(low), math.ceil(high)
+        expected = float(((1.0 - look.believed) * look.wrong).sum())
+        rng, drawn = np.random.default_rng(0), np.full(DRAWS, expected)
+        for some, learned in (
+            (same.take(self.heaviest(same)), self.learned),
+            (whose, self.learned_loose),
+        ):
+            expected += float((some.believed * some.wrong).sum())
+            bins = np.clip(np.searchsorted(BINS, some.likelihood, "right") - 1, 0, len(BINS) - 2)
+            faces = np.bincount(bins, some.wrong, len(BINS) - 1)
+            middle = np.bincount(bins, some.wrong * some.likelihood, len(BINS) - 1)
+            middle = middle / np.maximum(faces, 1e-9)
+            drawn += [float(learned.adjusted(middle, rng) @ faces) for _ in range(DRAWS)]
+        low, high = np.quantile(drawn, [0.05, 0.95])
+        return round(expected), math.floor(min(low, expected)), math.ceil(max(high, expected))
 
     def heaviest(self, ranked: Ranked) -> np.ndarray:
         """Positions of a maximum-weight forest of pairs, by the faces they may put right."""
@@ -920,7 +933,9 @@ def how_likely(queues: Queues, question: Question) -> dict[str, Any]:
     """
     likely = question.likelihood
     sure = max(likely, 1.0 - likely)
-    learned = queues.learned_cuts if question.kind == "look" else queues.learned
+    learned = {
+        "same": queues.learned, "whose": queues.learned_loose, "look": queues.learned_cuts,
+    }[question.kind]  # fmt: skip
     yes, no = learned.yes, learned.no
     at = min(int(np.searchsorted(BINS, likely, "right")) - 1, len(yes) - 1)
     return {
