@@ -35,7 +35,7 @@ Refused = people.Refused
 # ============================================================================
 
 BINS = np.array([0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])  # of likelihoods
-PRIOR = 6.0  # answers in a bin that the fit counts for against the operator's own
+PRIOR = 10.0  # answers in a bin that the fit counts for against the operator's own
 SECONDS_EASY, SECONDS_HARD = 1.2, 3.0  # an answer takes: of a likelihood near 0 or 1, and of .5
 FULL_SIZE = 16  # faces from which more of them say nothing new
 SHARED_PHOTO = 0.1  # what a common photo leaves of the likelihood; chosen, few are seen
@@ -471,6 +471,7 @@ class Queues:
         self.model, self.started = model, started or sf.now_text()
         self.usual = model.usual
         self.asked: dict[str, Question] = {}
+        self.closed: set[str] = set()  # of those, answered or past; an undo opens them again
         self.answered: dict[str, float] = {}  # {id of an answer's line: likelihood by the fit}
         self.pairs, self.loose, self.cuts = Pairs(model), Loose(model), Cuts(model)
         self.ranked_now: dict[str, Ranked] = {}  # as far as it is known what to ask
@@ -488,9 +489,8 @@ class Queues:
             self.photos.pop(label, None)
         self.stale = set(KINDS)
         self.read_lines()
-        dropped = [qid for qid, question in self.asked.items() if not self.is_open(question)]
-        for qid in dropped:
-            del self.asked[qid]
+        closed = {qid for qid, question in self.asked.items() if not self.is_open(question)}
+        dropped, self.closed = sorted(closed - self.closed), closed
         return dropped
 
     def read_lines(self) -> None:
@@ -597,7 +597,7 @@ class Queues:
         believed = learned.adjusted(likelihood)
         gain = value * believed / seconds(believed)
         order = np.lexsort((right, left, -gain))
-        order = order[believed[order] >= LEAST_LIKELIHOOD]
+        order = order[likelihood[order] >= LEAST_LIKELIHOOD]
         return Ranked(left, right, likelihood, believed, wrong, gain).take(order)
 
     def without_known(self, ranked: Ranked) -> Ranked:
@@ -701,7 +701,7 @@ class Queues:
 
         None of them and of those shown is implied by answers to the others.
         """
-        shown = [self.asked[qid] for qid in after if qid in self.asked]
+        shown = [self.asked[qid] for qid in after if qid in self.asked and qid not in self.closed]
         ranked = self.of_kind(kind)
         hidden = {question.labels for question in shown}
         if kind == "same":
