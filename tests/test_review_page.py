@@ -11,7 +11,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from test_review_server import Served, draw_photos
 webdriver = pytest.importorskip("selenium.webdriver")
 Keys = webdriver.Keys
 ActionChains = webdriver.ActionChains
+ActionBuilder = webdriver.common.actions.action_builder.ActionBuilder
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -53,30 +53,38 @@ def served(tmp_path) -> Iterator[Served]:
         server.end()
 
 
+WATCH = """
+window.faults = [];
+addEventListener('securitypolicyviolation', e => faults.push(e.violatedDirective));
+addEventListener('unhandledrejection', e => faults.push(String(e.reason)));
+addEventListener('error', e => e.message && faults.push(e.message));
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One for all tests: each has a server on a port of its own, so nothing kept is shared."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for one in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", "lang=en"):
+        options.add_argument(f"--{one}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
+    yield driver
+    driver.quit()
+
+
 class Page:
     """A page in a browser, seen as a person sees it."""
 
-    def __init__(self, size: tuple[int, int], touch: bool = False) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = BROWSER
-        for one in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", "lang=en"):
-            options.add_argument(f"--{one}")
-        options.add_argument(f"--window-size={size[0]},{size[1]}")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        service = webdriver.ChromeService(DRIVER)
-        self.driver = webdriver.Chrome(options=options, service=service)
+    def __init__(self, driver: Any, size: tuple[int, int], touch: bool = False) -> None:
+        self.driver = driver
         shape = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": touch}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
-        if touch:
-            wanted = {"enabled": True, "maxTouchPoints": 2}
-            self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", wanted)
-        watch = (
-            "window.faults = [];"
-            "addEventListener('securitypolicyviolation', e => faults.push(e.violatedDirective));"
-            "addEventListener('unhandledrejection', e => faults.push(String(e.reason)));"
-            "addEventListener('error', e => e.message && faults.push(e.message));"
-        )
-        self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": watch})
+        wanted = {"enabled": touch, "maxTouchPoints": 2}
+        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", wanted)
+
         self.expected: list[str] = []  # what the console may say
 
     def open(self, served: Served) -> Page:
@@ -192,12 +200,15 @@ class Page:
 
 
 @pytest.fixture
-def pages() -> Iterator[Callable[..., Page]]:
-    """Makes pages; each must have stayed clean."""
+def pages(browser) -> Iterator[Callable[..., Page]]:
+    """Makes the page of a test; it must have stayed clean."""
     made: list[Page] = []
+    first = browser.current_window_handle
+    ActionBuilder(browser).clear_actions()  # a test that failed may have left a key down
+    browser.get_log("browser")
 
     def make(size: tuple[int, int] = WIDE, touch: bool = False) -> Page:
-        made.append(Page(size, touch))
+        made.append(Page(browser, size, touch))
         return made[-1]
 
     yield make
@@ -205,8 +216,11 @@ def pages() -> Iterator[Callable[..., Page]]:
         for page in made:
             page.clean()
     finally:
-        for page in made:
-            page.driver.quit()
+        for other in set(browser.window_handles) - {first}:
+            browser.switch_to.window(other)
+            browser.close()
+        browser.switch_to.window(first)
+        browser.get("about:blank")
 
 
 @pytest.fixture
@@ -395,7 +409,7 @@ def test_faces_leave_by_key_and_by_mouse_and_come_back(page, served, person, key
     page.wait(lambda: page.cells() == before[2:])
     page.saved()
     assert kinds(served) == told
-    assert [len(line.faces) for line in standing(served)][0] == 2
+    assert len(standing(served)[0].faces) == 2
     page.wait(lambda: page.focused() == "DIV")
     page.press("u")
     page.wait(lambda: sorted(page.cells()) == sorted(before) and kinds(served) == [])
@@ -486,41 +500,54 @@ def test_split_in_two_shows_both_halves_first(page, served, person):
 # --- the queues -------------------------------------------------------------
 
 
-def painted(page: Page) -> str:
-    return page.wait(lambda: page.js("return document.querySelector('.question')?.dataset.qid"))
+def question(page: Page) -> str | None:
+    """Id of the painted question, None where there is none."""
+    return page.js("return document.querySelector('.question')?.dataset.qid")
+
+
+def painted(page: Page, qid: str = "") -> str:
+    """Id of the painted question, once there is one; once it is `qid`."""
+    return page.wait(lambda: (here := question(page)) and qid in ("", here) and here)
+
+
+def moved_on(page: Page, before: str) -> None:
+    page.wait(lambda: question(page) != before)
+
+
+def ready(page: Page) -> str:
+    """Id of the painted question, once it takes answers: not in its first 120 ms."""
+    qid = painted(page)
+    time.sleep(0.14)
+    return qid
 
 
 def answer(page: Page, key: str) -> str:
-    """Press a key to the painted question once it takes answers; the next one's id."""
-    before = painted(page)
-    time.sleep(0.14)  # an answer in the first 120 ms was meant for the former question
+    """Answer the painted question by a key; its id."""
+    before = ready(page)
     page.press(key)
-    page.wait(lambda: page.js("return document.querySelector('.question')?.dataset.qid") != before)
+    moved_on(page, before)
     return before
 
 
 def test_answers_by_key_and_by_mouse_and_their_undo(page, served):
     page.go("#/same")
     first = answer(page, "n")
-    second = painted(page)
     page.saved()
-    assert [line.kind for line in standing(served)] == ["different"]
+    assert kinds(served) == ["different"]
     page.press("u")
-    page.wait(lambda: painted(page) == first)
+    painted(page, first)
     page.saved()
     assert kinds(served) == []
     for act, kind in (("same", "same"), ("different", "different"), ("skip", "skip")):
-        here = painted(page)
-        time.sleep(0.14)
+        here = ready(page)
         page.click(page.button(act))
-        page.wait(lambda: page.js("return document.querySelector('.question')?.dataset.qid") != here)
+        moved_on(page, here)
         page.saved()
         assert kind in kinds(served)
         assert page.focused() != "BODY"
         page.click(page.one(".progress [data-act=undo]"))
-        page.wait(lambda: painted(page) == here)
+        painted(page, here)
         page.wait(lambda: kinds(served) == [])
-    assert second
 
 
 def test_a_held_key_and_a_key_too_early_are_no_answers(page, served):
@@ -556,10 +583,9 @@ def test_whose_face_by_digit_and_by_mouse(page, served):
     assert kinds(served)[-1] == "belongs"
     page.press("u")
     page.wait(lambda: kinds(served) == [])
-    here = painted(page)
-    time.sleep(0.14)
+    here = ready(page)
     page.click(page.button("ignore"))
-    page.wait(lambda: page.js("return document.querySelector('.question')?.dataset.qid") != here)
+    moved_on(page, here)
     page.saved()
     assert kinds(served) == ["ignore"]
 
@@ -596,7 +622,7 @@ def test_a_box_is_drawn_moved_and_left_by_keys_and_mouse(page, served, person):
     page.click(page.button("add"))
     frame = page.one(".picture.big")
     chain = ActionChains(page.driver)
-    chain.move_to_element_with_offset(frame, -100, -100).click_and_hold()
+    chain.move_to_element_with_offset(frame, -200, -160).click_and_hold()
     chain.move_by_offset(60, 80).release().perform()
     width = page.one(".draft").rect["width"]
     assert 50 < width < 70
@@ -730,7 +756,9 @@ def test_every_key_has_a_text_in_both_languages_and_a_row_in_the_help(page):
         assert fields[0] == fields[1], key
     page.press("?")
     page.wait(lambda: page.all("dialog[open]"))
-    shown = page.js("return [...document.querySelectorAll('[data-entry]')].map(e => e.dataset.entry)")
+    shown = page.js(
+        "return [...document.querySelectorAll('[data-entry]')].map(e => e.dataset.entry)"
+    )
     assert {key["id"] for key in table["keys"]} <= set(shown)
     page.press("Escape")
     page.wait(lambda: not page.all("dialog") and page.focused() != "BODY")
@@ -753,21 +781,25 @@ def test_german(page):
     page.wait(lambda: "Personen" in page.text(".bar"))
     assert page.js("return document.documentElement.lang") == "de"
     page.go("#/same")
-    painted(page)
-    time.sleep(0.14)
-    here = painted(page)
+    here = ready(page)
     page.press("j")  # ja
-    page.wait(lambda: page.js("return document.querySelector('.question')?.dataset.qid") != here)
+    moved_on(page, here)
 
 
-def test_docs_name_every_key():
-    text = (SCRIPT.parent / "docs" / "review.md").read_text(encoding="utf-8")
+def test_the_keys_of_the_docs_are_those_of_the_page():
     source = (WORK / "keys.js").read_text(encoding="utf-8")
-    keys = re.findall(r'{ id: "\w+", keys: (\[[^]]+\])', source)
-    assert len(keys) > 40
-    known = set(re.findall(r"`([^`]+)`", text))
-    for row in keys:
-        assert {key.replace("Arrow", "") for key in json.loads(row)} <= known, row
+    texts = (WORK / "texts.js").read_text(encoding="utf-8")
+    english = dict(re.findall(r'"((?:act|scope)\.\w+)": \["([^"]*)"', texts))
+    known = re.findall(r'{ id: "(\w+)", keys: (\[[^]]+\]), scopes: (\[[^]]+\])', source)
+    expected = [
+        f"| {' '.join(f'`{key}`' for key in json.loads(keys.replace('Arrow', '')))} "
+        f"| {english[f'act.{name}']} "
+        f"| {', '.join(english[f'scope.{scope}'] for scope in json.loads(scopes))} |"
+        for name, keys, scopes in known
+    ]
+    text = (SCRIPT.parent / "docs" / "review.md").read_text(encoding="utf-8")
+    table = text.partition("| key | does | where |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    assert len(expected) > 40 and table.splitlines() == expected
 
 
 # --- a phone ----------------------------------------------------------------
@@ -870,8 +902,9 @@ def test_at_most_400_tiles_are_elements(page):
     page.js("document.querySelector('.people').style.height = '700px'")
     count = page.driver.execute_async_script(
         "const done = arguments[0];"
-        "Promise.all([import('/static/grid.js'), import('/static/selection.js')]).then(([g, s]) => {"
-        " const grid = new g.Grid({label: 'x', size: 30, foot: 0, tile: () => '', name: () => '',"
+        "const load = ['grid', 'selection'].map(name => import(`/static/${name}.js`));"
+        "Promise.all(load).then(([g, s]) => {"
+        " const grid = new g.Grid({label: 'x', size: 30, foot: 0, tile: () => '', name: () => '', stamp: () => '',"
         "  selection: new s.Selection('test'), open: () => 0});"
         " document.getElementById('main').replaceChildren(grid.element);"
         " grid.show([{label: '', ids: Array.from({length: 100000}, (_, n) => `f${n}`)}]);"

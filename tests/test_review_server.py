@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import SCRIPT, make_cache, sf
-from material import write_photo
+from material import ok, write_photo
 
 thumbs = sf.companion("review/thumbs")
 OPENED = re.compile(r"open http://([\d.]+):(\d+)/#(\S+)")
@@ -746,3 +746,70 @@ def test_pages_hear_of_each_other(own):
         while not (told := re.search(rb"event: rev\ndata: (.*)\n\n", said)):
             said += line.recv(65536)
     assert json.loads(told[1]) == {"rev": 1, "tab": "one", "changed": [pid]}
+
+
+def test_embeddings_stay_in_the_file_of_the_cache(tmp_path):
+    desk = sf.companion("review/desk")
+    path = made_library(tmp_path, people=2, photos=3)
+    cache = sf.load_cache(path)
+    mapped = desk.with_mapped_embeddings(cache, path)
+    assert isinstance(mapped.embedding, np.memmap) == (os.name != "nt")
+    for name in ("embedding", "unit", "length", "bbox"):
+        assert np.array_equal(getattr(mapped, name), getattr(cache, name))
+    sf.journal_path(path).write_text("")  # what is there may tell of other faces
+    assert desk.with_mapped_embeddings(cache, path) is cache
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(own):
+    """The file cannot be written: a folder stands in its place."""
+    book = Book(own)
+    pid = next(iter(book.people()))
+    path = own.cache.with_name("lib.npz.decisions.jsonl")
+    path.mkdir()
+    item = {"kind": "name", "people": [pid], "text": "Anna"}
+    reply = book.act(item, op="waits")
+    assert reply.status == 503 and reply.json == {"error": "not_saved"}
+    path.rmdir()
+    assert book.act(item, op="waits").status == 201 and len(lines_of(own)) == 1
+
+
+def test_a_drawn_box_becomes_a_face(run, tmp_path, group_photo):
+    """With a real engine: of a photo of six people, and a corner in which it sees nobody."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/group.jpg").write_bytes(group_photo)
+    ok(run, "embed", tmp_path / "photos", tmp_path / "lib.npz", "--model", "dlib")
+    server = Served(tmp_path / "lib.npz")
+    page = Book(server)
+    faces = page.client.get("/api/state")["counts"]["faces"]
+    photo = next(iter(page.people())).partition(":")[0]
+    asked = {"base": 0, "tab": "one", "photo": photo}
+    reply = page.client.post("/api/boxes", op="box-1", box=[4, 6, 90, 110], **asked)
+    assert reply.status == 202 and reply.json == {"job": "box-1"}
+    deadline = time.monotonic() + 60
+    while page.client.get("/api/state")["counts"]["faces"] == faces:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert page.client.post("/api/boxes", op="box-1", box=[4, 6, 90, 110], **asked).status == 202
+    told = page.client.get(f"/api/photos/{photo}")["boxes"]
+    [drawn] = [box for box in told if box["drawn"]]
+    assert drawn["box"] == [4, 6, 90, 110] and len(told) == faces + 1
+    assert page.client.ask("GET", f"/t/{drawn['thumb']}-96.jpg").status == 200
+    [act] = page.client.get("/api/history")["acts"]
+    assert (act["op"], act["kind"]) == ("box-1", "box")
+    assert page.client.post("/api/undo", op="u", tab="one").status == 200
+    assert page.client.get("/api/state")["counts"]["faces"] == faces
+    wrong = page.client.post("/api/boxes", op="b", box=[0, 0, 9, 9], **asked | {"photo": "0" * 16})
+    assert wrong.status == 404
+    assert server.end()[0] == 0
+
+
+def test_a_cache_that_has_grown_is_taken_in(own):
+    """By another command, while the server runs."""
+    page = Book(own)
+    cache = draw_photos(make_cache(people=4, photos=6, root=str(own.cache.parent / "photos")))
+    sf.save_cache(own.cache, cache)
+    deadline = time.monotonic() + 30
+    while page.client.get("/api/state")["counts"]["faces"] != cache.faces:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert len(page.people()) == 4

@@ -276,37 +276,39 @@ class Answers:
     async def thumb(self, request: Request) -> Response:
         """The picture of a face."""
         mark, _, size = request.path_params["file"].removesuffix(".jpg").partition("-")
-        row = self.desk.thumbs.row_of.get(mark)
-        if row is None or size not in map(str, thumbs.SIZES):
+        made = self.desk.thumbs
+        if mark not in made.row_of or size not in map(str, thumbs.SIZES):
             raise Refused(404, "unknown")
-        data = await self.picture(request, (row, int(size)))
-        return Response(data, media_type="image/jpeg", headers={"cache-control": A_YEAR})
+        return await picture(request, made, (made.row_of[mark], int(size)))
 
     async def whole(self, request: Request) -> Response:
         """A photo, encoded anew: without EXIF, and never anything but a JPEG."""
-        row = self.desk.row_of_photo(request.path_params["file"].removesuffix(".jpg"))
-        data = await self.picture(request, (row, thumbs.PHOTO_SIZE))
-        return Response(data, media_type="image/jpeg", headers={"cache-control": A_YEAR})
+        photo, made = request.path_params["file"].removesuffix(".jpg"), self.desk.thumbs
+        if photo not in made.row_of_photo:
+            raise Refused(404, "unknown")
+        return await picture(request, made, (made.row_of_photo[photo], thumbs.PHOTO_SIZE))
 
-    async def picture(self, request: Request, key: tuple[int, int]) -> bytes:
-        """Made or found; given up where the page has gone meanwhile. Raises Refused."""
-        data = await run_in_threadpool(self.desk.thumbs.ready, key)
-        if data is not None:
-            return data
-        coming = self.desk.thumbs.ask(key)
-        made, gone = asyncio.wrap_future(coming), asyncio.create_task(has_gone(request))
-        try:
-            await asyncio.wait([made, gone], return_when=asyncio.FIRST_COMPLETED)
-            if made.done():
-                return made.result()
-            raise Refused(404, "gone")
-        except thumbs.Unseen as error:
-            raise Refused(404, str(error)) from None
-        finally:
-            gone.cancel()
-            if not made.done():
-                self.desk.thumbs.drop(key, coming)
-                made.cancel()
+
+async def picture(request: Request, made: Any, key: tuple[int, int]) -> Response:
+    """A JPEG, made or found; given up where the page has gone meanwhile. Raises Refused."""
+    kept = {"media_type": "image/jpeg", "headers": {"cache-control": A_YEAR}}
+    data = await run_in_threadpool(made.ready, key)
+    if data is not None:
+        return Response(data, **kept)
+    coming = made.ask(key)
+    waits, gone = asyncio.wrap_future(coming), asyncio.create_task(has_gone(request))
+    try:
+        await asyncio.wait([waits, gone], return_when=asyncio.FIRST_COMPLETED)
+        if waits.done():
+            return Response(waits.result(), **kept)
+        raise Refused(404, "gone")
+    except thumbs.Unseen as error:
+        raise Refused(404, str(error)) from None
+    finally:
+        gone.cancel()
+        if not waits.done():
+            made.drop(key, coming)
+            waits.cancel()
 
 
 async def has_gone(request: Request) -> None:

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import struct
 import threading
 import time
+import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +33,7 @@ pictures = sf.companion("review/thumbs")
 jobs = sf.companion("review/jobs")
 people = sf.companion("review/people")
 acts = sf.companion("review/acts")
+boxes = sf.companion("review/boxes")
 questions = sf.companion("review/questions")
 decisions = sf.companion("decisions")
 Refused = guard.Refused
@@ -38,6 +42,7 @@ STATUS = {"unknown": 404, "unusable": 422}  # of what the model refuses; else 40
 REST = 0.5  # seconds since the last request until the queues are brought up to date
 LOOK_EVERY = 1.0  # seconds between two looks at the decisions file, which others may write
 MOST_ANSWERS = 1000  # kept, to be given again where a page has not heard them
+ZIP_NAMES_AT = 26  # bytes from the header of a file in a ZIP to the lengths of its two names
 FIRST_SCREEN = 60  # covers made before anybody asks: the largest people, as the grid begins
 
 T = TypeVar("T")
@@ -51,12 +56,15 @@ def answering(method: Callable[..., T]) -> Callable[..., T]:
     def alone(desk: Desk, *args: Any, **more: Any) -> T:
         with desk.lock:
             desk.asked_at = time.monotonic()
-            desk.follow()
             try:
+                desk.follow()
                 return method(desk, *args, **more)
             except people.Refused as error:
                 status = STATUS.get(error.error, 409)
                 raise Refused(status, error.error, **error.facts) from None
+            except (sf.SortFacesError, OSError) as error:
+                sf.log.error("review: %s", sf.one_line(error))
+                raise Refused(503, "not_saved") from None
 
     return alone
 
@@ -69,40 +77,45 @@ class Desk:
         self.lock = threading.RLock()
         self.thumbs: Any = None
         self.asked_at = time.monotonic()
+        self.started = sf.now_text()
         self.open()
-        self.jobs = jobs.Jobs(cache, trees, events)
+        self.jobs, self.boxes = jobs.Jobs(cache, trees, events), boxes.Boxes(self)
         self.answers: OrderedDict[str, dict[str, Any]] = OrderedDict()  # to the last acts
         self.ended = threading.Event()
         self.watcher = threading.Thread(target=self.watch, daemon=True, name="decisions")
         self.watcher.start()
 
     def open(self) -> None:
-        """Load everything from the disk; again after the outputs, or the cache, have changed."""
-        cache = sf.load_cache(self.path)
+        """Load everything from the disk; again after the outputs, or the cache, have changed.
+
+        What is asked meanwhile is answered from what was loaded before.
+        """
+        seen = facts_of_files(self.path)
+        cache = with_mapped_embeddings(sf.load_cache(self.path), self.path)
+        library, before = sf.Library(cache, self.path), self.thumbs
+        thumbs = before if before and before.marks == pictures.face_marks(cache) else None
+        thumbs = thumbs or pictures.Thumbs(library)
+        book = decisions.Book(self.path)
+        facts = facts_of(cache, self.trees)
+        base = Base(cache, self.path, self.trees.get("raw")).labels(book.lines)
+        model = people.Model(cache, base, book.lines, facts, thumbs.marks)
+        queues = questions.Queues(model, self.started)
         with self.lock:
-            before = self.thumbs
-            if before is None or before.marks != pictures.face_marks(cache):
-                self.library = sf.Library(cache, self.path)
-                self.thumbs = pictures.Thumbs(self.library)
-            self.cache = cache
-            self.book = decisions.Book(self.path)
-            lines, facts = self.book.lines, facts_of(cache, self.trees)
-            base = Base(cache, self.path, self.trees.get("raw")).labels(lines)
-            self.model = people.Model(cache, base, lines, facts, self.thumbs.marks)
-            self.queues = questions.Queues(self.model, sf.now_text())
-            self.photos = {sha[:16]: row for row, sha in enumerate(cache.file_sha256.tolist())}
+            self.seen, self.cache, self.thumbs = seen, cache, thumbs
+            self.book, self.model, self.queues = book, model, queues
             self.table: tuple[int, Any] = (-1, None)  # the people as JSON, at a rev
-            if before is not None and before is not self.thumbs:
-                before.close()
-        columns = people.people_columns(self.model)
+        if before is not None and before is not thumbs:
+            before.close()
+        columns = people.people_columns(model)
         order = np.argsort(-np.array(columns["faces"], dtype=int), kind="stable")
         for at in order[:FIRST_SCREEN][::-1].tolist():
-            self.thumbs.ask((self.thumbs.row_of[columns["cover"][at]], pictures.SIZES[1]))
+            thumbs.ask((thumbs.row_of[columns["cover"][at]], pictures.SIZES[1]))
 
     def close(self) -> None:
         """End what runs beside; what was decided is on the disk already."""
         self.ended.set()
         self.watcher.join()
+        self.boxes.close()
         self.jobs.close()
         self.thumbs.close()
 
@@ -122,8 +135,17 @@ class Desk:
         while not self.ended.wait(LOOK_EVERY):
             with self.lock, contextlib.suppress(sf.SortFacesError, OSError):
                 self.follow()
+            with contextlib.suppress(sf.SortFacesError, OSError):
+                self.follow_cache()
             while self.at_rest() and self.bring_up():
                 pass
+
+    def follow_cache(self) -> None:
+        """Load the cache anew where another command has changed it and is done."""
+        now = facts_of_files(self.path)
+        if now != self.seen and not holder_of(self.path) and not self.boxes.at_work:
+            self.open()
+            self.tell("", [])
 
     def at_rest(self) -> bool:
         """Whether nobody has asked for a moment, so that a little work keeps nobody waiting."""
@@ -176,12 +198,6 @@ class Desk:
     def photo(self, photo: str) -> dict[str, Any]:
         return {"rev": self.rev, **people.photo_facts(self.model, photo)}
 
-    def row_of_photo(self, photo: str) -> int:
-        """The row of a photo. Raises Refused where there is none."""
-        if photo not in self.photos:
-            raise Refused(404, "unknown")
-        return self.photos[photo]
-
     @answering
     def questions(self, kind: str, most: int, after: list[str]) -> dict[str, Any]:
         found = questions.page(self.queues, kind, most, after)
@@ -222,8 +238,18 @@ class Desk:
         self.tell(tab, result["changed"])
         return result
 
+    @answering
     def draw(self, asked: Any) -> dict[str, Any]:
-        raise Refused(503, "later")
+        """Let a box become a face. Raises Refused where there is no such photo."""
+        if asked.photo not in self.thumbs.row_of_photo:
+            raise Refused(404, "unknown")
+        return {"job": self.boxes.start(asked)}
+
+    @answering
+    def take_box(self, asked: Any, box: Any, face: str) -> None:
+        """Note the decisions of a box that has become a face."""
+        lines = boxes.lines_of(self.model, asked, box, face)
+        self.once(asked.op, asked.tab, lambda: acts.write(self.model, self.book, lines, True))
 
     # -- the outputs ----------------------------------------------------------
 
@@ -271,6 +297,42 @@ def holder_of(cache: Path) -> str:
     with contextlib.suppress(OSError):
         return path.read_text("utf-8", "replace").strip()[:200]
     return ""
+
+
+def facts_of_files(cache: Path) -> list[tuple[int, int] | None]:
+    """Size and time of the files a cache lies in, None of one that is not there."""
+    found = []
+    for path in (cache, sf.journal_path(cache)):
+        try:
+            found.append(sf.facts_of(path.stat()))
+        except OSError:
+            found.append(None)
+    return found
+
+
+def with_mapped_embeddings(cache: sf.FaceCache, path: Path) -> sf.FaceCache:
+    """The cache, its embeddings left in the file where they lie there as they are: the page works
+    with those of length 1, and both in memory are 400 MB of 100,000 faces."""
+    cache.unit, cache.length  # noqa: B018 - computed now, and kept
+    if os.name == "nt" or sf.journal_path(path).exists():  # Windows replaces no mapped file
+        return cache
+    with (
+        contextlib.suppress(OSError, KeyError, ValueError, zipfile.BadZipFile),
+        open(path, "rb") as stream,
+    ):
+        entry = zipfile.ZipFile(stream).getinfo("embedding.npy")
+        stream.seek(entry.header_offset + ZIP_NAMES_AT)
+        stream.seek(sum(struct.unpack("<HH", stream.read(4))), os.SEEK_CUR)
+        version = np.lib.format.read_magic(stream)
+        read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
+        shape, _, kind = read_header(stream)
+        stored = entry.compress_type == zipfile.ZIP_STORED
+        if stored and shape == cache.embedding.shape and kind == cache.embedding.dtype:
+            found = np.memmap(path, kind, "r", stream.tell(), shape)
+            mapped = replace(cache, embedding=found)
+            mapped.__dict__.update(unit=cache.unit, length=cache.length)
+            return mapped
+    return cache
 
 
 def facts_of(cache: sf.FaceCache, trees: dict[str, Path]) -> Any:

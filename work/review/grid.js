@@ -10,11 +10,12 @@ const EDGE_PX = 40; // near the edge a band scrolls
 
 export class Grid {
   /**
-   * `tile(id)` makes what a cell shows, `name(id, place)` what it is called, `size` and `foot` are
-   * px of the picture and of the text below, `open(id)` and `moved(id)` are told of both.
+   * `tile(id)` makes what a cell shows, `name(id, place)` what it is called, `stamp(id)` changes with
+   * either; `size` and `foot` are px of the picture and of the text below; `open(id)` and
+   * `moved(id)` are told of both.
    */
-  constructor({ label, size, foot, tile, name, selection, open, moved = () => {} }) {
-    Object.assign(this, { size, foot, tile, name, selection, openTile: open, moved });
+  constructor({ label, size, foot, tile, name, stamp, selection, open, moved = () => {} }) {
+    Object.assign(this, { size, foot, tile, name, stamp, selection, openTile: open, moved });
     this.ids = [];
     this.rows = [];
     this.columns = 1;
@@ -109,7 +110,7 @@ export class Grid {
     return row && this.ids[row.from];
   }
 
-  /** Make the elements near the window, all anew when `force`; the keyboard stays on its tile. */
+  /** Make the elements near the window, with `force` those anew that changed; the focus stays. */
   paint(force = false) {
     const had = this.element.contains(document.activeElement);
     this.#draw(force);
@@ -118,8 +119,11 @@ export class Grid {
 
   #draw(force = false) {
     if (force) {
-      for (const el of this.live.values()) this.#discard(el);
-      this.live.clear();
+      for (const [row, el] of this.live) {
+        if (this.rows[row] && el.stamp === this.#stampOf(row)) continue;
+        this.#discard(el);
+        this.live.delete(row);
+      }
     }
     if (this.rows.length) {
       const top = this.element.scrollTop;
@@ -136,7 +140,15 @@ export class Grid {
         this.live.delete(row);
       }
       for (const row of wanted) if (!this.live.has(row)) this.#makeRow(row);
+      if (force) for (const cell of this.body.querySelectorAll(".cell")) cell.tabIndex = cell.dataset.id === this.focusedId ? 0 : -1;
     }
+  }
+
+  #stampOf(number) {
+    const { y, high, from, to, label } = this.rows[number];
+    const about = [y, high, this.cell, label, this.ids.length];
+    for (let at = from ?? 0; at < (to ?? 0); at++) about.push(this.ids[at], this.stamp(this.ids[at]));
+    return about.join("\n");
   }
 
   #discard(el) {
@@ -153,6 +165,7 @@ export class Grid {
     } else {
       for (let at = row.from; at < row.to; at++) el.append(this.#makeCell(at, at - row.from));
     }
+    el.stamp = this.#stampOf(number);
     this.live.set(number, el);
     const after = [...this.live.keys()].filter((other) => other > number).sort((a, b) => a - b)[0];
     this.body.insertBefore(el, after === undefined ? this.band : this.live.get(after));

@@ -21,7 +21,7 @@ export const KEYS = [
   { id: "invert", keys: ["Ctrl+i"], scopes: ["people", "person"] },
   { id: "none", keys: ["Escape"], scopes: ["people", "person"] },
   { id: "open", keys: ["Enter"], scopes: ["grid", "same", "look"] },
-  { id: "photo", keys: ["p"], scopes: ["person", "whose", "same", "look", "people"] },
+  { id: "photo", keys: ["p"], scopes: ["person", "whose", "same", "look"] },
   { id: "name", keys: ["F2", "r"], scopes: ["people", "person", "photo", "same", "look"] },
   { id: "merge", keys: ["m"], scopes: ["people"] },
   { id: "ignore", keys: ["i"], scopes: ["people", "person", "same", "look", "whose"] },

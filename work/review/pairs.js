@@ -31,7 +31,7 @@ class Pairs extends Queue {
   acts() {
     return {
       same: () => this.decideNow("same"), different: () => this.decideNow("different"), skip: () => this.decideNow("skip"),
-      side: ({ key }) => this.turnTo(key === "ArrowLeft" ? "left" : "right"), open: () => this.openSide(), photo: () => this.openSide(),
+      side: ({ key }) => this.turnTo(key === "ArrowLeft" ? "left" : "right"), open: () => this.openSide(), photo: () => this.photo(),
       name: () => this.rename(), ignore: () => this.ignore(), details: () => this.details(),
     };
   }
@@ -92,6 +92,13 @@ class Pairs extends Queue {
     if (!this.painted) return;
     const side = this.kind === "look" && !this.at ? this.painted.person : this.painted[this.at || "left"];
     go("person", side.id);
+  }
+
+  /** The photo of the face of the side that is nearest to the other side. */
+  photo() {
+    const right = this.at === "right";
+    const id = this.painted?.nearest?.[right ? 1 : 0] || this.painted?.[right ? "right" : "left"].shown[0]?.id;
+    if (id) go("photo", id.split(":")[0], { face: id });
   }
 
   ignore() {

@@ -72,7 +72,7 @@ class People {
     this.view = { sort: query.get("sort") || "size", show: query.get("show") || "people", words: query.get("q") || "" };
     this.selection = new Selection("people", () => this.chosen());
     this.grid = new Grid({
-      label: t("screen.people"), size: 144, foot: 44, selection: this.selection, tile,
+      label: t("screen.people"), size: 144, foot: 44, selection: this.selection, tile, stamp: (id) => JSON.stringify(personOf(id)),
       name: (id, at) => tileName(id, at, this.grid.ids.length),
       open: (id) => this.leave(id),
     });
@@ -94,7 +94,7 @@ class People {
     return {
       ...this.grid.acts(),
       name: () => this.rename(), merge: () => this.merge(), ignore: () => this.flag("ignore"), hide: () => this.flag("hide"),
-      search: () => this.search.select(), photo: () => this.grid.focusedId && this.leave(this.grid.focusedId),
+      search: () => this.search.select(),
     };
   }
 

@@ -471,6 +471,7 @@ class Queues:
         self.model, self.started = model, started or sf.now_text()
         self.usual = model.usual
         self.asked: dict[str, Question] = {}
+        self.closed: set[str] = set()  # of those, answered or past; an undo opens them again
         self.answered: dict[str, float] = {}  # {id of an answer's line: likelihood by the fit}
         self.pairs, self.loose, self.cuts = Pairs(model), Loose(model), Cuts(model)
         self.ranked_now: dict[str, Ranked] = {}  # as far as it is known what to ask
@@ -488,9 +489,8 @@ class Queues:
             self.photos.pop(label, None)
         self.stale = set(KINDS)
         self.read_lines()
-        dropped = [qid for qid, question in self.asked.items() if not self.is_open(question)]
-        for qid in dropped:
-            del self.asked[qid]
+        closed = {qid for qid, question in self.asked.items() if not self.is_open(question)}
+        dropped, self.closed = sorted(closed - self.closed), closed
         return dropped
 
     def read_lines(self) -> None:
@@ -701,7 +701,7 @@ class Queues:
 
         None of them and of those shown is implied by answers to the others.
         """
-        shown = [self.asked[qid] for qid in after if qid in self.asked]
+        shown = [self.asked[qid] for qid in after if qid in self.asked and qid not in self.closed]
         ranked = self.of_kind(kind)
         hidden = {question.labels for question in shown}
         if kind == "same":

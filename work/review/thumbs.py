@@ -14,7 +14,7 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,8 @@ class Thumbs:
         self.folder = sf.beside(library.path, ".thumbs")
         self.marks = face_marks(self.cache)
         self.row_of = {mark: row for row, mark in enumerate(self.marks)}
+        shas = self.cache.file_sha256.tolist()
+        self.row_of_photo = {sha[:16]: row for row, sha in enumerate(shas)}
         order = np.argsort(self.cache.face_file, kind="stable")
         ends = np.searchsorted(self.cache.face_file[order], np.arange(self.cache.files + 1))
         self.faces_of = order, ends
@@ -78,9 +80,12 @@ class Thumbs:
         """Stop making pictures; what is being made is finished."""
         with self.changed:
             self.ended = True
+            left, self.waiting = self.waiting, OrderedDict()
             self.changed.notify_all()
         for thread in self.threads:
             thread.join()
+        for asked in left.values():
+            give_up(itertools.chain(*asked.values()), Unseen("again"))
 
     def path(self, key: Key) -> Path:
         row, size = key
@@ -117,6 +122,9 @@ class Thumbs:
         future: concurrent.futures.Future = concurrent.futures.Future()
         photo = self.photo_of(key)
         with self.changed:
+            if self.ended:
+                give_up([future], Unseen("again"))
+                return future
             self.waiting.setdefault(photo, {}).setdefault(key, []).append(future)
             self.waiting.move_to_end(photo)
             self.changed.notify()
@@ -153,9 +161,7 @@ class Thumbs:
             with self.changed:
                 self.busy.discard(photo)
                 self.changed.notify_all()
-            for future in itertools.chain(*asked.values()):
-                if not future.done() and future.set_running_or_notify_cancel():
-                    future.set_exception(error)
+            give_up(itertools.chain(*asked.values()), error)
 
     def next_photo(self) -> int | None:
         """The photo asked for last that no other thread has in hand."""
@@ -248,6 +254,13 @@ def hand_out(futures: Sequence[concurrent.futures.Future], data: bytes) -> None:
     for future in futures:
         if not future.done() and future.set_running_or_notify_cancel():
             future.set_result(data)
+
+
+def give_up(futures: Iterable[concurrent.futures.Future], error: Unseen) -> None:
+    """Tell those who still wait that there will be no picture."""
+    for future in futures:
+        if not future.done() and future.set_running_or_notify_cancel():
+            future.set_exception(error)
 
 
 def jpeg(image: np.ndarray) -> bytes:
