@@ -35,6 +35,13 @@ def cache_status(path: Path) -> dict[str, Any]:
     journal = sf.journal_path(path)
     scored = int(np.count_nonzero(np.isfinite(cache.learned_quality)))
     by_model = {"scored": scored, "quality_model": cache.meta.quality_model} if scored else {}
+    word, decided = library.word, {}
+    if sf.decisions_path(path).exists():
+        people = {
+            "named_people": len(set(word.names.values())),
+            "ignored_people": len(word.ignored),
+        }
+        decided = {"decisions": len(sf.companion("decisions").Book(path).standing()), **people}
     return {
         "cache": str(path),
         "model": cache.meta.model,
@@ -50,6 +57,7 @@ def cache_status(path: Path) -> dict[str, Any]:
         "faces": cache.faces,
         "enriched": int(np.count_nonzero(cache.enriched)),
         **by_model,
+        **decided,
         "passing_default_gates": len(passing),
         "years": "-".join(map(str, years)),
         "journal_bytes": journal.stat().st_size if journal.exists() else 0,

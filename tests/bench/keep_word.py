@@ -77,6 +77,8 @@ class World:
             kind = dict(TREES.values())[tree]
             manifest = sf.read_file(self.folder / tree / kind.FILE, kind)
             listed = {entry.id: entry.faces for entry in manifest.groups}
+            if tree == "raw":
+                listed |= {face: [face] for face in manifest.singletons}
         return {
             name: set(sf.rows_of_faces(cache, faces).tolist()) for name, faces in listed.items()
         }
@@ -105,8 +107,6 @@ def give(world: World, answers: int, seed: int) -> Counter:
     """Name who has several photos, then answer the likest pairs of groups; how many of what."""
     cache, rng = sf.load_cache(world.cache), np.random.default_rng(seed)
     truth, groups = truth_of(cache), world.groups("raw")
-    manifest = sf.read_file(world.folder / "raw" / "manifest.json", sf.RawManifest)
-    groups |= {face: {cache.row_of_face[face]} for face in manifest.singletons}
     whose = {
         name: Counter(truth[sorted(rows)].tolist()).most_common(1)[0][0]
         for name, rows in groups.items()

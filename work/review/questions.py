@@ -35,7 +35,7 @@ Refused = people.Refused
 # ============================================================================
 
 BINS = np.array([0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])  # of likelihoods
-PRIOR = 6.0  # answers in a bin that the fit counts for against the operator's own
+PRIOR = 10.0  # answers in a bin that the fit counts for against the operator's own
 SECONDS_EASY, SECONDS_HARD = 1.2, 3.0  # an answer takes: of a likelihood near 0 or 1, and of .5
 FULL_SIZE = 16  # faces from which more of them say nothing new
 SHARED_PHOTO = 0.1  # what a common photo leaves of the likelihood; chosen, few are seen
@@ -597,7 +597,7 @@ class Queues:
         believed = learned.adjusted(likelihood)
         gain = value * believed / seconds(believed)
         order = np.lexsort((right, left, -gain))
-        order = order[believed[order] >= LEAST_LIKELIHOOD]
+        order = order[likelihood[order] >= LEAST_LIKELIHOOD]
         return Ranked(left, right, likelihood, believed, wrong, gain).take(order)
 
     def without_known(self, ranked: Ranked) -> Ranked:
