@@ -152,7 +152,8 @@ class Desk:
 
     def at_rest(self) -> bool:
         """Whether nobody has asked for a moment, so that a little work keeps nobody waiting."""
-        return not self.ended.is_set() and time.monotonic() - self.asked_at > REST
+        rest = time.monotonic() - self.asked_at > REST and not self.thumbs.busy
+        return rest and not self.ended.is_set()
 
     def bring_up(self) -> bool:
         """A little of what the queues have to compute; whether there is more."""
