@@ -2278,13 +2278,20 @@ def crop_square(bbox: np.ndarray, wh: tuple[int, int], pad: float) -> tuple[int,
 def arcface_places(kps: np.ndarray, side: int) -> np.ndarray:
     """(n, 2, 3) float64: where ArcFace wants faces with key points (n, 5, 2) in (side, side) crops.
 
-    The similarity nearest by least squares, complex numbers standing for points; side as in
-    insightface's estimate_norm, a multiple of 112, or of 128 with eight columns on either side.
+    side as in insightface's estimate_norm, a multiple of 112, or of 128 with eight columns on
+    either side.
     """
     wide = side % 112 != 0
     template = np.add(np.array([ARCFACE_X, ARCFACE_Y]).T, (8.0 * wide, 0.0))  # (5, 2)
-    target = template * (side / (128 if wide else 112))
-    own, wanted = (points[..., 0] + 1j * points[..., 1] for points in (kps.astype(float), target))
+    return similarities(kps, template * (side / (128 if wide else 112)))
+
+
+def similarities(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(n, 2, 3) float64: the maps that turn, scale and move points (n, k, 2) onto target (k, 2).
+
+    The nearest by least squares, complex numbers standing for points.
+    """
+    own, wanted = (some[..., 0] + 1j * some[..., 1] for some in (points.astype(float), target))
     middle = own.mean(axis=1, keepdims=True)  # (n, 1)
     spread = (np.abs(own - middle) ** 2).sum(axis=1)
     turn = (np.conj(own - middle) * (wanted - wanted.mean())).sum(axis=1)
