@@ -26,6 +26,7 @@ geometry = sf.companion("aligned_geometry")
 aligned = sf.companion("consumers_aligned")
 
 CORNERS = np.array([(0, 0), (511, 0), (511, 511), (0, 511)], float)
+CENTRES = {"head": ((0, 0, -2.3), 0.625), "face": ((0, -1.5, 4.2), 0.5)}
 MIRRORED = {17: 26, 18: 25, 19: 24, 20: 23, 21: 22, 31: 35, 32: 34, 36: 45, 37: 44, 38: 43,
             39: 42, 40: 47, 41: 46, 48: 54, 49: 53, 50: 52, 59: 55, 58: 56, 60: 64, 61: 63,
             67: 65, 6: 10, 7: 9}  # fmt: skip
@@ -155,7 +156,7 @@ def test_tables_are_mirrored_in_themselves():
 @pytest.mark.parametrize("points", FACES, ids=range(10))
 @pytest.mark.parametrize("centring", ["head", "face"])
 def test_faceswap_matrix_is_that_of_the_formula(points: np.ndarray, centring: str):
-    wanted = head_by_formula(points, 512, *geometry.CENTRES[centring])
+    wanted = head_by_formula(points, 512, *CENTRES[centring])
     got = geometry.faceswap_matrix(points, 512, centring)
     assert apart(got, wanted, points) < 0.01
     assert corners_apart(got, wanted) < 0.5
@@ -343,7 +344,7 @@ def test_pictures_are_the_photo_at_the_matrix(shelf, faceswap):
     for path in sorted(faceswap.glob("*.png")):
         facts = png_facts(path)
         points = np.array(facts["alignments"]["landmarks_xy"], np.float32)
-        matrix = head_by_formula(points.astype(float), 512, (0, 0, -2.3), 0.625)
+        matrix = head_by_formula(points.astype(float), 512, *CENTRES["head"])
         photo = cv2.imread(paths[facts["source"]["source_filename"]])
         assert facts["source"]["source_frame_dims"] == photo.shape[:2]
         grows = np.hypot(*matrix[0, :2]) >= 1
