@@ -63,6 +63,7 @@ Contents
     Command: dedup
     Command: extend
     Command: export-swap
+    Command: bundle
     Command: occlusion
     Command: consolidate
     Command: era
@@ -304,6 +305,10 @@ REMOVED_FOLDER = "_removed"  # what a re-run no longer wants but cannot make aga
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the zip epoch: same faces, same bytes
 
 # Occlusion.
+EXPORT_KINDS = (  # for other programs; work/consumers.py knows what each is
+    *("fsz2", "rope", "visomaster", "reactor", "facefusion", "faceswap", "dfl", "xmp"),
+    *("folder", "embeddings", "lora", "poses", "glasses", "eras"),
+)
 ATTRIBUTES = ("mask", "sunglasses")  # what may hide a face, in the order of their scores
 CLIP_MODEL = "ViT-L-14/dfn2b_s39b"  # open_clip name and weights; the reference's choice
 
@@ -411,6 +416,21 @@ class KeyValue:
         if not (left and equals and right):
             raise argparse.ArgumentTypeError(f"{text!r} is not {self.metavar}")
         return left, right
+
+
+@dataclass(frozen=True)
+class Names:
+    """An argparse type: words with commas between them, written as `metavar`."""
+
+    metavar: str
+
+    def __call__(self, text: str) -> list[str]:
+        words = [word.strip() for word in text.split(",")]
+        unknown = [word for word in words if word not in EXPORT_KINDS]
+        if unknown:
+            known = ", ".join(EXPORT_KINDS)
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {known}")
+        return words
 
 
 COSINE = Number(float, 0.0, 2.0, "a cosine distance from 0 to 2", "COS")
@@ -557,6 +577,8 @@ def of_args(kind: type, args: argparse.Namespace, **names: str) -> Any:
             values[item.name] = of_args(item.metadata["nested"], args)
         elif said is not None:
             value = getattr(args, names.get(item.name) or said["name"] or item.name)
+            if isinstance(said["kind"], Names):
+                value = itertools.chain.from_iterable(value)
             values[item.name] = tuple(value) if isinstance(item.default, tuple) else value
         elif "own" in item.metadata:
             values[item.name] = None
@@ -775,6 +797,24 @@ class ExportParams:
     def __post_init__(self) -> None:
         if not self.weights.as_array().sum():
             raise SortFacesError("--weight-*: all are 0; leave at least one above")
+
+
+@dataclass(frozen=True)
+class ToOptions:
+    """For which other programs a corpus is written as well; each option is one of a kind's."""
+
+    GROUP: ClassVar[str] = "exports for other programs"
+
+    to: tuple[str, ...] = option(
+        Names("KIND[,KIND...]"),
+        "also write face sets in these forms: "
+        + ", ".join(EXPORT_KINDS)
+        + "; docs/consumers.md says what each is. They follow every change from then on",
+        (),
+    )
+    clips: Path | None = option(
+        Path, "facefusion: plan.json of `video`; a job for each of its clips", unit="PLAN"
+    )
 
 
 MODEL_HELP = "InsightFace pack, a folder of .onnx files, or dlib"
@@ -6062,6 +6102,7 @@ FOLDER_OLD = ".sort_faces-old-"  # of version 0.1.0: the face set a new one was 
 SHELVES = {"_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}  # folder: list in master
 SHELVED_AGAIN = r"(?:-\d+)*"  # ends the folder of a set whose name was on the shelf already
 SCORES_FOLDER = "_scores"
+EXPORTS_FOLDER = "exports"  # of a face set, and of all of them at once
 
 
 class Face(Record, kw_only=True):
@@ -6130,6 +6171,16 @@ class Bundle(Record, kw_only=True):
     held_out: float | Maybe = UNSET  # chosen from half the faces, to the average of the others
 
 
+class Exported(Record, kw_only=True):
+    """What was written for another program, by its KIND: below exports/KIND of a set or corpus."""
+
+    kind: PlainName
+    options: dict[str, Any] = {}
+    made_of: str = ""  # mark of all that it was made of; another one, and it is made again
+    files: dict[Inside, str] = {}  # sha256 of each, by its place below the manifest's folder
+    left: dict[str, str] = {}  # why a face, or "" for all, is not in it
+
+
 class FacesetManifest(Manifest, tag="faceset", kw_only=True):
     """manifest.json of a face set."""
 
@@ -6143,6 +6194,7 @@ class FacesetManifest(Manifest, tag="faceset", kw_only=True):
     faces: list[Face]
     dropped: list[Left]
     purity: Purity | Maybe = UNSET  # as refine found it
+    exports: list[Exported] = []
 
 
 class Listed(Record, kw_only=True):
@@ -6171,6 +6223,14 @@ class SwapManifest(Manifest, tag="swap", kw_only=True):
     thin_eras: list[Listed] = []
     merged: list[Listed] = []
     runs: list[dict[str, Any]] = []
+    exports: dict[PlainName, dict[str, Any]] = {}  # the options of each kind its sets have
+
+
+class ExportsManifest(Manifest, tag="exports", kw_only=True):
+    """manifest.json of EXPORTS_FOLDER: what was written of all people at once."""
+
+    files: list[str]
+    exports: list[Exported]
 
 
 class Candidate(Face, kw_only=True):
@@ -6206,13 +6266,16 @@ def read_name(folder: Path) -> str:
 def finish_faceset(
     stage: Path, manifest: FacesetManifest, earlier: Path | None = None
 ) -> FacesetManifest:
-    """Write bundles, contact sheet and manifest of a folder that holds its PNGs; the manifest.
+    """Write bundles, contact sheet and manifest of a folder that holds its PNGs and exports.
 
-    earlier: the folder of its earlier self, of which as much as fits is taken over.
+    earlier: the folder of its earlier self, of which as much as fits is taken over. Returns the
+    manifest.
     """
     faces, written, beside = manifest.faces, ["manifest.json", "NAME.txt"], "faceset_files"
+    written += [file for exported in manifest.exports for file in exported.files]
     if faces:
-        written += companion(beside).write_bundles(stage, bundles_of(manifest), earlier)
+        bundles = companion(beside).members_of(manifest)
+        written += companion(beside).write_bundles(stage, bundles, earlier)
         sheet = companion(beside).contact_sheet(stage, faces, earlier)
         write_part(stage / "previews" / "top_20_grid.jpg", sheet)
         written += ["previews/top_20_grid.jpg", *(face.file for face in faces)]
@@ -6305,10 +6368,10 @@ def foreign_files(folder: Path) -> set[str]:
 
 
 def told_by(folder: Path) -> dict[str, Any]:
-    """The manifest of a face set or of candidates, whatever a person has made of it."""
+    """The manifest of a face set, of candidates or of exports, whatever a person made of it."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         value = json.loads((folder / "manifest.json").read_bytes())
-        if isinstance(value, dict) and value.get("kind") in ("faceset", "candidates"):
+        if isinstance(value, dict) and value.get("kind") in ("faceset", "candidates", "exports"):
             return value
     return {}
 
@@ -6336,7 +6399,7 @@ MOVE_SHAPES = {  # action: (what `from` looks like, what `to` looks like)
     "gone": (rf"{SET_PATH}/faces/[^/]+\.png", ""),
     "shelve": (SET_PATH, r"_(?:masked|thin|merged)/faceset_[^/]+"),
     "name": (rf"{SET_PATH}/NAME\.txt", rf"{SET_PATH}/NAME\.txt"),
-    "rebuild": (SET_PATH, SET_PATH),
+    "rebuild": (rf"{SET_PATH}|{EXPORTS_FOLDER}", rf"{SET_PATH}|{EXPORTS_FOLDER}"),
     "yours": (rf"{SET_PATH}/.+", rf"{SET_PATH}/{YOURS}/.+"),
 }
 MOVE_WORDS = {  # how counts call the actions
@@ -6365,8 +6428,9 @@ class Move(Record, kw_only=True, rename={"source": "from", "target": "to"}):
 
     @property
     def folder(self) -> str:
-        """The face set it starts from."""
-        return re.match(SET_PATH, self.source)[0]
+        """The face set it starts from, or EXPORTS_FOLDER."""
+        found = re.match(SET_PATH, self.source)
+        return found[0] if found else self.source
 
     @property
     def file(self) -> str:
@@ -6377,7 +6441,7 @@ class Move(Record, kw_only=True, rename={"source": "from", "target": "to"}):
     def aim(self) -> str:
         """The face set it leads to, "" for nowhere."""
         found = re.match(SET_PATH, self.target)
-        return found[0] if found else ""
+        return found[0] if found else self.target
 
     @property
     def place(self) -> str:
@@ -6503,7 +6567,15 @@ class Corpus:
         return Corpus(self.root, read_file(self.root / "manifest.json", SwapManifest))
 
     def repairs(self) -> list[Move]:
-        return [move for faceset in self.sets.values() for move in faceset.repairs]
+        """What brings manifests, bundles and exports to what lies there."""
+        moves = [move for faceset in self.sets.values() for move in faceset.repairs]
+        return moves + (companion("consumers").repairs(self, moves) if self.exports else [])
+
+    @property
+    def exports(self) -> bool:
+        """Whether anything is, or is to be, written for other programs."""
+        told = (faceset.manifest.exports for faceset in self.sets.values())
+        return bool(self.master.exports) or any(told) or (self.root / EXPORTS_FOLDER).is_dir()
 
     def eras_of(self, faceset: FaceSet) -> list[FaceSet]:
         eras = [era for era in self.sets.values() if era.is_era and era.family == faceset.id]
@@ -6674,6 +6746,7 @@ def by_hand_in_dropped(here: Path, face: Face, told: set[str]) -> str:
 # A plan is a list of moves, a file that a person can edit. Carrying it out is a run in which every
 # changed face set is built anew.
 
+NAMELESS = {"_candidates": UNNAMED, EXPORTS_FOLDER: UNNAMED}  # nobody names those folders
 CLONELESS: set[int] = set()  # disks (st_dev) whose files do not share blocks
 BUILDERS = 4  # face sets built side by side: half of the work is done without Python's lock
 
@@ -6725,6 +6798,7 @@ class Plan:
     params: dict[str, Any]
     moves: list[Move]
     sets: dict[str, NewSet] = field(default_factory=dict)  # by folder
+    exports: dict[str, dict[str, Any]] | None = None  # of the master, where that changes
 
 
 class PlanFile(OwnFile, tag="plan", kw_only=True):
@@ -6737,6 +6811,7 @@ class PlanFile(OwnFile, tag="plan", kw_only=True):
     counts: dict[str, int] = {}
     moves: list[dict[str, Any]]  # of Move, with `faceset` and `file` for a person's eyes
     sets: dict[str, NewSet] = {}
+    exports: dict[PlainName, dict[str, Any]] | Maybe = UNSET
 
 
 def plan_file(plan: Plan, corpus: Corpus) -> PlanFile:
@@ -6753,6 +6828,7 @@ def plan_file(plan: Plan, corpus: Corpus) -> PlanFile:
         counts=move_counts(plan.moves),
         moves=moves,
         sets=plan.sets,
+        exports=UNSET if plan.exports is None else plan.exports,
     )
 
 
@@ -6782,7 +6858,8 @@ def load_plan(path: Path, corpus: Corpus, command: str) -> Plan:
             check_move(corpus, moves[-1], taken)
         except (ValueError, msgspec.ValidationError) as error:
             raise SortFacesError(f"{path}: move {number}: {error}; mend or remove it") from None
-    return Plan(command, plan.params, moves, plan.sets)
+    exports = None if plan.exports is UNSET else plan.exports
+    return Plan(command, plan.params, moves, plan.sets, exports)
 
 
 def run_of_plan(corpus: Corpus, plan: PlanFile) -> str:
@@ -6809,7 +6886,8 @@ def check_move(corpus: Corpus, move: Move, taken: set[str]) -> None:
 
     taken: places other moves leave or fill; this one's are added.
     """
-    if move.action != "gone" and not (corpus.root / move.source).exists():
+    there = move.action == "gone" or move.source == EXPORTS_FOLDER
+    if not there and not (corpus.root / move.source).exists():
         raise ValueError(f"{move.source} is not there")
     if move.action in ("copy", "name", "rebuild"):
         places = [f"{move.action} {move.source} {move.target}"]
@@ -6822,7 +6900,7 @@ def check_move(corpus: Corpus, move: Move, taken: set[str]) -> None:
         if not re.fullmatch(re.escape(name) + SHELVED_AGAIN, PurePosixPath(move.target).name):
             raise ValueError(f"{move.target} is another name")
     faceset = corpus.sets.get(move.folder)
-    if faceset is None:
+    if faceset is None and move.folder != EXPORTS_FOLDER:
         raise ValueError(f"{move.folder} is no face set")
     if move.action == "adopt" and any(face.file == move.file for face in faceset.faces):
         raise ValueError(f"{move.source} is in the set already")
@@ -6934,8 +7012,10 @@ class Draft:
             else gone
             for gone in self.dropped
         ]
-        record = msgspec.structs.replace(self.manifest, faces=faces, dropped=dropped)
+        record = msgspec.structs.replace(self.manifest, faces=faces, dropped=dropped, exports=[])
         record, old = with_bundles(record, corpus.embeddings(faces)), self.root / self.lies
+        if corpus.master.exports and faces:
+            record = companion("consumers").export_set(stage, record, corpus, self)
         manifest = finish_faceset(stage, record, old)
         if old.is_dir():
             carry_over(old, stage, self.moved)
@@ -6996,7 +7076,7 @@ def draft_sets(corpus: Corpus, plan: Plan, run: str) -> tuple[dict[str, Draft], 
         elif move.action == "yours":
             draft(move.folder).moved.add(move.file)
             draft(move.folder).files[move.place] = corpus.root / move.source
-        else:
+        elif move.folder != EXPORTS_FOLDER:
             draft(move.folder)
     return drafts, shelved
 
@@ -7036,9 +7116,11 @@ def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
 
     Returns the name of the run, which is numbered `above` others; "" where there are no moves.
     """
-    if not plan.moves:
+    if not plan.moves and plan.exports in (None, corpus.master.exports):
         refresh_master(corpus)
         return ""
+    if plan.exports is not None:
+        corpus.master = msgspec.structs.replace(corpus.master, exports=plan.exports)
     name = next_run(corpus.root, plan.command, above)
     record = plan_file(plan, corpus)
     with new_run(corpus.root, name) as run:
@@ -7059,10 +7141,12 @@ def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
             if folder not in drafts:
                 after[move.target] = corpus.sets[folder]
                 run.move(folder, move.target)
+        if corpus.exports:
+            companion("consumers").export_corpus(run, corpus, after)
         about = {"command": plan.command, "params": plan.params, "counts": move_counts(plan.moves)}
         stage_master(run, corpus.master, corpus.lists(after, notes), about)
         write_file(run.folder / "plan.json", record)
-        run.commit({folder: faceset.name for folder, faceset in built.items()})
+        run.commit({folder: faceset.name for folder, faceset in built.items()} | NAMELESS)
     return name
 
 
@@ -7758,6 +7842,7 @@ class Decision:
     moves: list[Move]
     params: dict[str, Any] = field(default_factory=dict)  # what decided, as the plan notes it
     sets: dict[str, NewSet] = field(default_factory=dict)  # as in Plan
+    exports: dict[str, dict[str, Any]] | None = None  # as in Plan
     notes: dict[str, Any] = field(default_factory=dict)  # for the report
 
 
@@ -7783,7 +7868,7 @@ def maintain(args: argparse.Namespace, decide: Callable[[Corpus], Decision]) -> 
             else:
                 decision = decide(corpus)
                 moves = [*corpus.repairs(), *without_kept(corpus, decision.moves)]
-                plan = Plan(command, decision.params, moves, decision.sets)
+                plan = Plan(command, decision.params, moves, decision.sets, decision.exports)
             plan = replace(plan, moves=with_empty_shelved(corpus, plan.moves))
             if options.plan is not None:
                 remove_unfinished_file(options.plan)
@@ -8704,6 +8789,7 @@ def add_export_swap_options(p: argparse.ArgumentParser) -> None:
         help="manifest.json of the raw tree; --candidates takes its singletons",
     )
     add_fields(p, ExportParams)
+    add_fields(p, ToOptions)
     add_dry_run(p)
     add_engine_and_work(p, detector=False)
 
@@ -8712,7 +8798,8 @@ def cmd_export_swap(args: argparse.Namespace) -> Outcome:
     """crop, rank and bundle every face set for face-swap programs"""
     if args.candidates and args.raw_manifest is None:
         raise SortFacesError("--candidates: needs --raw-manifest, which lists the singletons")
-    paths = ExportPaths(args.cache, args.refined, args.raw_manifest, args.out)
+    to = of_args(ToOptions, args)
+    paths = ExportPaths(args.cache, args.refined, args.raw_manifest, args.out, to)
     result = export_library(paths, of_args(ExportParams, args), crew_of(args, False), args.dry_run)
     return Outcome(result, bool(result["facesets"]))
 
@@ -8725,6 +8812,7 @@ class ExportPaths:
     refined: Path  # refine_manifest.json
     raw: Path | None  # manifest.json of the raw tree, for candidates
     out: Path
+    to: ToOptions = ToOptions()  # for which other programs as well
 
 
 @dataclass(frozen=True)
@@ -8748,7 +8836,7 @@ class Export:
     ) -> None:
         """names: of the options, as in add_fields."""
         self.library, self.out, self.params, self.crew = library, out, params, crew
-        self.names = names
+        self.names, self.to = names, ToOptions()
         self.cache = cache = library.cache
         self.terms = cached_quality_terms(cache)  # (n, 7)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
@@ -8822,6 +8910,7 @@ def export_library(
     if params.weights.learned_quality:
         companion("quality_model").check_scored(paths.cache, cache)
     export = Export(Library(cache, paths.cache), out, params, crew, **names)
+    export.to = paths.to
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
@@ -8846,6 +8935,9 @@ def earlier_corpus(export: Export) -> Corpus:
     master = SwapManifest(**export.head, facesets=[])
     if path.exists():
         master = msgspec.structs.replace(read_file(path, SwapManifest), **export.head)
+    if export.to.to or master.exports:
+        exports = companion("consumers").wanted(master, export.to)
+        master = msgspec.structs.replace(master, exports=exports)
     return Corpus(export.out, master)
 
 
@@ -9371,13 +9463,13 @@ def write_corpus(
         if export.params.candidates and raw is not None:
             counts |= companion("candidates").stage_candidates(run, export, groups, crops)
         params, lists = as_json(asdict(export.params)), corpus.lists(after, notes)
+        if corpus.exports:
+            companion("consumers").export_corpus(run, corpus, after)
         if run.steps or corpus.differs(lists) or not (out / "manifest.json").exists():
             master = msgspec.structs.replace(corpus.master, params=params)
             about = {"command": "export-swap", "params": params, "counts": counts}
             stage_master(run, master, lists, about)
-            run.commit(
-                {folder: faceset.name for folder, faceset in after.items()} | CANDIDATES_NAME
-            )
+            run.commit({folder: faceset.name for folder, faceset in after.items()} | NAMELESS)
     shutil.rmtree(out / CROPS_FOLDER, ignore_errors=True)
     (out / NAMES_PENDING).unlink(missing_ok=True)
     table = [listed(faceset.folder, faceset.manifest, faceset.name) for faceset in exported]
@@ -9387,7 +9479,6 @@ def write_corpus(
 
 
 NOWHERE = f"{RUNS_FOLDER}/nowhere"  # where a set lies that is new
-CANDIDATES_NAME = {"_candidates": UNNAMED}  # nobody names that folder
 NAMES_PENDING = "names.pending"  # what a killed export of version 0.1.0 had noted
 
 
@@ -9529,7 +9620,8 @@ def stage_sets(
     staged = {}
     for draft in [*drafts, *renamed]:
         old = corpus.sets.get(draft.folder)
-        if old is None or not draft.is_like(old):
+        fault = old and corpus.exports and companion("consumers").fault_of_set(corpus, old)
+        if old is None or fault or not draft.is_like(old):
             staged[draft.folder] = draft, run.place(draft.folder)
             if draft.lies != draft.folder:  # NOWHERE, too
                 run.before[draft.folder] = draft.lies
@@ -9543,6 +9635,33 @@ def renamed_era(corpus: Corpus, era: FaceSet, old: str, new: str) -> Draft:
     mark = msgspec.structs.replace(era.manifest.era, of=new)
     manifest = msgspec.structs.replace(era.manifest, id=name, era=mark)
     return Draft(corpus.root, folder, manifest, era.name, era.folder)
+
+
+# ============================================================================
+# Command: bundle
+# ============================================================================
+
+
+def add_bundle_options(p: argparse.ArgumentParser) -> None:
+    """Which corpus, and what it is to be written as, or no more."""
+    add_corpus_argument(p)
+    add_fields(p, ToOptions)
+    p.add_argument(
+        "--off",
+        type=Names("KIND[,KIND...]"),
+        action=Repeated,
+        default=[],
+        metavar="KIND[,KIND...]",
+        help="write these no more, and take away what there is of them",
+    )
+    add_fields(p, PlanOptions)
+
+
+def cmd_bundle(args: argparse.Namespace) -> Outcome:
+    """write the sets of a corpus for other programs as well, without a new crop"""
+    to, off = of_args(ToOptions, args), list(itertools.chain.from_iterable(args.off))
+    rules = companion("consumers")
+    return Outcome(maintain(args, lambda corpus: rules.decide(corpus, to, off)))
 
 
 # ============================================================================
@@ -11674,6 +11793,7 @@ COMMANDS: Steps = {  # in pipeline order
     "extend": (add_extend_options, cmd_extend),
     "enrich": (add_enrich_options, cmd_enrich),
     "export-swap": (add_export_swap_options, cmd_export_swap),
+    "bundle": (add_bundle_options, cmd_bundle),
     "occlusion": (add_occlusion_options, cmd_occlusion),
     "consolidate": (add_consolidate_options, cmd_consolidate),
     "era": (add_era_options, cmd_era),

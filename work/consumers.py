@@ -1,0 +1,385 @@
+"""What is written of a corpus for other programs: which kinds there are, and how they follow it.
+
+A kind is a row of KINDS and one short writer, or two: of a face set, below its exports/KIND, and of
+all people at once, below exports/KIND of the corpus. A writer fills an empty folder from a Subject;
+the manifest beside notes every file and a mark of all it was made of, so that a set that changes,
+by hand or by a run, has its exports made anew in the same run.
+
+Contents
+    What is wanted
+    Following the corpus
+    Writing
+    Verifying
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+import sort_faces as sf
+
+W600K = "4c06341c"  # how the sha256 of w600k_r50.onnx begins, the recogniser of buffalo_l
+Exports = Mapping[str, dict[str, Any]]  # kind: its options
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A form in which face sets are written.
+
+    A writer `one(folder, subject, options)` or `all(folder, subjects, options)` is named as
+    companion:function. It writes what it wants below the folder, which it makes where it needs it,
+    and returns {file of a face, or "" for all: why it is left out}.
+    """
+
+    one: str = ""  # the writer of a face set
+    all: str = ""  # the writer of all people at once
+    recognizer: str = ""  # whose embeddings it means; how that sha256 begins
+    options: tuple[str, ...] = ()  # its own fields of ToOptions
+    placed: bool = False  # its files name others by absolute paths
+    version: int = 1  # raised when its files change; earlier ones are then made anew
+
+
+KINDS = {
+    "rope": Kind("consumers_vectors:write_rope", "consumers_vectors:write_all_rope", W600K),
+    "embeddings": Kind("consumers_plain:write_embeddings", "consumers_plain:write_all_embeddings"),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A face set as a writer gets it."""
+
+    corpus: sf.Corpus
+    manifest: sf.FacesetManifest  # with its final faces and bundles
+    name: str  # its person's, else its id; of all people no two are the same
+    folder: Path  # where its PNGs lie now; of all people at once perhaps not yet
+    place: Path  # where they will lie; absolute
+    earlier: Path | None = None  # its earlier self, of which unchanged files can be taken over
+
+    @property
+    def faces(self) -> list[sf.Face]:
+        return self.manifest.faces
+
+    @functools.cached_property
+    def embedding(self) -> np.ndarray:
+        """(n, d) float32 of its faces, raw, as consumers get them; zeros where not known."""
+        return self.corpus.embeddings(self.faces)
+
+    def average(self, faces: Sequence[sf.Face] | None = None) -> np.ndarray | None:
+        """(d,) float32 mean of the raw embeddings known of these faces, None where none is."""
+        some = self.embedding if faces is None else self.corpus.embeddings(faces)
+        known = some[some.any(axis=1)]
+        return known.mean(axis=0, dtype=np.float64).astype(np.float32) if len(known) else None
+
+    @property
+    def cache(self) -> sf.FaceCache | None:
+        """The cache, where it is there and still numbers faces the same way."""
+        return self.corpus.cache
+
+    def row(self, face: sf.Face) -> int | None:
+        """Cache row of a face; None of one the operator added, and without the cache."""
+        return None if self.cache is None else self.cache.row_of_face.get(face.face)
+
+    def photo(self, face: sf.Face) -> str:
+        """Path of the photo of a face, where it lies there unchanged, else ""."""
+        row = self.row(face)
+        return "" if row is None else library_of(self.corpus).live_path(self.cache.face_file[row])
+
+
+def library_of(corpus: sf.Corpus) -> sf.Library:
+    """The cache of a corpus and where its photos lie; made once."""
+    with sf.LOADING:
+        if "library" not in corpus.__dict__:
+            corpus.__dict__["library"] = sf.Library(corpus.cache, Path(corpus.master.cache))
+        return corpus.__dict__["library"]
+
+
+def writer_of(name: str) -> Any:
+    """The function companion:function names."""
+    module, _, function = name.partition(":")
+    return getattr(sf.companion(module), function)
+
+
+# ============================================================================
+# What is wanted
+# ============================================================================
+
+
+def wanted(master: sf.SwapManifest, to: sf.ToOptions, off: Sequence[str] = ()) -> Exports:
+    """The kinds a corpus is to have, with their options; raises SortFacesError where that cannot
+    be: a program would take an embedding of another recogniser for somebody else."""
+    exports = {kind: options for kind, options in master.exports.items() if kind not in off}
+    given = {name: value for name, value in asdict(to).items() if value is not None}
+    for kind in to.to:
+        if kind not in KINDS:
+            raise sf.SortFacesError(f"--to {kind}: cannot be written by this version yet")
+        own = {name: as_option(given[name]) for name in KINDS[kind].options if name in given}
+        exports[kind] = exports.get(kind, {}) | own
+    for name in given.keys() - {"to"} - {name for kind in to.to for name in KINDS[kind].options}:
+        owners = [kind for kind, about in KINDS.items() if name in about.options]
+        if given[name] != getattr(sf.ToOptions(), name):
+            raise sf.SortFacesError(
+                f"--{name.replace('_', '-')}: is an option of --to {' or '.join(owners)}"
+            )
+    for kind in exports:
+        means = KINDS[kind].recognizer if kind in KINDS else ""
+        if not master.recognizer.startswith(means):
+            raise sf.SortFacesError(
+                f"--to {kind}: means embeddings of w600k_r50 (buffalo_l); these are of "
+                f"{master.model} ({master.recognizer[:8] or 'not told'}) and would be somebody "
+                f"else there; embed with --model buffalo_l, or leave {kind} out"
+            )
+    return exports
+
+
+def as_option(value: Any) -> Any:
+    """An option as manifests keep it: a path counts from anywhere."""
+    return str(value.resolve()) if isinstance(value, Path) else sf.as_json(value)
+
+
+def decide(corpus: sf.Corpus, to: sf.ToOptions, off: Sequence[str]) -> sf.Decision:
+    """What `bundle` does: which sets get other exports."""
+    exports = wanted(corpus.master, to, off)
+    known = {move.folder for move in corpus.repairs()}
+    moves = [move for move in repairs(corpus, [], exports) if move.folder not in known]
+    params = {"to": list(to.to), "off": list(off)}
+    return sf.Decision(moves, params, exports=dict(exports), notes={"exports": list(exports)})
+
+
+# ============================================================================
+# Following the corpus
+# ============================================================================
+
+
+def repairs(
+    corpus: sf.Corpus, moves: Sequence[sf.Move], exports: Exports | None = None
+) -> list[sf.Move]:
+    """Moves that make anew what was made of other faces, under another name, or is gone.
+
+    moves: what is done to sets anyhow. exports: what the corpus is to have; as it is.
+    """
+    busy, found = {move.folder for move in moves}, []
+    for folder, faceset in corpus.active.items():
+        fault = fault_of_set(corpus, faceset, exports) or first_missing(
+            corpus.root / folder, faceset.manifest.exports
+        )
+        if fault and folder not in busy:
+            found.append(sf.move_file("rebuild", folder, "", "", fault))
+    told = told_of_all(corpus.root)
+    fault = fault_of_all(corpus, exports) or first_missing(corpus.root / sf.EXPORTS_FOLDER, told)
+    if fault:
+        found.append(sf.move_file("rebuild", sf.EXPORTS_FOLDER, "", "", fault))
+    return found
+
+
+def first_missing(folder: Path, exports: Sequence[sf.Exported]) -> str:
+    """Which exported file is not there, or ""."""
+    files = (file for exported in exports for file in exported.files)
+    return next((f"{file} is missing" for file in files if not (folder / file).is_file()), "")
+
+
+def kinds_for(exports: Exports, scope: str) -> dict[str, dict[str, Any]]:
+    """Those that have a writer `one` or `all`, with their options."""
+    return {kind: told for kind, told in exports.items() if getattr(KINDS.get(kind), scope, "")}
+
+
+def fault_of_set(corpus: sf.Corpus, faceset: sf.FaceSet, exports: Exports | None = None) -> str:
+    """Why the exports of a face set are not what they should be, by its manifest, or ""."""
+    manifest = faceset.manifest
+    exports = corpus.master.exports if exports is None else exports
+    expected = kinds_for(exports, "one") if manifest.faces else {}
+    place = corpus.root.resolve() / faceset.folder
+    facts = facts_of_set(manifest, label_of(faceset), place.parent)
+    return fault_of({kind: mark(kind, expected[kind], facts) for kind in expected}, manifest)
+
+
+def fault_of_all(corpus: sf.Corpus, exports: Exports | None = None) -> str:
+    """Why what is written of all people is not what it should be, by its manifest, or ""."""
+    exports = corpus.master.exports if exports is None else exports
+    marks = marks_of_all(corpus.root, corpus.active, exports)
+    return fault_of(marks, sf.ExportsManifest(files=[], exports=told_of_all(corpus.root)))
+
+
+def fault_of(marks: dict[str, str], manifest: sf.FacesetManifest | sf.ExportsManifest) -> str:
+    """Why a manifest does not tell of just these kinds with these marks, or ""."""
+    told = {exported.kind: exported.made_of for exported in manifest.exports}
+    for kind in sorted(marks.keys() | told.keys()):
+        if kind not in told:
+            return f"{kind}: is not written yet"
+        if kind not in marks:
+            return f"{kind}: is not wanted any more"
+        if told[kind] != marks[kind]:
+            return f"{kind}: was made of other faces, names or options"
+    return ""
+
+
+def facts_of_set(manifest: sf.FacesetManifest, name: str, root: Path) -> tuple[str, str]:
+    """(all that exports of a set are made of, where it lies), for marks."""
+    faces = [sf.as_json(face) for face in manifest.faces]
+    bundles = [sf.as_json(bundle) for bundle in manifest.bundles]
+    return repr((manifest.id, name, manifest.recognizer, faces, bundles)), str(root)
+
+
+def mark(kind: str, options: dict[str, Any], facts: tuple[str, str]) -> str:
+    """Sixteen hex digits of all that an export is made of."""
+    what, where = facts
+    about = (kind, KINDS[kind].version, sorted(options.items()), where * KINDS[kind].placed, what)
+    return hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def marks_of_all(root: Path, active: Mapping[str, sf.FaceSet], exports: Exports) -> dict[str, str]:
+    """{kind: mark} of what is written of all people; active: the sets in use, by folder."""
+    kinds, root = kinds_for(exports, "all"), root.resolve()
+    active = with_faces(active)
+    names = labels_of(active)
+    sets = [facts_of_set(one.manifest, names[at], root)[0] for at, one in active.items()]
+    what = hashlib.sha256(repr(sets).encode("utf-8", "surrogatepass")).hexdigest()
+    return {kind: mark(kind, told, (what, str(root))) for kind, told in kinds.items() if sets}
+
+
+def with_faces(sets: Mapping[str, sf.FaceSet]) -> dict[str, sf.FaceSet]:
+    """Those that are in use and have faces, by number."""
+    return {
+        folder: sets[folder]
+        for folder in sorted(sets, key=sf.natural)
+        if "/" not in folder and sets[folder].manifest.faces
+    }
+
+
+def label_of(faceset: sf.FaceSet) -> str:
+    """What a face set is called where people are: its person's name, else its id."""
+    return faceset.id if faceset.name == sf.UNNAMED else faceset.name
+
+
+def labels_of(active: Mapping[str, sf.FaceSet]) -> dict[str, str]:
+    """{folder: label}, no two the same, whatever their case: later ones get their id added."""
+    found: dict[str, str] = {}
+    for folder, faceset in active.items():
+        label = label_of(faceset)
+        taken = {other.casefold() for other in found.values()}
+        found[folder] = f"{label} {faceset.id}" if label.casefold() in taken else label
+    return found
+
+
+# ============================================================================
+# Writing
+# ============================================================================
+
+
+def export_set(
+    stage: Path, record: sf.FacesetManifest, corpus: sf.Corpus, draft: sf.Draft
+) -> sf.FacesetManifest:
+    """Write the exports of a face set that is being built in `stage`; it with them."""
+    name = sf.read_name(stage)
+    label = record.id if name == sf.UNNAMED else name
+    place = corpus.root.resolve() / draft.folder
+    subject = Subject(corpus, record, label, stage, place, corpus.root / draft.lies)
+    facts = facts_of_set(record, label, place.parent)
+    exports = [
+        written(stage, kind, options, subject, mark(kind, options, facts))
+        for kind, options in kinds_for(corpus.master.exports, "one").items()
+    ]
+    return msgspec.structs.replace(record, exports=exports)
+
+
+def export_corpus(run: sf.Run, corpus: sf.Corpus, after: Mapping[str, sf.FaceSet]) -> None:
+    """Build what is written of all people, where that changes; after: the sets there will be."""
+    active = with_faces(after)
+    exports = corpus.master.exports
+    marks, here = marks_of_all(corpus.root, active, exports), corpus.root / sf.EXPORTS_FOLDER
+    told = told_of_all(corpus.root)
+    if not fault_of(marks, sf.ExportsManifest(files=[], exports=told)) and not any(
+        file_faults(here, told)
+    ):
+        return
+    if not marks and not sf.foreign_files(here) - {"manifest.json"}:
+        run.clear(sf.EXPORTS_FOLDER)
+        return
+    stage, names = run.place(sf.EXPORTS_FOLDER), labels_of(active)
+    subjects = [
+        Subject(corpus, one.manifest, names[at], corpus.root.resolve() / at,
+                corpus.root.resolve() / at, here if here.is_dir() else None)
+        for at, one in active.items()
+    ]  # fmt: skip
+    stage.mkdir(parents=True, exist_ok=True)
+    made = [
+        written(stage, kind, options, subjects, marks[kind])
+        for kind, options in kinds_for(exports, "all").items()
+        if kind in marks
+    ]
+    if made:
+        head = {key: getattr(corpus.master, key) for key in HEAD}
+        files = ["manifest.json", *(file for exported in made for file in exported.files)]
+        manifest = sf.ExportsManifest(**head, files=files, exports=made)
+        sf.write_file(stage / "manifest.json", manifest)
+    if here.is_dir():
+        sf.carry_over(here, stage)
+
+
+HEAD = ("created", "cache", "model", "recognizer", "rescans")
+
+
+def written(
+    stage: Path, kind: str, options: dict[str, Any], of: Subject | list[Subject], made_of: str
+) -> sf.Exported:
+    """Write one kind of one subject, or of all, below a folder that is being built."""
+    alone = isinstance(of, Subject)
+    below = f"{sf.EXPORTS_FOLDER}/{kind}" if alone else kind
+    folder = stage / below
+    left = writer_of(KINDS[kind].one if alone else KINDS[kind].all)(folder, of, options)
+    if "" in left:
+        sf.log.warning("%s: %s: not written: %s", of.name if alone else "all", kind, left[""])
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    files = {path.relative_to(stage).as_posix(): sf.sha256_of_file(path) for path in found}
+    return sf.Exported(kind=kind, options=options, made_of=made_of, files=files, left=left)
+
+
+# ============================================================================
+# Verifying
+# ============================================================================
+
+
+def told_of_all(root: Path) -> list[sf.Exported]:
+    """What was written of all people, by its manifest."""
+    manifest = sf.read_if_sound(root / sf.EXPORTS_FOLDER / "manifest.json", sf.ExportsManifest)
+    return manifest.exports if manifest else []
+
+
+def file_faults(folder: Path, exports: Sequence[sf.Exported]) -> Iterator[tuple[str, str]]:
+    """(file, what is wrong with it) of exported files below a folder."""
+    for exported in exports:
+        for file, sha in exported.files.items():
+            now = sf.sha_of_own(folder / file)
+            if now != sha:
+                yield file, "is not as it was written" if now else "is missing"
+
+
+def findings(corpus: sf.Corpus) -> sf.Findings:
+    """What is wrong with the exports of a corpus: missing, changed, foreign, or of before."""
+    for folder, faceset in corpus.sets.items():
+        move = sf.move_file("rebuild", folder, "", "", "verify")
+        for file, why in file_faults(corpus.root / folder, faceset.manifest.exports):
+            yield sf.Finding(faceset.id, file, "export", why), move
+        fault = "" if faceset.shelf else fault_of_set(corpus, faceset)
+        if fault:
+            yield sf.Finding(faceset.id, sf.EXPORTS_FOLDER, "export", fault), move
+    here, move = (
+        corpus.root / sf.EXPORTS_FOLDER,
+        sf.move_file("rebuild", sf.EXPORTS_FOLDER, "", "", "verify"),
+    )
+    for file, why in file_faults(here, told_of_all(corpus.root)):
+        yield sf.Finding("", f"{sf.EXPORTS_FOLDER}/{file}", "export", why), move
+    fault = fault_of_all(corpus)
+    if fault:
+        yield sf.Finding("", sf.EXPORTS_FOLDER, "export", fault), move
+    for file in sorted(sf.foreign_files(here)):
+        place = f"{sf.EXPORTS_FOLDER}/{file}"
+        yield sf.Finding("", place, "unknown file", "no manifest knows it"), None
