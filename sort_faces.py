@@ -815,6 +815,22 @@ class ToOptions:
     clips: Path | None = option(
         Path, "facefusion: plan.json of `video`; a job for each of its clips", unit="PLAN"
     )
+    faceswap_size: int | None = option(PIXELS, "faceswap: edge of its pictures (default: 512)")
+    dfl_face: str | None = option(
+        ("whole_face", "full_face", "head"),
+        "dfl: how much its pictures show (default: whole_face)",
+    )
+    dfl_size: int | None = option(PIXELS, "dfl: edge of its pictures (default: 512; head: 768)")
+    refeed: int | None = option(
+        Number(int, 0, 100, "a whole number from 0 to 100", "N"),
+        "faceswap, dfl: find the landmarks in N more boxes around each face, a little moved, and "
+        "average them (default: 0)",
+    )
+    xmp_beside: str | None = option(
+        ("yes", "no"),
+        "xmp: write the sidecars beside the photos as well; no takes them away again (default: "
+        "neither)",
+    )
 
 
 MODEL_HELP = "InsightFace pack, a folder of .onnx files, or dlib"

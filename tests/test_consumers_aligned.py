@@ -17,7 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import demo_library, sf
+from aligned_material import Shelf
+from conftest import sf
+from corpora import assert_agrees, assert_clean, copied, edit, faces_in, read, write_master
+from material import ok
 from scipy.interpolate import RBFInterpolator
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
@@ -268,35 +271,6 @@ def packed(path: Path) -> list[tuple[dict, bytes]]:
     ]
 
 
-class Shelf:
-    """Photos of six people and what dlib saw in them."""
-
-    def __init__(self, folder: Path) -> None:
-        photo = cv2.imdecode(np.frombuffer(demo_library.demo_photo(), np.uint8), 1)
-        self.src = folder / "photos"
-        for name, image in {
-            "one/IMG_1.jpg": photo,
-            "two/IMG_1.jpg": np.ascontiguousarray(photo[:, ::-1]),
-            "two/IMG_1.png": photo[:, :640],
-            "Zoë/Füß.jpg": photo[:, 300:],
-        }.items():
-            (self.src / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.src / name).write_bytes(cv2.imencode(Path(name).suffix, image)[1].tobytes())
-        self.path = folder / "lib.npz"
-        words = ["embed", self.src, self.path, "--model", "dlib", "--enrich", "--threads", "1"]
-        assert sf.main([*map(str, words), "-q", "--json"]) == 0
-        self.cache = sf.load_cache(self.path)
-        self.rows = range(self.cache.faces)
-
-    def write(self, folder: Path, form: object, earlier: Path | None = None, **more: object):
-        """({file: face}, {face left out: why}) of an export of all faces."""
-        library = sf.Library(more.get("cache", self.cache), self.path)
-        photos, left = aligned.Photos(library), {}
-        found = more.get("landmarks") or aligned.known_landmarks(library.cache)
-        faces = aligned.aligned_faces(library, self.rows, form, left, found)
-        return aligned.write_faces(folder, faces, form, photos, left, earlier), left
-
-
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory) -> Shelf:
     return Shelf(tmp_path_factory.mktemp("aligned"))
@@ -493,3 +467,105 @@ def test_refeed_needs_landmark_models(shelf, mini):
     engine = sf.load_engine(sf.EngineSpec(model=str(mini)))
     with pytest.raises(sf.SortFacesError, match="no landmark models"):
         aligned.refed_landmarks(engine, photos, 5)
+
+
+# --- as exports of a corpus -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def template(shelf, tmp_path_factory) -> Path:
+    return shelf.corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def root(template, tmp_path) -> Path:
+    return copied(template, tmp_path / "ready")
+
+
+def told_of(root: Path, folder: str, kind: str) -> dict:
+    exports = read(root / folder / "manifest.json")["exports"]
+    return next(exported for exported in exports if exported["kind"] == kind)
+
+
+def largest(root: Path) -> str:
+    """The face set with the most faces."""
+    folders = [path.parent.name for path in root.glob("faceset_*/manifest.json")]
+    return max(sorted(folders), key=lambda folder: len(faces_in(root, folder)))
+
+
+def test_a_corpus_has_its_pictures_and_they_follow_what_is_taken_out(run, root):
+    folder = largest(root)
+    ok(run, "bundle", root, "--to", "faceswap,dfl")
+    here = root / folder / "exports"
+    count = len(faces_in(root, folder))
+    before = {path.name: path.read_bytes() for path in (here / "dfl/aligned").iterdir()}
+    assert len(before) == len(list((here / "faceswap").iterdir())) == count >= 2
+    inside = {told["filename"]: data for told, data in packed(here / "dfl/packed/faceset.pak")}
+    assert inside == before
+    assert all(jpeg_facts(data)["face_type"] == "whole_face" for data in before.values())
+    assert_clean(run, root)
+    (root / folder / "faces/000.png").unlink()
+    ok(run, "optimize", root, "--no-bytes", "--no-near", "--no-audit")
+    after = {path.name: path.read_bytes() for path in (here / "dfl/aligned").iterdir()}
+    assert len(after) == count - 1 and len(packed(here / "dfl/packed/faceset.pak")) == count - 1
+    assert_clean(run, root)
+    assert_agrees(root)
+
+
+def test_pictures_outlive_their_photos(run, root, shelf, tmp_path):
+    """A disk that is not there when a set changes takes no picture away."""
+    folder = largest(root)
+    ok(run, "bundle", root, "--to", "faceswap,dfl")
+    (root / folder / "faces/000.png").unlink()
+    away = shelf.src.rename(tmp_path / "away")
+    try:
+        ok(run, "optimize", root, "--no-bytes", "--no-near", "--no-audit")
+    finally:
+        away.rename(shelf.src)
+    for kind, place in (("faceswap", "faceswap"), ("dfl", "dfl/aligned")):
+        assert told_of(root, folder, kind)["left"] == {}
+        pictures = list((root / folder / "exports" / place).iterdir())
+        assert len(pictures) == len(faces_in(root, folder)) > 0
+    assert_clean(run, root)
+
+
+def test_options_of_the_pictures(run, root, shelf):
+    folder = largest(root)
+    ok(run, "bundle", root, "--to", "faceswap,dfl", "--faceswap-size", 256, "--dfl-face", "head",
+       "--refeed", 2)  # fmt: skip
+    here = root / folder / "exports"
+    for path in (here / "faceswap").iterdir():
+        assert cv2.imread(str(path)).shape == (256, 256, 3)
+        told = np.array(png_facts(path)["alignments"]["landmarks_xy"])
+        gap = np.abs(shelf.cache.landmark_3d_68[:, :, :2] - told).max(axis=(1, 2)).min()
+        assert 0.01 < gap < 30  # near to what the cache has of the face, but not that
+    for path in (here / "dfl/aligned").iterdir():
+        assert cv2.imread(str(path)).shape == (768, 768, 3)
+        assert jpeg_facts(path.read_bytes())["face_type"] == "head"
+    assert_clean(run, root)
+
+
+def test_without_landmarks_a_corpus_says_so(run, root, shelf, tmp_path):
+    bare = sf.replace(shelf.cache, landmark_3d_68=shelf.cache.landmark_3d_68 * np.nan)
+    sf.save_cache(tmp_path / "bare.npz", bare)
+    for path in [root / "manifest.json", *root.glob("faceset_*/manifest.json")]:
+        edit(path, lambda told: told.update(cache=str(tmp_path / "bare.npz")))
+    write_master(root)
+    code, _, err = run("bundle", root, "--to", "dfl", "--json")
+    assert code == 0 and "enrich" in err
+    assert "no 68 landmarks" in told_of(root, largest(root), "dfl")["left"][""]
+    assert not list(root.glob("faceset_*/exports/dfl/aligned/*"))
+    assert_clean(run, root)
+
+
+def test_an_added_png_and_a_cache_that_is_gone_are_left_out_with_the_reason(run, root, tmp_path):
+    folder = largest(root)
+    (root / folder / "faces/mine.png").write_bytes((root / folder / "faces/001.png").read_bytes())
+    ok(run, "bundle", root, "--to", "faceswap")
+    (why,) = told_of(root, folder, "faceswap")["left"].values()
+    assert "no photo to cut it from" in why
+    for path in [root / "manifest.json", *root.glob("faceset_*/manifest.json")]:
+        edit(path, lambda told: told.update(cache=str(tmp_path / "gone.npz")))
+    write_master(root)
+    run("bundle", root, "--to", "dfl", "--json")
+    assert "needs the cache" in told_of(root, folder, "dfl")["left"][""]

@@ -15,8 +15,10 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pytest
+from aligned_material import Shelf
 from conftest import SHARED, demo_library, make_cache, sf
-from material import Library
+from corpora import assert_clean, copied, read
+from material import Library, ok
 
 xmp = sf.companion("consumers_xmp")
 
@@ -292,3 +294,85 @@ def test_beside_the_photos_only_our_own_sidecars_are_written_over(tmp_path):
     assert xmp.remove_beside(map(str, photos)) == done
     assert foreign[0].exists() and foreign[1].exists() and not Path(done[0]).exists()
     assert before == {path: sf.sha256_of_file(path) for path in photos}
+
+
+# --- as an export of a corpus -----------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory) -> Shelf:
+    return Shelf(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def template(shelf, tmp_path_factory) -> Path:
+    return shelf.corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def root(template, tmp_path) -> Path:
+    return copied(template, tmp_path / "ready")
+
+
+def names_in(folder: Path) -> dict[str, list[str]]:
+    """{sidecar: the names it tells}."""
+    found = {}
+    for path in sorted(folder.rglob("*.xmp")):
+        parts = ET.fromstring(path.read_bytes()).iter()
+        names = [part.text for part in parts if part.tag.endswith("}Name")]
+        found[path.relative_to(folder).as_posix()] = names
+    return found
+
+
+def give(root: Path, folder: str, name: str) -> None:
+    (root / folder / "NAME.txt").write_text(f"{name}\n", encoding="utf-8")
+
+
+def test_named_people_are_told_of_all_their_photos_and_renaming_is_followed(run, root, shelf):
+    code, _, err = run("bundle", root, "--to", "xmp", "--json")
+    assert code == 0 and "nobody has a name yet" in err
+    give(root, "faceset_001", "Zoë & Co")
+    give(root, "faceset_002", "zoë  & co")
+    ok(run, "optimize", root, "--no-bytes", "--no-near", "--no-audit")
+    told = names_in(root / "exports/xmp")
+    assert {name for names in told.values() for name in names} == {"Zoë & Co"}
+    groups = read(root.parent / "ready/manifest.json")["facesets"]
+    assert len(groups) == 6
+    faces = sum(
+        len(read(root / name / "manifest.json")["faces"])
+        + len(read(root / name / "manifest.json")["dropped"])
+        for name in ("faceset_001", "faceset_002")
+    )  # the near-duplicates, too: they are the person as well
+    assert sum(map(len, told.values())) == faces > 4
+    give(root, "faceset_002", "Otto")
+    ok(run, "optimize", root, "--no-bytes", "--no-near", "--no-audit")
+    told = names_in(root / "exports/xmp")
+    assert {name for names in told.values() for name in names} == {"Zoë & Co", "Otto"}
+    assert_clean(run, root)
+
+
+def test_what_was_taken_out_by_hand_is_not_told(run, root):
+    give(root, "faceset_002", "Zoë")
+    ok(run, "bundle", root, "--to", "xmp")
+    before = names_in(root / "exports/xmp")
+    (root / "faceset_002/faces/000.png").unlink()
+    ok(run, "optimize", root, "--no-bytes", "--no-near", "--no-audit")
+    after = names_in(root / "exports/xmp")
+    assert sum(map(len, after.values())) == sum(map(len, before.values())) - 1
+
+
+def test_sidecars_beside_the_photos_come_and_go(run, root, shelf):
+    photos = {path: sf.sha256_of_file(path) for path in shelf.src.rglob("*.*")}
+    give(root, "faceset_001", "Zoë")
+    ok(run, "bundle", root, "--to", "xmp", "--xmp-beside", "yes")
+    beside = sorted(path.relative_to(shelf.src).as_posix() for path in shelf.src.rglob("*.xmp"))
+    assert beside == sorted(names_in(root / "exports/xmp")) and beside
+    assert names_in(shelf.src) == names_in(root / "exports/xmp")
+    give(root, "faceset_001", "unnamed")
+    give(root, "faceset_005", "Otto")
+    ok(run, "optimize", root, "--no-bytes", "--no-near", "--no-audit")
+    assert names_in(shelf.src) == names_in(root / "exports/xmp")
+    assert {name for names in names_in(shelf.src).values() for name in names} == {"Otto"}
+    ok(run, "bundle", root, "--to", "xmp", "--xmp-beside", "no")
+    assert not list(shelf.src.rglob("*.xmp")) and names_in(root / "exports/xmp")
+    assert photos == {path: sf.sha256_of_file(path) for path in shelf.src.rglob("*.*")}

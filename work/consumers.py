@@ -49,6 +49,9 @@ class Kind:
 
 KINDS = {
     "rope": Kind("consumers_vectors:write_rope", "consumers_vectors:write_all_rope", W600K),
+    "faceswap": Kind("consumers_aligned:write_faceswap", options=("faceswap_size", "refeed")),
+    "dfl": Kind("consumers_aligned:write_dfl", options=("dfl_face", "dfl_size", "refeed")),
+    "xmp": Kind(all="consumers_xmp:write_xmp", options=("xmp_beside",)),
     "embeddings": Kind("consumers_plain:write_embeddings", "consumers_plain:write_all_embeddings"),
 }
 

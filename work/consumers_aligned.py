@@ -25,9 +25,12 @@ import numpy as np
 
 import sort_faces as sf
 
+consumers = sf.companion("consumers")
 geometry = sf.companion("aligned_geometry")
+Subject = consumers.Subject
 
 NO_LANDMARKS = "no 68 landmarks; `enrich` finds them with buffalo_l, antelopev2 or dlib"
+NO_CACHE = "needs the cache, which is not there or numbers faces another way"
 NO_PHOTO = "a PNG of the operator's; there is no photo to cut it from"
 FACESWAP_SIZE = 512  # px; what its extractor writes
 FACESWAP_VERSION = 2.4  # of its alignments, and of what the chunk may say
@@ -385,3 +388,64 @@ def write_pack(path: Path, pictures: Sequence[tuple[Path, Mapping[str, Any]]]) -
         stream.write(struct.pack(f"<{len(sizes) + 1}Q", *offsets))
         for jpeg, _ in pictures:
             stream.write(jpeg.read_bytes())
+
+
+# --- kinds of export --------------------------------------------------------
+
+
+def write_faceswap(folder: Path, subject: Subject, options: dict[str, Any]) -> Why:
+    """The pictures of one face set for Faceswap."""
+    form = Faceswap(options.get("faceswap_size") or FACESWAP_SIZE)
+    return write_set(folder, "faceswap", subject, form, options)[1]
+
+
+def write_dfl(folder: Path, subject: Subject, options: dict[str, Any]) -> Why:
+    """The pictures of one face set for DeepFaceLab, in `aligned`; and packed, in `packed`.
+
+    Apart, as it looks no further where a pack lies beside pictures: who deletes some of those
+    would have trained with them all the same.
+    """
+    form = DeepFaceLab(options.get("dfl_face") or "whole_face", options.get("dfl_size") or 0)
+    written, left = write_set(folder / "aligned", "dfl/aligned", subject, form, options)
+    if written:
+        configs = [(path, form.config(path, face, subject.name)) for path, face in written.items()]
+        write_pack(folder / "packed" / "faceset.pak", configs)
+    return left
+
+
+def write_set(
+    folder: Path, below: str, subject: Subject, form: Form, options: dict[str, Any]
+) -> tuple[dict[Path, AlignedFace], Why]:
+    """(pictures, {file of a face, or "" for all: why it is left out}) of one face set.
+
+    below: where its earlier self has them, in its exports.
+    """
+    if subject.cache is None:
+        return {}, {"": NO_CACHE}
+    photos, left = Photos(consumers.library_of(subject.corpus)), {}
+    files = {face.face: face.file for face in subject.faces}
+    rows = {face.face: subject.row(face) for face in subject.faces}
+    left |= {face: NO_PHOTO for face, row in rows.items() if row is None}
+    landmarks = known_landmarks(subject.cache)
+    if options.get("refeed"):
+        landmarks = refed_landmarks(landmark_engine(subject.cache.meta), photos, options["refeed"])
+    known = [row for row in rows.values() if row is not None]
+    faces = aligned_faces(photos.library, known, form, left, landmarks)
+    earlier = subject.earlier / sf.EXPORTS_FOLDER / below if subject.earlier else None
+    written = write_faces(folder, faces, form, photos, left, earlier)
+    if not written and left:
+        return {}, {"": next(iter(left.values()))}
+    return written, {files[face]: why for face, why in left.items()}
+
+
+ENGINES: dict[sf.EngineSpec, sf.Engine] = {}  # of this process, for re-feed
+
+
+def landmark_engine(meta: sf.CacheMeta) -> sf.Engine:
+    """The engine a cache was made with, loaded when it is first needed."""
+    model = meta.model_source or meta.model
+    spec = sf.with_engine_of(sf.EngineSpec(model=model, landmarks=True), meta)
+    with sf.LOADING:
+        if spec not in ENGINES:
+            ENGINES[spec] = sf.load_engine(spec)
+        return ENGINES[spec]

@@ -12,15 +12,26 @@ import contextlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
 
 import sort_faces as sf
 
+consumers = sf.companion("consumers")
+Subject = consumers.Subject
+
+NO_CACHE = "needs the cache, which is not there or numbers faces another way"
+# Why a face that is the person's may not be among those exported; of all other reasons it may be
+# somebody else's, and no photo is told a name that is in doubt.
+STILL_THEIRS = re.compile(
+    r"face too small|not the best of the near-duplicates|photo (gone|unreadable)"
+    r"|(no|\d+) faces in the crop|mask|sunglasses|same bytes"
+)
 MARK = f'x:xmptk="{sf.TOOL}"'  # tells our sidecars from those of others
 LONGEST_HEAD = 1 << 12  # bytes that are looked at for it
 ENDING = ".xmp"
@@ -260,3 +271,55 @@ def remove_beside(paths: Iterable[str]) -> list[str]:
             target.unlink()
             gone.append(str(target))
     return gone
+
+
+# --- the kind of export -----------------------------------------------------
+
+
+def write_xmp(folder: Path, subjects: Sequence[Subject], options: dict[str, Any]) -> dict[str, str]:
+    """The sidecars of all photos that show people with names."""
+    corpus, left = subjects[0].corpus, {}
+    if corpus.cache is None:
+        return {"": NO_CACHE}
+    whole = [subject for subject in subjects if subject.manifest.era is sf.UNSET]
+    sets = {
+        one.manifest.id: sf.rows_of_faces(corpus.cache, faces_of(one.manifest)) for one in whole
+    }
+    names = {one.manifest.id: person_of(one) for one in whole}
+    regions = photo_regions(corpus.cache, sets, names)
+    made = sidecars(consumers.library_of(corpus), regions, left)
+    roots = corpus.cache.meta.roots
+    write_mirror(folder, made, roots)
+    earlier = subjects[0].earlier
+    if options.get("xmp_beside"):
+        wanted = made if options["xmp_beside"] == "yes" else {}
+        before = earlier / folder.name if earlier else folder
+        stale = {*photos_of(before, roots), *made} - wanted.keys()
+        remove_beside(sorted(stale))
+        write_beside(wanted, left)
+    if not made:
+        left[""] = "nobody has a name yet; write names into NAME.txt, or give them in `review`"
+    return left
+
+
+def faces_of(manifest: sf.FacesetManifest) -> list[str]:
+    """The faces that are this person's, whether they were good enough to be exported or not."""
+    dropped = (face for face in manifest.dropped if STILL_THEIRS.match(face.reason))
+    return sorted({face.face for face in (*manifest.faces, *dropped)})
+
+
+def person_of(subject: Subject) -> str:
+    """The name somebody gave it, without what tells it from others of that name."""
+    own = subject.manifest.id
+    return sf.UNNAMED if subject.name == own else subject.name.removesuffix(f" {own}")
+
+
+def photos_of(folder: Path, roots: Sequence[str]) -> Iterator[str]:
+    """The photos whose sidecars lie in a mirrored tree; only those below their source."""
+    above = {sf.safe_dst_name(root): root for root in roots} if len(roots) > 1 else {}
+    for path in folder.rglob("*" + ENDING):
+        inside = path.relative_to(folder)
+        root = above.get(inside.parts[0]) if above else roots[0]
+        if root is not None:
+            place = Path(root, *inside.parts[1:]) if above else Path(root) / inside
+            yield str(place).removesuffix(ENDING)
