@@ -813,7 +813,13 @@ class ToOptions:
         (),
     )
     clips: Path | None = option(
-        Path, "facefusion: plan.json of `video`; a job for each of its clips", unit="PLAN"
+        Path, "facefusion: plan.json of `video`; a job with a step for each clip", unit="PLAN"
+    )
+    genderage: Path | None = option(
+        Path,
+        "reactor: the model that tells gender and age (default: genderage.onnx of the pack, where "
+        "it lies in ~/.insightface)",
+        unit="ONNX",
     )
     faceswap_size: int | None = option(PIXELS, "faceswap: edge of its pictures (default: 512)")
     dfl_face: str | None = option(
@@ -9677,7 +9683,9 @@ def cmd_bundle(args: argparse.Namespace) -> Outcome:
     """write the sets of a corpus for other programs as well, without a new crop"""
     to, off = of_args(ToOptions, args), list(itertools.chain.from_iterable(args.off))
     rules = companion("consumers")
-    return Outcome(maintain(args, lambda corpus: rules.decide(corpus, to, off)))
+    result = maintain(args, lambda corpus: rules.decide(corpus, to, off))
+    with opened_corpus(args.corpus) as corpus:
+        return Outcome({**result, "exports": rules.overview(corpus)})
 
 
 # ============================================================================

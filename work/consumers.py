@@ -27,6 +27,7 @@ import numpy as np
 import sort_faces as sf
 
 W600K = "4c06341c"  # how the sha256 of w600k_r50.onnx begins, the recogniser of buffalo_l
+UNKNOWN = "?"  # ends a mark of which not all could be told
 Exports = Mapping[str, dict[str, Any]]  # kind: its options
 
 
@@ -44,15 +45,42 @@ class Kind:
     recognizer: str = ""  # whose embeddings it means; how that sha256 begins
     options: tuple[str, ...] = ()  # its own fields of ToOptions
     placed: bool = False  # its files name others by absolute paths
+    facts: str = ""  # what else of a set: companion:function of (corpus, manifest); None not known
     version: int = 1  # raised when its files change; earlier ones are then made anew
 
 
+VECTORS, PLAIN, SUBSETS = "consumers_vectors:write", "consumers_plain:write", "consumers_subsets:"
+ALIGNED = "consumers_aligned:"
 KINDS = {
-    "rope": Kind("consumers_vectors:write_rope", "consumers_vectors:write_all_rope", W600K),
-    "faceswap": Kind("consumers_aligned:write_faceswap", options=("faceswap_size", "refeed")),
-    "dfl": Kind("consumers_aligned:write_dfl", options=("dfl_face", "dfl_size", "refeed")),
-    "xmp": Kind(all="consumers_xmp:write_xmp", options=("xmp_beside",)),
-    "embeddings": Kind("consumers_plain:write_embeddings", "consumers_plain:write_all_embeddings"),
+    "fsz2": Kind("consumers_fsz2:write_metadata", recognizer=W600K),
+    "rope": Kind(f"{VECTORS}_rope", f"{VECTORS}_all_rope", W600K),
+    "visomaster": Kind(f"{VECTORS}_visomaster", f"{VECTORS}_all_visomaster", W600K),
+    "reactor": Kind(f"{VECTORS}_reactor", f"{VECTORS}_all_reactor", W600K, ("genderage",)),
+    "facefusion": Kind(
+        "consumers_facefusion:write_sources",
+        "consumers_facefusion:write_jobs",
+        options=("clips",),
+        placed=True,
+    ),
+    "faceswap": Kind(
+        f"{ALIGNED}write_faceswap",
+        options=("faceswap_size", "refeed"),
+        facts=f"{ALIGNED}lacking",
+    ),
+    "dfl": Kind(
+        f"{ALIGNED}write_dfl",
+        options=("dfl_face", "dfl_size", "refeed"),
+        facts=f"{ALIGNED}lacking",
+    ),
+    "xmp": Kind(
+        all="consumers_xmp:write_xmp", options=("xmp_beside",), facts="consumers_xmp:told_faces"
+    ),
+    "folder": Kind(f"{PLAIN}_folder"),
+    "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings"),
+    "lora": Kind(f"{PLAIN}_lora"),
+    "poses": Kind(f"{SUBSETS}write_poses"),
+    "glasses": Kind(f"{SUBSETS}write_glasses", facts=f"{SUBSETS}glasses_of"),
+    "eras": Kind(f"{SUBSETS}write_eras"),
 }
 
 
@@ -63,7 +91,7 @@ class Subject:
     corpus: sf.Corpus
     manifest: sf.FacesetManifest  # with its final faces and bundles
     name: str  # its person's, else its id; of all people no two are the same
-    folder: Path  # where its PNGs lie now; of all people at once perhaps not yet
+    folder: Path  # where its PNGs lie now
     place: Path  # where they will lie; absolute
     earlier: Path | None = None  # its earlier self, of which unchanged files can be taken over
 
@@ -91,6 +119,39 @@ class Subject:
         """Cache row of a face; None of one the operator added, and without the cache."""
         return None if self.cache is None else self.cache.row_of_face.get(face.face)
 
+    def window(self, face: sf.Face) -> tuple[int, int, int] | None:
+        """(x, y, side) of the square in upright photo pixels that its PNG shows."""
+        row = self.row(face)
+        if row is None or face.pad is sf.UNSET:
+            return None
+        wh = tuple(self.cache.file_wh[self.cache.face_file[row]].tolist())
+        return sf.crop_square(self.cache.bbox[row], wh, face.pad)
+
+    def in_png(self, face: sf.Face, points: np.ndarray) -> np.ndarray | None:
+        """(..., 2) upright photo pixels as pixels of its PNG, None where that is not known."""
+        window = self.window(face)
+        if window is None:
+            return None
+        x, y, side = window
+        return (points - (x, y)) * (self.manifest.params.out_size / side)
+
+    def kps(self, face: sf.Face) -> np.ndarray | None:
+        """(5, 2) its key points in its PNG: as somebody saw them there, else by the cache."""
+        seen, row = seen_points(self.corpus).get(face.sha256), self.row(face)
+        return self.in_png(face, self.cache.kps[row]) if seen is None and row is not None else seen
+
+    def pose(self, face: sf.Face) -> np.ndarray | None:
+        """(3,) degrees pitch, yaw, roll, None where not known."""
+        row = self.row(face)
+        points = self.kps(face)
+        if row is not None and self.cache.enriched[row]:
+            return self.cache.pose[row]
+        if points is None:
+            return None
+        size = self.manifest.params.out_size
+        pose = sf.pose_from_kps(points[None], (size, size))[0]
+        return pose if np.isfinite(pose).all() else None
+
     def photo(self, face: sf.Face) -> str:
         """Path of the photo of a face, where it lies there unchanged, else ""."""
         row = self.row(face)
@@ -103,6 +164,19 @@ def library_of(corpus: sf.Corpus) -> sf.Library:
         if "library" not in corpus.__dict__:
             corpus.__dict__["library"] = sf.Library(corpus.cache, Path(corpus.master.cache))
         return corpus.__dict__["library"]
+
+
+def seen_points(corpus: sf.Corpus) -> dict[str, np.ndarray]:
+    """{sha256 of a PNG: (5, 2) key points in it} where somebody has looked; read once."""
+    with sf.LOADING:
+        if "points" not in corpus.__dict__:
+            found = corpus.__dict__["points"] = {}
+            scores = corpus.root / sf.SCORES_FOLDER
+            for path in sorted(scores.glob(f"audit-{corpus.master.recognizer}*.jsonl")):
+                for sha, audit in sf.read_results(path).items():
+                    if len(audit.kps) and np.any(audit.kps):
+                        found[sha] = np.array(audit.kps, np.float64)
+        return corpus.__dict__["points"]
 
 
 def writer_of(name: str) -> Any:
@@ -124,8 +198,8 @@ def wanted(master: sf.SwapManifest, to: sf.ToOptions, off: Sequence[str] = ()) -
     for kind in to.to:
         if kind not in KINDS:
             raise sf.SortFacesError(f"--to {kind}: cannot be written by this version yet")
-        own = {name: as_option(given[name]) for name in KINDS[kind].options if name in given}
-        exports[kind] = exports.get(kind, {}) | own
+        own = [as_option(name, given[name]) for name in KINDS[kind].options if name in given]
+        exports[kind] = exports.get(kind, {}) | {key: told[key] for told in own for key in told}
     for name in given.keys() - {"to"} - {name for kind in to.to for name in KINDS[kind].options}:
         owners = [kind for kind, about in KINDS.items() if name in about.options]
         if given[name] != getattr(sf.ToOptions(), name):
@@ -143,9 +217,14 @@ def wanted(master: sf.SwapManifest, to: sf.ToOptions, off: Sequence[str] = ()) -
     return exports
 
 
-def as_option(value: Any) -> Any:
-    """An option as manifests keep it: a path counts from anywhere."""
-    return str(value.resolve()) if isinstance(value, Path) else sf.as_json(value)
+def as_option(name: str, value: Any) -> dict[str, Any]:
+    """An option as manifests keep it: a file by its absolute path and what it holds now."""
+    if not isinstance(value, Path):
+        return {name: sf.as_json(value)}
+    sha = sf.sha_of_own(value)
+    if not sha:
+        raise sf.SortFacesError(f"--{name} {value}: not there; name a file")
+    return {name: str(value.resolve()), f"{name}_sha256": sha}
 
 
 def decide(corpus: sf.Corpus, to: sf.ToOptions, off: Sequence[str]) -> sf.Decision:
@@ -154,7 +233,7 @@ def decide(corpus: sf.Corpus, to: sf.ToOptions, off: Sequence[str]) -> sf.Decisi
     known = {move.folder for move in corpus.repairs()}
     moves = [move for move in repairs(corpus, [], exports) if move.folder not in known]
     params = {"to": list(to.to), "off": list(off)}
-    return sf.Decision(moves, params, exports=dict(exports), notes={"exports": list(exports)})
+    return sf.Decision(moves, params, exports=dict(exports))
 
 
 # ============================================================================
@@ -201,13 +280,16 @@ def fault_of_set(corpus: sf.Corpus, faceset: sf.FaceSet, exports: Exports | None
     expected = kinds_for(exports, "one") if manifest.faces else {}
     place = corpus.root.resolve() / faceset.folder
     facts = facts_of_set(manifest, label_of(faceset), place.parent)
-    return fault_of({kind: mark(kind, expected[kind], facts) for kind in expected}, manifest)
+    return fault_of(
+        {kind: mark(kind, told, facts_for(kind, corpus, manifest, facts)) for kind, told in
+         expected.items()}, manifest,
+    )  # fmt: skip
 
 
 def fault_of_all(corpus: sf.Corpus, exports: Exports | None = None) -> str:
     """Why what is written of all people is not what it should be, by its manifest, or ""."""
     exports = corpus.master.exports if exports is None else exports
-    marks = marks_of_all(corpus.root, corpus.active, exports)
+    marks = marks_of_all(corpus, corpus.active, exports)
     return fault_of(marks, sf.ExportsManifest(files=[], exports=told_of_all(corpus.root)))
 
 
@@ -219,7 +301,7 @@ def fault_of(marks: dict[str, str], manifest: sf.FacesetManifest | sf.ExportsMan
             return f"{kind}: is not written yet"
         if kind not in marks:
             return f"{kind}: is not wanted any more"
-        if told[kind] != marks[kind]:
+        if not is_as_told(told[kind], marks[kind]):
             return f"{kind}: was made of other faces, names or options"
     return ""
 
@@ -231,21 +313,45 @@ def facts_of_set(manifest: sf.FacesetManifest, name: str, root: Path) -> tuple[s
     return repr((manifest.id, name, manifest.recognizer, faces, bundles)), str(root)
 
 
-def mark(kind: str, options: dict[str, Any], facts: tuple[str, str]) -> str:
-    """Sixteen hex digits of all that an export is made of."""
-    what, where = facts
+def facts_for(
+    kind: str, corpus: sf.Corpus, manifest: sf.FacesetManifest, facts: tuple[str, str]
+) -> tuple[str, str, list[Any]]:
+    """The same with what only this kind is made of."""
+    more = KINDS[kind].facts
+    return (*facts, [writer_of(more)(corpus, manifest)] if more else [])
+
+
+def mark(kind: str, options: dict[str, Any], facts: tuple[str, str, list[Any]]) -> str:
+    """Sixteen hex digits of all that an export is made of, and sixteen or UNKNOWN of what only
+    this kind is made of."""
+    what, where, more = facts
     about = (kind, KINDS[kind].version, sorted(options.items()), where * KINDS[kind].placed, what)
+    own = "" if not more else UNKNOWN if None in more else digest(more)
+    return digest(about) + own
+
+
+def digest(about: Any) -> str:
     return hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def marks_of_all(root: Path, active: Mapping[str, sf.FaceSet], exports: Exports) -> dict[str, str]:
+def is_as_told(told: str, now: str) -> bool:
+    """Whether a mark is that of before; what is not known now, as without the cache, may be."""
+    return told == now or (now.endswith(UNKNOWN) and told.startswith(now.removesuffix(UNKNOWN)))
+
+
+def marks_of_all(
+    corpus: sf.Corpus, active: Mapping[str, sf.FaceSet], exports: Exports
+) -> dict[str, str]:
     """{kind: mark} of what is written of all people; active: the sets in use, by folder."""
-    kinds, root = kinds_for(exports, "all"), root.resolve()
+    kinds, root = kinds_for(exports, "all"), corpus.root.resolve()
     active = with_faces(active)
     names = labels_of(active)
-    sets = [facts_of_set(one.manifest, names[at], root)[0] for at, one in active.items()]
-    what = hashlib.sha256(repr(sets).encode("utf-8", "surrogatepass")).hexdigest()
-    return {kind: mark(kind, told, (what, str(root))) for kind, told in kinds.items() if sets}
+    what = digest([facts_of_set(one.manifest, names[at], root)[0] for at, one in active.items()])
+    found = {}
+    for kind, told in kinds.items() if active else ():
+        parts = (facts_for(kind, corpus, one.manifest, ("", ""))[2] for one in active.values())
+        found[kind] = mark(kind, told, (what, str(root), [fact for part in parts for fact in part]))
+    return found
 
 
 def with_faces(sets: Mapping[str, sf.FaceSet]) -> dict[str, sf.FaceSet]:
@@ -287,9 +393,10 @@ def export_set(
     subject = Subject(corpus, record, label, stage, place, corpus.root / draft.lies)
     facts = facts_of_set(record, label, place.parent)
     exports = [
-        written(stage, kind, options, subject, mark(kind, options, facts))
+        written(stage, kind, options, subject,
+                mark(kind, options, facts_for(kind, corpus, record, facts)))
         for kind, options in kinds_for(corpus.master.exports, "one").items()
-    ]
+    ]  # fmt: skip
     return msgspec.structs.replace(record, exports=exports)
 
 
@@ -297,7 +404,7 @@ def export_corpus(run: sf.Run, corpus: sf.Corpus, after: Mapping[str, sf.FaceSet
     """Build what is written of all people, where that changes; after: the sets there will be."""
     active = with_faces(after)
     exports = corpus.master.exports
-    marks, here = marks_of_all(corpus.root, active, exports), corpus.root / sf.EXPORTS_FOLDER
+    marks, here = marks_of_all(corpus, active, exports), corpus.root / sf.EXPORTS_FOLDER
     told = told_of_all(corpus.root)
     if not fault_of(marks, sf.ExportsManifest(files=[], exports=told)) and not any(
         file_faults(here, told)
@@ -307,11 +414,11 @@ def export_corpus(run: sf.Run, corpus: sf.Corpus, after: Mapping[str, sf.FaceSet
         run.clear(sf.EXPORTS_FOLDER)
         return
     stage, names = run.place(sf.EXPORTS_FOLDER), labels_of(active)
-    subjects = [
-        Subject(corpus, one.manifest, names[at], corpus.root.resolve() / at,
-                corpus.root.resolve() / at, here if here.is_dir() else None)
-        for at, one in active.items()
-    ]  # fmt: skip
+    subjects = []
+    for at, one in active.items():
+        place, built = corpus.root.resolve() / at, run.folder / "stage" / at
+        now, earlier = built if built.is_dir() else place, here if here.is_dir() else None
+        subjects.append(Subject(corpus, one.manifest, names[at], now, place, earlier))
     stage.mkdir(parents=True, exist_ok=True)
     made = [
         written(stage, kind, options, subjects, marks[kind])
@@ -339,10 +446,30 @@ def written(
     folder = stage / below
     left = writer_of(KINDS[kind].one if alone else KINDS[kind].all)(folder, of, options)
     if "" in left:
-        sf.log.warning("%s: %s: not written: %s", of.name if alone else "all", kind, left[""])
+        level = sf.logging.INFO if alone else sf.logging.WARNING
+        sf.log.log(level, "%s of %s: not written: %s", kind, of.name if alone else "all", left[""])
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     files = {path.relative_to(stage).as_posix(): sf.sha256_of_file(path) for path in found}
     return sf.Exported(kind=kind, options=options, made_of=made_of, files=files, left=left)
+
+
+def overview(corpus: sf.Corpus) -> list[dict[str, Any]]:
+    """How many sets have each kind, and why the first that has none of it does not."""
+    rows = []
+    told = [one for faceset in corpus.active.values() for one in faceset.manifest.exports]
+    told_all = told_of_all(corpus.root)
+    for kind in corpus.master.exports:
+        some = [one for one in (*told, *told_all) if one.kind == kind]
+        reasons = [why for one in some for why in one.left.values()]
+        row = {
+            "kind": kind,
+            "sets": sum(one.kind == kind and bool(one.files) for one in told),
+            "files": sum(len(one.files) for one in some),
+            "left_out": len(reasons),
+            "because": reasons[0] if reasons else "",
+        }
+        rows.append(row)
+    return rows
 
 
 # ============================================================================

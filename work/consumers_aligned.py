@@ -438,6 +438,15 @@ def write_set(
     return written, {files[face]: why for face, why in left.items()}
 
 
+def lacking(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[str] | None:
+    """The faces of a set whose landmarks the cache lacks; None where the cache is not there."""
+    if corpus.cache is None:
+        return None
+    rows = sf.rows_of_faces(corpus.cache, (face.face for face in manifest.faces))
+    points = corpus.cache.landmark_3d_68
+    return [corpus.cache.face_ids[row] for row in rows if not geometry.fits(points[row, :, :2])]
+
+
 ENGINES: dict[sf.EngineSpec, sf.Engine] = {}  # of this process, for re-feed
 
 

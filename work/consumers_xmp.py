@@ -294,8 +294,7 @@ def write_xmp(folder: Path, subjects: Sequence[Subject], options: dict[str, Any]
     if options.get("xmp_beside"):
         wanted = made if options["xmp_beside"] == "yes" else {}
         before = earlier / folder.name if earlier else folder
-        stale = {*photos_of(before, roots), *made} - wanted.keys()
-        remove_beside(sorted(stale))
+        remove_beside(sorted({*photos_of(before, roots), *made} - wanted.keys()))
         write_beside(wanted, left)
     if not made:
         left[""] = "nobody has a name yet; write names into NAME.txt, or give them in `review`"
@@ -306,6 +305,17 @@ def faces_of(manifest: sf.FacesetManifest) -> list[str]:
     """The faces that are this person's, whether they were good enough to be exported or not."""
     dropped = (face for face in manifest.dropped if STILL_THEIRS.match(face.reason))
     return sorted({face.face for face in (*manifest.faces, *dropped)})
+
+
+def told_faces(
+    corpus: sf.Corpus, manifest: sf.FacesetManifest
+) -> list[tuple[str, list[str]]] | None:
+    """(face, where its photo lies) of a set; None where the cache is not there to tell."""
+    cache = corpus.cache
+    if cache is None:
+        return None
+    rows = sf.rows_of_faces(cache, faces_of(manifest))
+    return [(cache.face_ids[row], cache.paths[cache.face_file[row]]) for row in rows]
 
 
 def person_of(subject: Subject) -> str:
