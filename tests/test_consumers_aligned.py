@@ -545,27 +545,50 @@ def test_options_of_the_pictures(run, root, shelf):
     assert_clean(run, root)
 
 
-def test_without_landmarks_a_corpus_says_so(run, root, shelf, tmp_path):
-    bare = sf.replace(shelf.cache, landmark_3d_68=shelf.cache.landmark_3d_68 * np.nan)
-    sf.save_cache(tmp_path / "bare.npz", bare)
-    for path in [root / "manifest.json", *root.glob("faceset_*/manifest.json")]:
-        edit(path, lambda told: told.update(cache=str(tmp_path / "bare.npz")))
+def with_cache(root: Path, path: Path) -> None:
+    """Say that a corpus was made of another cache file."""
+    for manifest in [root / "manifest.json", *root.glob("faceset_*/manifest.json")]:
+        edit(manifest, lambda told: told.update(cache=str(path)))
     write_master(root)
+
+
+def test_without_landmarks_a_corpus_says_so_until_they_are_there(run, root, shelf, tmp_path):
+    bare = sf.replace(shelf.cache, landmark_3d_68=shelf.cache.landmark_3d_68 * np.nan)
+    sf.save_cache(tmp_path / "lib.npz", bare)
+    with_cache(root, tmp_path / "lib.npz")
     code, _, err = run("bundle", root, "--to", "dfl", "--json")
     assert code == 0 and "enrich" in err
     assert "no 68 landmarks" in told_of(root, largest(root), "dfl")["left"][""]
     assert not list(root.glob("faceset_*/exports/dfl/aligned/*"))
     assert_clean(run, root)
+    sf.save_cache(tmp_path / "lib.npz", shelf.cache)  # as `enrich` leaves it
+    ok(run, "bundle", root)
+    assert list(root.glob("faceset_*/exports/dfl/aligned/*"))
+    assert_clean(run, root)
 
 
-def test_an_added_png_and_a_cache_that_is_gone_are_left_out_with_the_reason(run, root, tmp_path):
+def test_a_cache_that_is_away_takes_nothing_until_its_set_changes(run, root, shelf, tmp_path):
+    folder, path = largest(root), tmp_path / "lib.npz"
+    sf.save_cache(path, shelf.cache)
+    with_cache(root, path)
+    ok(run, "bundle", root, "--to", "faceswap")
+    pictures = sorted((root / folder / "exports/faceswap").iterdir())
+    path.unlink()
+    assert_clean(run, root)
+    ok(run, "optimize", root, "--no-bytes", "--no-near", "--no-audit")
+    assert sorted((root / folder / "exports/faceswap").iterdir()) == pictures
+    (root / folder / "faces/000.png").unlink()
+    run("optimize", root, "--no-bytes", "--no-near", "--no-audit", "--json")
+    assert "needs the cache" in told_of(root, folder, "faceswap")["left"][""]
+    sf.save_cache(path, shelf.cache)
+    ok(run, "bundle", root)
+    assert len(list((root / folder / "exports/faceswap").iterdir())) == len(pictures) - 1
+    assert_clean(run, root)
+
+
+def test_an_added_png_is_left_out_with_the_reason(run, root):
     folder = largest(root)
     (root / folder / "faces/mine.png").write_bytes((root / folder / "faces/001.png").read_bytes())
     ok(run, "bundle", root, "--to", "faceswap")
     (why,) = told_of(root, folder, "faceswap")["left"].values()
     assert "no photo to cut it from" in why
-    for path in [root / "manifest.json", *root.glob("faceset_*/manifest.json")]:
-        edit(path, lambda told: told.update(cache=str(tmp_path / "gone.npz")))
-    write_master(root)
-    run("bundle", root, "--to", "dfl", "--json")
-    assert "needs the cache" in told_of(root, folder, "dfl")["left"][""]

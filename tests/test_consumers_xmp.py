@@ -17,7 +17,7 @@ import PIL.ImageOps
 import pytest
 from aligned_material import Shelf
 from conftest import SHARED, demo_library, make_cache, sf
-from corpora import assert_clean, copied, read
+from corpora import assert_clean, copied, edit, faces_in, read, write_master
 from material import Library, ok
 
 xmp = sf.companion("consumers_xmp")
@@ -359,6 +359,30 @@ def test_what_was_taken_out_by_hand_is_not_told(run, root):
     ok(run, "optimize", root, "--no-bytes", "--no-near", "--no-audit")
     after = names_in(root / "exports/xmp")
     assert sum(map(len, after.values())) == sum(map(len, before.values())) - 1
+
+
+def test_a_further_copy_of_a_photo_gets_its_sidecar(run, root, shelf, tmp_path):
+    path = tmp_path / "lib.npz"
+    sf.save_cache(path, shelf.cache)
+    for manifest in [root / "manifest.json", *root.glob("faceset_*/manifest.json")]:
+        edit(manifest, lambda told: told.update(cache=str(path)))
+    write_master(root)
+    give(root, "faceset_001", "Zoë")
+    ok(run, "bundle", root, "--to", "xmp")
+    before = names_in(root / "exports/xmp")
+    file = int(shelf.cache.face_file[shelf.cache.row_of_face[faces_in(root, "faceset_001")[0]]])
+    facts = [getattr(shelf.cache, f"file_{name}")[file] for name in ("size", "mtime_ns")]
+    copied_too = replace(
+        shelf.cache,
+        alias_path=np.array([str(shelf.src / "again" / "x.jpg")]),
+        alias_file=np.array([file], np.int32),
+        alias_size=np.array(facts[:1], np.int64),
+        alias_mtime_ns=np.array(facts[1:], np.int64),
+    )
+    sf.save_cache(path, copied_too)
+    ok(run, "bundle", root)
+    assert set(names_in(root / "exports/xmp")) == {*before, "again/x.jpg.xmp"}
+    assert_clean(run, root)
 
 
 def test_sidecars_beside_the_photos_come_and_go(run, root, shelf):
