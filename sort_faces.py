@@ -6590,8 +6590,12 @@ class Corpus:
 
     def repairs(self) -> list[Move]:
         """What brings manifests, bundles and exports to what lies there."""
-        moves = [move for faceset in self.sets.values() for move in faceset.repairs]
+        moves = self.repairs_by_hand()
         return moves + (companion("consumers").repairs(self, moves) if self.exports else [])
+
+    def repairs_by_hand(self) -> list[Move]:
+        """Those of sets the operator has changed, or whose bundles are gone."""
+        return [move for faceset in self.sets.values() for move in faceset.repairs]
 
     @property
     def exports(self) -> bool:

@@ -3,6 +3,7 @@ through the life of a corpus."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -18,14 +19,20 @@ from conftest import sf
 from corpora import (
     DIM,
     SIZE,
+    Death,
+    Saboteur,
     Space,
     assert_agrees,
     assert_clean,
+    audits_of,
     build,
+    changes_of,
+    content,
     copied,
     edit,
     exact,
     read,
+    recover,
     write_master,
     wrong,
 )
@@ -530,6 +537,24 @@ def test_poses_and_eras_are_bundles_of_their_faces(run, tmp_path):
     assert "occlusion score" in told["glasses"][""]
 
 
+@pytest.mark.parametrize(
+    ("nose", "expected"),
+    [((0, 0), "frontal"), ((-50, 0), "left"), ((50, 0), "right"), ((0, 30), "down"),
+     ((0, -50), "up")],
+)  # fmt: skip
+def test_the_side_of_a_pose_is_that_of_the_picture(run, root, nose, expected):
+    """Who looks to the left of the picture has his nose there."""
+    points = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]) * 200
+    points[2] += nose
+    sha = read(root / SET / "manifest.json")["faces"][0]["sha256"]
+    seen = {"sha256": sha, "error": "", "counts": [1, 1], "kps": points.tolist(),
+            "embedding": sf.pack_floats(np.ones(DIM))}  # fmt: skip
+    sf.write_part(audits_of(root), json.dumps(seen).encode() + b"\n")
+    ok(run, "bundle", root, "--to", "poses")
+    bundles = (root / SET / "exports/poses").iterdir()
+    assert [p.stem for p in bundles if "000.png" in members(p)] == [f"{SET}_{expected}"]
+
+
 def test_glasses_follow_the_scores(run, root):
     ok(run, "bundle", root, "--to", "glasses")
     lines = []
@@ -662,3 +687,42 @@ def test_a_dry_run_and_a_plan_change_nothing_until_it_is_applied(run, root, tmp_
     ok(run, "bundle", root, "--apply", tmp_path / "plan.json")
     assert (root / "exports/rope/merged_embeddings.txt").is_file()
     assert_clean(run, root)
+
+
+def test_who_is_forgotten_is_in_no_export_and_the_others_have_theirs(run, tmp_path):
+    root = stamped(tmp_path, "feedfeedfeedfeed", {2: "Eve"})
+    kinds = "folder,embeddings,lora,facefusion,poses"
+    ok(run, "bundle", root, "--to", kinds)
+    face = read(root / SET / "manifest.json")["faces"][2]
+    ok(run, "forget", root, "--face", face["face"], "--cache", tmp_path / "lib.npz")
+    assert "faces/002.png" not in in_exports(root, SET) and len(in_exports(root, SET)) == 6
+    held = np.load(root / "exports/embeddings/embeddings.npz")
+    assert len(held["embedding"]) == 14 and face["face"] not in held["face"].tolist()
+    traces = [face["face"].encode(), face["sha256"].encode()]
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert not [path for path in files if any(mark in path.read_bytes() for mark in traces)]
+    assert face["sha256"] not in map(sf.sha256_of_file, files)
+    assert_clean(run, root)
+    ok(run, "forget", root, "--photo", read(root / SET / "manifest.json")["faces"][0]["source"],
+       "--cache", tmp_path / "lib.npz")  # fmt: skip
+    assert len(in_exports(root, SET)) == 5
+    assert_clean(run, root)
+
+
+def test_a_bundle_that_dies_at_any_change_is_whole_or_not_there(run, template, tmp_path):
+    root = copied(template, tmp_path / "ready")
+    argv = ("bundle", root, "--to", "rope,fsz2,poses")
+    before = content(root)
+    changes = changes_of(run, root, *argv)
+    after = content(root)
+    assert changes > 40 and any("exports/rope" in name for name in after)
+    for at in range(1, changes + 1, 7):
+        root = copied(template, tmp_path / "ready")
+        with Saboteur(root, "death", at), contextlib.suppress(Death):
+            run(*argv)
+        recover(root)
+        now = content(root)
+        assert now == before or set(now) == set(after)
+        ok(run, *argv)
+        assert set(content(root)) == set(after)
+        assert_clean(run, root)

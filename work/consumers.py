@@ -26,6 +26,7 @@ import numpy as np
 
 import sort_faces as sf
 
+SOLVED_SIGNS = (-1.0, -1.0, 1.0)  # of pitch, yaw, roll by solve_pose, to be insightface's
 W600K = "4c06341c"  # how the sha256 of w600k_r50.onnx begins, the recogniser of buffalo_l
 UNKNOWN = "?"  # ends a mark of which not all could be told
 Exports = Mapping[str, dict[str, Any]]  # kind: its options
@@ -141,15 +142,19 @@ class Subject:
         return self.in_png(face, self.cache.kps[row]) if seen is None and row is not None else seen
 
     def pose(self, face: sf.Face) -> np.ndarray | None:
-        """(3,) degrees pitch, yaw, roll, None where not known."""
-        row = self.row(face)
-        points = self.kps(face)
+        """(3,) degrees pitch, yaw, roll with insightface's signs, None where not known.
+
+        Up, and to the right of the picture, are positive there.
+        """
+        row, points = self.row(face), self.kps(face)
         if row is not None and self.cache.enriched[row]:
-            return self.cache.pose[row]
-        if points is None:
+            pose, solved = self.cache.pose[row], self.corpus.master.model == sf.DLIB_MODEL
+        elif points is not None:
+            size = self.manifest.params.out_size
+            pose, solved = sf.pose_from_kps(points[None], (size, size))[0], True
+        else:
             return None
-        size = self.manifest.params.out_size
-        pose = sf.pose_from_kps(points[None], (size, size))[0]
+        pose = pose * SOLVED_SIGNS if solved else pose
         return pose if np.isfinite(pose).all() else None
 
     def photo(self, face: sf.Face) -> str:
@@ -296,13 +301,15 @@ def fault_of_all(corpus: sf.Corpus, exports: Exports | None = None) -> str:
 def fault_of(marks: dict[str, str], manifest: sf.FacesetManifest | sf.ExportsManifest) -> str:
     """Why a manifest does not tell of just these kinds with these marks, or ""."""
     told = {exported.kind: exported.made_of for exported in manifest.exports}
-    for kind in sorted(marks.keys() | told.keys()):
-        if kind not in told:
-            return f"{kind}: is not written yet"
-        if kind not in marks:
-            return f"{kind}: is not wanted any more"
-        if not is_as_told(told[kind], marks[kind]):
-            return f"{kind}: was made of other faces, names or options"
+    both = marks.keys() & told.keys()
+    other = [kind for kind in both if not is_as_told(told[kind], marks[kind])]
+    for kinds, why in (
+        (marks.keys() - told.keys(), "not written yet"),
+        (told.keys() - marks.keys(), "not wanted any more"),
+        (other, "made of other faces, names or options"),
+    ):
+        if kinds:
+            return f"{', '.join(sorted(kinds))}: {why}"
     return ""
 
 
