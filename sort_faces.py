@@ -757,7 +757,7 @@ class ReferenceOptions:
         SHARE,
         "how like a reference is a match, higher is stricter: 0 as strangers are, 1 as faces of "
         "one person are on average",
-        0.6,
+        0.7,
     )
 
 
@@ -771,11 +771,11 @@ class LandmarkLimits:
         ("off", "warn", "drop"), "what is done with a face whose five points look wrong", "off"
     )
     min_scale: float = option(
-        AT_LEAST_0, "smallest face box, in shares of the photo's shorter side; 0: any", 0.07
+        AT_LEAST_0, "smallest face box, in shares of the photo's shorter side; 0: any", 0.0
     )
     max_scale: float = option(AT_LEAST_0, "largest face box, likewise; 0: any", 2.0)
     max_mean_distance: float = option(
-        AT_LEAST_0, "percent the points lie off the mean face; 0: any", 22.5, unit="PERCENT"
+        AT_LEAST_0, "percent the points lie off the mean face; 0: any", 14.0, unit="PERCENT"
     )
     max_points_roll: float = option(
         DEGREES, "that the eyes are off the level when the points lie upright; 0: any", 45.0
