@@ -77,6 +77,11 @@ def test_a_filter_leaves_out_strangers_and_says_why(run, tmp_path, monkeypatch, 
     refs = {set_apart.text_of(path.read_bytes(), "sort_faces") for path in crops}
     assert {ref.partition("@")[0] for ref in refs} == set(out)
     assert all(cv2.imread(str(path)).shape == (128, 128, 3) for path in crops)
+    crops[0].unlink()
+    told = ok(run, "decisions", "from-faces", command[1], photos.root, tmp_path / "apart")
+    assert (told["keep"], told["known_by_text"], told["drop"]) == (2, 2, 0)
+    ok(run, *command, "--filter", wanted)
+    assert len(faces_out(photos.root, "not like --filter")) == 1
 
 
 def test_nfilter_takes_who_is_like_and_a_keep_counts_more(run, tmp_path, monkeypatch, quick_disk):

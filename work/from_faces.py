@@ -2,8 +2,8 @@
 
 Whatever the files are called now, a crop is known by its bytes, by what its PNG says of itself, or
 by its look. What a face set had and the folder has not becomes `drop`; what lies with the crops of
-another set `belongs` there; what an export had left out and lies there `keep`. That is the
-Faceswap way: sort, delete in a file manager, then remove-faces or from-faces.
+another set `belongs` there; what is in no set, as an export had left it out, and lies there `keep`.
+That is the Faceswap way: sort, delete in a file manager, then remove-faces or from-faces.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ class Sets:
 
     faces: dict[str, np.ndarray]  # {id: rows of the faces in it}
     home: dict[int, str]  # {row: the set it is in}
-    left: set[int]  # rows that an export or a run has left out
 
 
 def take_in(
@@ -72,7 +71,7 @@ def take_in(
     missing = [row for name in thin for row in sets.faces[name].tolist()]
     missing = np.setdiff1d(missing, list(found.row.values())).astype(np.intp)
     moved = moved_faces(sets, found, folder, thin)
-    back = sorted({row for row in found.row.values() if row in sets.left} - {-1})
+    back = sorted(set(found.row.values()) - sets.home.keys())
     lines = lines_of(cache, sets, word, missing, moved, np.array(back, np.intp))
     if lines and not options.dry_run:
         decisions.Book(cache_path).append(lines)
@@ -109,15 +108,14 @@ def crops_in(folder: Path) -> list[Path]:
 
 def sets_of(corpus: sf.Corpus, cache: sf.FaceCache) -> Sets:
     """The sets in use, but for eras: those are parts of others."""
-    faces, home, left = {}, {}, set()
+    faces, home = {}, {}
     for faceset in corpus.active.values():
         if faceset.is_era:
             continue
         rows = [cache.row_of_face.get(face.face, -1) for face in faceset.manifest.faces]
         faces[faceset.id] = np.array([row for row in rows if row >= 0], np.intp)
         home |= dict.fromkeys(faces[faceset.id].tolist(), faceset.id)
-        left |= {cache.row_of_face.get(gone.face, -1) for gone in faceset.manifest.dropped}
-    return Sets(faces, home, left - home.keys() - {-1})
+    return Sets(faces, home)
 
 
 # Each way of knowing takes what the ones before it have left.
