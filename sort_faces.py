@@ -5588,7 +5588,7 @@ def changed_folders(
     """Folders of a grown tree from which the word took faces: their files are placed anew."""
     none = np.zeros(0, np.intp)
     lost = {n for n, rows in before.items() if not np.isin(rows, after.get(n, none)).all()}
-    return lost if word.is_silent else lost | {"_singletons", "_ignored"}
+    return lost | ({"_ignored"} if word.is_silent else {"_singletons", "_ignored"})
 
 
 def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
@@ -8578,7 +8578,8 @@ def extend_raw(
     persons, parts = obeyed(cache.unit, before, word)
     loose = np.setdiff1d(word.faces, np.concatenate([new, kept_out, *persons.values()]))
     joined, groups, facts = fold_in(library, persons, new, loose, how)
-    fresh = np.concatenate([new, *parts, np.flatnonzero(word.vouched)])
+    strangers = rows_of_faces(cache, old.ignored)  # perhaps not any more
+    fresh = np.concatenate([new, *parts, strangers, np.flatnonzero(word.vouched)])
     found = [np.isin(rows, fresh).any() for rows in groups]
     stay = [rows for rows, founds in zip(groups, found, strict=True) if not founds]
     rest = np.concatenate([new[:0], *stay])[:, None]

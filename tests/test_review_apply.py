@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import make_cache, sf
@@ -221,3 +222,25 @@ def test_sets_are_compared_with_what_they_were():
         ("s_5", "z", 0, 1, 1, 0, True, "", ""),
         ("s_4", "x", 2, 2, 0, 0, False, "", ""),
     ]
+
+
+def test_an_output_made_while_a_decision_stood_is_known_by_the_second(out):
+    desk, decisions = sf.companion("review/desk"), sf.companion("decisions")
+    cache = sf.load_cache(out / "faces.npz")
+    base = desk.Base(cache, out / "faces.npz", out / "raw_full")
+    made = base.raw.created[:19]
+    face = decisions.refs(cache, [0])
+    name = decisions.act("name", "a", faces=face, text="Anna")
+    undo = decisions.act("revoke", "b", text="a")
+
+    def at(line: Any, time: str) -> Any:
+        return msgspec.structs.replace(line, time=time)
+
+    early, same, late = "2000-01-01T00:00:00.5", f"{made}.5", "2999-01-01T00:00:00.5"
+    assert not base.was_decided([])
+    assert not base.was_decided([at(name, late)])
+    assert not base.was_decided([at(name, early), at(undo, early)])
+    assert not base.was_decided([msgspec.structs.replace(at(name, early), author="rule")])
+    for lines in ([at(name, early)], [at(name, early), at(undo, late)], [at(name, same)],
+                  [at(name, early), at(undo, same)], [at(name, same), at(undo, same)]):  # fmt: skip
+        assert base.was_decided(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -227,6 +228,32 @@ def test_measures_of_all_at_once_are_those_of_each(seed):
         assert np.allclose(away[at], sf.own_distances(cache.unit[rows]), atol=1e-4)
         part = several.of_row[at[0]]
         assert math.isclose(several.middle(away)[part], np.median(away[at]), abs_tol=1e-6)
+
+
+def test_what_the_outputs_say_of_each_face(tmp_path, shared, mini, run):
+    """Twenty photos of one person and six of another through the whole chain."""
+    for name, count in (("p001", 20), ("p002", 6)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for photo in sorted((shared / "data" / "people" / name).iterdir())[:count]:
+            shutil.copy(photo, tmp_path / "photos" / name)
+    out = tmp_path / "out"
+    code, _, err = run("run", tmp_path / "photos", out, "--model", mini, "--min-faces", 8,
+                       "--min-short", 70, "--min-face-short", 70, "--quiet")  # fmt: skip
+    assert code == 0, err
+    cache = sf.load_cache(out / "faces.npz")
+    facts = people.facts_of(cache, out)
+    corpus = sf.Corpus(out / "facesets_swap_ready", sf.read_file(
+        out / "facesets_swap_ready" / "manifest.json", sf.SwapManifest))  # fmt: skip
+    exported = {face.face for one in corpus.sets.values() for face in one.faces}
+    found = {cache.face_ids[row] for row in np.flatnonzero(facts.state == people.EXPORTED)}
+    assert found == exported and len(found) > 12 and facts.sets == ["faceset_001"]
+    left = set(np.flatnonzero(facts.state == people.LEFT_OUT).tolist())
+    assert left == set(facts.why)
+    base = np.zeros(cache.faces, int)
+    columns = people.people_columns(people.Model(cache, base, (), facts))
+    assert (columns["exported"], columns["set"]) == ([len(exported)], ["faceset_001"])
+    nothing = people.facts_of(cache, tmp_path)
+    assert not nothing.state.any() and nothing.sets == []
 
 
 # --- acts ---------------------------------------------------------------------

@@ -20,6 +20,7 @@ from test_review_server import Served, draw_photos
 webdriver = pytest.importorskip("selenium.webdriver")
 Keys = webdriver.Keys
 ActionChains = webdriver.ActionChains
+exceptions = pytest.importorskip("selenium.common.exceptions")
 ActionBuilder = webdriver.common.actions.action_builder.ActionBuilder
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -116,7 +117,7 @@ class Page:
         while True:
             try:
                 found = done()
-            except webdriver.common.exceptions.StaleElementReferenceException:
+            except exceptions.StaleElementReferenceException:
                 found = None
             if found:
                 return found
@@ -718,6 +719,53 @@ def test_keys_are_locked_once_twenty_acts_wait(page, served):
     page.wait(lambda: page.js("return document.querySelector('.saved').dataset.waiting") == "0", 30)
 
 
+# --- apply ------------------------------------------------------------------
+
+
+def test_the_sets_are_brought_up_to_date(pages, tmp_path, run):
+    cache = draw_photos(make_cache(people=4, photos=8, root=str(tmp_path / "photos")))
+    sf.save_cache(tmp_path / "lib.npz", cache)
+    code, _, err = run("cluster", tmp_path / "lib.npz", tmp_path / "raw_full", "-q")
+    assert code == 0, err
+    served = Served(tmp_path / "lib.npz")
+    try:
+        page = pages().open(served)
+        page.expected.append("ERR_CONNECTION|ERR_INCOMPLETE")  # the server ends first
+        page.click(page.cell(0))
+        page.click(page.cell(1), "Ctrl")
+        page.click(page.button("merge"))
+        page.saved()
+        page.press("g", "a")
+        page.click(page.button("preview"))
+        page.wait(lambda: "8168" in page.text(".sets tr.changed"))
+        page.driver.refresh()  # the preview is still there
+        page.wait(lambda: "8168" in page.text(".sets tr.changed"))
+        page.press("g", "p")
+        page.press("F2")
+        page.type("Anna")
+        page.saved()
+        page.press("g", "a")
+        page.wait(lambda: "look again" in page.text(".warn"))
+        assert not page.button("apply").is_enabled()
+        page.click(page.button("preview"))
+        page.wait(lambda: page.button("apply").is_enabled())
+        page.click(page.button("apply"))
+        page.wait(lambda: "up to date" in page.text(".apply-status"), 40)
+        assert page.focused() != "BODY"
+    finally:
+        served.end()
+    raw = sf.load_manifest(tmp_path / "raw_full" / "manifest.json", sf.RawManifest, cache)
+    assert len(raw.persons) == 3 and len(raw.persons[0].faces) == 16
+
+
+def test_apply_without_outputs_says_what_to_run(page, served):
+    page.expected.append("409")
+    page.press("g", "a")
+    page.click(page.button("preview"))
+    page.wait(lambda: "run cluster or refine first" in page.text("#toast"))
+    assert page.focused() != "BODY"
+
+
 # --- settings, help, languages ----------------------------------------------
 
 
@@ -904,7 +952,8 @@ def test_at_most_400_tiles_are_elements(page):
         "const done = arguments[0];"
         "const load = ['grid', 'selection'].map(name => import(`/static/${name}.js`));"
         "Promise.all(load).then(([g, s]) => {"
-        " const grid = new g.Grid({label: 'x', size: 30, foot: 0, tile: () => '', name: () => '', stamp: () => '',"
+        " const grid = new g.Grid({label: 'x', size: 30, foot: 0, tile: () => '', name: () => '',"
+        " stamp: () => '',"
         "  selection: new s.Selection('test'), open: () => 0});"
         " document.getElementById('main').replaceChildren(grid.element);"
         " grid.show([{label: '', ids: Array.from({length: 100000}, (_, n) => `f${n}`)}]);"

@@ -109,6 +109,15 @@ def test_ignored_strangers_have_their_own_folder_and_new_faces_go_there(run, gro
     assert not strangers & set().union(*grown.persons().values())
 
 
+def test_who_is_ignored_no_more_is_a_person_again(run, grown):
+    op = say(grown.path, "ignore", rows_of(grown, 1)[:8])
+    ok(run, "cluster", grown.path, grown.raw)
+    ok(run, "decisions", "undo", grown.path, op)
+    ok(run, "extend", grown.path, grown.raw)
+    assert folder_of(grown.persons(), names_of(grown, rows_of(grown, 1))) == "person_004"
+    assert not manifest_of(grown.raw)["ignored"] and not (grown.raw / "_ignored").exists()
+
+
 def test_what_is_no_face_is_nowhere_and_its_photo_is_among_those_without(run, grown):
     rows = rows_of(grown, 2)
     op = say(grown.path, "not_face", rows[:1])

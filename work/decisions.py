@@ -14,6 +14,7 @@ Contents
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -21,7 +22,7 @@ import re
 import unicodedata
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -290,12 +291,16 @@ BINDS_OTHERS = {"same", "belongs", "not_belongs"}
 Edge = tuple[int, int, Line]
 
 
-@dataclass(frozen=True)
 class Conflict:
     """A decision that does not count, as later ones say otherwise."""
 
-    line: Line
-    by: list[Line]  # the shortest chain that proves it
+    def __init__(self, line: Line, prove: Callable[[], list[Line]]) -> None:
+        self.line, self.prove = line, prove
+
+    @functools.cached_property
+    def by(self) -> list[Line]:
+        """The shortest chain that proves it; looked for when somebody asks."""
+        return self.prove()
 
 
 @dataclass
@@ -361,43 +366,64 @@ class Resolver:
 
     def together(self, line: Line, pairs: list[tuple[int, int]]) -> None:
         if not [None for left, right in pairs if self.join(line, left, right)]:
-            self.conflicts.append(Conflict(line, self.why_apart(*pairs[0])))
+            proof = Proof(self, len(self.joins), len(self.parts))
+            self.conflicts.append(Conflict(line, functools.partial(proof.of_two, *pairs[0])))
 
     def apart(self, line: Line, pairs: list[tuple[int, int]]) -> None:
         accepted = [(left, right) for left, right in pairs if self.links.part(left, right)]
         self.parts += [(left, right, line) for left, right in accepted]
         if not accepted:
-            self.conflicts.append(Conflict(line, self.chain(*pairs[0])))
+            proof = Proof(self, len(self.joins), len(self.parts))
+            self.conflicts.append(Conflict(line, functools.partial(proof.of_one, *pairs[0])))
 
-    def chain(self, start: int, end: int) -> list[Line]:
+
+@dataclass(frozen=True)
+class Proof:
+    """Why a decision does not count: what had been accepted when it was looked at."""
+
+    resolver: Resolver
+    joins: int  # edges accepted by then
+    parts: int
+
+    def of_one(self, start: int, end: int) -> list[Line]:
         """The fewest decisions that make two faces one person."""
+        return path(self.reached(start), end)
+
+    def of_two(self, left: int, right: int) -> list[Line]:
+        """Decisions that make two faces two people."""
+        near, far = self.reached(left), self.reached(right)
+        for a, b, line in self.resolver.parts[: self.parts]:
+            for one, other in ((a, b), (b, a)):
+                if one in near and other in far:
+                    lines = [*path(near, one), line, *path(far, other)[::-1]]
+                    return list({some.id: some for some in lines}.values())
+        return []
+
+    def reached(self, start: int) -> dict[int, tuple[int, Line] | None]:
+        """{face: (the face before it, the decision that joins them)} of all that is one person
+        with a face, by the shortest ways."""
         beside: dict[int, list[tuple[int, Line]]] = defaultdict(list)
-        for left, right, line in self.joins:
+        for left, right, line in self.resolver.joins[: self.joins]:
             beside[left].append((right, line))
             beside[right].append((left, line))
         reached: dict[int, tuple[int, Line] | None] = {start: None}
         queue = deque([start])
-        while queue and end not in reached:
+        while queue:
             here = queue.popleft()
             for there, line in beside[here]:
                 if there not in reached:
                     reached[there] = here, line
                     queue.append(there)
-        found: dict[str, Line] = {}
-        while (step := reached.get(end)) is not None:
-            end, line = step
-            found[line.id] = line
-        return list(found.values())[::-1]
+        return reached
 
-    def why_apart(self, left: int, right: int) -> list[Line]:
-        """Decisions that make two faces two people."""
-        ends = self.links.find(left), self.links.find(right)
-        for a, b, line in self.parts:
-            for one, other in ((a, b), (b, a)):
-                if (self.links.find(one), self.links.find(other)) == ends:
-                    lines = [*self.chain(left, one), line, *self.chain(other, right)]
-                    return list({some.id: some for some in lines}.values())
-        return []
+
+def path(reached: dict[int, tuple[int, Line] | None], end: int) -> list[Line]:
+    """The decisions on the way to a face, each once."""
+    found: dict[str, Line] = {}
+    while (step := reached.get(end)) is not None:
+        end, line = step
+        found[line.id] = line
+    return list(found.values())[::-1]
 
 
 def by_weight(lines: Sequence[Line]) -> list[Line]:

@@ -9,9 +9,9 @@ A made-up operator answers the questions of work/review/questions.py, all three 
 the main faces of DATA/people (the folder is the truth) and on the people of half.npz that no
 constant was chosen on. `value` asks what is worth most, `even` the same with a stranger in a group
 no worse than a face less in it, `likely` what is most likely wrong, and `random` any question that
-is open. BCubed P R F, groups that mix people and the seconds he would
-need are printed after 0, 10, 50 and 200 answers; a question whose answer is not among the choices
-is skipped, and counts.
+is open. Printed after 0, 10, 50 and 200 answers: BCubed P R F, groups that mix people, the seconds
+he would need, and of each queue how many answers put something right. A question whose answer is
+not among the choices is skipped, and counts.
 
 Then the two ways to bind *same*, by the answers of `value` and another strictness of the grouping:
 `merged` starts the linkage with all members of both groups as they stood merged, `joined` groups
@@ -131,6 +131,7 @@ class Operator:
         self.model = people.Model(cache, base)
         self.queues = questions.Queues(self.model)
         self.given, self.seconds = 0, 0.0
+        self.asked: Counter[str] = Counter()  # questions of each kind, and those that put it right
         self.bound: list[np.ndarray] = []  # all members of both sides of each yes
 
     def next(self, order: str) -> questions.Question | None:
@@ -170,14 +171,18 @@ class Operator:
         answer = self.answer_to(question)
         item = {"kind": "answer", "qid": question.qid, "answer": answer}
         op = f"answer-{self.given}"
-        if question.kind == "same" and answer == "same":
+        if answer == "same":
             self.bound.append(np.concatenate([question.left, question.right]))
+        elif question.kind == "look":
+            self.bound.append(question.right)
         elif question.kind == "whose" and answer != "skip":
             label = self.model.label_of(answer)
             self.bound.append(np.append(self.model.members(label), question.left))
         body = {"op": op, "base": self.book.rev, "tab": "", "items": [item]}
         result = acts.decide(self.model, self.book, body, self.queues.question_of)
         self.queues.update(result["change"])
+        right = answer not in ("skip", "different" if question.kind == "same" else "same")
+        self.asked.update([question.kind, f"{question.kind} right"][: 1 + right])
         self.given += 1
         self.seconds += float(questions.seconds(np.array(question.likelihood)))
 
@@ -187,7 +192,9 @@ class Operator:
         shown = {name: f"{getattr(b3, at):.4f}" for name, at in
                  (("b3 P", "precision"), ("b3 R", "recall"), ("b3 F", "f"))}  # fmt: skip
         impure = mixed_groups(self.truth, labels)
-        return {**shown, "impure": impure, "seconds": round(self.seconds)}
+        asked = {kind: f"{self.asked[f'{kind} right']} of {self.asked[kind]}"
+                 for kind in questions.KINDS}  # fmt: skip
+        return {**shown, "impure": impure, "seconds": round(self.seconds), **asked}
 
 
 def urgency(order: str, kind: str, ranked: questions.Ranked) -> np.ndarray:

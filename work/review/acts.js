@@ -85,7 +85,13 @@ export function redone(op, route) {
 }
 
 /** Send a box drawn on a photo: {job}, null where refused. */
-export const sendBox = (body) => put("/api/boxes", { op: uuid(), base: rev.seen, tab, ...body });
+export async function sendBox(body) {
+  if (locked()) return null;
+  const op = uuid();
+  done.push({ op, route: location.hash, what: t("did.box") });
+  keepDone();
+  return put("/api/boxes", { op, base: rev.seen, tab, ...body }, { what: t("did.box") });
+}
 
 // ---- refused acts stay to be seen in History --------------------------------------------------
 

@@ -46,6 +46,9 @@ function drawBar() {
   const had = bar.contains(document.activeElement) ? document.activeElement.dataset.go : null;
   const number = new Intl.NumberFormat(language());
   const conflicts = (state.conflicts?.length ?? state.conflicts ?? 0) + refusedActs().length;
+  const drawn = JSON.stringify([here, language(), state.counts?.people, state.queues, conflicts, saved(), waiting(), keyOf("undo")]);
+  if (drawn === bar.dataset.drawn) return; // a link that is being pressed stays
+  bar.dataset.drawn = drawn;
   bar.setAttribute("aria-label", t("bar"));
   fill(bar, 
     h("ul", {}, TABS.map(([name, kind]) => {

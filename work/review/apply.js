@@ -46,6 +46,9 @@ class Apply {
     const had = this.head.contains(document.activeElement) ? document.activeElement.dataset.act : null;
     const old = this.preview && this.preview.rev < Math.max(rev.seen, state.rev || 0);
     const busy = this.asked || this.running;
+    const drawn = JSON.stringify([this.preview?.id, old, busy, this.running, this.asked]);
+    if (drawn === this.drawn) return null; // a button that is being pressed stays
+    this.drawn = drawn;
     fill(this.head, h("h1", {}, t("screen.apply")), h("p", {}, t("apply.what")),
       h("p", { class: "buttons" },
         h("button", { type: "button", "data-act": "preview", class: this.preview && !old ? "" : "main", disabled: busy, onclick: () => this.ask() }, t("apply.preview")),
@@ -78,7 +81,8 @@ class Apply {
     this.table.focus({ preventScroll: true });
     try {
       const { preview } = await post("/api/preview", {});
-      this.fetch(preview);
+      state.apply = { ...state.apply, state: "preview", job: preview };
+      this.await(preview);
     } catch (error) {
       this.fail(error);
     }
@@ -98,6 +102,17 @@ class Apply {
     return say(error ? t("apply.failed", { why: error }) : t("apply.stopped"), true);
   }
 
+  /** Look for a preview whose event may have been missed; asked for only once it is there. */
+  await(id) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(async () => {
+      await loadState().catch(() => {});
+      if (!this.asked) return;
+      if (state.apply.state === "preview") this.await(id);
+      else this.fetch(id);
+    }, WAIT_MS);
+  }
+
   async fetch(id) {
     clearTimeout(this.timer);
     try {
@@ -110,8 +125,10 @@ class Apply {
       this.draw();
       if (document.activeElement === this.table || document.activeElement === document.body) this.focus();
     } catch (error) {
-      if (this.asked) this.timer = setTimeout(() => this.fetch(id), WAIT_MS);
-      else if (error.status === 404) tabStore.set("preview", null);
+      if (error.status !== 404) return this.fail(error);
+      this.asked = false;
+      tabStore.set("preview", null);
+      this.draw();
     }
   }
 

@@ -39,6 +39,7 @@ decisions = sf.companion("decisions")
 Refused = guard.Refused
 
 STATUS = {"unknown": 404, "unusable": 422}  # of what the model refuses; else 409
+PATIENCE = 0.05  # seconds that a page waits for how things stand now
 REST = 0.5  # seconds since the last request until the queues are brought up to date
 LOOK_EVERY = 1.0  # seconds between two looks at the decisions file, which others may write
 MOST_ANSWERS = 1000  # kept, to be given again where a page has not heard them
@@ -104,6 +105,8 @@ class Desk:
             self.seen, self.cache, self.thumbs = seen, cache, thumbs
             self.book, self.model, self.queues = book, model, queues
             self.table: tuple[int, Any] = (-1, None)  # the people as JSON, at a rev
+            self.known = self.state_now()
+            self.people_now()
         if before is not None and before is not thumbs:
             before.close()
         columns = people.people_columns(model)
@@ -149,7 +152,8 @@ class Desk:
 
     def at_rest(self) -> bool:
         """Whether nobody has asked for a moment, so that a little work keeps nobody waiting."""
-        return not self.ended.is_set() and time.monotonic() - self.asked_at > REST
+        rest = time.monotonic() - self.asked_at > REST and not self.thumbs.busy
+        return rest and not self.ended.is_set()
 
     def bring_up(self) -> bool:
         """A little of what the queues have to compute; whether there is more."""
@@ -161,29 +165,47 @@ class Desk:
 
     # -- looking --------------------------------------------------------------
 
-    @answering
     def state(self) -> dict[str, Any]:
-        """How things stand."""
+        """How things stand; where the model is at work just now, how they stood a moment ago."""
+        if self.lock.acquire(timeout=PATIENCE):
+            try:
+                self.known = self.state_now()
+            finally:
+                self.lock.release()
+        return {**self.known, "apply": self.jobs.status(), "holder": holder_of(self.path)}
+
+    @answering
+    def state_now(self) -> dict[str, Any]:
+        """What the model and its queues say."""
+        resolved = self.model.view.resolved
         return {
             "rev": self.rev,
             "server": sf.VERSION,
             "cache": self.path.name,
             "counts": people.counts(self.model),
             **self.queues.state(),
-            "apply": self.jobs.status(),
             "outputs": sorted(self.trees),
-            "holder": holder_of(self.path),
-            "conflicts": len(self.model.view.resolved.conflicts),
-            "lost": len(self.model.view.resolved.lost),
+            "conflicts": len(resolved.conflicts),
+            "lost": len(resolved.lost),
             "lang": "",
         }
 
-    @answering
     def people(self) -> Any:
         """Everybody, as JSON that is made once a state."""
-        if self.table[0] != self.rev:
-            value = {"rev": self.rev, "columns": people.people_columns(self.model)}
-            self.table = self.rev, msgspec.Raw(msgspec.json.encode(value))
+        rev, table = self.table
+        return table if rev == self.rev and not self.is_behind() else self.people_now()
+
+    def is_behind(self) -> bool:
+        """Whether another process has written to the decisions file since it was read."""
+        try:
+            return os.stat(self.book.path).st_size != self.book.at
+        except FileNotFoundError:
+            return self.rev > 0
+
+    @answering
+    def people_now(self) -> Any:
+        value = {"rev": self.rev, "columns": people.people_columns(self.model)}
+        self.table = self.rev, msgspec.Raw(msgspec.json.encode(value))
         return self.table[1]
 
     @answering
@@ -375,10 +397,15 @@ class Base:
         return labels
 
     def was_decided(self, lines: Sequence[Any]) -> bool:
-        """Whether decisions stood when the raw output was made."""
+        """Whether decisions stood when the raw output was made, as far as seconds can tell."""
         made = self.raw.created[:SECONDS]
-        then = decisions.standing([line for line in lines if line.time[:SECONDS] <= made])
-        return any(line.author != "rule" for line in then)
+        before = sum(line.time[:SECONDS] < made for line in lines)
+        until = sum(line.time[:SECONDS] <= made for line in lines)
+        return any(
+            line.author != "rule"
+            for count in range(before, until + 1)
+            for line in decisions.standing(lines[:count])
+        )
 
     def before(self) -> dict[str, int]:
         """{face: label} as kept, where it was grouped as it is now."""

@@ -72,7 +72,7 @@ class People {
     this.view = { sort: query.get("sort") || "size", show: query.get("show") || "people", words: query.get("q") || "" };
     this.selection = new Selection("people", () => this.chosen());
     this.grid = new Grid({
-      label: t("screen.people"), size: 144, foot: 44, selection: this.selection, tile, stamp: (id) => JSON.stringify(personOf(id)),
+      label: t("screen.people"), size: 144, foot: 46, selection: this.selection, tile, stamp: (id) => JSON.stringify(personOf(id)),
       name: (id, at) => tileName(id, at, this.grid.ids.length),
       open: (id) => this.leave(id),
     });

@@ -57,6 +57,12 @@ class Facts:
         default_factory=lambda: sf.for_model(sf.RefineParams(), sf.MODEL)
     )
 
+    def place_of(self, name: str) -> int:
+        """The place of a set in `sets`, to which it is added."""
+        if name not in self.sets:
+            self.sets.append(name)
+        return self.sets.index(name)
+
 
 def no_facts(cache: sf.FaceCache) -> Facts:
     """Of a cache without trees."""
@@ -78,8 +84,7 @@ def facts_of(cache: sf.FaceCache, out: Path | None) -> Facts:
         gates = refined.params
         for entry in refined.facesets:
             rows = sf.rows_of_faces(cache, entry.faces)
-            facts.home[rows] = len(facts.sets)
-            facts.sets.append(entry.id)
+            facts.home[rows] = facts.place_of(entry.id)
         facts.why.update(gated(cache, gates, np.flatnonzero(facts.home < 0)))
         facts.state[list(facts.why)] = LEFT_OUT
     root = out / sf.RUN_TREES[sf.SwapManifest]
@@ -119,8 +124,7 @@ def gated(cache: sf.FaceCache, gates: sf.RefineParams, rows: np.ndarray) -> dict
 
 def note_set(cache: sf.FaceCache, facts: Facts, faceset: sf.FaceSet) -> None:
     """Note what a face set of a corpus holds and what it left out."""
-    at = len(facts.sets)
-    facts.sets.append(faceset.folder)
+    at = facts.place_of(faceset.folder)
     left = [face for face in faceset.manifest.dropped if face.face in cache.row_of_face]
     for face in left:
         row = cache.row_of_face[face.face]

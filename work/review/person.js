@@ -44,7 +44,7 @@ class Person {
     this.faces = new Faces();
     this.selection = new Selection(`person.${pid}`, () => this.chosen());
     this.grid = new Grid({
-      label: t("screen.person"), size: 112, foot: 20, selection: this.selection,
+      label: t("screen.person"), size: 112, foot: 24, selection: this.selection,
       tile: (id, px) => this.tile(id, px), stamp: (id) => `${this.faces.head?.total} ${JSON.stringify(this.faces.of(id))}`, name: (id) => this.tileName(id),
       open: (id) => this.showPhoto(id), moved: () => this.lookSoon(),
     });

@@ -103,7 +103,7 @@ class Photo {
   }
 
   draw() {
-    const { photo } = this, had = document.activeElement?.dataset?.face;
+    const { photo } = this, had = !!document.activeElement?.dataset?.face;
     const img = h("img", { src: `/p/${photo.id}.jpg`, alt: t("photo.alt", { name: photo.name }), draggable: false });
     img.addEventListener("error", () => img.classList.add("gone"));
     const boxes = [...photo.boxes].sort((a, b) => a.box[0] - b.box[0]);
@@ -114,7 +114,7 @@ class Photo {
     this.fit();
     this.drawSide(boxes);
     if (this.draft) this.drawDraft();
-    if (had) this.frame.querySelector(`[data-face="${CSS.escape(had)}"]`)?.focus({ preventScroll: true });
+    if (had) this.focus();
   }
 
   boxName(one, at) {

@@ -199,6 +199,7 @@ const T = {
   "did.drop": ["{n} left out of the set", "{n} aus dem Satz gelassen"],
   "did.born": ["birth year {year}", "Geburtsjahr {year}"],
   "did.date": ["photo dated {date}", "Foto datiert: {date}"],
+  "did.box": ["a face drawn by hand", "ein Gesicht von Hand gezeichnet"],
   "did.halves": ["split in two: {a} and {b} faces", "in zwei geteilt: {a} und {b} Gesichter"],
   "did.best.off": ["best picture taken back", "bestes Bild zurückgenommen"],
   "did.keep.off": ["{n} goes by the gates again", "{n} wieder nach den Grenzen"],
