@@ -11689,9 +11689,10 @@ def embed_identities(
 
 
 def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of the pictures in a .fsz bundle or a folder."""
+    """(name, bytes) of the pictures in a .fsz bundle or a folder; of a face set its faces alone."""
     from zipfile import ZipFile
 
+    path = path / "faces" if path.is_dir() and told_by(path) else path  # not what it is exported as
     try:
         for file in sorted(path.rglob("*")) if path.is_dir() else ():
             hidden = any(part[0] in "_." for part in file.relative_to(path).parts)
