@@ -821,6 +821,22 @@ class ToOptions:
         "it lies in ~/.insightface)",
         unit="ONNX",
     )
+    faceswap_size: int | None = option(PIXELS, "faceswap: edge of its pictures (default: 512)")
+    dfl_face: str | None = option(
+        ("whole_face", "full_face", "head"),
+        "dfl: how much its pictures show (default: whole_face)",
+    )
+    dfl_size: int | None = option(PIXELS, "dfl: edge of its pictures (default: 512; head: 768)")
+    refeed: int | None = option(
+        Number(int, 0, 100, "a whole number from 0 to 100", "N"),
+        "faceswap, dfl: find the landmarks in N more boxes around each face, a little moved, and "
+        "average them (default: 0)",
+    )
+    xmp_beside: str | None = option(
+        ("yes", "no"),
+        "xmp: write the sidecars beside the photos as well; no takes them away again (default: "
+        "neither)",
+    )
 
 
 MODEL_HELP = "InsightFace pack, a folder of .onnx files, or dlib"
@@ -2324,13 +2340,20 @@ def crop_square(bbox: np.ndarray, wh: tuple[int, int], pad: float) -> tuple[int,
 def arcface_places(kps: np.ndarray, side: int) -> np.ndarray:
     """(n, 2, 3) float64: where ArcFace wants faces with key points (n, 5, 2) in (side, side) crops.
 
-    The similarity nearest by least squares, complex numbers standing for points; side as in
-    insightface's estimate_norm, a multiple of 112, or of 128 with eight columns on either side.
+    side as in insightface's estimate_norm, a multiple of 112, or of 128 with eight columns on
+    either side.
     """
     wide = side % 112 != 0
     template = np.add(np.array([ARCFACE_X, ARCFACE_Y]).T, (8.0 * wide, 0.0))  # (5, 2)
-    target = template * (side / (128 if wide else 112))
-    own, wanted = (points[..., 0] + 1j * points[..., 1] for points in (kps.astype(float), target))
+    return similarities(kps, template * (side / (128 if wide else 112)))
+
+
+def similarities(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(n, 2, 3) float64: the maps that turn, scale and move points (n, k, 2) onto target (k, 2).
+
+    The nearest by least squares, complex numbers standing for points.
+    """
+    own, wanted = (some[..., 0] + 1j * some[..., 1] for some in (points.astype(float), target))
     middle = own.mean(axis=1, keepdims=True)  # (n, 1)
     spread = (np.abs(own - middle) ** 2).sum(axis=1)
     turn = (np.conj(own - middle) * (wanted - wanted.mean())).sum(axis=1)
@@ -9661,7 +9684,7 @@ def add_bundle_options(p: argparse.ArgumentParser) -> None:
 
 
 def cmd_bundle(args: argparse.Namespace) -> Outcome:
-    """write the sets of a corpus for other programs as well, without a new crop"""
+    """write the sets of a corpus for other programs as well"""
     to, off = of_args(ToOptions, args), list(itertools.chain.from_iterable(args.off))
     rules = companion("consumers")
     result = maintain(args, lambda corpus: rules.decide(corpus, to, off))

@@ -28,6 +28,7 @@ import sort_faces as sf
 
 SOLVED_SIGNS = (-1.0, -1.0, 1.0)  # of pitch, yaw, roll by solve_pose, to be insightface's
 W600K = "4c06341c"  # how the sha256 of w600k_r50.onnx begins, the recogniser of buffalo_l
+UNKNOWN = "?"  # ends a mark of which not all could be told
 Exports = Mapping[str, dict[str, Any]]  # kind: its options
 
 
@@ -45,26 +46,46 @@ class Kind:
     recognizer: str = ""  # whose embeddings it means; how that sha256 begins
     options: tuple[str, ...] = ()  # its own fields of ToOptions
     placed: bool = False  # its files name others by absolute paths
-    facts: str = ""  # what else it is made of: companion:function of (corpus, manifest)
+    facts: str = ""  # what else of a set: companion:function of (corpus, manifest); None not known
     version: int = 1  # raised when its files change; earlier ones are then made anew
 
 
 VECTORS, PLAIN, SUBSETS = "consumers_vectors:write", "consumers_plain:write", "consumers_subsets:"
+ALIGNED, ENRICHED = "consumers_aligned:", "consumers:enriched"
 KINDS = {
-    "fsz2": Kind("consumers_fsz2:write_metadata", recognizer=W600K),
+    "fsz2": Kind("consumers_fsz2:write_metadata", recognizer=W600K, facts=ENRICHED),
     "rope": Kind(f"{VECTORS}_rope", f"{VECTORS}_all_rope", W600K),
     "visomaster": Kind(f"{VECTORS}_visomaster", f"{VECTORS}_all_visomaster", W600K),
-    "reactor": Kind(f"{VECTORS}_reactor", f"{VECTORS}_all_reactor", W600K, ("genderage",)),
+    "reactor": Kind(
+        f"{VECTORS}_reactor",
+        f"{VECTORS}_all_reactor",
+        W600K,
+        options=("genderage",),
+        facts=ENRICHED,
+    ),
     "facefusion": Kind(
         "consumers_facefusion:write_sources",
         "consumers_facefusion:write_jobs",
         options=("clips",),
         placed=True,
     ),
-    "folder": Kind(f"{PLAIN}_folder"),
+    "faceswap": Kind(
+        f"{ALIGNED}write_faceswap",
+        options=("faceswap_size", "refeed"),
+        facts=f"{ALIGNED}lacking",
+    ),
+    "dfl": Kind(
+        f"{ALIGNED}write_dfl",
+        options=("dfl_face", "dfl_size", "refeed"),
+        facts=f"{ALIGNED}lacking",
+    ),
+    "xmp": Kind(
+        all="consumers_xmp:write_xmp", options=("xmp_beside",), facts="consumers_xmp:told_faces"
+    ),
+    "folder": Kind(f"{PLAIN}_folder", facts=ENRICHED),
     "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings"),
-    "lora": Kind(f"{PLAIN}_lora"),
-    "poses": Kind(f"{SUBSETS}write_poses"),
+    "lora": Kind(f"{PLAIN}_lora", facts=ENRICHED),
+    "poses": Kind(f"{SUBSETS}write_poses", facts=ENRICHED),
     "glasses": Kind(f"{SUBSETS}write_glasses", facts=f"{SUBSETS}glasses_of"),
     "eras": Kind(f"{SUBSETS}write_eras"),
 }
@@ -154,6 +175,14 @@ def library_of(corpus: sf.Corpus) -> sf.Library:
         if "library" not in corpus.__dict__:
             corpus.__dict__["library"] = sf.Library(corpus.cache, Path(corpus.master.cache))
         return corpus.__dict__["library"]
+
+
+def enriched(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool] | None:
+    """Which faces have landmarks and a pose of their own, None without the cache."""
+    if corpus.cache is None:
+        return None
+    rows = (corpus.cache.row_of_face.get(face.face) for face in manifest.faces)
+    return [row is not None and bool(corpus.cache.enriched[row]) for row in rows]
 
 
 def seen_points(corpus: sf.Corpus) -> dict[str, np.ndarray]:
@@ -279,14 +308,15 @@ def fault_of_set(corpus: sf.Corpus, faceset: sf.FaceSet, exports: Exports | None
 def fault_of_all(corpus: sf.Corpus, exports: Exports | None = None) -> str:
     """Why what is written of all people is not what it should be, by its manifest, or ""."""
     exports = corpus.master.exports if exports is None else exports
-    marks = marks_of_all(corpus.root, corpus.active, exports)
+    marks = marks_of_all(corpus, corpus.active, exports)
     return fault_of(marks, sf.ExportsManifest(files=[], exports=told_of_all(corpus.root)))
 
 
 def fault_of(marks: dict[str, str], manifest: sf.FacesetManifest | sf.ExportsManifest) -> str:
     """Why a manifest does not tell of just these kinds with these marks, or ""."""
     told = {exported.kind: exported.made_of for exported in manifest.exports}
-    other = [kind for kind in marks.keys() & told.keys() if told[kind] != marks[kind]]
+    both = marks.keys() & told.keys()
+    other = [kind for kind in both if not is_as_told(told[kind], marks[kind])]
     for kinds, why in (
         (marks.keys() - told.keys(), "not written yet"),
         (told.keys() - marks.keys(), "not wanted any more"),
@@ -306,27 +336,43 @@ def facts_of_set(manifest: sf.FacesetManifest, name: str, root: Path) -> tuple[s
 
 def facts_for(
     kind: str, corpus: sf.Corpus, manifest: sf.FacesetManifest, facts: tuple[str, str]
-) -> tuple[str, str]:
+) -> tuple[str, str, list[Any]]:
     """The same with what only this kind is made of."""
     more = KINDS[kind].facts
-    return (facts[0] + repr(writer_of(more)(corpus, manifest)), facts[1]) if more else facts
+    return (*facts, [writer_of(more)(corpus, manifest)] if more else [])
 
 
-def mark(kind: str, options: dict[str, Any], facts: tuple[str, str]) -> str:
-    """Sixteen hex digits of all that an export is made of."""
-    what, where = facts
+def mark(kind: str, options: dict[str, Any], facts: tuple[str, str, list[Any]]) -> str:
+    """Sixteen hex digits of all that an export is made of, and sixteen or UNKNOWN of what only
+    this kind is made of."""
+    what, where, more = facts
     about = (kind, KINDS[kind].version, sorted(options.items()), where * KINDS[kind].placed, what)
+    own = "" if not more else UNKNOWN if None in more else digest(more)
+    return digest(about) + own
+
+
+def digest(about: Any) -> str:
     return hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def marks_of_all(root: Path, active: Mapping[str, sf.FaceSet], exports: Exports) -> dict[str, str]:
+def is_as_told(told: str, now: str) -> bool:
+    """Whether a mark is that of before; what is not known now, as without the cache, may be."""
+    return told == now or (now.endswith(UNKNOWN) and told.startswith(now.removesuffix(UNKNOWN)))
+
+
+def marks_of_all(
+    corpus: sf.Corpus, active: Mapping[str, sf.FaceSet], exports: Exports
+) -> dict[str, str]:
     """{kind: mark} of what is written of all people; active: the sets in use, by folder."""
-    kinds, root = kinds_for(exports, "all"), root.resolve()
+    kinds, root = kinds_for(exports, "all"), corpus.root.resolve()
     active = with_faces(active)
     names = labels_of(active)
-    sets = [facts_of_set(one.manifest, names[at], root)[0] for at, one in active.items()]
-    what = hashlib.sha256(repr(sets).encode("utf-8", "surrogatepass")).hexdigest()
-    return {kind: mark(kind, told, (what, str(root))) for kind, told in kinds.items() if sets}
+    what = digest([facts_of_set(one.manifest, names[at], root)[0] for at, one in active.items()])
+    found = {}
+    for kind, told in kinds.items() if active else ():
+        parts = (facts_for(kind, corpus, one.manifest, ("", ""))[2] for one in active.values())
+        found[kind] = mark(kind, told, (what, str(root), [fact for part in parts for fact in part]))
+    return found
 
 
 def with_faces(sets: Mapping[str, sf.FaceSet]) -> dict[str, sf.FaceSet]:
@@ -379,7 +425,7 @@ def export_corpus(run: sf.Run, corpus: sf.Corpus, after: Mapping[str, sf.FaceSet
     """Build what is written of all people, where that changes; after: the sets there will be."""
     active = with_faces(after)
     exports = corpus.master.exports
-    marks, here = marks_of_all(corpus.root, active, exports), corpus.root / sf.EXPORTS_FOLDER
+    marks, here = marks_of_all(corpus, active, exports), corpus.root / sf.EXPORTS_FOLDER
     told = told_of_all(corpus.root)
     if not fault_of(marks, sf.ExportsManifest(files=[], exports=told)) and not any(
         file_faults(here, told)
