@@ -9819,7 +9819,7 @@ def add_bundle_options(p: argparse.ArgumentParser) -> None:
 
 
 def cmd_bundle(args: argparse.Namespace) -> Outcome:
-    """write the sets of a corpus for other programs as well, without a new crop"""
+    """write the sets of a corpus for other programs as well"""
     to, off = of_args(ToOptions, args), list(itertools.chain.from_iterable(args.off))
     rules = companion("consumers")
     result = maintain(args, lambda corpus: rules.decide(corpus, to, off))

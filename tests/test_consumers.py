@@ -257,15 +257,9 @@ def test_reactor_models_hold_what_its_own_hold(run, tmp_path):
     plain = load_file(root / "exports/reactor/Anna Mueller.safetensors")
     assert set(plain) == {"embedding", "bbox", "kps", "det_score"}
     enriched(root)
-    ok(
-        run,
-        "bundle",
-        root,
-        "--to",
-        "reactor",
-        "--genderage",
-        genderage(tmp_path / "genderage.onnx"),
-    )
+    assert (SET, "exports", "export") in wrong(run, root)
+    model = genderage(tmp_path / "genderage.onnx")
+    ok(run, "bundle", root, "--to", "reactor", "--genderage", model)
     models = sorted(path.name for path in (root / "exports/reactor").iterdir())
     assert models == ["Anna Mueller.safetensors", "Zoe L & _Co_.safetensors",
                       "anna mueller faceset_003.safetensors"]  # fmt: skip

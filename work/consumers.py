@@ -51,12 +51,18 @@ class Kind:
 
 
 VECTORS, PLAIN, SUBSETS = "consumers_vectors:write", "consumers_plain:write", "consumers_subsets:"
-ALIGNED = "consumers_aligned:"
+ALIGNED, ENRICHED = "consumers_aligned:", "consumers:enriched"
 KINDS = {
-    "fsz2": Kind("consumers_fsz2:write_metadata", recognizer=W600K),
+    "fsz2": Kind("consumers_fsz2:write_metadata", recognizer=W600K, facts=ENRICHED),
     "rope": Kind(f"{VECTORS}_rope", f"{VECTORS}_all_rope", W600K),
     "visomaster": Kind(f"{VECTORS}_visomaster", f"{VECTORS}_all_visomaster", W600K),
-    "reactor": Kind(f"{VECTORS}_reactor", f"{VECTORS}_all_reactor", W600K, ("genderage",)),
+    "reactor": Kind(
+        f"{VECTORS}_reactor",
+        f"{VECTORS}_all_reactor",
+        W600K,
+        options=("genderage",),
+        facts=ENRICHED,
+    ),
     "facefusion": Kind(
         "consumers_facefusion:write_sources",
         "consumers_facefusion:write_jobs",
@@ -76,10 +82,10 @@ KINDS = {
     "xmp": Kind(
         all="consumers_xmp:write_xmp", options=("xmp_beside",), facts="consumers_xmp:told_faces"
     ),
-    "folder": Kind(f"{PLAIN}_folder"),
+    "folder": Kind(f"{PLAIN}_folder", facts=ENRICHED),
     "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings"),
-    "lora": Kind(f"{PLAIN}_lora"),
-    "poses": Kind(f"{SUBSETS}write_poses"),
+    "lora": Kind(f"{PLAIN}_lora", facts=ENRICHED),
+    "poses": Kind(f"{SUBSETS}write_poses", facts=ENRICHED),
     "glasses": Kind(f"{SUBSETS}write_glasses", facts=f"{SUBSETS}glasses_of"),
     "eras": Kind(f"{SUBSETS}write_eras"),
 }
@@ -169,6 +175,14 @@ def library_of(corpus: sf.Corpus) -> sf.Library:
         if "library" not in corpus.__dict__:
             corpus.__dict__["library"] = sf.Library(corpus.cache, Path(corpus.master.cache))
         return corpus.__dict__["library"]
+
+
+def enriched(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool] | None:
+    """Which faces have landmarks and a pose of their own, None without the cache."""
+    if corpus.cache is None:
+        return None
+    rows = (corpus.cache.row_of_face.get(face.face) for face in manifest.faces)
+    return [row is not None and bool(corpus.cache.enriched[row]) for row in rows]
 
 
 def seen_points(corpus: sf.Corpus) -> dict[str, np.ndarray]:
