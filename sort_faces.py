@@ -10402,9 +10402,8 @@ class ArrangeOptions:
     reference: Path | None = option(
         Path, "identity is measured from these faces (default: from the middle of all)", unit="PATH"
     )
-    copy: Path | None = option(
-        Path, "put copies there (default: the files themselves are renamed)", unit="DIR"
-    )
+    copy: Path | None = option(Path, "put copies there", unit="DIR")
+    in_place: bool = option(bool, "rename the files themselves; restore takes it back", False)
     reverse: bool = option(bool, "the last one first", False)
     subfolders: bool = option(bool, "each sub-folder on its own", False)
     cache: Path | None = option(
@@ -10417,6 +10416,8 @@ class ArrangeOptions:
             raise SortFacesError("--groups and --threshold: need --group or another --by than none")
         if self.grouped_by == "face" and (self.groups or len(self.threshold) > 1):
             raise SortFacesError("groups by face: takes one --threshold and no --groups")
+        if self.copy is not None and self.in_place:
+            raise SortFacesError("--copy and --in-place: choose one of them")
 
     @property
     def grouped_by(self) -> str:

@@ -43,7 +43,7 @@ def names(folder: Path) -> list[str]:
 def test_order_by_brightness_and_back(run, tmp_path):
     crops = paint(tmp_path / "crops")
     before = held(crops)
-    result = ok(run, "arrange", crops, "--by", "brightness")
+    result = ok(run, "arrange", crops, "--in-place", "--by", "brightness")
     assert result["run"] == "0001-arrange" and result["pictures"] == 5
     assert [name[6:] for name in names(crops)] == ["d.png", "c.png", "a.png", "b.png", "e.png"]
     assert names(crops)[0] == "00001_d.png"
@@ -63,7 +63,18 @@ def test_reverse_and_hue(run, tmp_path):
 def test_a_second_arranging_takes_groups_and_prefixes_of_the_first(run, tmp_path):
     crops = paint(tmp_path / "crops")
     before = held(crops)
-    ok(run, "arrange", crops, "--by", "brightness", "--threshold", "60", "--threshold", "200")
+    ok(
+        run,
+        "arrange",
+        crops,
+        "--in-place",
+        "--by",
+        "brightness",
+        "--threshold",
+        "60",
+        "--threshold",
+        "200",
+    )
     assert {Path(name).parent.name for name in names(crops)} == {
         "1_brightness_below_60",
         "2_brightness_60_to_200",
@@ -72,7 +83,7 @@ def test_a_second_arranging_takes_groups_and_prefixes_of_the_first(run, tmp_path
     moved = crops / "3_brightness_from_200" / "00001_d.png"  # by hand, into another group
     moved.rename(crops / "1_brightness_below_60" / "00001_d.png")
     (crops / "2_brightness_60_to_200" / "00003_a.png").unlink()
-    ok(run, "arrange", crops, "--by", "saturation")
+    ok(run, "arrange", crops, "--in-place", "--by", "saturation")
     assert names(crops) == ["00001_b.png", "00002_c.png", "00003_d.png", "00004_e.png"]
     ok(run, "restore", crops, "1", warned="gone, deleted by hand")
     mine = "1_brightness_below_60/00001_d.png"  # stays where the operator had put it
@@ -84,7 +95,7 @@ def test_a_second_arranging_takes_groups_and_prefixes_of_the_first(run, tmp_path
 def test_a_name_that_is_taken_gets_a_number(run, tmp_path):
     crops = paint(tmp_path / "crops", {"x.png": (9, 9, 9), "00001_x.png": (200, 200, 200)})
     before = held(crops)
-    ok(run, "arrange", crops, "--by", "brightness", "--reverse")
+    ok(run, "arrange", crops, "--in-place", "--by", "brightness", "--reverse")
     assert names(crops) == ["00001_x-2.png", "00002_00001_x.png"]
     ok(run, "restore", crops)
     assert held(crops) == before
@@ -95,8 +106,8 @@ def test_a_dry_run_and_a_second_run_of_the_same_change_nothing(run, tmp_path):
     before = held(crops)
     result = ok(run, "arrange", crops, "--by", "brightness", "--dry-run")
     assert held(crops) == before and result["run"] == "none: dry run"
-    ok(run, "arrange", crops, "--by", "brightness")
-    result = ok(run, "arrange", crops, "--by", "brightness")
+    ok(run, "arrange", crops, "--in-place", "--by", "brightness")
+    result = ok(run, "arrange", crops, "--in-place", "--by", "brightness")
     assert result["run"] == "none: it is in order already"
     assert len(list((crops / "_runs").iterdir())) == 1
 
@@ -105,9 +116,9 @@ def test_each_sub_folder_on_its_own(run, tmp_path):
     paint(tmp_path / "crops" / "anna")
     paint(tmp_path / "crops" / "bert", {"x.png": (9, 9, 9), "y.png": (90, 90, 90)})
     before = held(tmp_path / "crops")
-    code, _, err = run("arrange", tmp_path / "crops", "--by", "brightness")
+    code, _, err = run("arrange", tmp_path / "crops", "--in-place", "--by", "brightness")
     assert code == 2 and "--subfolders" in err
-    ok(run, "arrange", tmp_path / "crops", "--by", "brightness", "--subfolders")
+    ok(run, "arrange", tmp_path / "crops", "--in-place", "--by", "brightness", "--subfolders")
     assert names(tmp_path / "crops")[-2:] == ["bert/00001_y.png", "bert/00002_x.png"]
     ok(run, "restore", tmp_path / "crops")
     assert held(tmp_path / "crops") == before
@@ -125,10 +136,10 @@ def test_a_kill_between_two_renames_is_ended_by_the_next_call(run, tmp_path, mon
         real(*paths)
 
     monkeypatch.setattr(sf.os, "rename", rename)
-    code, _, _ = run("arrange", crops, "--by", "brightness")
+    code, _, _ = run("arrange", crops, "--in-place", "--by", "brightness")
     assert code == 130 and len(set(names(crops)) & set(before)) == 3
     monkeypatch.undo()
-    result = ok(run, "arrange", crops, "--by", "brightness")
+    result = ok(run, "arrange", crops, "--in-place", "--by", "brightness")
     assert result["run"] == "none: it is in order already"
     assert names(crops)[0] == "00001_d.png"
     ok(run, "restore", crops)
@@ -141,6 +152,8 @@ def test_a_kill_between_two_renames_is_ended_by_the_next_call(run, tmp_path, mon
         (("--by", "none", "--groups", "3"), "need --group"),
         (("--by", "face", "--groups", "3"), "no --groups"),
         (("--by", "size", "--copy", "crops/in"), "lies in"),
+        (("--by", "size"), "say --copy DIR, or --in-place"),
+        (("--copy", "out", "--in-place"), "choose one"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(run, tmp_path, monkeypatch, options, said):
@@ -233,6 +246,13 @@ def test_real_crops_by_face_yaw_and_a_reference(run, tmp_path, shared, mini):
     assert sorted(map(sorted, groups.values())) == [["p001"], ["p002"], ["p003"], ["wall"]]
     wanted = shared / "data/people/p002"
     said = ("--by", "identity", "--reference", wanted, "--cache", known, *engine)
-    ok(run, "arrange", crops, *said, warned="1 pictures of several people are not used")
+    ok(
+        run,
+        "arrange",
+        crops,
+        "--in-place",
+        *said,
+        warned="1 pictures of several people are not used",
+    )
     assert {name[6:10] for name in names(crops)[:5]} == {"p002"}
     assert names(crops)[-1] == "00016_wall.png"

@@ -139,6 +139,20 @@ def test_a_picture_of_several_is_used_for_nfilter_alone(
     assert len(unit) == (1 if alone else 7)
 
 
+def test_of_a_face_set_the_faces_in_use_are_the_references(run, tmp_path, monkeypatch, quick_disk):
+    photos = Photos(tmp_path, monkeypatch)
+    photos.export(run, photos.rows(0, 0, 8), photos.rows(1, 0, 8))
+    faceset = photos.root / "faceset_001"
+    (faceset / "faces/_dropped").mkdir()
+    shutil.copy(photos.root / "faceset_002/faces/000.png", faceset / "faces/_dropped/000.png")
+    found = {
+        path.relative_to(faceset).as_posix() for path in reference_filter.reference_files(faceset)
+    }
+    assert found == {f"faces/{path.name}" for path in (faceset / "faces").glob("*.png")}
+    with pytest.raises(sf.SortFacesError, match="many people"):
+        reference_filter.reference_files(photos.root)
+
+
 def test_references_without_a_face_or_of_another_recogniser_are_refused(
     run, tmp_path, monkeypatch, shared, mini
 ):

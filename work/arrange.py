@@ -382,6 +382,10 @@ def refuse_in_place(source: Source, options: sf.ArrangeOptions) -> None:
                     f"{source.root}: {place} is an output of this tool, whose files keep their "
                     "names; arrange a copy with --copy DIR"
                 )
+        if not (options.in_place or options.dry_run):
+            raise sf.SortFacesError(
+                f"{source.root}: say --copy DIR, or --in-place to have its files renamed"
+            )
         return
     copy = Path(os.path.normpath(options.copy.absolute()))
     if copy == source.root or source.root in copy.parents:

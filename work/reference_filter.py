@@ -80,9 +80,7 @@ def references(path: Path, crew: sf.Crew, meta: sf.CacheMeta, alone: bool) -> np
     alone: a picture with several faces is not used, as nobody knows who is meant; else all its
     faces are. Raises SortFacesError where no face is left, or another recogniser made the set.
     """
-    if not path.exists():
-        raise sf.SortFacesError(f"{path}: no such file or folder; name faces to filter by")
-    files = [Path(file.path) for file in sf.scan_photos([path]).files]
+    files = reference_files(path)
     shas = looking.hashes(files)
     seen = looking.looked_at(files, shas, crew) if files else sf.empty_cache(meta)
     if seen.meta.recognizer != meta.recognizer:
@@ -99,6 +97,18 @@ def references(path: Path, crew: sf.Crew, meta: sf.CacheMeta, alone: bool) -> np
     if crowds and alone:
         sf.log.warning("%s: %d pictures of several people are not used", path, crowds)
     return seen.unit[rows]
+
+
+def reference_files(path: Path) -> list[Path]:
+    """The pictures of a file or folder; of a face set those in use. Raises SortFacesError."""
+    if not path.exists():
+        raise sf.SortFacesError(f"{path}: no such file or folder; name faces to filter by")
+    if sf.read_if_sound(path / "manifest.json", sf.SwapManifest) is not None:
+        raise sf.SortFacesError(f"{path}: holds many people; name one of its face sets")
+    told = sf.read_if_sound(path / "manifest.json", sf.FacesetManifest)
+    if told is not None:
+        return [path / face.file for face in told.faces if (path / face.file).is_file()]
+    return [Path(file.path) for file in sf.scan_photos([path]).files]
 
 
 def unlike(library: sf.Library, filters: ReferenceFilter | None) -> dict[int, str]:
