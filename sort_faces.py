@@ -68,6 +68,7 @@ Contents
     Command: consolidate
     Command: era
     Command: optimize
+    Command: arrange
     Command: verify
     Command: restore
     Command: forget
@@ -258,6 +259,8 @@ CROP_VARIANTS = (  # (share of --pad-ratio, border of the own face left free of 
     (0.4, 0.0),
 )
 PAINT_MARGIN = 0.15  # of a neighbour's box; painted over with it
+PAINT_SIZE = 128  # px that it is done at
+PAINTED_COST = 0.1  # of quality, when ranks are given: a face that needs no paint comes first
 CORE_FLOOR = 0.2  # share of the shortest embeddings no core holds; docs/analysis/accuracy.md
 HERD_ROUNDS = 3  # of exchanges; more gains nothing: docs/analysis/accuracy.md
 HELD_OUT_FROM = 20  # photos a set needs to be judged by halves
@@ -763,6 +766,47 @@ QUALITY_TERMS = tuple(item.name for item in fields(QualityWeights))
 
 
 @dataclass(frozen=True)
+class ReferenceOptions:
+    """Whose faces are wanted, and whose are not, told by pictures; work/reference_filter.py."""
+
+    GROUP: ClassVar[str] = "filters"
+
+    filter: tuple[str, ...] = option(
+        str, "only faces like these: a folder, a file, a face set; repeatable", (), unit="PATH"
+    )
+    nfilter: tuple[str, ...] = option(
+        str, "no faces like these, likewise; repeatable", (), unit="PATH"
+    )
+    ref_threshold: float = option(
+        SHARE,
+        "how like a reference is a match, higher is stricter: 0 as strangers are, 1 as faces of "
+        "one person are on average",
+        0.7,
+    )
+
+
+@dataclass(frozen=True)
+class LandmarkLimits:
+    """What is taken for a false positive of the detector; work/landmark_filter.py."""
+
+    GROUP: ClassVar[str] = "filters"
+
+    false_positives: str = option(
+        ("off", "warn", "drop"), "what is done with a face whose five points look wrong", "off"
+    )
+    min_scale: float = option(
+        AT_LEAST_0, "smallest face box, in shares of the photo's shorter side; 0: any", 0.0
+    )
+    max_scale: float = option(AT_LEAST_0, "largest face box, likewise; 0: any", 2.0)
+    max_mean_distance: float = option(
+        AT_LEAST_0, "percent the points lie off the mean face; 0: any", 14.0, unit="PERCENT"
+    )
+    max_points_roll: float = option(
+        DEGREES, "that the eyes are off the level when the points lie upright; 0: any", 45.0
+    )
+
+
+@dataclass(frozen=True)
 class ExportParams:
     """What `export-swap` decides by; stored in every manifest it writes."""
 
@@ -793,6 +837,8 @@ class ExportParams:
         "candidate", "singletons match a centroid this close"
     )
     weights: QualityWeights = nested(QualityWeights)
+    references: ReferenceOptions = nested(ReferenceOptions)
+    landmarks: LandmarkLimits = nested(LandmarkLimits)
 
     def __post_init__(self) -> None:
         if not self.weights.as_array().sum():
@@ -3667,18 +3713,29 @@ def cut_places(image: np.ndarray, places: np.ndarray, side: int) -> list[np.ndar
 
 
 def paint_over(crop: np.ndarray, boxes: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Cover boxes (k, 4) of a crop with a smooth field of its colours, except within `own` (4,)."""
+    """Fill boxes (k, 4) of a crop from what lies around them, except within `own` (4,).
+
+    Inpainting by Telea 2004, "An image inpainting technique based on the fast marching method", on
+    a small copy: faces come out as plain cloth or wall, in hardly any time.
+    """
     import cv2
 
     size = len(crop)
-    hidden = np.zeros((size, size, 1), bool)
+    hidden, clear = np.zeros((2, size, size), np.uint8)
     for box in boxes:
         x1, y1, x2, y2 = np.rint(np.clip(grow_box(box, PAINT_MARGIN), 0, size)).astype(int)
-        hidden[y1:y2, x1:x2] = True
+        hidden[y1:y2, x1:x2] = 255
     x1, y1, x2, y2 = np.rint(np.clip(own, 0, size)).astype(int)
-    hidden[y1:y2, x1:x2] = False
-    field = cv2.resize(cv2.resize(crop, (6, 6), interpolation=cv2.INTER_AREA), (size, size))
-    return np.where(hidden, field, crop)
+    clear[y1:y2, x1:x2] = 255
+    hidden &= ~clear
+    small = [cv2.resize(one, (PAINT_SIZE, PAINT_SIZE), interpolation=cv2.INTER_AREA)
+             for one in (crop, hidden)]  # fmt: skip
+    filled = cv2.inpaint(small[0], (small[1] > 0).astype(np.uint8), 4, cv2.INPAINT_TELEA)
+    filled = np.where(small[1][..., None] > 0, cv2.GaussianBlur(filled, (0, 0), 3), filled)
+    filled = cv2.resize(filled, (size, size), interpolation=cv2.INTER_CUBIC)
+    soft = np.maximum(hidden, cv2.GaussianBlur(hidden, (0, 0), size / 64)) & ~clear
+    share = soft[..., None] / np.float32(255)
+    return np.rint(crop * (1 - share) + filled * share).astype(np.uint8)
 
 
 def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
@@ -6997,7 +7054,7 @@ class Draft:
     def ranked(self) -> list[tuple[Face, Path]]:
         """Its faces by rank under their final names, and where their PNGs lie."""
         if self.reorder:
-            self.faces.sort(key=lambda pair: (pair[0].chosen is UNSET, -pair[0].quality))
+            self.faces.sort(key=lambda pair: rank_of(pair[0]))
         names = [face.file for face, _ in self.faces]
         keep = names == sorted(set(names)) and all(map(RANKED_PNG.fullmatch, names))
         if self.reorder or not keep:
@@ -7046,6 +7103,12 @@ class Draft:
         if old.is_dir():
             carry_over(old, stage, self.moved)
         return FaceSet(self.folder, manifest, read_name(stage), faces, [])
+
+
+def rank_of(face: Face) -> tuple[bool, float]:
+    """Sort key of the faces of a set, best first: the operator's picture, then by quality."""
+    painted = face.neighbours_painted is True
+    return face.chosen is UNSET, PAINTED_COST * painted - face.quality
 
 
 def face_fields(face: Face) -> dict[str, Any]:
@@ -8578,6 +8641,9 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
 # ============================================================================
 
 
+Unlike = dict[int, str]  # {cache row: why a reference filter keeps it out}
+
+
 @dataclass(frozen=True)
 class ExtendParams:
     """What `extend` decides by, beside what the trees were made with."""
@@ -8586,13 +8652,16 @@ class ExtendParams:
 
 
 def add_extend_options(p: argparse.ArgumentParser) -> None:
+    """What to extend, and whose faces may join."""
     add_cache_argument(p)
     p.add_argument("raw_out", type=Path, metavar="RAW_OUT", help="folder that cluster wrote")
     p.add_argument(
         "--refine-out", type=Path, metavar="DIR", help="folder that refine wrote, to extend as well"
     )
     add_fields(p, ExtendParams)
+    add_fields(p, ReferenceOptions)
     add_fields(p, TreeOptions)
+    add_engine_and_work(p, detector=False)
 
 
 def cmd_extend(args: argparse.Namespace) -> Outcome:
@@ -8604,11 +8673,14 @@ def cmd_extend(args: argparse.Namespace) -> Outcome:
         path = args.refine_out / "refine_manifest.json"
         refined = load_manifest(path, RefinedManifest, cache)
     tree = of_args(TreeOptions, args)
-    library = Library(cache, args.cache)
+    library, filters = Library(cache, args.cache), companion("reference_filter")
     how = linkage_of(raw, of_args(ExtendParams, args), cache.meta.model)
-    result = extend_raw(library, args.raw_out, raw, how, tree)
+    usual = None if refined is None else refined.usual
+    options, crew = of_args(ReferenceOptions, args), crew_of(args, False)
+    unlike = filters.unlike(library, filters.filter_of(options, crew, cache.meta, usual))
+    result = extend_raw(library, args.raw_out, raw, how, tree, unlike)
     if refined is not None:
-        result |= extend_refined(library, args.refine_out, refined, tree)
+        result |= extend_refined(library, args.refine_out, refined, tree, unlike)
     return Outcome(result)
 
 
@@ -8627,6 +8699,7 @@ def extend_raw(
     old: RawManifest,
     how: Linkage,
     tree: TreeOptions,
+    unlike: Unlike,
 ) -> dict[str, Any]:
     """Add faces the raw manifest does not know: to persons, as new persons, or as singletons.
 
@@ -8637,8 +8710,10 @@ def extend_raw(
     before = {entry.id: rows_of_faces(cache, entry.faces) for entry in old.persons}
     known = rows_of_faces(cache, [*old.singletons, *old.ignored])
     new = np.setdiff1d(word.faces, np.concatenate([known, *before.values()]))
+    kept_out = np.intersect1d(new, [*unlike])
+    new = np.setdiff1d(new, kept_out)
     persons, parts = obeyed(cache.unit, before, word)
-    loose = np.setdiff1d(word.faces, np.concatenate([new, *persons.values()]))
+    loose = np.setdiff1d(word.faces, np.concatenate([new, kept_out, *persons.values()]))
     joined, groups, facts = fold_in(library, persons, new, loose, how)
     strangers = rows_of_faces(cache, old.ignored)  # perhaps not any more
     fresh = np.concatenate([new, *parts, strangers, np.flatnonzero(word.vouched)])
@@ -8657,6 +8732,7 @@ def extend_raw(
         "new_faces": len(new),
         "joined_persons": sum(map(len, joined.values())),
         "new_persons": len(sorting.persons.keys() - before.keys()),
+        **({"filtered": Counter(unlike[row] for row in kept_out.tolist())} if unlike else {}),
         **plan.counts(),
     }
 
@@ -8746,7 +8822,7 @@ def lost_before(entry: Group) -> Counter[str]:
 
 
 def extend_refined(
-    library: Library, out: Path, old: RefinedManifest, tree: TreeOptions
+    library: Library, out: Path, old: RefinedManifest, tree: TreeOptions, unlike: Unlike
 ) -> dict[str, Any]:
     """Add faces of photos the refine manifest has not seen: to face sets, or as new ones."""
     cache, word = library.cache, library.word
@@ -8757,7 +8833,10 @@ def extend_refined(
     seen = set(old.seen)
     unseen = np.array([sha[:16] not in seen for sha in cache.file_sha256.tolist()], dtype=bool)
     new = np.setdiff1d(word.faces[unseen[cache.face_file[word.faces]]], owned)
+    kept_out = np.intersect1d(new, [*unlike])
+    new = np.setdiff1d(new, kept_out)
     good, dropped = gate_faces(cache, new, params, old.usual.length, word)
+    dropped.update(unlike[row] for row in kept_out.tolist())
     joined = joining(library, standing, good, params, old.usual)
     facesets = dict(standing)
     for name, rows in joined.items():
@@ -8767,7 +8846,7 @@ def extend_refined(
     facesets, more = obeyed(cache.unit, facesets, word)
     added = sum(map(len, facesets.values())) - len(owned)
     fresh = np.concatenate([new, *parts, *more])
-    free = np.setdiff1d(word.faces, np.concatenate([owned, *facesets.values()]))
+    free = np.setdiff1d(word.faces, np.concatenate([owned, kept_out, *facesets.values()]))
     found = []
     if len(fresh):
         found = refine_identities(cache, free, params, old.usual, word).identities
@@ -8800,6 +8879,12 @@ def extend_refined(
 EXPORT_GATES = {  # the same of export-swap's reasons
     "face too small": "min_face_short",
     OUTLIER: "outlier_threshold outlier_spreads",
+    "not like --filter": "ref_threshold",
+    "like --nfilter": "ref_threshold",
+    "small for its photo": "min_scale",
+    "large for its photo": "max_scale",
+    "far from the mean face": "max_mean_distance",
+    "its points are rolled": "max_points_roll",
 }
 
 
@@ -8816,8 +8901,15 @@ def add_export_swap_options(p: argparse.ArgumentParser) -> None:
     )
     add_fields(p, ExportParams)
     add_fields(p, ToOptions)
+    add_save_filtered(p)
     add_dry_run(p)
     add_engine_and_work(p, detector=False)
+
+
+def add_save_filtered(p: argparse.ArgumentParser) -> None:
+    """Where what filters take is put, for commands that have them."""
+    text = "also put crops of what the filters took there, to be looked at and taken back"
+    p.add_argument("--save-filtered", type=Path, metavar="DIR", help=text)
 
 
 def cmd_export_swap(args: argparse.Namespace) -> Outcome:
@@ -8825,7 +8917,8 @@ def cmd_export_swap(args: argparse.Namespace) -> Outcome:
     if args.candidates and args.raw_manifest is None:
         raise SortFacesError("--candidates: needs --raw-manifest, which lists the singletons")
     to = of_args(ToOptions, args)
-    paths = ExportPaths(args.cache, args.refined, args.raw_manifest, args.out, to)
+    places = (args.cache, args.refined, args.raw_manifest, args.out)
+    paths = ExportPaths(*places, to, args.save_filtered)
     result = export_library(paths, of_args(ExportParams, args), crew_of(args, False), args.dry_run)
     return Outcome(result, bool(result["facesets"]))
 
@@ -8839,6 +8932,7 @@ class ExportPaths:
     raw: Path | None  # manifest.json of the raw tree, for candidates
     out: Path
     to: ToOptions = ToOptions()  # for which other programs as well
+    filtered: Path | None = None  # where crops of what filters took go
 
 
 @dataclass(frozen=True)
@@ -8868,6 +8962,7 @@ class Export:
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
         self.head = manifest_head(library)
         self.purity: dict[str, Purity] = {}  # by face set, as refine found it
+        self.usual: Usual | None = None  # likewise, of the library
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -8884,6 +8979,31 @@ class Export:
         return self.library.word
 
     @functools.cached_property
+    def references(self) -> Any:
+        """The ReferenceFilter the options ask for, if any."""
+        wanted, filters = self.params.references, companion("reference_filter")
+        return filters.filter_of(wanted, self.crew, self.cache.meta, self.usual)
+
+    def faults(self, rows: np.ndarray) -> list[tuple[str, float]]:
+        """(why a filter leaves it out, the value) of each of these faces; "" where none does.
+
+        What the operator keeps passes. Landmarks that shall only be warned of are told.
+        """
+        found = [("", 0.0)] * len(rows)
+        limits, kept = self.params.landmarks, self.word.keep[rows] > 0
+        if limits.false_positives != "off":
+            odd = companion("landmark_filter").faults(self.cache, rows, limits)
+            if limits.false_positives == "drop":
+                found = odd
+            for row, (reason, value) in zip(rows, odd, strict=True):
+                if reason and limits.false_positives == "warn":
+                    log.warning("%s: %s (%.3g)", self.cache.face_ids[row], reason, value)
+        if self.references is not None:
+            unlike = self.references.faults(self.cache.unit[rows])
+            found = [a if a[0] else b for a, b in zip(found, unlike, strict=True)]
+        return [("", 0.0) if keep else one for keep, one in zip(kept, found, strict=True)]
+
+    @functools.cached_property
     def looks(self) -> str:
         return looks_mark(self.crew.spec)
 
@@ -8898,6 +9018,8 @@ class Export:
             (self.cache.meta.recognizer, self.looks),
             (CROP_VARIANTS, CROP_FACE_IOU, PAINT_MARGIN),
         )
+        if len(self.neighbours(row)):
+            facts += ("inpainted",)  # crops of before, with grey patches, are cut anew
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
     def photo(self, row: int) -> tuple[str, str]:
@@ -8937,6 +9059,7 @@ def export_library(
         companion("quality_model").check_scored(paths.cache, cache)
     export = Export(Library(cache, paths.cache), out, params, crew, **names)
     export.to = paths.to
+    export.usual = refined.usual
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
@@ -8950,7 +9073,10 @@ def export_library(
         if corpus.repairs():
             carry_out(corpus, by_hand(corpus))
             corpus = earlier_corpus(export)
-        result = write_corpus(export, *plan_facesets(export, refined, corpus), raw)
+        plans, heritage = plan_facesets(export, refined, corpus)
+        result = write_corpus(export, plans, heritage, raw)
+        if paths.filtered is not None:
+            result["saved_apart"] = companion("set_apart").save(export, plans, paths.filtered)
         extend_eras(earlier_corpus(export), crew)
         return result
 
@@ -8989,7 +9115,10 @@ def export_gates(export: Export, dropped: Iterable[Left]) -> list[dict[str, Any]
     """What each gate of an export took."""
     reasons = [left.reason for left in dropped if left.run is UNSET]
     took = Counter(re.split(r" \(|:", reason)[0] for reason in reasons)
-    return gate_rows(EXPORT_GATES, asdict(export.params), took, **export.names)
+    params = asdict(export.params)
+    return gate_rows(
+        EXPORT_GATES, params | params["references"] | params["landmarks"], took, **export.names
+    )
 
 
 class Heritage:
@@ -9170,6 +9299,11 @@ def plan_faceset(
     unwanted = word.keep[rows] < 0
     left = [left_out(export, row, "dropped by the operator") for row in rows[unwanted]]
     rows = rows[~unwanted]
+    faults = export.faults(rows)
+    left += [
+        left_out(export, row, *fault) for row, fault in zip(rows, faults, strict=True) if fault[0]
+    ]
+    rows = rows[[not reason for reason, _ in faults]]
     short = cache.face_short[rows]
     small = (short < params.min_face_short) & (word.keep[rows] <= 0)
     left += [
@@ -9585,6 +9719,7 @@ def draft_of(
     draft = Draft(export.out, plan.folder, manifest, names.get(plan.name, UNNAMED), lies)
     if old and old.name == names.get(plan.name) != UNNAMED:
         draft.name = (export.out / lies / "NAME.txt").read_bytes()  # in his encoding
+    faces.sort(key=lambda pair: rank_of(pair[0]))
     yours = [face for face in old.faces if face.face.endswith(ADOPTED)] if old else []
     draft.faces = faces + [(face, export.out / lies / face.file) for face in yours]
     return draft
@@ -10242,6 +10377,68 @@ def cmd_optimize(args: argparse.Namespace) -> Outcome:
 
 
 # ============================================================================
+# Command: arrange
+# ============================================================================
+
+
+FACE_KEYS = ("face", "identity", "yaw", "pitch", "roll", "size", "blur", "quality", "mean-face")
+ARRANGE_KEYS = (*FACE_KEYS, "time", "brightness", "saturation", "hue")
+
+
+@dataclass(frozen=True)
+class ArrangeOptions:
+    """What `arrange` orders and groups by, and where what it makes goes."""
+
+    by: str = option(("none", *ARRANGE_KEYS), "order of the files; none: names stay", "face")
+    group: str = option(
+        ("none", *ARRANGE_KEYS), "folders by this; with a number or border alone by --by", "none"
+    )
+    groups: int | None = option(COUNT, "so many groups; of faces there are as many as people")
+    threshold: tuple[float, ...] = option(
+        Number(float, -1e9, 1e9, "a number", "X"),
+        "border between two groups, repeatable; of faces the cosine distance that parts people",
+        (),
+    )
+    reference: Path | None = option(
+        Path, "identity is measured from these faces (default: from the middle of all)", unit="PATH"
+    )
+    copy: Path | None = option(
+        Path, "put copies there (default: the files themselves are renamed)", unit="DIR"
+    )
+    reverse: bool = option(bool, "the last one first", False)
+    subfolders: bool = option(bool, "each sub-folder on its own", False)
+    cache: Path | None = option(
+        Path, "a cache that knows these pictures, so that none is looked at again", unit="FILE"
+    )
+    dry_run: bool = option(bool, "say what would be done and stop", False)
+
+    def __post_init__(self) -> None:
+        if self.grouped_by == "none" and (self.groups or self.threshold):
+            raise SortFacesError("--groups and --threshold: need --group or another --by than none")
+        if self.grouped_by == "face" and (self.groups or len(self.threshold) > 1):
+            raise SortFacesError("groups by face: takes one --threshold and no --groups")
+
+    @property
+    def grouped_by(self) -> str:
+        """The key of the groups; numbers without one mean that of the order."""
+        return self.by if self.group == "none" and (self.groups or self.threshold) else self.group
+
+
+def add_arrange_options(p: argparse.ArgumentParser) -> None:
+    """Which pictures, in which order."""
+    text = "a folder of crops, a corpus or one of its face sets"
+    p.add_argument("folder", type=Path, metavar="FOLDER", help=text)
+    add_fields(p, ArrangeOptions)
+    add_engine_and_work(p, own_model=f"the cache's, else {EngineSpec.model}")
+
+
+def cmd_arrange(args: argparse.Namespace) -> Outcome:
+    """put crops in order and into groups, by face, pose, sharpness and more"""
+    options = of_args(ArrangeOptions, args)
+    return Outcome(companion("arrange").arrange(args.folder, options, crew_of(args, True)))
+
+
+# ============================================================================
 # Command: verify
 # ============================================================================
 
@@ -10311,12 +10508,13 @@ def add_restore_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_restore(args: argparse.Namespace) -> Outcome:
     """undo maintenance runs, the last first, to the byte"""
-    root, undoing = args.corpus, companion("restore")
-    with held_corpus(root):
+    root, undoing, crops = args.corpus, companion("restore"), companion("arrange")
+    is_arranged = crops.is_arranged(root)
+    with crops.held(root) if is_arranged else held_corpus(root):
         begun = begun_restore(root)
-        if begun is None:
+        if begun is None and not is_arranged:
             read_file(root / "manifest.json", SwapManifest)  # what is damaged is not made worse
-        elif args.run is not None and not undoing.is_run(begun[0], args.run) and not args.dry_run:
+        elif begun and args.run and not (undoing.is_run(begun[0], args.run) or args.dry_run):
             end_restore(root)
         undo, left = undoing.runs_to_undo(root, args.run)
         run = "" if args.dry_run else undoing.undo_all(root, undo)
@@ -10452,6 +10650,7 @@ def add_decisions_options(p: argparse.ArgumentParser) -> None:
         "redo": (add_decisions_undo_options, cmd_decisions_redo),
         "import": (add_decisions_import_options, cmd_decisions_import),
         "export": (add_decisions_export_options, cmd_decisions_export),
+        "from-faces": (add_decisions_from_faces_options, cmd_decisions_from_faces),
     }
     add_steps(p, steps)
 
@@ -10503,6 +10702,33 @@ def add_decisions_export_options(p: argparse.ArgumentParser) -> None:
 def cmd_decisions_export(args: argparse.Namespace) -> Outcome:
     """write the decisions that count, for another machine or program"""
     return Outcome(companion("decisions_exchange").write_out(args.cache, args.file))
+
+
+@dataclass(frozen=True)
+class FromFacesOptions:
+    """How a folder of crops is read back."""
+
+    all: bool = option(
+        bool, "drop what is missing of every set, however few of its faces are there", False
+    )
+    dry_run: bool = option(bool, "say what would be done and stop", False)
+
+
+def add_decisions_from_faces_options(p: argparse.ArgumentParser) -> None:
+    """Which crops, and of which corpus."""
+    add_cache_argument(p)
+    add_corpus_argument(p)
+    text = "crops of its face sets as you have sorted and thinned them out"
+    p.add_argument("folder", type=Path, metavar="FOLDER", help=text)
+    add_fields(p, FromFacesOptions)
+    add_engine_and_work(p, detector=False)
+
+
+def cmd_decisions_from_faces(args: argparse.Namespace) -> Outcome:
+    """read back a folder of crops that you have thinned out or sorted by hand"""
+    options, there = of_args(FromFacesOptions, args), companion("from_faces")
+    found = there.take_in(args.cache, args.corpus, args.folder, crew_of(args, False), options)
+    return Outcome(found, not found["unknown"])
 
 
 # ============================================================================
@@ -11463,9 +11689,10 @@ def embed_identities(
 
 
 def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of the pictures in a .fsz bundle or a folder."""
+    """(name, bytes) of the pictures in a .fsz bundle or a folder; of a face set its faces alone."""
     from zipfile import ZipFile
 
+    path = path / "faces" if path.is_dir() and told_by(path) else path  # not what it is exported as
     try:
         for file in sorted(path.rglob("*")) if path.is_dir() else ():
             hidden = any(part[0] in "_." for part in file.relative_to(path).parts)
@@ -11826,6 +12053,7 @@ COMMANDS: Steps = {  # in pipeline order
     "consolidate": (add_consolidate_options, cmd_consolidate),
     "era": (add_era_options, cmd_era),
     "optimize": (add_optimize_options, cmd_optimize),
+    "arrange": (add_arrange_options, cmd_arrange),
     "verify": (add_verify_options, cmd_verify),
     "restore": (add_restore_options, cmd_restore),
     "forget": (add_forget_options, cmd_forget),

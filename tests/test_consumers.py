@@ -720,3 +720,14 @@ def test_a_bundle_that_dies_at_any_change_is_whole_or_not_there(run, template, t
         ok(run, *argv)
         assert set(content(root)) == set(after)
         assert_clean(run, root)
+
+
+def test_an_identity_of_a_video_is_the_faces_of_the_set_and_not_its_exports(tmp_path):
+    space = Space()
+    root = build(tmp_path, [space.faces(0, 3)])
+    home = root / "faceset_001"
+    (home / "exports" / "lora").mkdir(parents=True)
+    (home / "exports" / "lora" / "x.png").write_bytes(b"not looked at")
+    names = [name for name, _ in sf.identity_pictures(home)]
+    assert names == ["000.png", "001.png", "002.png"]
+    assert len(list(sf.identity_pictures(home / "exports"))) == 1

@@ -296,6 +296,19 @@ def test_beside_the_photos_only_our_own_sidecars_are_written_over(tmp_path):
     assert before == {path: sf.sha256_of_file(path) for path in photos}
 
 
+def test_a_folder_that_may_only_be_read_costs_its_own_sidecars(tmp_path):
+    library = Library(tmp_path / "lib", people=2, photos=1)
+    closed, other = library.photo(0), library.photo(1)
+    if sf.os.geteuid() == 0:  # whom no mode stops; a folder of that name does
+        closed.with_name(closed.name + ".xmp").mkdir()
+    else:
+        closed.parent.chmod(0o500)
+    left: dict[str, str] = {}
+    done = xmp.write_beside({str(closed): b"x", str(other): b"x"}, left)
+    assert done == [f"{other}.xmp"] and list(left) == [str(closed)]
+    closed.parent.chmod(0o700)
+
+
 # --- as an export of a corpus -----------------------------------------------
 
 

@@ -256,9 +256,12 @@ def write_beside(made: Mapping[str, bytes], left: dict[str, str]) -> list[str]:
         elif not photo.exists():
             left[path] = sf.PHOTO_GONE
         else:
-            if not target.exists() or target.read_bytes() != text:
-                sf.write_bytes(target, text)
-            done.append(str(target))
+            try:
+                if not target.exists() or target.read_bytes() != text:
+                    sf.write_bytes(target, text)
+                done.append(str(target))
+            except OSError as error:  # a disk that may only be read
+                left[path] = f"no sidecar beside it: {error.strerror or error}"
     return done
 
 

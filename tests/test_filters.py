@@ -1,0 +1,215 @@
+"""Reference filters and landmark filters: what they take, what they say of it, what counts more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import make_cache, sf
+from exports import EACH, Photos
+from material import ok
+
+decisions = sf.companion("decisions")
+landmark_filter = sf.companion("landmark_filter")
+reference_filter = sf.companion("reference_filter")
+set_apart = sf.companion("set_apart")
+FIGURES = sf.Figures(0.0, 0.1, 0.8, 20.0)
+
+
+def faces_out(root: Path, reason: str) -> dict[str, float]:
+    """{face: value} of what a corpus says was left out for a reason."""
+    manifests = (json.loads(path.read_bytes()) for path in root.glob("faceset_*/manifest.json"))
+    dropped = [left for manifest in manifests for left in manifest["dropped"]]
+    return {left["face"]: left.get("value") for left in dropped if left["reason"] == reason}
+
+
+def of_rows(photos: Photos, monkeypatch: pytest.MonkeyPatch, folder: Path, rows: list[int]) -> Path:
+    """A folder whose pictures show the faces of these rows, as far as the filter can tell."""
+    folder.mkdir()
+    for row in rows:
+        shutil.copy(photos.cache.file_path[row], folder / f"{row}.jpg")
+
+    def looked_at(files: list, shas: list, _: object) -> sf.FaceCache:
+        return photos.cache
+
+    monkeypatch.setattr(reference_filter.looking, "looked_at", looked_at)
+    monkeypatch.setattr(
+        reference_filter.looking, "rows_by_sha", lambda _: {str(row): [row] for row in rows}
+    )
+    return folder
+
+
+def test_a_face_passes_if_any_reference_is_as_like_as_asked():
+    unit = sf.unit_rows(np.array([[1, 0, 0], [0.8, 0.6, 0], [0, 1, 0], [0, 0, 1]]))
+    wanted = sf.unit_rows(np.array([[1, 0, 0], [0, 0, 1]]))
+    lenient, strict = (
+        reference_filter.ReferenceFilter(wanted, None, FIGURES, limit) for limit in (0.9, 1.01)
+    )
+    assert [reason for reason, _ in lenient.faults(unit)] == ["", "", "not like --filter", ""]
+    assert [bool(reason) for reason, _ in strict.faults(unit)] == [False, True, True, False]
+    assert lenient.faults(unit)[2][1] == pytest.approx(0.0, abs=1e-6)
+    both = reference_filter.ReferenceFilter(wanted, wanted[:1], FIGURES, 0.9)
+    assert [why for why, _ in both.faults(unit)] == [
+        "like --nfilter",
+        "like --nfilter",
+        "not like --filter",
+        "",
+    ]
+
+
+def test_a_filter_leaves_out_strangers_and_says_why(run, tmp_path, monkeypatch, quick_disk):
+    photos = Photos(tmp_path, monkeypatch)
+    mixed = [*photos.rows(0, 0, 8), *photos.rows(1, 0, 3)]
+    wanted = of_rows(photos, monkeypatch, tmp_path / "anna", [0, 1, 2])
+    command = photos.command(mixed)
+    result = ok(run, *command, "--filter", wanted, "--save-filtered", tmp_path / "apart")
+    out = faces_out(photos.root, "not like --filter")
+    assert set(out) == set(photos.rows(1, 0, 3)) and all(value < 0.7 for value in out.values())
+    assert result["saved_apart"] == 3
+    gate = next(row for row in result["gates"] if row["because"] == "not like --filter")
+    assert (gate["faces"], gate["option"]) == (3, "--ref-threshold 0.7")
+    crops = sorted((tmp_path / "apart" / "not_like_filter").iterdir())
+    assert len(crops) == 3
+    refs = {set_apart.text_of(path.read_bytes(), "sort_faces") for path in crops}
+    assert {ref.partition("@")[0] for ref in refs} == set(out)
+    assert all(cv2.imread(str(path)).shape == (128, 128, 3) for path in crops)
+    crops[0].unlink()
+    told = ok(run, "decisions", "from-faces", command[1], photos.root, tmp_path / "apart")
+    assert (told["keep"], told["known_by_text"], told["drop"]) == (2, 2, 0)
+    ok(run, *command, "--filter", wanted)
+    assert len(faces_out(photos.root, "not like --filter")) == 1
+
+
+def test_nfilter_takes_who_is_like_and_a_keep_counts_more(run, tmp_path, monkeypatch, quick_disk):
+    photos = Photos(tmp_path, monkeypatch)
+    unwanted = of_rows(photos, monkeypatch, tmp_path / "bert", [EACH, EACH + 1])
+    sets = (photos.rows(0, 0, 8), photos.rows(1, 0, 8))
+    path = photos.folder / "lib.npz"
+    kept = photos.rows(1, 4, 5)
+    refs = decisions.refs(photos.cache, [photos.cache.row_of_face[face] for face in kept])
+    decisions.Book(path).append([decisions.act("keep", decisions.new_op(), faces=refs)])
+    ok(run, *photos.command(*sets), "--nfilter", unwanted)
+    out = faces_out(photos.root, "like --nfilter")
+    assert set(out) == set(photos.rows(1, 0, 8)) - set(kept)
+    manifest = json.loads((photos.root / "faceset_002/manifest.json").read_bytes())
+    assert [face["face"] for face in manifest["faces"]] == kept
+    assert manifest["params"]["references"]["nfilter"] == [str(unwanted)]
+    ok(run, *photos.command(*sets))
+    assert not faces_out(photos.root, "like --nfilter")
+
+
+def test_extend_keeps_out_who_is_filtered_and_takes_him_later(run, tmp_path, monkeypatch):
+    photos = Photos(tmp_path, monkeypatch)
+    cache, path = photos.cache, photos.folder / "lib.npz"
+    old = cache.faces - 2 * EACH
+    paths = cache.file_path.tolist()
+    first = sf.rebuild_cache(
+        cache, {}, {p: sf.known_paths(cache)[p] for p in paths[:old]}, sf.Counter()
+    )
+    sf.save_cache(path, first)
+    raw = tmp_path / "raw"
+    ok(run, "cluster", path, raw, "--linkage", "average")
+    sf.save_cache(path, cache)
+    unwanted = of_rows(photos, monkeypatch, tmp_path / "bert", [old, old + 1])
+    engine = ("--model", "synthetic")
+    result = ok(run, "extend", path, raw, "--nfilter", unwanted, "--dry-run", *engine)
+    assert result["filtered"] == {"like --nfilter": EACH} and result["new_faces"] == EACH
+    result = ok(run, "extend", path, raw, "--nfilter", unwanted, *engine)
+    assert result["new_persons"] == 1
+    result = ok(run, "extend", path, raw)
+    assert result["new_faces"] == EACH and result["new_persons"] == 1
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_picture_of_several_is_used_for_nfilter_alone(
+    tmp_path, shared, mini, alone, caplog, group_photo
+):
+    folder = tmp_path / "refs"
+    folder.mkdir()
+    (folder / "group.jpg").write_bytes(group_photo)
+    shutil.copy(shared / "data/people/p001/p001_01.jpg", folder)
+    spec = sf.EngineSpec(model=str(mini), det_size=320)
+    crew = sf.Crew(spec, sf.WorkOptions(threads=1))
+    meta = sf.as_record(sf.CacheMeta, crew.facts["meta"])
+    unit = reference_filter.references(folder, crew, meta, alone)
+    assert len(unit) == (1 if alone else 7)
+
+
+def test_references_without_a_face_or_of_another_recogniser_are_refused(
+    run, tmp_path, monkeypatch, shared, mini
+):
+    photos = Photos(tmp_path, monkeypatch)
+    code, _, err = run(*photos.command(photos.rows(0, 0, 8)), "--filter", tmp_path / "nobody")
+    assert code == 2 and "no such file or folder" in err and err.count("\n") == 1
+    crew = sf.Crew(sf.EngineSpec(model=str(mini), det_size=320), sf.WorkOptions(threads=1))
+    monkeypatch.undo()
+    person = shared / "data/people/p001/p001_01.jpg"
+    with pytest.raises(sf.SortFacesError, match="another recogniser"):
+        reference_filter.references(person, crew, photos.cache.meta, True)
+    wall = tmp_path / "wall.png"
+    cv2.imwrite(str(wall), np.full((200, 200, 3), 90, np.uint8))
+    meta = sf.as_record(sf.CacheMeta, crew.facts["meta"])
+    with pytest.raises(sf.SortFacesError, match="no face in it"):
+        reference_filter.references(wall, crew, meta, True)
+
+
+def points(turn: float = 0.0, edge: float = 100.0) -> np.ndarray:
+    """(5, 2) the mean face, turned by degrees and so large that its face box has this edge."""
+    mean = np.array([sf.ARCFACE_X, sf.ARCFACE_Y]).T
+    angle, zoom = np.radians(turn), edge / 4 / np.linalg.norm(mean[1] - mean[0])
+    spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return (mean - mean.mean(axis=0)) @ spin.T * zoom + 400
+
+
+def with_points(*kps: np.ndarray) -> sf.FaceCache:
+    cache = make_cache(people=1, photos=len(kps))
+    return sf.replace(cache, kps=np.array(kps, np.float32))
+
+
+def test_the_mean_face_passes_however_it_is_turned():
+    cache = with_points(points(), points(90), points(-170))
+    shapes = landmark_filter.shapes_of(cache.kps)
+    assert np.allclose(shapes.scale, 100, atol=0.1) and np.allclose(shapes.roll, 0, atol=0.1)
+    assert np.allclose(shapes.distance, 0, atol=0.1) and (shapes.gap > 0.2).all()
+    found = landmark_filter.faults(cache, np.arange(3), sf.LandmarkLimits())
+    assert [reason for reason, _ in found] == ["", "", ""]
+
+
+def test_each_limit_takes_its_own_and_0_takes_nothing():
+    folded, scattered = points(), points()
+    folded[3] -= (0, 60)  # a corner of the mouth above the eyes
+    scattered[2] += (60, 0)  # the nose beside the face
+    cache = with_points(points(), folded, points(edge=30), points(edge=700), scattered)
+    limits = sf.LandmarkLimits(max_scale=0.8, min_scale=0.05)
+    found = landmark_filter.faults(cache, np.arange(5), limits)
+    assert [reason for reason, _ in found] == [
+        "",
+        "eyes below the mouth",
+        "small for its photo",
+        "large for its photo",
+        "far from the mean face",
+    ]
+    assert found[2][1] == pytest.approx(30 / 800, rel=0.01)
+    none = sf.LandmarkLimits(min_scale=0, max_scale=0, max_mean_distance=0, max_points_roll=0)
+    found = landmark_filter.faults(cache, np.array([0, 2, 3, 4]), none)
+    assert [reason for reason, _ in found] == [""] * 4
+
+
+def test_false_positives_are_off_warned_of_or_dropped(run, tmp_path, monkeypatch, quick_disk):
+    photos = Photos(tmp_path, monkeypatch)
+    odd = photos.cache.kps.copy()
+    odd[2] = points(edge=20)
+    sf.save_cache(photos.folder / "lib.npz", sf.replace(photos.cache, kps=odd))
+    command = photos.command(photos.rows(0, 0, 8))
+    ok(run, *command)
+    assert not faces_out(photos.root, "small for its photo")
+    command = (*command, "--min-scale", 0.05)
+    ok(run, *command, "--false-positives", "warn", warned="small for its photo (0.025)")
+    assert not faces_out(photos.root, "small for its photo")
+    ok(run, *command, "--false-positives", "drop")
+    out = faces_out(photos.root, "small for its photo")
+    assert set(out) == set(photos.rows(0, 2, 3))

@@ -1,0 +1,109 @@
+"""Reference filters: only faces like these (`--filter`), none like those (`--nfilter`).
+
+As in Faceswap a face matches when it is as like any one of the references as the threshold asks,
+and higher is stricter. The threshold is a likeness: 0 is what two strangers have with this
+recogniser, 1 what two faces of one person have on average. So a number means the same with every
+recogniser, and about what it means there: docs/analysis/filters.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import sort_faces as sf
+
+looking = sf.companion("looking")
+
+NOT_LIKE, LIKE = "not like --filter", "like --nfilter"  # reasons, as manifests tell them
+USUAL = sf.Figures(0.0, 0.1, 0.65, 1.0)  # of ArcFace, where nothing of a recogniser is known
+
+
+@dataclass(frozen=True)
+class ReferenceFilter:
+    """References and what is normal for their recogniser."""
+
+    wanted: np.ndarray | None  # (k, d) float32 of length 1; None: all are
+    unwanted: np.ndarray | None  # (m, d) likewise; None: nobody is
+    figures: sf.Figures
+    threshold: float  # a likeness
+
+    def likeness(self, unit: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """(n,) likeness of unit rows (n, d) to the nearest reference."""
+        cosine = 1.0 - sf.nearest(unit, references)[1]
+        return (cosine - self.figures.strangers) / self.figures.reach
+
+    def faults(self, unit: np.ndarray) -> list[tuple[str, float]]:
+        """Why each of unit rows (n, d) is filtered, and its likeness; ("", 0.0) where it is not."""
+        found = [("", 0.0)] * len(unit)
+        if self.wanted is not None:
+            alike = self.likeness(unit, self.wanted)
+            found = [("", 0.0) if one >= self.threshold else (NOT_LIKE, one) for one in alike]
+        if self.unwanted is not None:
+            alike = self.likeness(unit, self.unwanted)
+            for at in np.flatnonzero(alike >= self.threshold):
+                found[at] = LIKE, float(alike[at])
+        return found
+
+
+def filter_of(
+    options: sf.ReferenceOptions, crew: sf.Crew, meta: sf.CacheMeta, usual: sf.Usual | None = None
+) -> ReferenceFilter | None:
+    """The filter the options ask for, None where they ask for none. Raises SortFacesError.
+
+    meta: of the cache it is for; usual: what refine measured there.
+    """
+    if not (options.filter or options.nfilter):
+        return None
+    crew = crew.with_spec(sf.as_consumer(crew.spec, meta))
+    sides = [
+        [references(Path(path), crew, meta, alone) for path in paths]
+        for paths, alone in ((options.filter, True), (options.nfilter, False))
+    ]
+    wanted, unwanted = (np.concatenate(side) if side else None for side in sides)
+    return ReferenceFilter(wanted, unwanted, figures_for(meta, usual), options.ref_threshold)
+
+
+def figures_for(meta: sf.CacheMeta, usual: sf.Usual | None) -> sf.Figures:
+    """What is normal for a recogniser: as stored, else as measured, else as with its like."""
+    known = sf.KNOWN_FIGURES.get(meta.recognizer)
+    if known is None and usual is not None and usual.same > usual.strangers:
+        known = sf.Figures(usual.strangers, usual.stranger_spread, usual.same, usual.length)
+    return known or USUAL
+
+
+def references(path: Path, crew: sf.Crew, meta: sf.CacheMeta, alone: bool) -> np.ndarray:
+    """(k, d) float32 of length 1: the faces of a file, of a folder, or of a corpus's face set.
+
+    alone: a picture with several faces is not used, as nobody knows who is meant; else all its
+    faces are. Raises SortFacesError where no face is left, or another recogniser made the set.
+    """
+    if not path.exists():
+        raise sf.SortFacesError(f"{path}: no such file or folder; name faces to filter by")
+    files = [Path(file.path) for file in sf.scan_photos([path]).files]
+    shas = looking.hashes(files)
+    seen = looking.looked_at(files, shas, crew) if files else sf.empty_cache(meta)
+    if seen.meta.recognizer != meta.recognizer:
+        raise sf.SortFacesError(
+            f"{path}: {crew.spec.model} is another recogniser than the faces were made with; "
+            f"name --model {meta.model_source or meta.model}"
+        )
+    found = looking.rows_by_sha(seen).values()
+    rows = [row for some in found for row in some if not alone or len(some) == 1]
+    crowds = sum(len(some) > 1 for some in found)
+    if not rows:
+        why = "only pictures of several people" if crowds and alone else "no face in it"
+        raise sf.SortFacesError(f"{path}: {why}; name pictures of one person, best 8 to 16")
+    if crowds and alone:
+        sf.log.warning("%s: %d pictures of several people are not used", path, crowds)
+    return seen.unit[rows]
+
+
+def unlike(library: sf.Library, filters: ReferenceFilter | None) -> dict[int, str]:
+    """{cache row: why it is filtered} of a library; what the operator keeps is not."""
+    if filters is None:
+        return {}
+    faults, keep = filters.faults(library.cache.unit), library.word.keep
+    return {row: why for row, (why, _) in enumerate(faults) if why and keep[row] <= 0}
