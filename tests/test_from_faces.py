@@ -104,10 +104,11 @@ def test_a_crop_in_the_folder_of_another_set_belongs_there(run, photos, tmp_path
     assert read_back(run, photos, tmp_path / "hand")["belongs"] == 0
 
 
-def test_groups_by_pose_move_nobody(run, photos, tmp_path):
-    files = crops(photos, tmp_path / "hand")
-    for number, file in enumerate(files.values()):
-        place = tmp_path / "hand" / f"{number % 3}_yaw"
+@pytest.mark.parametrize("spread", [("set0", "set1"), ("set1",), ()])
+def test_groups_by_pose_and_one_folder_for_all_move_nobody(run, photos, tmp_path, spread):
+    for number, file in enumerate(crops(photos, tmp_path / "hand").values()):
+        kind = number % 3 if file.parent.name in spread else 0
+        place = tmp_path / "hand" / f"{kind}_yaw"
         place.mkdir(exist_ok=True)
         file.rename(place / f"{number}.png")
     result = read_back(run, photos, tmp_path / "hand")
