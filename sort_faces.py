@@ -63,6 +63,7 @@ Contents
     Command: dedup
     Command: extend
     Command: export-swap
+    Command: bundle
     Command: occlusion
     Command: consolidate
     Command: era
@@ -258,6 +259,8 @@ CROP_VARIANTS = (  # (share of --pad-ratio, border of the own face left free of 
     (0.4, 0.0),
 )
 PAINT_MARGIN = 0.15  # of a neighbour's box; painted over with it
+PAINT_SIZE = 128  # px that it is done at
+PAINTED_COST = 0.1  # of quality, when ranks are given: a face that needs no paint comes first
 CORE_FLOOR = 0.2  # share of the shortest embeddings no core holds; docs/analysis/accuracy.md
 HERD_ROUNDS = 3  # of exchanges; more gains nothing: docs/analysis/accuracy.md
 HELD_OUT_FROM = 20  # photos a set needs to be judged by halves
@@ -305,6 +308,10 @@ REMOVED_FOLDER = "_removed"  # what a re-run no longer wants but cannot make aga
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the zip epoch: same faces, same bytes
 
 # Occlusion.
+EXPORT_KINDS = (  # for other programs; work/consumers.py knows what each is
+    *("fsz2", "rope", "visomaster", "reactor", "facefusion", "faceswap", "dfl", "xmp"),
+    *("folder", "embeddings", "lora", "poses", "glasses", "eras"),
+)
 ATTRIBUTES = ("mask", "sunglasses")  # what may hide a face, in the order of their scores
 CLIP_MODEL = "ViT-L-14/dfn2b_s39b"  # open_clip name and weights; the reference's choice
 
@@ -412,6 +419,21 @@ class KeyValue:
         if not (left and equals and right):
             raise argparse.ArgumentTypeError(f"{text!r} is not {self.metavar}")
         return left, right
+
+
+@dataclass(frozen=True)
+class Names:
+    """An argparse type: words with commas between them, written as `metavar`."""
+
+    metavar: str
+
+    def __call__(self, text: str) -> list[str]:
+        words = [word.strip() for word in text.split(",")]
+        unknown = [word for word in words if word not in EXPORT_KINDS]
+        if unknown:
+            known = ", ".join(EXPORT_KINDS)
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {known}")
+        return words
 
 
 COSINE = Number(float, 0.0, 2.0, "a cosine distance from 0 to 2", "COS")
@@ -558,6 +580,8 @@ def of_args(kind: type, args: argparse.Namespace, **names: str) -> Any:
             values[item.name] = of_args(item.metadata["nested"], args)
         elif said is not None:
             value = getattr(args, names.get(item.name) or said["name"] or item.name)
+            if isinstance(said["kind"], Names):
+                value = itertools.chain.from_iterable(value)
             values[item.name] = tuple(value) if isinstance(item.default, tuple) else value
         elif "own" in item.metadata:
             values[item.name] = None
@@ -819,6 +843,46 @@ class ExportParams:
     def __post_init__(self) -> None:
         if not self.weights.as_array().sum():
             raise SortFacesError("--weight-*: all are 0; leave at least one above")
+
+
+@dataclass(frozen=True)
+class ToOptions:
+    """For which other programs a corpus is written as well; each option is one of a kind's."""
+
+    GROUP: ClassVar[str] = "exports for other programs"
+
+    to: tuple[str, ...] = option(
+        Names("KIND[,KIND...]"),
+        "also write face sets in these forms: "
+        + ", ".join(EXPORT_KINDS)
+        + "; docs/consumers.md says what each is. They follow every change from then on",
+        (),
+    )
+    clips: Path | None = option(
+        Path, "facefusion: plan.json of `video`; a job with a step for each clip", unit="PLAN"
+    )
+    genderage: Path | None = option(
+        Path,
+        "reactor: the model that tells gender and age (default: genderage.onnx of the pack, where "
+        "it lies in ~/.insightface)",
+        unit="ONNX",
+    )
+    faceswap_size: int | None = option(PIXELS, "faceswap: edge of its pictures (default: 512)")
+    dfl_face: str | None = option(
+        ("whole_face", "full_face", "head"),
+        "dfl: how much its pictures show (default: whole_face)",
+    )
+    dfl_size: int | None = option(PIXELS, "dfl: edge of its pictures (default: 512; head: 768)")
+    refeed: int | None = option(
+        Number(int, 0, 100, "a whole number from 0 to 100", "N"),
+        "faceswap, dfl: find the landmarks in N more boxes around each face, a little moved, and "
+        "average them (default: 0)",
+    )
+    xmp_beside: str | None = option(
+        ("yes", "no"),
+        "xmp: write the sidecars beside the photos as well; no takes them away again (default: "
+        "neither)",
+    )
 
 
 MODEL_HELP = "InsightFace pack, a folder of .onnx files, or dlib"
@@ -2322,13 +2386,20 @@ def crop_square(bbox: np.ndarray, wh: tuple[int, int], pad: float) -> tuple[int,
 def arcface_places(kps: np.ndarray, side: int) -> np.ndarray:
     """(n, 2, 3) float64: where ArcFace wants faces with key points (n, 5, 2) in (side, side) crops.
 
-    The similarity nearest by least squares, complex numbers standing for points; side as in
-    insightface's estimate_norm, a multiple of 112, or of 128 with eight columns on either side.
+    side as in insightface's estimate_norm, a multiple of 112, or of 128 with eight columns on
+    either side.
     """
     wide = side % 112 != 0
     template = np.add(np.array([ARCFACE_X, ARCFACE_Y]).T, (8.0 * wide, 0.0))  # (5, 2)
-    target = template * (side / (128 if wide else 112))
-    own, wanted = (points[..., 0] + 1j * points[..., 1] for points in (kps.astype(float), target))
+    return similarities(kps, template * (side / (128 if wide else 112)))
+
+
+def similarities(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(n, 2, 3) float64: the maps that turn, scale and move points (n, k, 2) onto target (k, 2).
+
+    The nearest by least squares, complex numbers standing for points.
+    """
+    own, wanted = (some[..., 0] + 1j * some[..., 1] for some in (points.astype(float), target))
     middle = own.mean(axis=1, keepdims=True)  # (n, 1)
     spread = (np.abs(own - middle) ** 2).sum(axis=1)
     turn = (np.conj(own - middle) * (wanted - wanted.mean())).sum(axis=1)
@@ -3642,18 +3713,29 @@ def cut_places(image: np.ndarray, places: np.ndarray, side: int) -> list[np.ndar
 
 
 def paint_over(crop: np.ndarray, boxes: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Cover boxes (k, 4) of a crop with a smooth field of its colours, except within `own` (4,)."""
+    """Fill boxes (k, 4) of a crop from what lies around them, except within `own` (4,).
+
+    Inpainting by Telea 2004, "An image inpainting technique based on the fast marching method", on
+    a small copy: faces come out as plain cloth or wall, in hardly any time.
+    """
     import cv2
 
     size = len(crop)
-    hidden = np.zeros((size, size, 1), bool)
+    hidden, clear = np.zeros((2, size, size), np.uint8)
     for box in boxes:
         x1, y1, x2, y2 = np.rint(np.clip(grow_box(box, PAINT_MARGIN), 0, size)).astype(int)
-        hidden[y1:y2, x1:x2] = True
+        hidden[y1:y2, x1:x2] = 255
     x1, y1, x2, y2 = np.rint(np.clip(own, 0, size)).astype(int)
-    hidden[y1:y2, x1:x2] = False
-    field = cv2.resize(cv2.resize(crop, (6, 6), interpolation=cv2.INTER_AREA), (size, size))
-    return np.where(hidden, field, crop)
+    clear[y1:y2, x1:x2] = 255
+    hidden &= ~clear
+    small = [cv2.resize(one, (PAINT_SIZE, PAINT_SIZE), interpolation=cv2.INTER_AREA)
+             for one in (crop, hidden)]  # fmt: skip
+    filled = cv2.inpaint(small[0], (small[1] > 0).astype(np.uint8), 4, cv2.INPAINT_TELEA)
+    filled = np.where(small[1][..., None] > 0, cv2.GaussianBlur(filled, (0, 0), 3), filled)
+    filled = cv2.resize(filled, (size, size), interpolation=cv2.INTER_CUBIC)
+    soft = np.maximum(hidden, cv2.GaussianBlur(hidden, (0, 0), size / 64)) & ~clear
+    share = soft[..., None] / np.float32(255)
+    return np.rint(crop * (1 - share) + filled * share).astype(np.uint8)
 
 
 def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
@@ -6099,6 +6181,7 @@ FOLDER_OLD = ".sort_faces-old-"  # of version 0.1.0: the face set a new one was 
 SHELVES = {"_masked": "masked", "_thin": "thin_eras", "_merged": "merged"}  # folder: list in master
 SHELVED_AGAIN = r"(?:-\d+)*"  # ends the folder of a set whose name was on the shelf already
 SCORES_FOLDER = "_scores"
+EXPORTS_FOLDER = "exports"  # of a face set, and of all of them at once
 
 
 class Face(Record, kw_only=True):
@@ -6167,6 +6250,16 @@ class Bundle(Record, kw_only=True):
     held_out: float | Maybe = UNSET  # chosen from half the faces, to the average of the others
 
 
+class Exported(Record, kw_only=True):
+    """What was written for another program, by its KIND: below exports/KIND of a set or corpus."""
+
+    kind: PlainName
+    options: dict[str, Any] = {}
+    made_of: str = ""  # mark of all that it was made of; another one, and it is made again
+    files: dict[Inside, str] = {}  # sha256 of each, by its place below the manifest's folder
+    left: dict[str, str] = {}  # why a face, or "" for all, is not in it
+
+
 class FacesetManifest(Manifest, tag="faceset", kw_only=True):
     """manifest.json of a face set."""
 
@@ -6180,6 +6273,7 @@ class FacesetManifest(Manifest, tag="faceset", kw_only=True):
     faces: list[Face]
     dropped: list[Left]
     purity: Purity | Maybe = UNSET  # as refine found it
+    exports: list[Exported] = []
 
 
 class Listed(Record, kw_only=True):
@@ -6208,6 +6302,14 @@ class SwapManifest(Manifest, tag="swap", kw_only=True):
     thin_eras: list[Listed] = []
     merged: list[Listed] = []
     runs: list[dict[str, Any]] = []
+    exports: dict[PlainName, dict[str, Any]] = {}  # the options of each kind its sets have
+
+
+class ExportsManifest(Manifest, tag="exports", kw_only=True):
+    """manifest.json of EXPORTS_FOLDER: what was written of all people at once."""
+
+    files: list[str]
+    exports: list[Exported]
 
 
 class Candidate(Face, kw_only=True):
@@ -6243,13 +6345,16 @@ def read_name(folder: Path) -> str:
 def finish_faceset(
     stage: Path, manifest: FacesetManifest, earlier: Path | None = None
 ) -> FacesetManifest:
-    """Write bundles, contact sheet and manifest of a folder that holds its PNGs; the manifest.
+    """Write bundles, contact sheet and manifest of a folder that holds its PNGs and exports.
 
-    earlier: the folder of its earlier self, of which as much as fits is taken over.
+    earlier: the folder of its earlier self, of which as much as fits is taken over. Returns the
+    manifest.
     """
     faces, written, beside = manifest.faces, ["manifest.json", "NAME.txt"], "faceset_files"
+    written += [file for exported in manifest.exports for file in exported.files]
     if faces:
-        written += companion(beside).write_bundles(stage, bundles_of(manifest), earlier)
+        bundles = companion(beside).members_of(manifest)
+        written += companion(beside).write_bundles(stage, bundles, earlier)
         sheet = companion(beside).contact_sheet(stage, faces, earlier)
         write_part(stage / "previews" / "top_20_grid.jpg", sheet)
         written += ["previews/top_20_grid.jpg", *(face.file for face in faces)]
@@ -6342,10 +6447,10 @@ def foreign_files(folder: Path) -> set[str]:
 
 
 def told_by(folder: Path) -> dict[str, Any]:
-    """The manifest of a face set or of candidates, whatever a person has made of it."""
+    """The manifest of a face set, of candidates or of exports, whatever a person made of it."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         value = json.loads((folder / "manifest.json").read_bytes())
-        if isinstance(value, dict) and value.get("kind") in ("faceset", "candidates"):
+        if isinstance(value, dict) and value.get("kind") in ("faceset", "candidates", "exports"):
             return value
     return {}
 
@@ -6373,7 +6478,7 @@ MOVE_SHAPES = {  # action: (what `from` looks like, what `to` looks like)
     "gone": (rf"{SET_PATH}/faces/[^/]+\.png", ""),
     "shelve": (SET_PATH, r"_(?:masked|thin|merged)/faceset_[^/]+"),
     "name": (rf"{SET_PATH}/NAME\.txt", rf"{SET_PATH}/NAME\.txt"),
-    "rebuild": (SET_PATH, SET_PATH),
+    "rebuild": (rf"{SET_PATH}|{EXPORTS_FOLDER}", rf"{SET_PATH}|{EXPORTS_FOLDER}"),
     "yours": (rf"{SET_PATH}/.+", rf"{SET_PATH}/{YOURS}/.+"),
 }
 MOVE_WORDS = {  # how counts call the actions
@@ -6402,8 +6507,9 @@ class Move(Record, kw_only=True, rename={"source": "from", "target": "to"}):
 
     @property
     def folder(self) -> str:
-        """The face set it starts from."""
-        return re.match(SET_PATH, self.source)[0]
+        """The face set it starts from, or EXPORTS_FOLDER."""
+        found = re.match(SET_PATH, self.source)
+        return found[0] if found else self.source
 
     @property
     def file(self) -> str:
@@ -6414,7 +6520,7 @@ class Move(Record, kw_only=True, rename={"source": "from", "target": "to"}):
     def aim(self) -> str:
         """The face set it leads to, "" for nowhere."""
         found = re.match(SET_PATH, self.target)
-        return found[0] if found else ""
+        return found[0] if found else self.target
 
     @property
     def place(self) -> str:
@@ -6540,7 +6646,19 @@ class Corpus:
         return Corpus(self.root, read_file(self.root / "manifest.json", SwapManifest))
 
     def repairs(self) -> list[Move]:
+        """What brings manifests, bundles and exports to what lies there."""
+        moves = self.repairs_by_hand()
+        return moves + (companion("consumers").repairs(self, moves) if self.exports else [])
+
+    def repairs_by_hand(self) -> list[Move]:
+        """Those of sets the operator has changed, or whose bundles are gone."""
         return [move for faceset in self.sets.values() for move in faceset.repairs]
+
+    @property
+    def exports(self) -> bool:
+        """Whether anything is, or is to be, written for other programs."""
+        told = (faceset.manifest.exports for faceset in self.sets.values())
+        return bool(self.master.exports) or any(told) or (self.root / EXPORTS_FOLDER).is_dir()
 
     def eras_of(self, faceset: FaceSet) -> list[FaceSet]:
         eras = [era for era in self.sets.values() if era.is_era and era.family == faceset.id]
@@ -6711,6 +6829,7 @@ def by_hand_in_dropped(here: Path, face: Face, told: set[str]) -> str:
 # A plan is a list of moves, a file that a person can edit. Carrying it out is a run in which every
 # changed face set is built anew.
 
+NAMELESS = {"_candidates": UNNAMED, EXPORTS_FOLDER: UNNAMED}  # nobody names those folders
 CLONELESS: set[int] = set()  # disks (st_dev) whose files do not share blocks
 BUILDERS = 4  # face sets built side by side: half of the work is done without Python's lock
 
@@ -6762,6 +6881,7 @@ class Plan:
     params: dict[str, Any]
     moves: list[Move]
     sets: dict[str, NewSet] = field(default_factory=dict)  # by folder
+    exports: dict[str, dict[str, Any]] | None = None  # of the master, where that changes
 
 
 class PlanFile(OwnFile, tag="plan", kw_only=True):
@@ -6774,6 +6894,7 @@ class PlanFile(OwnFile, tag="plan", kw_only=True):
     counts: dict[str, int] = {}
     moves: list[dict[str, Any]]  # of Move, with `faceset` and `file` for a person's eyes
     sets: dict[str, NewSet] = {}
+    exports: dict[PlainName, dict[str, Any]] | Maybe = UNSET
 
 
 def plan_file(plan: Plan, corpus: Corpus) -> PlanFile:
@@ -6790,6 +6911,7 @@ def plan_file(plan: Plan, corpus: Corpus) -> PlanFile:
         counts=move_counts(plan.moves),
         moves=moves,
         sets=plan.sets,
+        exports=UNSET if plan.exports is None else plan.exports,
     )
 
 
@@ -6819,7 +6941,8 @@ def load_plan(path: Path, corpus: Corpus, command: str) -> Plan:
             check_move(corpus, moves[-1], taken)
         except (ValueError, msgspec.ValidationError) as error:
             raise SortFacesError(f"{path}: move {number}: {error}; mend or remove it") from None
-    return Plan(command, plan.params, moves, plan.sets)
+    exports = None if plan.exports is UNSET else plan.exports
+    return Plan(command, plan.params, moves, plan.sets, exports)
 
 
 def run_of_plan(corpus: Corpus, plan: PlanFile) -> str:
@@ -6846,7 +6969,8 @@ def check_move(corpus: Corpus, move: Move, taken: set[str]) -> None:
 
     taken: places other moves leave or fill; this one's are added.
     """
-    if move.action != "gone" and not (corpus.root / move.source).exists():
+    there = move.action == "gone" or move.source == EXPORTS_FOLDER
+    if not there and not (corpus.root / move.source).exists():
         raise ValueError(f"{move.source} is not there")
     if move.action in ("copy", "name", "rebuild"):
         places = [f"{move.action} {move.source} {move.target}"]
@@ -6859,7 +6983,7 @@ def check_move(corpus: Corpus, move: Move, taken: set[str]) -> None:
         if not re.fullmatch(re.escape(name) + SHELVED_AGAIN, PurePosixPath(move.target).name):
             raise ValueError(f"{move.target} is another name")
     faceset = corpus.sets.get(move.folder)
-    if faceset is None:
+    if faceset is None and move.folder != EXPORTS_FOLDER:
         raise ValueError(f"{move.folder} is no face set")
     if move.action == "adopt" and any(face.file == move.file for face in faceset.faces):
         raise ValueError(f"{move.source} is in the set already")
@@ -6930,7 +7054,7 @@ class Draft:
     def ranked(self) -> list[tuple[Face, Path]]:
         """Its faces by rank under their final names, and where their PNGs lie."""
         if self.reorder:
-            self.faces.sort(key=lambda pair: (pair[0].chosen is UNSET, -pair[0].quality))
+            self.faces.sort(key=lambda pair: rank_of(pair[0]))
         names = [face.file for face, _ in self.faces]
         keep = names == sorted(set(names)) and all(map(RANKED_PNG.fullmatch, names))
         if self.reorder or not keep:
@@ -6971,12 +7095,20 @@ class Draft:
             else gone
             for gone in self.dropped
         ]
-        record = msgspec.structs.replace(self.manifest, faces=faces, dropped=dropped)
+        record = msgspec.structs.replace(self.manifest, faces=faces, dropped=dropped, exports=[])
         record, old = with_bundles(record, corpus.embeddings(faces)), self.root / self.lies
+        if corpus.master.exports and faces:
+            record = companion("consumers").export_set(stage, record, corpus, self)
         manifest = finish_faceset(stage, record, old)
         if old.is_dir():
             carry_over(old, stage, self.moved)
         return FaceSet(self.folder, manifest, read_name(stage), faces, [])
+
+
+def rank_of(face: Face) -> tuple[bool, float]:
+    """Sort key of the faces of a set, best first: the operator's picture, then by quality."""
+    painted = face.neighbours_painted is True
+    return face.chosen is UNSET, PAINTED_COST * painted - face.quality
 
 
 def face_fields(face: Face) -> dict[str, Any]:
@@ -7033,7 +7165,7 @@ def draft_sets(corpus: Corpus, plan: Plan, run: str) -> tuple[dict[str, Draft], 
         elif move.action == "yours":
             draft(move.folder).moved.add(move.file)
             draft(move.folder).files[move.place] = corpus.root / move.source
-        else:
+        elif move.folder != EXPORTS_FOLDER:
             draft(move.folder)
     return drafts, shelved
 
@@ -7073,9 +7205,11 @@ def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
 
     Returns the name of the run, which is numbered `above` others; "" where there are no moves.
     """
-    if not plan.moves:
+    if not plan.moves and plan.exports in (None, corpus.master.exports):
         refresh_master(corpus)
         return ""
+    if plan.exports is not None:
+        corpus.master = msgspec.structs.replace(corpus.master, exports=plan.exports)
     name = next_run(corpus.root, plan.command, above)
     record = plan_file(plan, corpus)
     with new_run(corpus.root, name) as run:
@@ -7096,10 +7230,12 @@ def carry_out(corpus: Corpus, plan: Plan, above: int = 0) -> str:
             if folder not in drafts:
                 after[move.target] = corpus.sets[folder]
                 run.move(folder, move.target)
+        if corpus.exports:
+            companion("consumers").export_corpus(run, corpus, after)
         about = {"command": plan.command, "params": plan.params, "counts": move_counts(plan.moves)}
         stage_master(run, corpus.master, corpus.lists(after, notes), about)
         write_file(run.folder / "plan.json", record)
-        run.commit({folder: faceset.name for folder, faceset in built.items()})
+        run.commit({folder: faceset.name for folder, faceset in built.items()} | NAMELESS)
     return name
 
 
@@ -7795,6 +7931,7 @@ class Decision:
     moves: list[Move]
     params: dict[str, Any] = field(default_factory=dict)  # what decided, as the plan notes it
     sets: dict[str, NewSet] = field(default_factory=dict)  # as in Plan
+    exports: dict[str, dict[str, Any]] | None = None  # as in Plan
     notes: dict[str, Any] = field(default_factory=dict)  # for the report
 
 
@@ -7820,7 +7957,7 @@ def maintain(args: argparse.Namespace, decide: Callable[[Corpus], Decision]) -> 
             else:
                 decision = decide(corpus)
                 moves = [*corpus.repairs(), *without_kept(corpus, decision.moves)]
-                plan = Plan(command, decision.params, moves, decision.sets)
+                plan = Plan(command, decision.params, moves, decision.sets, decision.exports)
             plan = replace(plan, moves=with_empty_shelved(corpus, plan.moves))
             if options.plan is not None:
                 remove_unfinished_file(options.plan)
@@ -8763,6 +8900,7 @@ def add_export_swap_options(p: argparse.ArgumentParser) -> None:
         help="manifest.json of the raw tree; --candidates takes its singletons",
     )
     add_fields(p, ExportParams)
+    add_fields(p, ToOptions)
     add_save_filtered(p)
     add_dry_run(p)
     add_engine_and_work(p, detector=False)
@@ -8778,7 +8916,9 @@ def cmd_export_swap(args: argparse.Namespace) -> Outcome:
     """crop, rank and bundle every face set for face-swap programs"""
     if args.candidates and args.raw_manifest is None:
         raise SortFacesError("--candidates: needs --raw-manifest, which lists the singletons")
-    paths = ExportPaths(args.cache, args.refined, args.raw_manifest, args.out, args.save_filtered)
+    to = of_args(ToOptions, args)
+    places = (args.cache, args.refined, args.raw_manifest, args.out)
+    paths = ExportPaths(*places, to, args.save_filtered)
     result = export_library(paths, of_args(ExportParams, args), crew_of(args, False), args.dry_run)
     return Outcome(result, bool(result["facesets"]))
 
@@ -8791,6 +8931,7 @@ class ExportPaths:
     refined: Path  # refine_manifest.json
     raw: Path | None  # manifest.json of the raw tree, for candidates
     out: Path
+    to: ToOptions = ToOptions()  # for which other programs as well
     filtered: Path | None = None  # where crops of what filters took go
 
 
@@ -8815,7 +8956,7 @@ class Export:
     ) -> None:
         """names: of the options, as in add_fields."""
         self.library, self.out, self.params, self.crew = library, out, params, crew
-        self.names = names
+        self.names, self.to = names, ToOptions()
         self.cache = cache = library.cache
         self.terms = cached_quality_terms(cache)  # (n, 7)
         self.quality = composite_quality(self.terms, params.weights)  # (n,)
@@ -8877,6 +9018,8 @@ class Export:
             (self.cache.meta.recognizer, self.looks),
             (CROP_VARIANTS, CROP_FACE_IOU, PAINT_MARGIN),
         )
+        if len(self.neighbours(row)):
+            facts += ("inpainted",)  # crops of before, with grey patches, are cut anew
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
     def photo(self, row: int) -> tuple[str, str]:
@@ -8915,6 +9058,7 @@ def export_library(
     if params.weights.learned_quality:
         companion("quality_model").check_scored(paths.cache, cache)
     export = Export(Library(cache, paths.cache), out, params, crew, **names)
+    export.to = paths.to
     export.usual = refined.usual
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
@@ -8943,6 +9087,9 @@ def earlier_corpus(export: Export) -> Corpus:
     master = SwapManifest(**export.head, facesets=[])
     if path.exists():
         master = msgspec.structs.replace(read_file(path, SwapManifest), **export.head)
+    if export.to.to or master.exports:
+        exports = companion("consumers").wanted(master, export.to)
+        master = msgspec.structs.replace(master, exports=exports)
     return Corpus(export.out, master)
 
 
@@ -9476,13 +9623,13 @@ def write_corpus(
         if export.params.candidates and raw is not None:
             counts |= companion("candidates").stage_candidates(run, export, groups, crops)
         params, lists = as_json(asdict(export.params)), corpus.lists(after, notes)
+        if corpus.exports:
+            companion("consumers").export_corpus(run, corpus, after)
         if run.steps or corpus.differs(lists) or not (out / "manifest.json").exists():
             master = msgspec.structs.replace(corpus.master, params=params)
             about = {"command": "export-swap", "params": params, "counts": counts}
             stage_master(run, master, lists, about)
-            run.commit(
-                {folder: faceset.name for folder, faceset in after.items()} | CANDIDATES_NAME
-            )
+            run.commit({folder: faceset.name for folder, faceset in after.items()} | NAMELESS)
     shutil.rmtree(out / CROPS_FOLDER, ignore_errors=True)
     (out / NAMES_PENDING).unlink(missing_ok=True)
     table = [listed(faceset.folder, faceset.manifest, faceset.name) for faceset in exported]
@@ -9492,7 +9639,6 @@ def write_corpus(
 
 
 NOWHERE = f"{RUNS_FOLDER}/nowhere"  # where a set lies that is new
-CANDIDATES_NAME = {"_candidates": UNNAMED}  # nobody names that folder
 NAMES_PENDING = "names.pending"  # what a killed export of version 0.1.0 had noted
 
 
@@ -9573,6 +9719,7 @@ def draft_of(
     draft = Draft(export.out, plan.folder, manifest, names.get(plan.name, UNNAMED), lies)
     if old and old.name == names.get(plan.name) != UNNAMED:
         draft.name = (export.out / lies / "NAME.txt").read_bytes()  # in his encoding
+    faces.sort(key=lambda pair: rank_of(pair[0]))
     yours = [face for face in old.faces if face.face.endswith(ADOPTED)] if old else []
     draft.faces = faces + [(face, export.out / lies / face.file) for face in yours]
     return draft
@@ -9634,7 +9781,8 @@ def stage_sets(
     staged = {}
     for draft in [*drafts, *renamed]:
         old = corpus.sets.get(draft.folder)
-        if old is None or not draft.is_like(old):
+        fault = old and corpus.exports and companion("consumers").fault_of_set(corpus, old)
+        if old is None or fault or not draft.is_like(old):
             staged[draft.folder] = draft, run.place(draft.folder)
             if draft.lies != draft.folder:  # NOWHERE, too
                 run.before[draft.folder] = draft.lies
@@ -9648,6 +9796,35 @@ def renamed_era(corpus: Corpus, era: FaceSet, old: str, new: str) -> Draft:
     mark = msgspec.structs.replace(era.manifest.era, of=new)
     manifest = msgspec.structs.replace(era.manifest, id=name, era=mark)
     return Draft(corpus.root, folder, manifest, era.name, era.folder)
+
+
+# ============================================================================
+# Command: bundle
+# ============================================================================
+
+
+def add_bundle_options(p: argparse.ArgumentParser) -> None:
+    """Which corpus, and what it is to be written as, or no more."""
+    add_corpus_argument(p)
+    add_fields(p, ToOptions)
+    p.add_argument(
+        "--off",
+        type=Names("KIND[,KIND...]"),
+        action=Repeated,
+        default=[],
+        metavar="KIND[,KIND...]",
+        help="write these no more, and take away what there is of them",
+    )
+    add_fields(p, PlanOptions)
+
+
+def cmd_bundle(args: argparse.Namespace) -> Outcome:
+    """write the sets of a corpus for other programs as well"""
+    to, off = of_args(ToOptions, args), list(itertools.chain.from_iterable(args.off))
+    rules = companion("consumers")
+    result = maintain(args, lambda corpus: rules.decide(corpus, to, off))
+    with opened_corpus(args.corpus) as corpus:
+        return Outcome({**result, "exports": rules.overview(corpus)})
 
 
 # ============================================================================
@@ -11513,9 +11690,10 @@ def embed_identities(
 
 
 def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of the pictures in a .fsz bundle or a folder."""
+    """(name, bytes) of the pictures in a .fsz bundle or a folder; of a face set its faces alone."""
     from zipfile import ZipFile
 
+    path = path / "faces" if path.is_dir() and told_by(path) else path  # not what it is exported as
     try:
         for file in sorted(path.rglob("*")) if path.is_dir() else ():
             hidden = any(part[0] in "_." for part in file.relative_to(path).parts)
@@ -11871,6 +12049,7 @@ COMMANDS: Steps = {  # in pipeline order
     "extend": (add_extend_options, cmd_extend),
     "enrich": (add_enrich_options, cmd_enrich),
     "export-swap": (add_export_swap_options, cmd_export_swap),
+    "bundle": (add_bundle_options, cmd_bundle),
     "occlusion": (add_occlusion_options, cmd_occlusion),
     "consolidate": (add_consolidate_options, cmd_consolidate),
     "era": (add_era_options, cmd_era),

@@ -936,3 +936,29 @@ def test_crops_from_a_crowd_show_no_neighbour(run, people, tmp_path, shared, thr
     code, told, _ = run("verify", out, "--model", people.model, "--json")
     found = json.loads(told)["findings"]
     assert code == 1 and f"faces/{planted.name}" in {item["file"] for item in found}
+
+
+# --- painting neighbours over ------------------------------------------------
+
+
+def test_a_neighbour_is_filled_from_around_it_and_the_own_face_stays_as_it_is():
+    crop = np.full((512, 512, 3), (40, 90, 160), np.uint8)
+    crop[:, 256:] = (180, 60, 30)
+    crop[100:180, 60:120] = 255  # a neighbour on the left
+    crop[200:420, 180:340] = np.random.default_rng(0).integers(0, 255, (220, 160, 3))
+    own = np.array([180.0, 200.0, 340.0, 420.0])
+    boxes = np.array([[60.0, 100.0, 120.0, 180.0], [150.0, 380.0, 260.0, 480.0]])
+    painted = sf.paint_over(crop, boxes, own)
+    assert np.array_equal(painted[200:420, 180:340], crop[200:420, 180:340])
+    assert np.abs(painted[110:170, 70:110].astype(int) - (40, 90, 160)).max() < 12
+    assert np.array_equal(painted[:60], crop[:60])
+
+
+def test_a_face_that_needs_no_paint_comes_before_one_that_does():
+    def face(quality: float, **facts: object) -> sf.Face:
+        return sf.Face(face="", sha256="", quality=quality, file="faces/000.png", **facts)
+
+    plain, painted = face(0.75), face(0.8, neighbours_painted=True)
+    much_better, chosen = face(0.9, neighbours_painted=True), face(0.1, chosen=True)
+    order = sorted([painted, plain, much_better, chosen], key=sf.rank_of)
+    assert order == [chosen, much_better, plain, painted]

@@ -26,6 +26,7 @@ PATIENCE = 30.0  # seconds after which no further picture is begun
 MODULES = (
     *("numpy", "scipy", "cv2", "PIL", "pillow_heif", "onnxruntime", "insightface", "dlib"),
     *("filelock", "tqdm", "jinja2", "av", "scenedetect", "msgspec", "argcomplete"),
+    "safetensors",
 )
 
 

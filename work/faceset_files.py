@@ -21,6 +21,22 @@ import sort_faces as sf
 LABEL_WH = 86, 20  # px; rank and score, at the lower left of a cell
 
 
+def members_of(manifest: sf.FacesetManifest) -> dict[str, list[str]]:
+    """{name: its files} of the bundles of a face set: its PNGs, and where it is exported for
+    FaceSet V2 their metadata.json, one for all bundles of the same PNGs."""
+    told = {file for exported in manifest.exports for file in exported.files}
+    bundles = sf.bundles_of(manifest)
+    return {
+        name: [*files, *({metadata_of(bundles, name)} & told)] for name, files in bundles.items()
+    }
+
+
+def metadata_of(bundles: Mapping[str, Sequence[str]], name: str) -> str:
+    """Where the FaceSet V2 metadata of a bundle lies within its face set."""
+    first = next(one for one, files in bundles.items() if files == bundles[name])
+    return f"{sf.EXPORTS_FOLDER}/fsz2/{Path(first).stem}/metadata.json"
+
+
 def write_bundles(
     stage: Path, bundles: Mapping[str, Sequence[str]], earlier: Path | None = None
 ) -> list[str]:

@@ -76,6 +76,8 @@ def forget(
             return sf.Outcome({**counts, "run": "none: only a plan", "changes": table})
         work.check_engine()
         work.carry_out()
+        for root in scene.corpora:
+            renew_exports(root)
         if how.apply is not None:
             how.apply.unlink(missing_ok=True)
         left = proof.prove(work)
@@ -84,6 +86,16 @@ def forget(
     return sf.Outcome(
         {**counts, "changes": table, **left.summary(), "left": left.table()}, not left.findings
     )
+
+
+def renew_exports(root: Path) -> None:
+    """Write anew for other programs what showed somebody else, too."""
+    path = root / "manifest.json"
+    master = sf.read_if_sound(path, sf.SwapManifest)
+    corpus = sf.Corpus(root, master) if master is not None else None
+    if corpus is not None and corpus.exports:
+        moves = sf.companion("consumers").repairs(corpus, corpus.repairs_by_hand())
+        sf.carry_out(corpus, sf.Plan("bundle", {}, moves))
 
 
 FINDERS = {

@@ -83,12 +83,14 @@ class Trim:
             key: [entry for entry in self.told.get(key) or [] if not self.target.takes(entry)]
             for key in ("faces", "dropped")
         }
-        files = [file for file in self.told.get("files") or [] if file not in self.gone]
+        goes = {*self.gone, *self.exported}
+        files = [file for file in self.told.get("files") or [] if file not in goes]
         counts = {key: len(entries) for key, entries in lists.items()}
         for rank, entry in enumerate(lists["faces"]):
             if isinstance(entry, dict) and "rank" in entry:
                 lists["faces"][rank] = {**entry, "rank": rank}
-        return {**self.told, **lists, "counts": counts, "files": files}
+        exports = {"exports": []} if self.exported else {}
+        return {**self.told, **lists, "counts": counts, "files": files, **exports}
 
     @functools.cached_property
     def record(self) -> sf.FacesetManifest | None:
@@ -106,6 +108,14 @@ class Trim:
         going = [entry for entry in entries_of(self.told) if self.target.takes(entry)]
         files = [entry.get("file") for entry in going]
         return [file for file in files if isinstance(file, str) and file]
+
+    @functools.cached_property
+    def exported(self) -> list[str]:
+        """What was written for other programs while it had the faces; the next run does it anew."""
+        if not any(map(self.target.takes, entries_of(self.told, "faces"))):
+            return []
+        told = (entry.get("files") for entry in entries_of(self.told, "exports"))
+        return [file for files in told if isinstance(files, dict) for file in files]
 
     @property
     def shrinks(self) -> bool:
@@ -132,7 +142,7 @@ class Trim:
 
     def build(self, old: Path, stage: Path) -> None:
         """The set without them, its bundles and contact sheet made anew."""
-        unwanted = {*self.gone, "previews/top_20_grid.jpg", "manifest.json"}
+        unwanted = {*self.gone, *self.exported, "previews/top_20_grid.jpg", "manifest.json"}
         unwanted |= {path.name for path in old.glob("*.fsz")}
         for path in old.rglob("*"):
             file = path.relative_to(old).as_posix()
@@ -407,11 +417,12 @@ def corpus_changes(root: Path, target: Target, words: Words, looks: Looks) -> li
             if trim.is_empty:
                 corpus.gone.add(folder)
     changes, taken, hashes = [], set(), set()
+    exports = told_sets(root, "exports") if corpus.gone or corpus.trims else {}
+    corpus.gone |= exports.keys()
     for folder in sorted(corpus.gone):
         changes += kept_files(root, folder, taken, hashes)
-        changes.append(
-            Change(folder, "is the person's" if target.is_person else "has no other face")
-        )
+        why = "is the person's" if target.is_person else "has no other face"
+        changes.append(Change(folder, "is of all people" if folder in exports else why))
     known = set()
     for folder, told in corpus.sets.items():
         if folder in corpus.trims and folder not in corpus.gone:

@@ -26,6 +26,8 @@ def corpus_findings(corpus: sf.Corpus, options: sf.VerifyOptions, looker: sf.Loo
     for folder, why in corpus.broken.items():
         yield sf.Finding(folder, "manifest.json", "manifest", why), None
     yield from master_findings(corpus)
+    if corpus.exports:
+        yield from sf.companion("consumers").findings(corpus)
     for faceset in sf.progress(corpus.sets.values(), len(corpus.sets), "verify", "set"):
         yield from set_findings(corpus.root, faceset)
     active = list(corpus.active.values())
@@ -78,6 +80,7 @@ def master_findings(corpus: sf.Corpus) -> sf.Findings:
         for name in told:
             yield sf.Finding(name, "manifest.json", "master", f"{key}: is not there"), None
     ours = {"manifest.json", sf.LOCK_NAME, f"{sf.LOCK_NAME}.holder", "_candidates", *sf.SHELVES}
+    ours |= {sf.EXPORTS_FOLDER}
     ours |= {sf.REMOVED_FOLDER, sf.RUNS_FOLDER, sf.SCORES_FOLDER}
     ours |= {".DS_Store", "Thumbs.db", "desktop.ini"}
     folders = {folder.split("/")[0] for folder in (*corpus.sets, *corpus.broken)}
@@ -112,12 +115,9 @@ def set_findings(root: Path, faceset: sf.FaceSet) -> sf.Findings:
     names = [face.file for face in faceset.manifest.faces]
     if names != sorted(names) or not all(map(sf.RANKED_PNG.fullmatch, names)):
         yield sf.Finding(faceset.id, "faces", "names", "do not sort in rank order"), rebuild
-    for bundle, files in sf.bundles_of(faceset.manifest).items():
-        wrong = (
-            sf.companion("faceset_files").bundle_fault(folder / bundle, folder, files)
-            if names
-            else ""
-        )
+    beside = sf.companion("faceset_files")
+    for bundle, files in beside.members_of(faceset.manifest).items():
+        wrong = beside.bundle_fault(folder / bundle, folder, files) if names else ""
         if wrong:
             yield sf.Finding(faceset.id, bundle, "bundle", wrong), rebuild
     for gone in faceset.manifest.dropped:

@@ -1,0 +1,338 @@
+"""Face regions with names as XMP sidecars: what Immich, digiKam, Lightroom and PhotoPrism read.
+
+Each photo that shows somebody with a name gets one sidecar with the regions in both spellings
+(mwg-rs of the Metadata Working Group, MPRI/MPReg of Microsoft), in a tree that mirrors the sources
+or, when asked for, beside the photos; never into them. A region is told in the picture as it is
+stored, so that a reader that turns it by the photo's orientation gets the upright box back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+import sort_faces as sf
+
+consumers = sf.companion("consumers")
+Subject = consumers.Subject
+
+NO_CACHE = "needs the cache, which is not there or numbers faces another way"
+# Why a face that is the person's may not be among those exported; of all other reasons it may be
+# somebody else's, and no photo is told a name that is in doubt.
+STILL_THEIRS = re.compile(
+    r"face too small|not the best of the near-duplicates|photo (gone|unreadable)"
+    r"|(no|\d+) faces in the crop|mask|sunglasses|same bytes"
+)
+MARK = f'x:xmptk="{sf.TOOL}"'  # tells our sidecars from those of others
+LONGEST_HEAD = 1 << 12  # bytes that are looked at for it
+ENDING = ".xmp"
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+DIGITS = 8  # of a share of an edge: a hundredth of a pixel of any camera
+
+SIDECAR = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/" {mark}>
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about=""
+    xmlns:mwg-rs="http://www.metadataworkinggroup.com/schemas/regions/"
+    xmlns:stDim="http://ns.adobe.com/xap/1.0/sType/Dimensions#"
+    xmlns:stArea="http://ns.adobe.com/xmp/sType/Area#"
+    xmlns:MP="http://ns.microsoft.com/photo/1.2/"
+    xmlns:MPRI="http://ns.microsoft.com/photo/1.2/t/RegionInfo#"
+    xmlns:MPReg="http://ns.microsoft.com/photo/1.2/t/Region#">
+   <mwg-rs:Regions rdf:parseType="Resource">
+    <mwg-rs:AppliedToDimensions stDim:w="{w}" stDim:h="{h}" stDim:unit="pixel"/>
+    <mwg-rs:RegionList>
+     <rdf:Bag>
+{mwg}
+     </rdf:Bag>
+    </mwg-rs:RegionList>
+   </mwg-rs:Regions>
+   <MP:RegionInfo rdf:parseType="Resource">
+    <MPRI:Regions>
+     <rdf:Bag>
+{microsoft}
+     </rdf:Bag>
+    </MPRI:Regions>
+   </MP:RegionInfo>
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="w"?>
+"""
+MWG_REGION = """\
+      <rdf:li rdf:parseType="Resource">
+       <mwg-rs:Area stArea:x="{x}" stArea:y="{y}" stArea:w="{w}" stArea:h="{h}" \
+stArea:unit="normalized"/>
+       <mwg-rs:Name>{name}</mwg-rs:Name>
+       <mwg-rs:Type>Face</mwg-rs:Type>
+      </rdf:li>"""
+MICROSOFT_REGION = """\
+      <rdf:li rdf:parseType="Resource">
+       <MPReg:Rectangle>{left}, {top}, {w}, {h}</MPReg:Rectangle>
+       <MPReg:PersonDisplayName>{name}</MPReg:PersonDisplayName>
+      </rdf:li>"""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A named face of a photo."""
+
+    name: str
+    box: tuple[float, float, float, float]  # x1 y1 x2 y2, shares of the upright picture
+
+
+# --- pure -------------------------------------------------------------------
+
+
+def region_of(name: str, bbox: np.ndarray, wh: tuple[int, int]) -> Region:
+    """A region of a box (4,) in pixels of the upright picture; what sticks out is cut off."""
+    size = np.array([*wh, *wh], float)
+    return Region(name, tuple(np.clip(np.asarray(bbox, float) / size, 0, 1).tolist()))
+
+
+def turned_back(
+    box: tuple[float, float, float, float], orientation: int
+) -> tuple[float, float, float, float]:
+    """A box of the upright picture, in shares, as a box of the picture as it is stored.
+
+    Undoes what turn_upright does for an EXIF orientation 1 to 8.
+    """
+    x1, y1, x2, y2 = box
+    if orientation in (3, 4, 7, 8):
+        y1, y2 = 1 - y2, 1 - y1
+    if orientation in (2, 3, 6, 7):
+        x1, x2 = 1 - x2, 1 - x1
+    return (y1, x1, y2, x2) if orientation in (5, 6, 7, 8) else (x1, y1, x2, y2)
+
+
+def sidecar(regions: Iterable[Region], wh: tuple[int, int], orientation: int) -> bytes:
+    """The XMP of a photo's regions; wh: width and height of the upright picture."""
+    stored = wh[::-1] if orientation in (5, 6, 7, 8) else wh
+    mwg, microsoft = [], []
+    for region in regions:
+        x1, y1, x2, y2 = turned_back(region.box, orientation)
+        shares = {"x": (x1 + x2) / 2, "y": (y1 + y2) / 2, "w": x2 - x1, "h": y2 - y1}
+        shares |= {"left": x1, "top": y1}
+        facts = {key: f"{share:.{DIGITS}f}" for key, share in shares.items()}
+        facts["name"] = escape(region.name)
+        mwg.append(MWG_REGION.format(**facts))
+        microsoft.append(MICROSOFT_REGION.format(**facts))
+    lists = {"mwg": "\n".join(mwg), "microsoft": "\n".join(microsoft)}
+    return SIDECAR.format(mark=MARK, w=stored[0], h=stored[1], **lists).encode()
+
+
+def plain_name(name: str) -> str:
+    """A name as XML may hold it: one line, composed letters, nothing XML forbids."""
+    return " ".join(unicodedata.normalize("NFC", NOT_IN_XML.sub("", name)).split())
+
+
+def one_spelling(names: Mapping[str, str]) -> dict[str, str]:
+    """{set: name as it is written everywhere}; sets without a name are not there.
+
+    names: {set: name}. Names that differ in case or blanks alone are one person's, as Immich has
+    it, and are spelled as most of the sets spell them, the first of those where it is a tie.
+    """
+    plain = {key: plain_name(name) for key, name in names.items() if name != sf.UNNAMED}
+    spellings: dict[str, Counter[str]] = defaultdict(Counter)
+    for name in plain.values():
+        spellings[name.casefold()][name] += 1
+    return {
+        key: spellings[name.casefold()].most_common(1)[0][0] for key, name in plain.items() if name
+    }
+
+
+# --- photos -----------------------------------------------------------------
+
+
+def stored_orientation(data: bytes) -> int:
+    """The orientation, 1 to 8, that a reader of the tag turns a photo by.
+
+    Unlike exif_facts also of HEIC, where libheif turns the picture by other means.
+    """
+    header = sf.open_with_pillow(data)
+    orientation = 1
+    with contextlib.suppress(*sf.PILLOW_ERRORS):
+        told = (getattr(header, "info", None) or {}).get("original_orientation")
+        orientation = told or header.getexif().get(sf.EXIF_ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def photo_regions(
+    cache: sf.FaceCache, sets: Mapping[str, Iterable[int]], names: Mapping[str, str]
+) -> dict[int, list[Region]]:
+    """{photo: its named faces from left to right}; sets: {set: rows}, names: {set: its name}.
+
+    A face of two sets, a person and one of its eras, is one region.
+    """
+    spelled, regions, told = one_spelling(names), defaultdict(list), set()
+    for key, rows in sets.items():
+        for row in map(int, rows):
+            if key in spelled and (row, spelled[key]) not in told:
+                told.add((row, spelled[key]))
+                file = int(cache.face_file[row])
+                wh = tuple(cache.file_wh[file].tolist())
+                regions[file].append(region_of(spelled[key], cache.bbox[row], wh))
+    return {file: sorted(some, key=lambda region: region.box) for file, some in regions.items()}
+
+
+def sidecars(
+    library: sf.Library, regions: Mapping[int, list[Region]], left: dict[str, str]
+) -> dict[str, bytes]:
+    """{photo's path: its sidecar}, for every copy of each photo; `left` gets {path: why not}."""
+    cache, made = library.cache, {}
+    for file, some in regions.items():
+        path = library.live_path(file)
+        try:
+            data = Path(path).read_bytes() if path else b""
+        except OSError as error:
+            data, path = b"", ""
+            sf.log.info("%s: %s", cache.file_path[file], error)
+        if not path:
+            left[str(cache.file_path[file])] = sf.PHOTO_GONE
+            continue
+        wh = tuple(cache.file_wh[file].tolist())
+        text = sidecar(some, wh, stored_orientation(data))
+        made.update(dict.fromkeys(cache.paths[file], text))
+    return made
+
+
+def mirrored(path: str, roots: Iterable[str]) -> str:
+    """Where a photo's sidecar lies in the mirrored tree, with forward slashes.
+
+    Below the folder it was scanned from, and below that folder's flattened name where there are
+    several; a photo of none of them by its own flattened name.
+    """
+    roots = list(roots)
+    above = [root for root in roots if PurePath(path).is_relative_to(root) and path != root]
+    if not above:
+        return sf.safe_dst_name(path) + ENDING
+    root = max(above, key=len)
+    inside = PurePath(path).relative_to(root).as_posix() + ENDING
+    return f"{sf.safe_dst_name(root)}/{inside}" if len(roots) > 1 else inside
+
+
+def write_mirror(folder: Path, made: Mapping[str, bytes], roots: Iterable[str]) -> dict[str, str]:
+    """Write sidecars {photo's path: text} into a mirrored tree; {file: photo's path}."""
+    written = {}
+    for path, text in made.items():
+        name = mirrored(path, roots)
+        sf.write_part(sf.place_in(folder, name), text)
+        written[name] = path
+    return written
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a sidecar is one that this tool has written."""
+    try:
+        with path.open("rb") as stream:
+            return MARK.encode() in stream.read(LONGEST_HEAD)
+    except OSError:
+        return False
+
+
+def write_beside(made: Mapping[str, bytes], left: dict[str, str]) -> list[str]:
+    """Write sidecars {photo's path: text} beside the photos; the files written or in place.
+
+    One by another program stays as it is, and keeps ours away in the form PHOTO.xmp, too, which
+    readers would no longer look at: `left` gets {photo's path: why not}.
+    """
+    done = []
+    for path, text in made.items():
+        photo = Path(path)
+        target = photo.with_name(photo.name + ENDING)
+        others = [one for one in (target, photo.with_suffix(ENDING)) if one.exists()]
+        foreign = [one.name for one in others if not is_ours(one)]
+        if foreign:
+            left[path] = f"{foreign[0]} beside it is another program's"
+        elif not photo.exists():
+            left[path] = sf.PHOTO_GONE
+        else:
+            try:
+                if not target.exists() or target.read_bytes() != text:
+                    sf.write_bytes(target, text)
+                done.append(str(target))
+            except OSError as error:  # a disk that may only be read
+                left[path] = f"no sidecar beside it: {error.strerror or error}"
+    return done
+
+
+def remove_beside(paths: Iterable[str]) -> list[str]:
+    """Remove our own sidecars beside the photos `paths`; the files removed."""
+    gone = []
+    for path in paths:
+        target = Path(path + ENDING)
+        if is_ours(target):
+            target.unlink()
+            gone.append(str(target))
+    return gone
+
+
+# --- the kind of export -----------------------------------------------------
+
+
+def write_xmp(folder: Path, subjects: Sequence[Subject], options: dict[str, Any]) -> dict[str, str]:
+    """The sidecars of all photos that show people with names."""
+    corpus, left = subjects[0].corpus, {}
+    if corpus.cache is None:
+        return {"": NO_CACHE}
+    whole = [subject for subject in subjects if subject.manifest.era is sf.UNSET]
+    sets = {
+        one.manifest.id: sf.rows_of_faces(corpus.cache, faces_of(one.manifest)) for one in whole
+    }
+    names = {one.manifest.id: person_of(one) for one in whole}
+    regions = photo_regions(corpus.cache, sets, names)
+    made = sidecars(consumers.library_of(corpus), regions, left)
+    roots = corpus.cache.meta.roots
+    write_mirror(folder, made, roots)
+    earlier = subjects[0].earlier
+    if options.get("xmp_beside"):
+        wanted = made if options["xmp_beside"] == "yes" else {}
+        before = earlier / folder.name if earlier else folder
+        remove_beside(sorted({*photos_of(before, roots), *made} - wanted.keys()))
+        write_beside(wanted, left)
+    if not made:
+        left[""] = "nobody has a name yet; write names into NAME.txt, or give them in `review`"
+    return left
+
+
+def faces_of(manifest: sf.FacesetManifest) -> list[str]:
+    """The faces that are this person's, whether they were good enough to be exported or not."""
+    dropped = (face for face in manifest.dropped if STILL_THEIRS.match(face.reason))
+    return sorted({face.face for face in (*manifest.faces, *dropped)})
+
+
+def told_faces(
+    corpus: sf.Corpus, manifest: sf.FacesetManifest
+) -> list[tuple[str, list[str]]] | None:
+    """(face, where its photo lies) of a set; None where the cache is not there to tell."""
+    cache = corpus.cache
+    if cache is None:
+        return None
+    rows = sf.rows_of_faces(cache, faces_of(manifest))
+    return [(cache.face_ids[row], cache.paths[cache.face_file[row]]) for row in rows]
+
+
+def person_of(subject: Subject) -> str:
+    """The name somebody gave it, without what tells it from others of that name."""
+    own = subject.manifest.id
+    return sf.UNNAMED if subject.name == own else subject.name.removesuffix(f" {own}")
+
+
+def photos_of(folder: Path, roots: Sequence[str]) -> Iterator[str]:
+    """The photos whose sidecars lie in a mirrored tree; only those below their source."""
+    above = {sf.safe_dst_name(root): root for root in roots} if len(roots) > 1 else {}
+    for path in folder.rglob("*" + ENDING):
+        inside = path.relative_to(folder)
+        root = above.get(inside.parts[0]) if above else roots[0]
+        if root is not None:
+            place = Path(root, *inside.parts[1:]) if above else Path(root) / inside
+            yield str(place).removesuffix(ENDING)
