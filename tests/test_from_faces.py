@@ -154,6 +154,25 @@ def test_a_faceswap_png_is_known_by_photo_and_box(photos):
     assert from_faces.by_text([file], cache) == {}
 
 
+def test_our_own_faceswap_export_is_known_by_its_chunk(photos):
+    aligned, cache, row = sf.companion("consumers_aligned"), photos.cache, 5
+    box, points = cache.bbox[row], np.array([sf.ARCFACE_X, sf.ARCFACE_Y]).T
+    face = aligned.AlignedFace(
+        face=cache.face_ids[row],
+        photo=sf.safe_dst_name(str(cache.file_path[row])),
+        index=0,
+        points=np.vstack([points + box[:2]] * 13 + [points[:3] + box[:2]]),
+        bbox=box,
+        wh=(1000, 800),
+        matrix=np.eye(2, 3),
+    )
+    file = photos.folder / "sorted_00012.png"
+    data = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
+    text = str(aligned.faceswap_facts(face))
+    file.write_bytes(set_apart.with_text(data, "faceswap", text))
+    assert from_faces.by_text([file], cache) == {file: row}
+
+
 def test_real_crops_that_were_saved_again_are_known_by_look(run, tmp_path, shared, mini):
     engine = ("--model", mini, "--det-size", 320)
     for person in ("p001", "p002"):

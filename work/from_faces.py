@@ -145,6 +145,7 @@ def by_text(files: Iterable[Path], cache: sf.FaceCache) -> dict[Path, int]:
     """Cache rows by what PNGs say of themselves: ours by face, Faceswap's by photo and box."""
     finder = decisions.Finder(cache)
     photos = sf.companion("decisions_exchange").Photos(cache)
+    flat = {sf.safe_dst_name(path): file for path, file in photos.by_path.items()}  # our exports'
     rows = {}
     for file in files:
         if file.suffix.lower() != ".png":
@@ -155,7 +156,7 @@ def by_text(files: Iterable[Path], cache: sf.FaceCache) -> dict[Path, int]:
             rows[file] = finder.row(ref)
             continue
         name, box = faceswap_place(set_apart.text_of(data, "faceswap"))
-        photo = photos.row({"path": name}) if name else -1
+        photo = flat.get(name, photos.row({"path": name}) if name else -1)
         if photo >= 0:
             rows[file] = finder.at(str(cache.file_sha256[photo])[:16], box)
     return rows
