@@ -85,6 +85,9 @@ def test_a_second_arranging_takes_groups_and_prefixes_of_the_first(run, tmp_path
     (crops / "2_brightness_60_to_200" / "00003_a.png").unlink()
     ok(run, "arrange", crops, "--in-place", "--by", "saturation")
     assert names(crops) == ["00001_b.png", "00002_c.png", "00003_d.png", "00004_e.png"]
+    ok(run, "arrange", crops, "--in-place", "--by", "saturation", "--groups", "2")
+    ok(run, "arrange", crops, "--in-place", "--by", "brightness")
+    assert names(crops) == ["00001_d.png", "00002_c.png", "00003_b.png", "00004_e.png"]
     ok(run, "restore", crops, "1", warned="gone, deleted by hand")
     mine = "1_brightness_below_60/00001_d.png"  # stays where the operator had put it
     assert held(crops) == {mine: before["d.png"]} | {

@@ -104,10 +104,11 @@ def test_a_crop_in_the_folder_of_another_set_belongs_there(run, photos, tmp_path
     assert read_back(run, photos, tmp_path / "hand")["belongs"] == 0
 
 
-def test_groups_by_pose_move_nobody(run, photos, tmp_path):
-    files = crops(photos, tmp_path / "hand")
-    for number, file in enumerate(files.values()):
-        place = tmp_path / "hand" / f"{number % 3}_yaw"
+@pytest.mark.parametrize("spread", [("set0", "set1"), ("set1",), ()])
+def test_groups_by_pose_and_one_folder_for_all_move_nobody(run, photos, tmp_path, spread):
+    for number, file in enumerate(crops(photos, tmp_path / "hand").values()):
+        kind = number % 3 if file.parent.name in spread else 0
+        place = tmp_path / "hand" / f"{kind}_yaw"
         place.mkdir(exist_ok=True)
         file.rename(place / f"{number}.png")
     result = read_back(run, photos, tmp_path / "hand")
@@ -151,6 +152,25 @@ def test_a_faceswap_png_is_known_by_photo_and_box(photos):
     assert from_faces.by_text([file], cache) == {}
     file.write_bytes(data[:-20])
     assert from_faces.by_text([file], cache) == {}
+
+
+def test_our_own_faceswap_export_is_known_by_its_chunk(photos):
+    aligned, cache, row = sf.companion("consumers_aligned"), photos.cache, 5
+    box, points = cache.bbox[row], np.array([sf.ARCFACE_X, sf.ARCFACE_Y]).T
+    face = aligned.AlignedFace(
+        face=cache.face_ids[row],
+        photo=sf.safe_dst_name(str(cache.file_path[row])),
+        index=0,
+        points=np.vstack([points + box[:2]] * 13 + [points[:3] + box[:2]]),
+        bbox=box,
+        wh=(1000, 800),
+        matrix=np.eye(2, 3),
+    )
+    file = photos.folder / "sorted_00012.png"
+    data = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
+    text = str(aligned.faceswap_facts(face))
+    file.write_bytes(set_apart.with_text(data, "faceswap", text))
+    assert from_faces.by_text([file], cache) == {file: row}
 
 
 def test_real_crops_that_were_saved_again_are_known_by_look(run, tmp_path, shared, mini):

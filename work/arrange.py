@@ -132,21 +132,22 @@ def earlier(root: Path) -> tuple[Groups, dict[str, str]]:
     A picture the operator has moved from group to group since is known by its name.
     """
     home: dict[str, tuple[str, str]] = {}  # path: job, name
+    by_name: dict[str, str] = {}  # of a file, as some run has called it: before all runs
     folders = Groups()
     for folder in reversed(sf.runs_of(root)):
-        if not folder.name.endswith(f"-{COMMAND}"):
-            continue
-        for source, target in sf.read_run(folder).steps:
-            at = PurePosixPath(source)
-            job, name = home.pop(source, (at.parent.as_posix(), at.name))
-            if source.startswith(f"{sf.RUNS_FOLDER}/"):  # a copy
+        steps = sf.read_run(folder).steps if folder.name.endswith(f"-{COMMAND}") else []
+        for source, target in steps:
+            at, aim = PurePosixPath(source), PurePosixPath(target)
+            where = at.parent.as_posix()
+            job = next((job for job, groups in folders.items() if where in groups), where)
+            job, name = home.pop(source, (job, by_name.get(at.name, at.name)))
+            if where.startswith(sf.RUNS_FOLDER):  # a copy
                 continue
-            home[target] = job, name
-            group = PurePosixPath(target).parent.as_posix()
+            home[target], by_name[aim.name] = (job, name), name
+            group = aim.parent.as_posix()
             if group != job and group not in folders[job]:
                 folders[job] = [*folders[job], group]
     titles = {path: name for path, (_, name) in home.items()}
-    by_name = {PurePosixPath(path).name: name for path, name in titles.items()}
     for job, groups in folders.items():
         for path in [path for place in (job, *groups) for path in pictures(root, place)]:
             name = PurePosixPath(path).name

@@ -145,6 +145,7 @@ def by_text(files: Iterable[Path], cache: sf.FaceCache) -> dict[Path, int]:
     """Cache rows by what PNGs say of themselves: ours by face, Faceswap's by photo and box."""
     finder = decisions.Finder(cache)
     photos = sf.companion("decisions_exchange").Photos(cache)
+    flat = {sf.safe_dst_name(path): file for path, file in photos.by_path.items()}  # our exports'
     rows = {}
     for file in files:
         if file.suffix.lower() != ".png":
@@ -155,7 +156,7 @@ def by_text(files: Iterable[Path], cache: sf.FaceCache) -> dict[Path, int]:
             rows[file] = finder.row(ref)
             continue
         name, box = faceswap_place(set_apart.text_of(data, "faceswap"))
-        photo = photos.row({"path": name}) if name else -1
+        photo = flat.get(name, photos.row({"path": name}) if name else -1)
         if photo >= 0:
             rows[file] = finder.at(str(cache.file_sha256[photo])[:16], box)
     return rows
@@ -214,19 +215,26 @@ def moved_faces(
 ) -> dict[str, np.ndarray]:
     """{set: rows that lie in its folder now and are not in it}.
 
-    A folder is that of a set if most of its crops lie in it, and of no other; a set that lies in
-    many, as in groups by pose, has none.
+    A folder is that of a set if most of its crops lie in it, and of no other. A set that is spread
+    over many, as in groups by pose, has none, and its crops stay where they are.
     """
     places: dict[Path, set[int]] = defaultdict(set)
     for file, row in found.row.items():
         places[file.parent].add(row)
-    total = Counter(sets.home.get(row, "") for rows in places.values() for row in rows)
+    votes = {
+        place: Counter(sets.home.get(row, "") for row in rows) for place, rows in places.items()
+    }
+    total = sum(votes.values(), Counter())
+    at_home = {
+        place: [name for name in there if count[name] > total[name] / 2]
+        for place, count in votes.items()
+    }
+    spread = set(there).difference(*at_home.values())
     moved: dict[str, set[int]] = defaultdict(set)
-    for rows in places.values():
-        votes = Counter(sets.home.get(row, "") for row in rows)
-        at_home = [name for name in there if votes[name] > total[name] / 2]
-        if len(at_home) == 1:
-            moved[at_home[0]] |= {row for row in rows if sets.home.get(row, "") != at_home[0]}
+    for place, rows in places.items():
+        if len(at_home[place]) == 1:
+            own = at_home[place][0]
+            moved[own] |= {row for row in rows if sets.home.get(row, "") not in {own, *spread}}
     return {name: np.array(sorted(rows), np.intp) for name, rows in moved.items() if rows}
 
 
