@@ -88,7 +88,7 @@ def test_bash_completes_commands_steps_and_options():
     code = COMPLETE.format(bin=folder, folder=SCRIPT.parent)
     done = subprocess.run(["bash", "--norc", "-c", code], capture_output=True, text=True)
     commands, options, step = done.stdout.splitlines()
-    assert set(commands.split()) == {"refine", "restore", "report"}, done.stderr
+    assert set(commands.split()) == {"refine", "restore", "report", "review"}, done.stderr
     assert set(options.split()) == {"--min-faces", "--min-face-short"}
     assert step.split() == ["cut"]
 

@@ -271,7 +271,7 @@ def test_the_contact_sheet_shows_the_best_faces_of_both_sides(run, space, tmp_pa
     review = root.parent / "review"
     page = (review / "index.html").read_text(encoding="utf-8")
     shown = [part.split('"')[0] for part in page.split('src="')[1:]]
-    assert len([name for name in shown if (review / name).is_file()]) == 5 + 6
+    assert len([name for name in shown if (review / name).is_file()]) == 5 + 8
     assert "&lt;b&gt;Eva" in page and "<b>Eva" not in page
 
 

@@ -741,6 +741,7 @@ def test_the_sets_are_brought_up_to_date(pages, tmp_path, run):
         page.driver.refresh()  # the preview is still there
         page.wait(lambda: "8168" in page.text(".sets tr.changed"))
         page.press("g", "p")
+        page.wait(lambda: page.cells() and page.focused() == "DIV")  # it reads everybody first
         page.press("F2")
         page.type("Anna")
         page.saved()
