@@ -99,6 +99,27 @@ def test_what_is_previewed_is_what_is_done(server, out):
     assert page.people()[first]["faces"] == 16
 
 
+def test_outputs_that_extend_has_grown_are_grown_again(run, out):
+    faces, trees = out / "faces.npz", (out / "raw_full", out / "facesets_full")
+    ok(run, "extend", faces, trees[0], "--refine-out", trees[1])
+    server = Served(out)
+    try:
+        page = Review(server)
+        first, second, *_ = page.people()
+        page.act({"kind": "merge", "people": [first, second], "name": "Anna"})
+        preview = page.preview()
+        assert sorted(sets_of(preview)) == [(8, 0, 0, 8), (8, 16, 8, 0)]
+        assert page.apply(preview).status == 202 and page.rest()["state"] == "done"
+        assert sets_of(page.preview()) == []
+    finally:
+        server.end()
+    for tree in trees:
+        assert_agrees(tree)
+        manifest = manifest_of(tree)
+        groups = manifest.get("persons") or manifest["facesets"]
+        assert sorted(len(group["faces"]) for group in groups) == [8, 8, 16]
+
+
 def test_nothing_is_applied_that_was_not_previewed(server):
     page = Review(server)
     first, *_ = page.people()

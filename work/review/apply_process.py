@@ -135,7 +135,7 @@ class Update:
                 rough=params.threshold,
             )
             library = sf.Library(self.cache, self.path)
-            return sf.extend_raw(library, self.places["raw"], old, how, tree)
+            return sf.extend_raw(library, self.places["raw"], old, how, tree, {})
         names = {item.name for item in dataclasses.fields(sf.ClusterParams)}
         params = {name: value for name, value in old.params.items() if name in names}
         return sf.cluster_library(self.path, self.places["raw"], sf.ClusterParams(**params), tree)
@@ -144,7 +144,7 @@ class Update:
         old, tree = self.manifests["refined"], self.tree_options("refined")
         if old.extended:
             library = sf.Library(self.cache, self.path)
-            return sf.extend_refined(library, self.places["refined"], old, tree)
+            return sf.extend_refined(library, self.places["refined"], old, tree, {})
         return sf.refine_library(self.path, self.places["refined"], old.params, tree)
 
     def export(self) -> dict[str, Any]:
@@ -169,9 +169,9 @@ class Update:
         """Do every step; returns what came of it. Raises Stopped between two of them."""
         write_tree = sf.write_tree
 
-        def noted(library: Any, out: Path, manifest: Any, wanted: Any, tree: Any) -> Any:
+        def noted(library: Any, out: Path, manifest: Any, *how: Any) -> Any:
             self.wanted[sf.tag_of(type(manifest))] = manifest
-            return write_tree(library, out, manifest, wanted, tree)
+            return write_tree(library, out, manifest, *how)
 
         sf.write_tree, sf.progress = noted, self.teller.progress  # for this process alone
         results = {}
