@@ -11889,6 +11889,7 @@ def add_chain_options(p: argparse.ArgumentParser) -> None:
     add_fields(p, ClusterParams)
     add_fields(p, RefineParams, skip=("linkage", "strictness"))  # ClusterParams made them
     add_fields(p, ExportParams, **EXPORT_NAMES)
+    add_fields(p, ToOptions)
     add_fields(p, TreeOptions)
 
 
@@ -11920,6 +11921,7 @@ def run_chain(
         "facesets": results["export-swap"]["facesets"],
         "look_at": str(ready),
         "next": own_command("report", ready),
+        "set_right": own_command("review", out),
     }
 
 
@@ -11928,7 +11930,8 @@ def chain_steps(
 ) -> ChainSteps:
     """The steps of a chain in order."""
     raw, refined, ready = (out / folder for folder in RUN_TREES.values())
-    paths = ExportPaths(cache, refined / "refine_manifest.json", raw / "manifest.json", ready)
+    manifests = refined / RefinedManifest.FILE, raw / RawManifest.FILE
+    paths = ExportPaths(cache, *manifests, ready, of_args(ToOptions, args))
     scan, tree = of_args(ScanOptions, args), of_args(TreeOptions, args)
     export = of_args(ExportParams, args, **EXPORT_NAMES)
     return {
