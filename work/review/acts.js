@@ -13,15 +13,27 @@ const ADOPT_MS = 5000; // after which an act of a closed tab is sent by this one
 export const rev = { seen: 0 }; // number of the last line of the decisions this page knows of
 const queue = []; // [{key, entry, resolve}] in the order they were made
 let pumping = false;
+let taking = 0; // acts on their way into the outbox
 
 /** How many acts the server has not answered yet. */
-export const waiting = () => queue.length;
+export const waiting = () => queue.length + taking;
 
 /** Whether no more acts can be taken for now; says so. */
 export function locked() {
-  if (queue.length < MOST_WAITING) return false;
-  say(t("locked", { n: queue.length }), true);
+  if (waiting() < MOST_WAITING) return false;
+  say(t("locked", { n: waiting() }), true);
   return true;
+}
+
+/** Put an act into the outbox; from now on it counts as waiting. */
+async function keep(entry) {
+  taking += 1;
+  emit("outbox");
+  try {
+    return await outbox.add(entry);
+  } finally {
+    taking -= 1;
+  }
 }
 
 /** Acts of this tab, newest last: [{op, route, what, ...what the screen needs to go back}]. */
@@ -34,7 +46,7 @@ const keepDone = () => {
 
 async function put(path, body, extra = {}) {
   const entry = { path, body, at: Date.now(), ...extra };
-  const key = await outbox.add(entry);
+  const key = await keep(entry);
   return new Promise((resolve) => {
     queue.push({ key, entry, resolve, tries: 0 });
     emit("outbox");
@@ -53,7 +65,7 @@ export async function decide(items, memo = {}) {
   keepDone();
   const body = { op, base: rev.seen, tab, items };
   const entry = { path: "/api/decisions", body, at: Date.now(), what: memo.what || "" };
-  const key = await outbox.add(entry);
+  const key = await keep(entry);
   const reply = new Promise((resolve) => queue.push({ key, entry, resolve, tries: 0 }));
   emit("outbox");
   pump();
