@@ -1699,7 +1699,7 @@ class Word:
     numbers: dict[int, dict[str, str]] = field(default_factory=dict)  # "person", "faceset": folder
     taken: dict[int, float] = field(default_factory=dict)  # file row: seconds, as file_taken
 
-    @property
+    @functools.cached_property
     def is_silent(self) -> bool:
         """Whether it leaves every grouping as it is."""
         return not len(self.apart) and not (self.person >= 0).any()
@@ -1712,7 +1712,7 @@ class Word:
         owners[[*self.names]], owners[[*self.ignored]] = [*self.names], count
         return owners[self.person]
 
-    @property
+    @functools.cached_property
     def vouched(self) -> np.ndarray:
         """(n,) bool: rows that he said are whose they are."""
         return (self.person >= 0) | (self.keep > 0)
@@ -1747,6 +1747,8 @@ class Word:
     def of_group(self, rows: np.ndarray) -> int:
         """The number of the person a settled group is by name, else by being ignored, else by its
         folder or any other word; -1: none."""
+        if self.is_silent:
+            return -1
         told = [int(number) for number in np.unique(self.person[rows]) if number >= 0]
         order = (self.names, self.ignored, self.numbers, told)
         return next((n for known in order for n in told if n in known), -1)
@@ -2005,14 +2007,14 @@ def gate_faces(
     2021, "MagFace"; Kim et al. 2022, "AdaFace"). word: lets pass what the operator keeps.
     """
     failed: Counter[str] = Counter()
-    kept = np.zeros(cache.faces, bool) if word is None else word.keep > 0
+    word = word or no_word(cache.faces)
     for name, values, least in (
         ("small", cache.face_short, gates.min_short),
         ("blurred", cache.blur, gates.min_blur),
         ("low_score", cache.det_score, gates.min_det_score),
         ("weak", cache.length, gates.min_length * usual_length),
     ):
-        good = (values[rows] >= least) | kept[rows]
+        good = (values[rows] >= least) | (word.keep[rows] > 0)
         failed[name] += int(np.count_nonzero(~good))
         rows = rows[good]
     return rows, failed
@@ -5783,7 +5785,11 @@ class Library:
         self.facts = known_paths(cache)
         self.row_of_sha = {sha: row for row, sha in enumerate(cache.file_sha256.tolist())}
         self.live: dict[int, str] = {}
-        self.word = operators_word(path, cache)
+
+    @functools.cached_property
+    def word(self) -> Word:
+        """What the operator has said of the cache; read when somebody asks."""
+        return operators_word(self.path, self.cache)
 
     def live_path(self, row: int) -> str:
         """First path of a photo that still holds its bytes (by size and time), "" if none."""

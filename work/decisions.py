@@ -14,6 +14,7 @@ Contents
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -22,7 +23,7 @@ import re
 import unicodedata
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -158,6 +159,23 @@ def mark_of(*facts: Any) -> str:
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Nobody else writes a decisions file meanwhile. Raises SortFacesError where one goes on to."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.with_name(path.name + ".lock"), timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        where = lock.lock_file
+        raise sf.SortFacesError(f"{where}: held for {LOCK_SECONDS:.0f} s; try again") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Book:
     """The decisions file of one cache, as far as it has been read."""
 
@@ -197,17 +215,11 @@ class Book:
 
     def append(self, lines: Sequence[Line]) -> int:
         """Write the lines of one act to the disk, unless it is there already; the new rev."""
-        from filelock import FileLock, Timeout
-
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = self.path.with_name(self.path.name + ".lock")
-        try:
-            with FileLock(lock, timeout=LOCK_SECONDS):
-                self.refresh()
-                there = {line.op for line in self.lines}
-                self.write([line for line in lines if line.op not in there])
-        except Timeout:
-            raise sf.SortFacesError(f"{lock}: held for {LOCK_SECONDS:.0f} s; try again") from None
+        with held(self.path):
+            self.refresh()
+            there = {line.op for line in self.lines}
+            self.write([line for line in lines if line.op not in there])
         self.refresh()
         return self.rev
 
@@ -274,7 +286,9 @@ def standing(lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line.op not in revoked and line.kind != "revoke"]
 
 
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+CONTROLS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def plain_name(text: str) -> str:
@@ -426,6 +440,12 @@ def path(reached: dict[int, tuple[int, Line] | None], end: int) -> list[Line]:
     return list(found.values())[::-1]
 
 
+def note_undone_boxes(word: sf.Word, cache: sf.FaceCache, lines: Sequence[Line]) -> None:
+    """Make the faces that only a box which was taken back has brought no faces; lines: all."""
+    if any(line.kind == "box" for line in lines):
+        word.no_face[sf.companion("drawn_faces").undone_rows(cache, lines)] = True
+
+
 def by_weight(lines: Sequence[Line]) -> list[Line]:
     """The decision that counts most first: a person's before an import's before a rule's, and of
     one author's the later."""
@@ -444,8 +464,7 @@ def resolve(cache: sf.FaceCache, lines: Sequence[Line], finder: Finder | None = 
     for line in weighed:
         resolver.take(line)
     word = word_of(cache, resolver, weighed)
-    if any(line.kind == "box" for line in lines):
-        word.no_face[sf.companion("drawn_faces").undone_rows(cache, lines)] = True
+    note_undone_boxes(word, cache, lines)
     return Resolved(word, resolver.conflicts[::-1], resolver.lost[::-1])
 
 
@@ -597,10 +616,10 @@ def answers_of(corpus: sf.Corpus) -> dict[tuple[str, str], str]:
     for at, rows in enumerate(sets.values()):
         home[rows] = at
     links = constraints.Links()
-    for person in range(int(word.person.max(initial=-1)) + 1):
-        at = np.unique(home[word.person == person])
-        for other in at[at >= 0][1:].tolist():
-            links.join(int(at[at >= 0][0]), other)
+    both = np.stack([word.person, home])
+    first: dict[int, int] = {}
+    for person, at in np.unique(both[:, (both >= 0).all(axis=0)], axis=1).T.tolist():
+        links.join(first.setdefault(person, at), at)
     for left, right in np.unique(home[word.apart], axis=0).tolist():
         if min(left, right) >= 0:
             links.part(left, right)

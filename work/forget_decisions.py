@@ -165,13 +165,13 @@ def decision_changes(cache_path: Path, gone: Gone, words: Words) -> Iterator[Cha
         lost, changed = len(before) - len(after), len(set(after) - set(before))
 
         def write(target: Path) -> None:
-            with held(path):  # others may have said something since
+            with decisions.held(path):  # others may have said something since
                 sf.write_bytes(target, b"".join(lines_after(read_lines(path), gone, words)))
                 target.chmod(0o600)
 
         yield Change(path.name, f"{lost} of its lines go, {changed} lose faces", write)
     for suffix, why in ((THUMBS, "pictures of faces"), (GROUPS, "groups as they were")):
-        kept = cache_path.with_name(cache_path.name + suffix)
+        kept = sf.beside(cache_path, suffix)  # as the review finds it, also through a link
         if kept.exists():
             yield Change(kept.name, f"{why}; a review makes them anew")
 
@@ -182,13 +182,6 @@ def read_lines(path: Path) -> list[bytes]:
         return path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return []
-
-
-def held(path: Path) -> Any:
-    """The lock that those take who append to the decisions."""
-    from filelock import FileLock
-
-    return FileLock(path.with_name(path.name + ".lock"), timeout=decisions.LOCK_SECONDS)
 
 
 def tells(path: Path, gone: Gone, words: Words) -> bool:

@@ -12,7 +12,6 @@ Contents
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -28,7 +27,6 @@ Refused = people.Refused
 MOST_IDS = 50_000  # of one item
 MOST_ITEMS = 1000  # of one act
 SHOWN = 8  # faces of an act in the history
-BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 # ============================================================================
 # Items
@@ -135,13 +133,6 @@ def items_of(value: Any) -> list[Item]:
         raise Refused("unusable", why=str(error)) from None
 
 
-def clean_name(text: str) -> str:
-    """A name as it is kept: NFC, no control characters, none that turn the direction of text."""
-    text = unicodedata.normalize("NFC", text)
-    kept = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs") and c not in BIDI)
-    return " ".join(kept.split())
-
-
 # ============================================================================
 # Lines of an act
 # ============================================================================
@@ -208,7 +199,7 @@ class Draft:
             sides = len(own), len(rows)
             self.add("same", self.anchors(own), others=self.anchors(rows), sides=sides,
                      text=people.ASKED if asked else "")  # fmt: skip
-        name = told[heir].name if text is None else clean_name(text)
+        name = told[heir].name if text is None else decisions.plain_name(text)
         if text is not None or {one.name for one in told.values()} - {name, ""}:
             self.of_people("name", [heir], text=name)
 
@@ -251,7 +242,9 @@ class Draft:
         self.leave(rows, people.NOTHING_TOLD, text)
         self.add("together", rows, sides=(len(rows), 0))
         if name:
-            self.add("name", self.anchors(rows), text=clean_name(name), sides=(len(rows), 0))
+            self.add(
+                "name", self.anchors(rows), text=decisions.plain_name(name), sides=(len(rows), 0)
+            )
 
     def halve(self, label: int) -> None:
         self.split(people.halves(self.model, label)[1])
@@ -266,7 +259,9 @@ def lines_of(draft: Draft, item: Item) -> None:
         case Answer():
             answer_lines(draft, item)
         case Name():
-            draft.of_people("name", draft.several(item.people), text=clean_name(item.text))
+            draft.of_people(
+                "name", draft.several(item.people), text=decisions.plain_name(item.text)
+            )
         case Ignore():
             draft.of_people("ignore", draft.several(item.people), off=item.off)
         case Hide():

@@ -327,8 +327,7 @@ class Model:
                 self.resolver.take(line)
             self.resolver.lines = list(lines)
         word = decisions.word_of(self.cache, self.resolver, weighed)
-        if any(line.kind == "box" for line in lines):
-            word.no_face[sf.companion("drawn_faces").undone_rows(self.cache, lines)] = True
+        decisions.note_undone_boxes(word, self.cache, lines)
         own = self.resolver
         return decisions.Resolved(word, own.conflicts[::-1], own.lost[::-1])
 
