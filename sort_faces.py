@@ -676,7 +676,9 @@ class RefineParams:
     copy_threshold: float = model_distance("copy")
     linkage: str = linkage_option()
     strictness: float = strictness_option()
-    min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
+    min_faces: int = gate_option(
+        COUNT, "different pictures a face set needs; of near-duplicates one counts", 15
+    )
     min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 60.0, unit="PX")
     min_blur: float = gate_option(
         AT_LEAST_0, "variance of the Laplacian; lower is softer", 40.0, unit="VAR"
@@ -821,6 +823,9 @@ class ExportParams:
     duplicate_threshold: float = model_distance("duplicate")
     same_face_threshold: float = model_distance("same_face")
     top_n: int = option(COUNT, "faces in the top bundle, chosen so that they average like all", 30)
+    min_survivors: int = option(
+        COUNT, "a set with fewer faces left goes to _thin, unless --min-faces of refine is less", 5
+    )
     core_n: int = option(COUNT, "faces in the core bundle, the fewest that average like all", 8)
     pad_ratio: float = option(  # roop wants this headroom
         Number(float, 0.0, 3.0, "a number from 0 to 3", "SHARE"),
@@ -1973,13 +1978,24 @@ def refine_identities(
         outliers = far + len(members) - len(inside)
         lost = Counter(outlier=outliers, same_photo=len(inside) - len(single))
         dropped.update(lost)
-        if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
+        if distinct_pictures(cache, single) < max(params.min_faces, 1):
             dropped["too_few_images"] += len(single)
             continue
         identities.append((single, lost))
     identities.sort(key=lambda one: (-len(np.unique(cache.face_file[one[0]])), one[0][0]))
     kept, lost = [rows for rows, _ in identities], [counts for _, counts in identities]
     return Refined(kept, dict(dropped), lost, usual, grouped)
+
+
+def distinct_pictures(cache: FaceCache, rows: np.ndarray) -> int:
+    """How many different pictures faces (m,) of one person come from.
+
+    One photo, resent in sixteen sizes or hung up behind sixteen people, is one picture.
+    """
+    if not len(rows):
+        return 0
+    near = nearest_keeper(rows_of(cache.unit, rows), thresholds_for(cache.meta.model).duplicate)
+    return min(len(np.unique(cache.face_file[rows])), len(np.unique(near)))
 
 
 def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -2127,7 +2143,7 @@ def one_face_per_photo(
     return rows[keep]
 
 
-OUTLIER = "outlier"
+OUTLIER, BY_OPERATOR = "outlier", "dropped by the operator"  # reasons
 
 
 @dataclass(frozen=True)
@@ -6802,7 +6818,7 @@ def repairs_of(root: Path, folder: str, manifest: FacesetManifest) -> list[Move]
     for file in sorted(told.keys() - on_disk):
         put = by_hand_in_dropped(here, told[file], aside)
         if put:
-            moves.append(move_file("drop", folder, put, put, "dropped by the operator"))
+            moves.append(move_file("drop", folder, put, put, BY_OPERATOR))
         else:
             moves.append(move_file("gone", folder, file, "", "deleted by the operator"))
     for file in sorted(on_disk - told.keys()):
@@ -8263,7 +8279,7 @@ class EmbedRun:
         crew: Crew,
         options: ScanOptions,
         scan: ScanReport,
-        only: ReferenceOptions,
+        only: ReferenceOptions = ReferenceOptions(),
     ) -> None:
         self.path, self.options = path, options
         self.roots, self.files, self.folders = scan.roots, scan.files, scan.folders
@@ -9001,6 +9017,7 @@ class Export:
         self.head = manifest_head(library)
         self.purity: dict[str, Purity] = {}  # by face set, as refine found it
         self.usual: Usual | None = None  # likewise, of the library
+        self.least = params.min_survivors  # faces of a set in use
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -9098,6 +9115,7 @@ def export_library(
     export = Export(Library(cache, paths.cache), out, params, crew, **names)
     export.to = paths.to
     export.usual = refined.usual
+    export.least = min(params.min_survivors, refined.params.min_faces)
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
@@ -9157,6 +9175,9 @@ def export_gates(export: Export, dropped: Iterable[Left]) -> list[dict[str, Any]
     return gate_rows(
         EXPORT_GATES, params | params["references"] | params["landmarks"], took, **export.names
     )
+
+
+THIN_EXPORT = "left by export-swap"  # ends the reason of a set that it puts on the shelf
 
 
 class Heritage:
@@ -9227,6 +9248,8 @@ class Heritage:
         notes = {}
         for folder in self.whole:
             note, survivor = self.corpus.note(folder), self.survivor(folder)
+            if survivor == folder:  # it was not merged
+                continue
             if survivor in number:
                 reason = f"same person as {number[survivor]}"
             elif survivor and not self.whole[survivor].shelf:
@@ -9237,12 +9260,23 @@ class Heritage:
         return notes
 
     def folder(self, name: str) -> str:
-        """Where a new set goes: in use, or to the shelf its old self lies on."""
+        """Where a new set goes: in use, or to the shelf its old self lies on; but an export that
+        found too few faces decides anew."""
         old = self.old.get(name)
-        if old is None or not old.shelf:
+        if old is None or not old.shelf or self.is_thin_export(old):
             return name
         same = old.id == name
         return old.folder if same else free_shelf(self.corpus.root, f"{old.shelf}/{name}")
+
+    def is_thin_export(self, old: FaceSet) -> bool:
+        """Whether an export took a set out of use because too few faces were left."""
+        return old.shelf == "_thin" and self.corpus.note(old.folder)["reason"].endswith(THIN_EXPORT)
+
+    def thin_folder(self, name: str) -> str:
+        """Where a new set with too few faces goes; it stays where its old self lies as such."""
+        old = self.old.get(name)
+        same = old is not None and self.is_thin_export(old) and old.id == name
+        return old.folder if same else free_shelf(self.corpus.root, f"_thin/{name}")
 
     def dropped(self, name: str) -> dict[str, Left]:
         """{face id: its entry} of what runs took out of the old selves of a new set."""
@@ -9335,7 +9369,7 @@ def plan_faceset(
     """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
     cache, params, word = export.cache, export.params, export.word
     unwanted = word.keep[rows] < 0
-    left = [left_out(export, row, "dropped by the operator") for row in rows[unwanted]]
+    left = [left_out(export, row, BY_OPERATOR) for row in rows[unwanted]]
     rows = rows[~unwanted]
     faults = export.faults(rows)
     left += [
@@ -9644,6 +9678,7 @@ def write_corpus(
         if not draft.faces:
             log.warning("%s: no face passed; nothing exported", draft.folder)
     drafts = [draft for draft in drafts if draft.faces]
+    thin = thin_drafts(drafts, heritage, export.least)
     groups = {}
     if export.params.candidates and raw is not None:
         groups = companion("candidates").candidate_groups(export, drafts, raw)
@@ -9652,8 +9687,14 @@ def write_corpus(
     with new_run(out, next_run(out, "export-swap")) as run:
         after, notes = stage_sets(run, heritage, drafts)
         exported = [after[draft.folder] for draft in drafts]
+        notes |= {
+            place: {"reason": why, "run": run.name}
+            for place, why in thin.items()
+            if corpus.note(place)["reason"] != why
+        }
         counts = {
-            "facesets": len(exported),
+            "facesets": len(exported) - len(thin),
+            **({"thin": len(thin)} if thin else {}),
             "faces": sum(len(faceset.manifest.faces) for faceset in exported),
             "left_out": sum(len(faceset.manifest.dropped) for faceset in exported),
             "cut": sum(crop.fresh for crop in crops.values()),
@@ -9674,6 +9715,26 @@ def write_corpus(
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
     return {"out": str(out), **counts, "gates": gates, "facesets": rows_shown}
+
+
+def thin_drafts(drafts: Sequence[Draft], heritage: Heritage, least: int) -> dict[str, str]:
+    """Send to the shelf what gates have brought below `least` faces; {its place there: why}.
+
+    What is small by the operator's doing, or was so before, stays in use.
+    """
+    found = {}
+    for draft in drafts:
+        dropped = (left for left in draft.dropped if left.run is UNSET)
+        took = Counter(re.split(r" \(|:", left.reason)[0] for left in dropped)
+        del took[BY_OPERATOR]
+        few = len(draft.faces) < least <= len(draft.faces) + took.total()
+        if "/" in draft.folder or not few:
+            continue
+        why = ", ".join(f"{reason} {count}" for reason, count in took.most_common(2))
+        draft.folder = heritage.thin_folder(draft.folder)
+        found[draft.folder] = f"{len(draft.faces)} of {least} faces ({why}) {THIN_EXPORT}"
+        log.warning("%s: %s", draft.folder, found[draft.folder])
+    return found
 
 
 NOWHERE = f"{RUNS_FOLDER}/nowhere"  # where a set lies that is new
