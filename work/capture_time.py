@@ -91,7 +91,8 @@ GPS_ZEROS = (moment("1999-08-22"), moment("2019-04-07"))  # its weeks overflow; 
 SCANNERS = re.compile(
     r"epson (?:perfection|expression|workforce|et-|xp-|gt-|v\d|ds-)|\bepson scan|canoscan|"
     r"scanjet|coolscan|scanner|plustek|reflecta|pacific image|primefilm|scanmate|scansnap|"
-    r"opticfilm|flextight|mustek|microtek|umax|braun multimag|doxie|vupoint|wolverine|kodak (?:slide|scan)|noritsu|fastfoto|"
+    r"opticfilm|flextight|mustek|microtek|umax|braun multimag|doxie|vupoint|wolverine|"
+    r"kodak (?:slide|scan)|noritsu|fastfoto|"
     r"vuescan|silverfast|photoscan|hp (?:psc|officejet|envy|photosmart [a-z]?\d{4})|pixma|lide \d",
     re.IGNORECASE,
 )

@@ -70,9 +70,9 @@ COUNTED = frozenset(  # words after which a number is no year
         r"\w+",
         "img image images dsc dscn dscf dscp mg pict pic picture photo photos foto fotos bild "
         "bilder mvi mov vid video gopr gp imgp sam cimg hpim kif sta stb dcp dcim ex pano hdr scan "
-        "scanned copy kopie copia copie edited edit bearbeitet no nr num number page seite untitled "
-        "unbenannt new neu file datei screenshot wallpaper hotel room zimmer canon nikon sony fuji "
-        "olymp panasonic kodak",
+        "scanned copy kopie copia copie edited edit bearbeitet no nr num number page seite "
+        "untitled unbenannt new neu file datei screenshot wallpaper hotel room zimmer canon nikon "
+        "sony fuji olymp panasonic kodak",
     )
 )
 NOT_WHEN_TAKEN = re.compile(  # folders whose date is of moving files about
