@@ -52,7 +52,7 @@ RANKS = {
     "file_time": "the file's modification time",
 }
 RANK = {where: rank for rank, where in enumerate(RANKS)}
-TRUSTED = frozenset(list(RANKS)[: RANK["scan"]])  # kinds that tell when a photo was taken
+TRUSTED = frozenset(RANKS) - {*sf.LATER_TIMES}  # kinds that tell when a photo was taken
 IN_UTC = frozenset({"takeout", "gps", "file_time"})
 BY_CAMERA = frozenset({"exif_original", "exif_digitized", "exif_modify", "xmp_original",
                        "xmp_digitized", "xmp_create", "xmp_photoshop"})  # fmt: skip
@@ -346,22 +346,26 @@ READERS: dict[str, Callable[[str], When | None]] = {
 
 # ---- what is stored of a photo
 
-LONGEST = 60  # characters of a statement that are kept
+LONGEST, LONGEST_WHOLE = 40, 400  # characters that are kept of a statement, and of all together
 
 
 def stored(statements: Iterable[Statement], camera: Camera) -> str:
     """Statements of one file as the text of file_dates: JSON, ASCII.
 
-    Only those that say something; of one place the first.
+    Only those that say something; of one place the first. Where they take too much room the lowest
+    ranks are left out.
     """
     told: dict[str, Any] = {}
-    for one in statements:
-        if one.where not in told and said(one) is not None:
-            told[one.where] = one.text.strip("\0 ")[:LONGEST]
-    facts = [camera.make, camera.model, camera.software]
+    facts = [fact.strip("\0 ")[:LONGEST] for fact in (camera.make, camera.model, camera.software)]
     if any(facts):
-        told["camera"] = [fact.strip("\0 ")[:LONGEST] for fact in facts]
-    return json.dumps(told, separators=(",", ":"))
+        told["camera"] = facts
+    for one in sorted(statements, key=lambda one: RANK.get(one.where, len(RANK))):
+        text = one.text.strip("\0 ")[:LONGEST]
+        if one.where not in told and said(Statement(one.where, text)) is not None:
+            told[one.where] = text
+    while len(text := json.dumps(told, separators=(",", ":"))) > LONGEST_WHOLE:
+        told.popitem()
+    return text
 
 
 @functools.lru_cache(10_000)
@@ -377,6 +381,12 @@ def restored(text: str) -> tuple[tuple[Statement, ...], Camera]:
     good = isinstance(camera, list) and len(camera) == 3 and all(isinstance(v, str) for v in camera)
     statements = [Statement(where, said) for where, said in told.items() if isinstance(said, str)]
     return tuple(statements), Camera(*camera) if good else Camera()
+
+
+def of_file(dates: str, name: str = "") -> Taken:
+    """What a file alone says, by the text `stored` made, and its name."""
+    statements, camera = restored(dates)
+    return capture_time([*statements, Statement("name", name)] if name else statements, camera)
 
 
 # ---- cameras whose clock was not set

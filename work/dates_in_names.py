@@ -22,7 +22,7 @@ ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9_~-]{0,14}$")
 NOISE = re.compile(  # UUIDs, hashes, sizes, networks' numbers: nothing in them is a date
     r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
     r"|(?<![0-9a-zA-Z])(?=[0-9]*[a-fA-F][0-9a-fA-F]*[0-9])(?=[0-9a-fA-F]*\d[a-fA-F])[0-9a-fA-F]{16,}(?![0-9a-zA-Z])"
-    r"|\d+\s?[xX×]\s?\d+|^\d+_\d{9,}_\d+_[a-z](?![a-z])"
+    r"|\b1234567890\d*|\d+\s?[xX×]\s?\d+|^\d+_\d{9,}_\d+_[a-z](?![a-z])"
 )
 DAY_FIRST = re.compile(r"^(?:photo|video|file|audio|voice|sticker)_\d+@")  # Telegram Desktop
 IN_UTC = re.compile(r"^PXL_")  # Pixel phones

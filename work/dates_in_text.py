@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+import sort_faces as sf
+
+EPOCH = sf.EPOCH
 PRECISIONS = {1: "year", 2: "month", 3: "day", 5: "minute", 6: "second"}  # by known fields
 ZONES = (-12 * 60, 14 * 60)  # minutes east of UTC, the least and the most there is
 MOST_TEXT = 200  # characters; a date is never longer, and patterns stay quick
