@@ -6239,6 +6239,8 @@ class Face(Record, kw_only=True):
     photo_sha256: str | Maybe = UNSET
     bbox: list[float] | Maybe = UNSET  # pixels of the photo, x1 y1 x2 y2
     taken: float | Maybe | None = UNSET  # seconds as in the cache
+    taken_kind: str | Maybe = UNSET  # likewise; "decision": by the operator
+    taken_precision: str | Maybe = UNSET
     terms: dict[str, float] | Maybe = UNSET
     distance: float | Maybe = UNSET  # to the centroid of its set
     pad: float | Maybe = UNSET
@@ -6254,7 +6256,8 @@ class Face(Record, kw_only=True):
 
     @property
     def year(self) -> float:
-        return year_of(None if self.taken is UNSET else self.taken)
+        told = self.taken is not UNSET and self.taken_kind not in LATER_TIMES
+        return year_of(self.taken if told else None)
 
 
 class Left(Face, kw_only=True):
@@ -8180,6 +8183,14 @@ class ScanOptions:
     prune: bool = option(
         bool, "forget files that no longer exist below SRC, or whose bytes moved on", False
     )
+    dates: Path | None = option(
+        Path, "CSV of path, date: when photos were taken, whatever else says so", unit="FILE"
+    )
+    redate: bool = option(
+        bool,
+        "read the dates again of photos that an older version dated; no face is looked for",
+        False,
+    )
 
 
 MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
@@ -8241,6 +8252,7 @@ def embed_library(
         "faces": cache.faces,
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
         "unreadable": len(scan.files) - run.usable(cache),
+        **({"redated": run.redated} if options.redate else {}),
         **run.door.counts,
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
@@ -8294,6 +8306,8 @@ class EmbedRun:
         self.noted: set[str] = set()  # photos whose known paths were looked at
         self.new = 0
         self.failed: list[str] = []
+        self.told = companion("dating").read_told(options.dates, self.roots)
+        self.redated = 0
         self.paths = known_paths(self.cache)
         self.redo = set(self.cache.file_sha256[self.wants_redo()].tolist())
         self.todo = [file for file in scan.files if not self.is_unchanged(file)]
@@ -8335,6 +8349,8 @@ class EmbedRun:
             for item, result in results:
                 with SPENT.on("write"):
                     self.store(item, result)
+            if self.options.redate:
+                self.redated = companion("dating").read_again(self)
             self.forget_missing()
         finally:
             self.journal.close()
@@ -8464,7 +8480,9 @@ class EmbedRun:
         written = journal_path(self.path).exists()
         if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
-        if not written and roots <= set(self.cache.meta.roots):
+        dating = companion("dating")
+        same = not written and roots <= set(self.cache.meta.roots)
+        if same and not dating.changes(self.cache, self.told):
             return self.cache
         held, self.held, self.paths = self.held, None, {}  # room for what is built now
         vars(self).pop("paths_of", None)
@@ -8472,6 +8490,7 @@ class EmbedRun:
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
         cache = replace(cache, meta=meta)
+        cache = replace(cache, **dating.changes(cache, self.told))
         save_cache(self.path, cache)
         return cache
 
@@ -9774,6 +9793,9 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
     source, photo = export.photo(row)
     file = int(cache.face_file[row])
     taken = export.word.taken.get(file, float(cache.file_taken[file]))
+    kind, precision = str(cache.file_taken_kind[file]), str(cache.file_taken_precision[file])
+    if file in export.word.taken:
+        kind, precision = "decision", ""
     return Face(
         face=cache.face_ids[row],
         file="",
@@ -9782,6 +9804,8 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
         sha256=crop.note.sha256,
         bbox=[round(value, 1) for value in cache.bbox[row].tolist()],
         taken=None if math.isnan(taken) else taken,
+        taken_kind=kind or UNSET,
+        taken_precision=precision or UNSET,
         quality=round(float(export.quality[row]), 4),
         terms=told_terms(export.terms[row].round(4), export.params.weights),
         distance=round(away, 4),

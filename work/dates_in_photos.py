@@ -74,7 +74,7 @@ def dates_of(header: Any, stream: BinaryIO) -> str:
 
 
 def dates_in_file(path: str) -> str:
-    """The same of a file. Raises OSError where it cannot be read, PhotoError for what is no photo."""
+    """The same of a file. Raises OSError for one that cannot be read, PhotoError for no photo."""
     with open(path, "rb") as stream:
         header = sf.open_with_pillow(stream)
         return dates_of(header, stream)
