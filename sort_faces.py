@@ -1565,8 +1565,9 @@ of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a
 
 
 def of_text(text: str, kind: type = str) -> Any:
-    """A column of photos that caches of older versions lack."""
-    return column("f", kind, text, fill="")
+    """A column of photos that caches of older versions lack; without one it is empty."""
+    about = Column("f", kind, text, fill="")
+    return field(default=None, kw_only=True, metadata={"column": about})
 
 
 of_face = functools.partial(column, "n")
@@ -1629,6 +1630,9 @@ class FaceCache:
     )
 
     def __post_init__(self) -> None:
+        for name in TEXT_COLUMNS:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, COLUMNS[name].absent(self.files, 0))
         counts = {"f": self.files, "a": len(self.alias_path), "n": self.faces}
         for name, about in COLUMNS.items():
             if len(getattr(self, name)) != counts[about.rows]:
@@ -3399,7 +3403,9 @@ PILLOW_ERRORS = (  # its plugins raise whatever a damaged file makes them stumbl
 # What tells of EXIF or XMP in a PNG; to look for it Pillow would decode the whole picture.
 PNG_FACTS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
-EXIF_ORIENTATION = 0x0112  # EXIF tag (CIPA DC-008, section 4.6)
+# EXIF tags (CIPA DC-008, section 4.6)
+EXIF_ORIENTATION, EXIF_IFD, EXIF_DATETIME = 0x0112, 0x8769, 0x0132  # in the first directory
+EXIF_ORIGINAL, EXIF_DIGITIZED = 0x9003, 0x9004  # in the EXIF directory
 
 
 # Most bytes a pixel takes while it is decoded, by format; measured: docs/analysis/embed.md
@@ -4413,17 +4419,18 @@ def read_npz(path: Path, only: Iterable[str] = COLUMNS) -> FaceCache:
         meta = as_record(CacheMeta, value)
     except (KeyError, TypeError, ValueError, RecursionError):
         raise SortFacesError(f"{damaged} of {TOOL} (no meta); name another file") from None
-    for name in (*LATER_COLUMNS, *TEXT_COLUMNS, *unread):
-        of = "file_path" if name in TEXT_COLUMNS else "face_file"
-        if name in COLUMNS and name not in arrays and of in arrays:
-            arrays[name] = COLUMNS[name].absent(len(arrays[of]), meta.dim)
+    for name in (*LATER_COLUMNS, *unread):
+        if name in COLUMNS and name not in arrays and "face_file" in arrays:
+            arrays[name] = COLUMNS[name].absent(len(arrays["face_file"]), meta.dim)
     for name, about in COLUMNS.items():
         have, want = arrays.get(name), about.filled(0, meta.dim)
+        if have is None and name in TEXT_COLUMNS:
+            continue
         if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
             raise SortFacesError(f"{damaged} ({name} is missing or of another shape); {advice}")
     if not are_boxes(arrays["bbox"]):
         raise SortFacesError(f"{damaged} (bbox holds what no picture has); {advice}")
-    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS})
+    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS if name in arrays})
 
 
 def are_boxes(boxes: np.ndarray) -> bool:

@@ -56,7 +56,7 @@ MONTH_FIRST = re.compile(r"(?<![\d])(?<!\d[-_. ])(0[1-9]|1[0-2])[-./](\d{4})(?![
 YEAR_MONTH = re.compile(
     r"(?<!\d)(?<!\d[-_. ])(\d{4})[-_.](0[1-9]|1[0-2])(?![\dA-Za-z])(?!(?P<end>[-_.]\d{1,2}(?!\d)))"
 )
-VOID_DAY = re.compile(r"(?<!\d)(\d{4})([-_.])(\d\d)\2(\d\d)(?!\d)")  # 1998-07-00
+VOID_DAY = re.compile(r"(?<!\d)(\d{4})([-_.])(\d\d)\2(00)(?!\d)")  # a day not known
 YEAR = re.compile(r"(?<![^\W_])(?<!\d[-.,])(\d{4})(?![^\W_])(?![.,]\d)")
 SPAN = re.compile(
     r"(?<!\d)\d{4}\s?(?:-|–|/|_-_|bis|to|à|til|until)\s?(?:\d{4}|(?!0[1-9]|1[0-2])\d\d)(?!\d)"

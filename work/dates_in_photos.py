@@ -17,12 +17,12 @@ import sort_faces as sf
 capture_time = sf.companion("capture_time")
 Statement, Camera = capture_time.Statement, capture_time.Camera
 
-MAKE, MODEL, SOFTWARE, CHANGED = 0x010F, 0x0110, 0x0131, 0x0132  # EXIF tags, CIPA DC-008
-EXIF_IFD, GPS_IFD, XMP_TAG = 0x8769, 0x8825, 700
+MAKE, MODEL, SOFTWARE = 0x010F, 0x0110, 0x0131  # EXIF tags, CIPA DC-008
+GPS_IFD, XMP_TAG = 0x8825, 700
 GPS_TIME, GPS_DAY = 7, 29
 EXIF_DATES = {  # tag in the EXIF directory: (where it stands, tag of its zone)
-    0x9003: ("exif_original", 0x9011),
-    0x9004: ("exif_digitized", 0x9012),
+    sf.EXIF_ORIGINAL: ("exif_original", 0x9011),
+    sf.EXIF_DIGITIZED: ("exif_digitized", 0x9012),
 }
 CHANGED_ZONE = 0x9010
 IPTC_DAY, IPTC_TIME = (2, 55), (2, 60)  # IIM 4.2: DateCreated, TimeCreated
@@ -83,10 +83,10 @@ def dates_in_file(path: str) -> str:
 def exif_dates(exif: Any) -> tuple[list[Any], Any]:
     """(statements, camera) of Pillow's Exif. A change that is no other moment is left out."""
     camera = Camera(*(exif_text(exif.get(tag)) for tag in (MAKE, MODEL, SOFTWARE)))
-    changed = exif_text(exif.get(CHANGED))
+    changed = exif_text(exif.get(sf.EXIF_DATETIME))
     statements: list[Any] = []
     with contextlib.suppress(*DAMAGE):
-        inner = exif.get_ifd(EXIF_IFD)
+        inner = exif.get_ifd(sf.EXIF_IFD)
         for tag, (where, zone) in EXIF_DATES.items():
             text = exif_text(inner.get(tag))
             if changed == text:
