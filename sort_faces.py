@@ -131,9 +131,9 @@ import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar, Literal, TypeVar
 
 COMMAND = "sort-faces"  # an installed copy is called so; its work/ has a name that is not common
 INSTALLED_WORK = "sort_faces_work"  # as in pyproject.toml
@@ -1543,7 +1543,7 @@ class Column:
     dtype: Any  # by name: what makes the tables does not need numpy
     text: str
     shape: tuple[int | str, ...] = ()  # "d": the numbers of one embedding
-    fill: float = 0  # NaN where `enrich` brings the values later
+    fill: float | str = 0  # NaN: `enrich` brings the values later; "": older caches lack it
 
     def filled(self, count: int, dim: int) -> np.ndarray:
         """An array of `count` rows that hold nothing yet; dim: numbers of an embedding."""
@@ -1567,6 +1567,14 @@ def column(*facts: Any, **more: Any) -> Any:
 
 
 of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a")
+
+
+def of_text(text: str, kind: type = str) -> Any:
+    """A column of photos that caches of older versions lack; without one it is empty."""
+    about = Column("f", kind, text, fill="")
+    return field(default=None, kw_only=True, metadata={"column": about})
+
+
 of_face = functools.partial(column, "n")
 of_face_later = functools.partial(of_face, "float32", fill=math.nan)
 BOX = "box x1 y1 x2 y2, pixels; may reach past the border"
@@ -1575,6 +1583,11 @@ FIVE_POINTS = (
 )
 CAPTURE_TIME = "capture time, seconds since 1970, local clock read as UTC; NaN unknown"
 FILE_TIME = "modification time, nanoseconds since 1970"
+LATER_TIMES = (  # kinds of dates that do not tell when a photo was taken; work/capture_time.py
+    *("scan", "exif_modify", "sidecar_create", "xmp_create", "sidecar_modify", "xmp_modify"),
+    *("png_modify", "file_time"),
+)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -1588,6 +1601,9 @@ class FaceCache:
     file_mtime_ns: np.ndarray = of_file("int64", FILE_TIME)
     file_wh: np.ndarray = of_file("int32", "width and height, pixels; 0 0 if unreadable", (2,))
     file_taken: np.ndarray = of_file("float64", CAPTURE_TIME)
+    file_taken_kind: np.ndarray = of_text("which date that is, docs/dates.md; empty if not known")
+    file_taken_precision: np.ndarray = of_text("`year`, `month`, `day`, `minute` or `second` of it")
+    file_dates: np.ndarray = of_text("dates and camera that the file tells, JSON", bytes)
     file_status: np.ndarray = of_file("uint8", "0 faces, 1 no face, 2 unreadable")
     file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
     file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
@@ -1619,6 +1635,9 @@ class FaceCache:
     )
 
     def __post_init__(self) -> None:
+        for name in TEXT_COLUMNS:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, COLUMNS[name].absent(self.files, 0))
         counts = {"f": self.files, "a": len(self.alias_path), "n": self.faces}
         for name, about in COLUMNS.items():
             if len(getattr(self, name)) != counts[about.rows]:
@@ -1658,6 +1677,11 @@ class FaceCache:
         return {face: row for row, face in enumerate(self.face_ids)}
 
     @functools.cached_property
+    def taken(self) -> np.ndarray:
+        """(f,) file_taken, NaN also where that is only the time of a scan, a change or a copy."""
+        return np.where(np.isin(self.file_taken_kind, LATER_TIMES), math.nan, self.file_taken)
+
+    @functools.cached_property
     def paths(self) -> list[list[str]]:
         """Every known path of each photo, the canonical one first."""
         known = [[path] for path in self.file_path.tolist()]
@@ -1674,7 +1698,8 @@ class FaceCache:
 COLUMNS: dict[str, Column] = {
     item.name: item.metadata["column"] for item in fields(FaceCache) if item.metadata
 }
-LATER_COLUMNS = [name for name, about in COLUMNS.items() if math.isnan(about.fill)]
+LATER_COLUMNS = [name for name, about in COLUMNS.items() if about.fill != about.fill]  # NaN
+TEXT_COLUMNS = [name for name, about in COLUMNS.items() if about.fill == ""]
 LANDMARK_SHAPES = {  # what `enrich` brings in any case
     name: COLUMNS[name].shape for name in LATER_COLUMNS if name != "learned_quality"
 }
@@ -2748,8 +2773,8 @@ def year_of(taken: float | None) -> float:
     if taken is None or not math.isfinite(taken):
         return math.nan
     try:
-        return float(datetime.fromtimestamp(taken, timezone.utc).year)
-    except (OverflowError, ValueError, OSError):  # beyond the calendar
+        return float((EPOCH + timedelta(seconds=taken)).year)  # Windows has no times before 1970
+    except OverflowError:  # beyond the calendar
         return math.nan
 
 
@@ -2760,10 +2785,6 @@ def year_of(taken: float | None) -> float:
 SUFFIX_LIMIT = 20  # bytes
 NAME_LIMIT = 200  # bytes of UTF-8; every file system we meet allows 255, and NTFS counts apart
 WINDOWS_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
-DATE_IN_NAME = re.compile(
-    r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])"
-    r"(?:(?:[-_. T]*| at )([01]\d|2[0-3])[-_.:h]?([0-5]\d)[-_.:m]?([0-5]\d)(?:\d{3})?)?(?!\d)"
-)
 
 
 def safe_dst_name(path: str) -> str:
@@ -2794,18 +2815,6 @@ def safe_dst_name(path: str) -> str:
 def path_mark(path: str) -> str:
     """Eight hex digits that tell a path from others that flatten alike."""
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
-def date_from_name(name: str) -> float:
-    """Capture time written into a file name, seconds as in file_taken; NaN if there is none."""
-    found = DATE_IN_NAME.search(name)
-    if not found:
-        return math.nan
-    try:
-        parts = [int(part or 0) for part in found.groups()]
-        return datetime(*parts, tzinfo=timezone.utc).timestamp()
-    except ValueError:  # 31 February
-        return math.nan
 
 
 def numbered(prefix: str, number: int) -> str:
@@ -3440,8 +3449,19 @@ class Photo:
     """A decoded photo."""
 
     image: np.ndarray  # (h, w, 3) uint8 BGR, upright; of a reduced JPEG one of scale x scale pixels
-    taken: float  # seconds as in FaceCache.file_taken, NaN if unknown
     scale: int = 1  # pixels of the photo per pixel of the image
+    dates: str = "{}"  # as in FaceCache.file_dates
+    name: str = ""  # of the file, which may tell its date
+
+    @functools.cached_property
+    def when(self) -> Any:
+        """capture_time.Taken by what the file says and its name; its folders may know better."""
+        return companion("capture_time").of_file(self.dates, self.name)
+
+    @property
+    def taken(self) -> float:
+        """The same in seconds as in FaceCache.file_taken, NaN if unknown."""
+        return self.when.seconds
 
     @property
     def wh(self) -> tuple[int, int]:
@@ -3611,7 +3631,7 @@ def decoded_photo(data: bytes, name: str, known: tuple[Any, Any], scale: int) ->
     header, image = known
 
     bare = header is not None and header.format == "PNG" and not any(c in data for c in PNG_FACTS)
-    orientation, taken = (1, math.nan) if bare else exif_facts(header)
+    orientation = 1 if bare else orientation_of(header)
     if image is None and (header is None or header.format in (*OPENCV_FORMATS, "MPO")):
         cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
         colour = {
@@ -3629,19 +3649,19 @@ def decoded_photo(data: bytes, name: str, known: tuple[Any, Any], scale: int) ->
         image = pixels_from_pillow(header)
     elif header is not None and header.format == "TIFF":
         orientation = 1  # OpenCV turns TIFFs whatever its flags say
-    if math.isnan(taken):
-        taken = date_from_name(name)
-    return Photo(turn_upright(image, orientation), taken, scale)
+    dates = companion("dates_in_photos").dates_of(header, io.BytesIO(data))
+    return Photo(turn_upright(image, orientation), scale, dates, name)
 
 
-def open_with_pillow(data: bytes) -> Any:
+def open_with_pillow(data: bytes | BinaryIO) -> Any:
     """Pillow's view of the file's header, or None where Pillow does not know the format."""
     import PIL.Image
 
     register_heif()
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses at twice this number
     try:
-        return PIL.Image.open(io.BytesIO(data), formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        return PIL.Image.open(stream, formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
     except PIL.Image.DecompressionBombError as error:
         raise PhotoError(f"too large: {error}") from None
     except PILLOW_ERRORS:
@@ -3672,30 +3692,15 @@ def pixels_from_pillow(header: Any) -> np.ndarray:
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
-def exif_facts(header: Any) -> tuple[int, float]:
-    """(orientation 1-8 still to be applied, capture time or NaN) of an opened Pillow image."""
-    if header is None:
-        return 1, math.nan
+def orientation_of(header: Any) -> int:
+    """The EXIF orientation, 1 to 8, still to be applied to an opened Pillow image."""
+    if header is None or header.format == "HEIF":
+        return 1
     try:
-        exif = header.getexif()
-        inner = exif.get_ifd(EXIF_IFD)
-        orientation = exif.get(EXIF_ORIENTATION, 1)
-        dates = [inner.get(EXIF_ORIGINAL), inner.get(EXIF_DIGITIZED), exif.get(EXIF_DATETIME)]
+        orientation = header.getexif().get(EXIF_ORIENTATION, 1)
     except PILLOW_ERRORS:
-        return 1, math.nan  # broken EXIF: common, and no reason to lose the photo
-    if orientation not in range(1, 9) or header.format == "HEIF":
-        orientation = 1
-    times = (exif_time(date) for date in dates if date)
-    return int(orientation), next((t for t in times if not math.isnan(t)), math.nan)
-
-
-def exif_time(text: Any) -> float:
-    """`2019:05:12 14:23:12` as seconds, the local clock read as UTC; NaN if it is no date."""
-    try:
-        when = datetime.strptime(str(text).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
-        return when.replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:
-        return math.nan
+        return 1  # broken EXIF: common, and no reason to lose the photo
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -4168,6 +4173,7 @@ class CacheMeta(Record, kw_only=True):
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Pixels = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Ascii = Annotated[str, msgspec.Meta(pattern=r"^[ -~]*\Z")]
 
 
 def packed(*shape: int) -> Any:
@@ -4195,11 +4201,14 @@ class FaceRecord(FaceMarks):
     embedding: bytes
 
 
-class PhotoRecord(Record):
+class PhotoRecord(Record, kw_only=True):
     """What is found in a photo."""
 
     wh: tuple[Pixels, Pixels]
     taken: float | None
+    taken_kind: str = ""  # this and what follows: not told by older versions
+    taken_precision: str = ""
+    dates: Ascii = ""
     status: Literal[0, 1, 2]  # STATUS_*
     error: str
     faces: list[FaceRecord]
@@ -4211,7 +4220,7 @@ class MetaLine(Record, tag_field="op", tag="meta"):
     meta: CacheMeta
 
 
-class PhotoLine(PhotoRecord, tag_field="op", tag="photo"):
+class PhotoLine(PhotoRecord, tag_field="op", tag="photo", kw_only=True):
     """A photo and its faces; replaces what was known of those bytes."""
 
     path: str
@@ -4219,6 +4228,13 @@ class PhotoLine(PhotoRecord, tag_field="op", tag="photo"):
     size: Int64
     mtime_ns: Int64
     passes: str
+
+
+class DatesLine(Record, tag_field="op", tag="dates"):
+    """What a known photo's file says about when it was taken, read again."""
+
+    sha256: str
+    dates: Ascii
 
 
 class PathLine(Record, tag_field="op", tag="path"):
@@ -4265,7 +4281,9 @@ class DrawnLine(Record, tag_field="op", tag="drawn"):
     face: FaceRecord
 
 
-JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
+JournalLine = (
+    MetaLine | PhotoLine | DatesLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
+)
 Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 
 
@@ -4422,11 +4440,13 @@ def read_npz(path: Path, only: Iterable[str] = COLUMNS) -> FaceCache:
             arrays[name] = COLUMNS[name].absent(len(arrays["face_file"]), meta.dim)
     for name, about in COLUMNS.items():
         have, want = arrays.get(name), about.filled(0, meta.dim)
+        if have is None and name in TEXT_COLUMNS:
+            continue
         if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
             raise SortFacesError(f"{damaged} ({name} is missing or of another shape); {advice}")
     if not are_boxes(arrays["bbox"]):
         raise SortFacesError(f"{damaged} (bbox holds what no picture has); {advice}")
-    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS})
+    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS if name in arrays})
 
 
 def are_boxes(boxes: np.ndarray) -> bool:
@@ -4592,6 +4612,7 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     marks: dict[str, dict[int, MarkedFace]] = defaultdict(dict)  # by sha256 and face index
     scores: dict[str, dict[int, float]] = defaultdict(dict)  # likewise
     drawn: dict[str, dict[int, FaceRecord]] = defaultdict(dict)  # likewise; of photos as they were
+    dates: dict[str, str] = {}  # by sha256
     added: Counter[str] = Counter()  # drawn faces behind those of the new photos
     scorer = cache.meta.quality_model
     paths = known_paths(cache)
@@ -4599,7 +4620,7 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     for line in lines:
         if isinstance(line, PhotoLine):
             photos[line.sha256] = line
-            for told in (marks, scores, drawn, added):  # of the faces this record replaces
+            for told in (marks, scores, drawn, added, dates):  # of what this record replaces
                 told.pop(line.sha256, None)
         elif isinstance(line, DrawnLine):
             photo = photos.get(line.sha256)
@@ -4608,6 +4629,8 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
                 added[line.sha256] += 1
             elif photo is None:
                 drawn[line.sha256][line.index] = line.face
+        elif isinstance(line, DatesLine):
+            dates[line.sha256] = line.dates
         elif isinstance(line, EnrichLine):
             marks[line.sha256].update((face.index, face) for face in line.faces)
         elif isinstance(line, QualityLine):
@@ -4620,7 +4643,16 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
         if isinstance(line, PhotoLine | PathLine) and line.sha256 in known:
             paths[line.path] = (line.sha256, line.size, line.mtime_ns)
     cache = with_marks(with_drawn(rebuild_cache(cache, photos, paths, added), drawn), marks)
-    return with_scores(cache, scorer, scores)
+    return with_scores(with_dates(cache, dates), scorer, scores)
+
+
+def with_dates(cache: FaceCache, dates: dict[str, str]) -> FaceCache:
+    """Fill in what files say about when they were taken, given by sha256."""
+    if not dates:
+        return cache
+    known = zip(cache.file_sha256.tolist(), cache.file_dates.tolist(), strict=True)
+    texts = [dates[sha].encode() if sha in dates else text for sha, text in known]
+    return replace(cache, file_dates=np.array(texts, bytes))
 
 
 def with_face(photo: PhotoLine, face: FaceRecord) -> PhotoLine:
@@ -5102,7 +5134,9 @@ def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections]
     """
     reduced = engine.det_size if passes.decode == "reduced" and not passes.tiles else 0
     how = Reading(reduced, passes.decode == "nvjpeg")
-    unread = {"wh": [0, 0], "taken": None, "status": STATUS_UNREADABLE, "faces": []}
+    unread = {
+        "wh": [0, 0], "taken": None, "dates": "{}", "status": STATUS_UNREADABLE, "faces": [],
+    }  # fmt: skip
     photo = read_item(item, how, **unread)
     if not isinstance(photo, Photo):
         return photo
@@ -5119,9 +5153,19 @@ def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections]
 def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
     """A PhotoRecord of a photo that could be read."""
     faces = [enlarged(face, photo.scale) for face in faces]
-    taken = None if math.isnan(photo.taken) else photo.taken
-    status = STATUS_FACES if faces else STATUS_NO_FACE
-    return as_json(PhotoRecord(wh=photo.wh, taken=taken, status=status, error="", faces=faces))
+    when = photo.when
+    return as_json(
+        PhotoRecord(
+            wh=photo.wh,
+            taken=when.seconds if when.is_known else None,
+            taken_kind=when.kind,
+            taken_precision=when.precision,
+            dates=photo.dates,
+            status=STATUS_FACES if faces else STATUS_NO_FACE,
+            error="",
+            faces=faces,
+        )
+    )
 
 
 def enlarged(record: R, scale: int) -> R:
@@ -6218,6 +6262,8 @@ class Face(Record, kw_only=True):
     photo_sha256: str | Maybe = UNSET
     bbox: list[float] | Maybe = UNSET  # pixels of the photo, x1 y1 x2 y2
     taken: float | Maybe | None = UNSET  # seconds as in the cache
+    taken_kind: str | Maybe = UNSET  # likewise; "decision": by the operator
+    taken_precision: str | Maybe = UNSET
     terms: dict[str, float] | Maybe = UNSET
     distance: float | Maybe = UNSET  # to the centroid of its set
     pad: float | Maybe = UNSET
@@ -6233,7 +6279,8 @@ class Face(Record, kw_only=True):
 
     @property
     def year(self) -> float:
-        return year_of(None if self.taken is UNSET else self.taken)
+        told = self.taken is not UNSET and self.taken_kind not in LATER_TIMES
+        return year_of(self.taken if told else None)
 
 
 class Left(Face, kw_only=True):
@@ -8159,6 +8206,14 @@ class ScanOptions:
     prune: bool = option(
         bool, "forget files that no longer exist below SRC, or whose bytes moved on", False
     )
+    dates: Path | None = option(
+        Path, "CSV of path, date: when photos were taken, whatever else says so", unit="FILE"
+    )
+    redate: bool = option(
+        bool,
+        "read the dates again of photos that an older version dated; no face is looked for",
+        False,
+    )
 
 
 MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
@@ -8237,6 +8292,7 @@ def embed_library(
         "faces": cache.faces,
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
         "unreadable": len(scan.files) - run.usable(cache),
+        **({"redated": run.redated} if options.redate else {}),
         **run.door.counts,
         **({"filtered": run.filtered} if run.filter is not None else {}),
         "failed": run.failed[:20],
@@ -8300,6 +8356,8 @@ class EmbedRun:
         self.noted: set[str] = set()  # photos whose known paths were looked at
         self.new = 0
         self.failed: list[str] = []
+        self.told = companion("dating").read_told(options.dates, self.roots)
+        self.redated = 0
         self.paths = known_paths(self.cache)
         self.redo = set(self.cache.file_sha256[self.wants_redo()].tolist())
         self.todo = [file for file in scan.files if not self.is_unchanged(file)]
@@ -8343,6 +8401,8 @@ class EmbedRun:
             for item, result in results:
                 with SPENT.on("write"):
                     self.store(item, result)
+            if self.options.redate:
+                self.redated = companion("dating").read_again(self)
             self.forget_missing()
         finally:
             self.journal.close()
@@ -8475,7 +8535,9 @@ class EmbedRun:
         written = journal_path(self.path).exists()
         if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
-        if not written and roots <= set(self.cache.meta.roots):
+        dating = companion("dating")
+        same = not written and roots <= set(self.cache.meta.roots)
+        if same and not dating.changes(self.cache, self.told):
             return self.cache
         held, self.held, self.paths = self.held, None, {}  # room for what is built now
         vars(self).pop("paths_of", None)
@@ -8483,6 +8545,7 @@ class EmbedRun:
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
         cache = replace(cache, meta=meta)
+        cache = replace(cache, **dating.changes(cache, self.told))
         save_cache(self.path, cache)
         return cache
 
@@ -9830,6 +9893,9 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
     source, photo = export.photo(row)
     file = int(cache.face_file[row])
     taken = export.word.taken.get(file, float(cache.file_taken[file]))
+    kind, precision = str(cache.file_taken_kind[file]), str(cache.file_taken_precision[file])
+    if file in export.word.taken:
+        kind, precision = "decision", ""
     return Face(
         face=cache.face_ids[row],
         file="",
@@ -9838,6 +9904,8 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
         sha256=crop.note.sha256,
         bbox=[round(value, 1) for value in cache.bbox[row].tolist()],
         taken=None if math.isnan(taken) else taken,
+        taken_kind=kind or UNSET,
+        taken_precision=precision or UNSET,
         quality=round(float(export.quality[row]), 4),
         terms=told_terms(export.terms[row].round(4), export.params.weights),
         distance=round(away, 4),
