@@ -415,6 +415,12 @@ class Film:
             self.count(found)
             yield pts, found
 
+    def wanted(self, found: sf.Result | None) -> sf.Result:
+        """What is seen, without the faces that --filter and --nfilter take."""
+        faces = (found or {}).get("faces", [])
+        chooser = self.run.filter
+        return {**(found or {}), "faces": chooser.admitted(faces)[0] if chooser else faces}
+
     def count(self, found: sf.Result) -> None:
         self.counts.update(looked=1, faces=len(found.get("faces", ())), failed="failed" in found)
 
@@ -439,7 +445,8 @@ class Film:
         self.once = sf.VideoPass(self.video, rate, self.known.__contains__)
         best = choice.Best(self.once, self.run.cache.meta, self.options)
         for pts, found in self.noted():
-            best.add(pts, self.photo_line(pts, found) if found.get("faces") else None)
+            found = self.wanted(found)
+            best.add(pts, self.photo_line(pts, found) if found["faces"] else None)
         for line in (lines := best.finish()):
             self.store(line)
         return [line.path for line in lines]
@@ -458,7 +465,7 @@ class Film:
             self.count({"faces": [None]} if found is None else found)
             if found is None:
                 kept.append(frame_path(self.file.path, pts, float(self.video.seconds(pts))))
-            elif found.get("faces"):
+            elif (found := self.wanted(found))["faces"]:
                 line = self.photo_line(pts, found)
                 self.store(line)
                 kept.append(line.path)
