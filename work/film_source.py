@@ -123,7 +123,7 @@ def read_frame(path: str, sha256: str | None) -> sf.Photo:
         if sha256 is not None and frame_sha(film_id(film, *facts), int(pts)) != sha256:
             raise sf.PhotoGone("the film is another one now")
         with sf.SPENT.on("decode"):
-            return sf.Photo(reader_of(film, *facts).picture(int(pts)), math.nan)
+            return sf.Photo(reader_of(film, *facts).picture(int(pts)))
     except OSError as error:
         raise sf.PhotoGone(error.strerror or str(error)) from None
     except sf.VideoError as error:
