@@ -8520,16 +8520,17 @@ class EmbedRun:
         if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
         dating = companion("dating")
-        same = not written and roots <= set(self.cache.meta.roots)
-        if same and not dating.changes(self.cache, self.told):
+        dates = {} if written else dating.changes(self.cache, roots, self.told)
+        if not written and not dates and roots <= set(self.cache.meta.roots):
             return self.cache
         held, self.held, self.paths = self.held, None, {}  # room for what is built now
         vars(self).pop("paths_of", None)
         cache = load_cache(self.path, held) if cache_exists(self.path) else self.cache
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
-        cache = replace(cache, meta=meta)
-        cache = replace(cache, **dating.changes(cache, self.told))
+        if written:
+            dates = dating.changes(cache, roots, self.told)
+        cache = replace(cache, meta=meta, **dates)
         save_cache(self.path, cache)
         return cache
 

@@ -166,7 +166,7 @@ class Taken:
             return ""
         clock = dates_in_text.EPOCH + timedelta(seconds=self.seconds)
         count = {name: number for number, name in dates_in_text.PRECISIONS.items()}
-        return When(clock.timetuple()[: count[self.precision]]).text()
+        return When(clock.timetuple()[: count.get(self.precision, 6)]).text()
 
 
 UNKNOWN = Taken(math.nan, NO_DATE, NO_DATE)

@@ -100,12 +100,13 @@ def read_told(file: Path | None, roots: Sequence[Path]) -> Told | None:
     return Told(file, lines)
 
 
-def changes(cache: sf.FaceCache, told: Told | None) -> dict[str, np.ndarray]:
+def changes(cache: sf.FaceCache, roots: Iterable[str], told: Told | None) -> dict[str, np.ndarray]:
     """The columns of dates where they differ from what the cache has; nothing where none does.
 
-    told: what --dates says; without it what it said before stays.
+    roots: what is scanned, beside what ever was. told: what --dates says; without it what it said
+    before stays.
     """
-    picks = Picks(cache, told)
+    picks = Picks(cache, {*roots, *cache.meta.roots}, told)
     found = [picks.of(row) for row in range(cache.files)]
     columns = {
         "file_taken": np.array([one.seconds for one in found], np.float64),
@@ -122,12 +123,12 @@ def changes(cache: sf.FaceCache, told: Told | None) -> dict[str, np.ndarray]:
 class Picks:
     """The date of each photo of a cache."""
 
-    def __init__(self, cache: sf.FaceCache, told: Told | None) -> None:
+    def __init__(self, cache: sf.FaceCache, roots: Iterable[str], told: Told | None) -> None:
         self.cache, self.told = cache, told
         self.by_place = told.by_place() if told else {}
         self.today = date.today()
         self.folders: dict[str, str] = {}
-        self.roots = sorted(cache.meta.roots, key=len, reverse=True)
+        self.roots = sorted(roots, key=len, reverse=True)
         self.kind, self.seconds = cache.file_taken_kind.tolist(), cache.file_taken.tolist()
         self.precision = cache.file_taken_precision.tolist()
         self.inside = [text.decode() for text in cache.file_dates.tolist()]
