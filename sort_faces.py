@@ -208,6 +208,11 @@ PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
     | {".heic", ".heif", ".hif", ".avif"}
 )
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
+    | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
+)
+CLIP_SUFFIXES = VIDEO_SUFFIXES | {".mp", ".mv"}  # these two beside photos of Pixel phones
 SKIPPED_FOLDERS = frozenset(  # thumbnails and bins that NAS and desktop systems leave behind
     {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
 )
@@ -676,7 +681,9 @@ class RefineParams:
     copy_threshold: float = model_distance("copy")
     linkage: str = linkage_option()
     strictness: float = strictness_option()
-    min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
+    min_faces: int = gate_option(
+        COUNT, "different pictures a face set needs; of near-duplicates one counts", 15
+    )
     min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 60.0, unit="PX")
     min_blur: float = gate_option(
         AT_LEAST_0, "variance of the Laplacian; lower is softer", 40.0, unit="VAR"
@@ -821,6 +828,9 @@ class ExportParams:
     duplicate_threshold: float = model_distance("duplicate")
     same_face_threshold: float = model_distance("same_face")
     top_n: int = option(COUNT, "faces in the top bundle, chosen so that they average like all", 30)
+    min_survivors: int = option(
+        COUNT, "a set with fewer faces left goes to _thin, unless --min-faces of refine is less", 5
+    )
     core_n: int = option(COUNT, "faces in the core bundle, the fewest that average like all", 8)
     pad_ratio: float = option(  # roop wants this headroom
         Number(float, 0.0, 3.0, "a number from 0 to 3", "SHARE"),
@@ -1998,13 +2008,24 @@ def refine_identities(
         outliers = far + len(members) - len(inside)
         lost = Counter(outlier=outliers, same_photo=len(inside) - len(single))
         dropped.update(lost)
-        if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
+        if distinct_pictures(cache, single) < max(params.min_faces, 1):
             dropped["too_few_images"] += len(single)
             continue
         identities.append((single, lost))
     identities.sort(key=lambda one: (-len(np.unique(cache.face_file[one[0]])), one[0][0]))
     kept, lost = [rows for rows, _ in identities], [counts for _, counts in identities]
     return Refined(kept, dict(dropped), lost, usual, grouped)
+
+
+def distinct_pictures(cache: FaceCache, rows: np.ndarray) -> int:
+    """How many different pictures faces (m,) of one person come from.
+
+    One photo, resent in sixteen sizes or hung up behind sixteen people, is one picture.
+    """
+    if not len(rows):
+        return 0
+    near = nearest_keeper(rows_of(cache.unit, rows), thresholds_for(cache.meta.model).duplicate)
+    return min(len(np.unique(cache.face_file[rows])), len(np.unique(near)))
 
 
 def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -2152,7 +2173,7 @@ def one_face_per_photo(
     return rows[keep]
 
 
-OUTLIER = "outlier"
+OUTLIER, BY_OPERATOR = "outlier", "dropped by the operator"  # reasons
 
 
 @dataclass(frozen=True)
@@ -2771,13 +2792,29 @@ NAME_LIMIT = 200  # bytes of UTF-8; every file system we meet allows 255, and NT
 WINDOWS_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
 
 
+FRAME_PATH = re.compile(r"(.+)#pts=(-?\d+)@(\d+\.\d+)s", re.DOTALL)  # work/film_source.py
+
+
+def film_of(path: str) -> str:
+    """The film that a path of a cache names a frame of, "" where it is a photo's own path."""
+    found = FRAME_PATH.fullmatch(path) if "#pts=" in path else None
+    return found[1] if found else ""
+
+
+def file_of(path: str) -> str:
+    """The file on the disk that a path of a cache stands for."""
+    return film_of(path) or path
+
+
 def safe_dst_name(path: str) -> str:
     """File name that stands for an absolute path: `/a/b/c.jpg` -> `a__b__c.jpg`.
 
     Depends on the path alone, so it stays the same across runs and sources. Where flattening is
     ambiguous or loses anything (underscores next to a separator, a character NTFS forbids, bytes
     that are no UTF-8, a name too long) eight hex digits of the path's hash keep names apart.
+    A frame of a film is a JPEG there.
     """
+    path = f"{path}.jpg" if film_of(path) else path
     whole = path.replace(os.sep, "/").strip("/")
     flat = whole.replace("/", "__")
     text = flat.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -3195,6 +3232,7 @@ class ScanReport:
 
     roots: Sequence[Path] = ()
     files: list[FoundFile] = field(default_factory=list)  # in path order
+    films: list[FoundFile] = field(default_factory=list)  # likewise; see work/film_source.py
     folders: set[str] = field(default_factory=set)  # whose files could be listed
     other_files: int = 0
     unreadable: list[str] = field(default_factory=list)
@@ -3211,10 +3249,12 @@ def scan_photos(
     """
     report = ScanReport(roots)
     found: list[FoundFile] = []
+    films: list[FoundFile] = []
     seen: set[tuple[int, int | str]] = set()
     for root in roots:
         for path, name in walk_files(str(root), seen, report):
-            if os.path.splitext(name)[1].lower() not in PHOTO_SUFFIXES:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix not in PHOTO_SUFFIXES and suffix not in CLIP_SUFFIXES:
                 report.other_files += 1
                 continue
             if include or exclude:  # the relative path costs more than all else
@@ -3229,10 +3269,13 @@ def scan_photos(
             if is_special(path, facts):
                 report.other_files += 1
                 continue
-            found.append(FoundFile(path, *facts_of(facts)))
+            kind = found if suffix in PHOTO_SUFFIXES else films
+            kind.append(FoundFile(path, *facts_of(facts)))
     if len(roots) > 1:  # one may be a file below another
-        found = list({file.path: file for file in found}.values())
-    report.files = sorted(found, key=operator.attrgetter("path"))
+        found, films = (list({file.path: file for file in x}.values()) for x in (found, films))
+    report.files, report.films = (
+        sorted(some, key=operator.attrgetter("path")) for some in (found, films)
+    )
     return report
 
 
@@ -3288,7 +3331,7 @@ def walk_files(
 def is_missing(path: str) -> bool:
     """Whether nothing lies at a path; what we may not look at may well be there."""
     try:
-        os.lstat(path)
+        os.lstat(file_of(path))
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
@@ -3536,6 +3579,8 @@ def read_photo(path: str, sha256: str | None = None, how: Reading = WHOLE) -> Ph
 
     Raises PhotoGone when it cannot be read or is no longer the same file, else PhotoError.
     """
+    if film_of(path):
+        return companion("film_source").read_frame(path, sha256)
     try:
         with SPENT.on("read"):
             data = Path(path).read_bytes()
@@ -3757,10 +3802,6 @@ def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
 # Only here is PyAV imported. A frame is known by its pts, the time stamp the file gives it in
 # units of the stream's time base: frame numbers mean nothing where the frame rate varies.
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
-    | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
-)
 SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/analysis/video.md)
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
@@ -4081,10 +4122,16 @@ class VideoPass:
         self.pts: list[int] = []
         self.error = ""
         self.last_length = 0
+        self.slot = -1.0  # of the newest sample
+
+    def is_due(self, pts: int) -> bool:
+        """Whether a frame, in the order of their times, is one to look at."""
+        before, self.slot = self.slot, math.floor(self.video.seconds(pts) / self.period + 1e-6)
+        return self.slot > before
 
     def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
         """Yield (pts, upright picture) of each sampled frame; without a picture where `skip`."""
-        video, slot, lost = self.video, -1.0, Counter()
+        video, lost = self.video, Counter()
         try:
             with open_video(video.path) as opened:
                 for frame in decoded(*opened, lost):
@@ -4093,9 +4140,7 @@ class VideoPass:
                     self.pts.append(frame.pts)
                     self.last_length = frame.duration or self.last_length
                     self.finder.feed(frame)
-                    now = math.floor(video.seconds(frame.pts) / self.period + 1e-6)
-                    if now > slot:
-                        slot = now
+                    if self.is_due(frame.pts):
                         unwanted = self.skip is None or self.skip(frame.pts)
                         yield frame.pts, None if unwanted else upright_frame(frame, video.sar)
         except VideoError as error:
@@ -5264,6 +5309,7 @@ TASKS: dict[str, Task] = {
     "quality": lambda model, items: model.rate(items),
     "audit": one_by_one(audit_item),
     "frames": one_by_one(frames_item),
+    "film": one_by_one(lambda engine, item: companion("film_source").stretch_item(engine, item)),
     "drawn": one_by_one(lambda engine, item: companion("drawn_faces").draw_item(engine, item)),
 }
 
@@ -5726,13 +5772,16 @@ def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
     return (numbered(prefix, number) for number in itertools.count(last + 1))
 
 
+MADE_SIZE = -1  # of the picture of a film's frame, which is made when it is placed
+
+
 @dataclass(frozen=True)
 class Placement:
     """One file of a tree."""
 
     dst: str  # relative path with forward slashes
     sha256: str
-    size: int  # bytes
+    size: int  # bytes, or MADE_SIZE
     source: str  # a live file with these bytes, "" if none is left
 
 
@@ -5846,16 +5895,23 @@ class Library:
         """Whether the very bytes of a file lie among the photos, too; a link is its photo's."""
         if file.is_symlink():
             return os.readlink(file) in self.facts
+        if file.suffix == ".jpg" and "#pts=" in file.name:
+            return companion("film_source").holds(self, file)
         row = self.row_of_sha.get(sha256_of_file(file)) if file.is_file() else None
         live = "" if row is None else self.live_path(row)
         return bool(live) and os.path.realpath(live) != os.path.realpath(file)
 
     def unchanged(self, path: str) -> bool:
         try:
-            now = os.stat(path)
+            now = os.stat(file_of(path))
         except OSError:
             return False
         return facts_of(now) == self.facts[path][1:]
+
+    def is_frame(self, sha: str) -> bool:
+        """Whether it is a frame of a film; its file in a tree is made from that."""
+        row = self.row_of_sha.get(sha)
+        return row is not None and bool(film_of(str(self.cache.file_path[row])))
 
     def placements(self, folder: str, files: Iterable[int]) -> list[Placement]:
         """Every path of the photos `files` (rows) as a file of one folder of a tree."""
@@ -5871,6 +5927,7 @@ class Library:
                 name = f"{stem}-{path_mark(path)}{suffix}"
             taken.add(name.casefold())
             sha, size, _ = self.facts[path]
+            size = MADE_SIZE if film_of(path) else size
             source = path if self.unchanged(path) else self.live_path(row)
             result.append(Placement(f"{folder}/{name}", sha, size, source))
         return result
@@ -5911,7 +5968,8 @@ def plan_tree(
     spare = defaultdict(list)
     for dst, sha in stale.items():
         if os.path.isfile(out / dst):
-            spare[sha, os.stat(out / dst).st_size].append(dst)
+            size = MADE_SIZE if library.is_frame(sha) else os.stat(out / dst).st_size
+            spare[sha, size].append(dst)
     place, move, missing, kept = [], [], [], 0
     for item in wanted:
         path = out / item.dst
@@ -5939,7 +5997,7 @@ def plan_tree(
 
 def is_placed(path: Path, item: Placement, owned_sha256: str | None) -> bool:
     """Whether a file of a tree is in place; our own are known by name and size, others read."""
-    if not path.is_file() or path.stat().st_size != item.size:
+    if not path.is_file() or item.size not in (path.stat().st_size, MADE_SIZE):
         return False
     return (owned_sha256 or sha256_of_file(path)) == item.sha256
 
@@ -5959,6 +6017,9 @@ def stage_tree(run: Run, plan: TreePlan, link: str) -> None:
 def place_file(source: Path, target: Path, link: str) -> None:
     """Copy or link one photo into a tree, atomically, with its modification time."""
     try:
+        if film_of(str(source)):
+            companion("film_source").place(str(source), target)
+            return
         if link == "copy" and same_facts(source, target):
             return
         with writing(target, sync=False) as part:  # the photo itself is still there
@@ -6849,7 +6910,7 @@ def repairs_of(root: Path, folder: str, manifest: FacesetManifest) -> list[Move]
     for file in sorted(told.keys() - on_disk):
         put = by_hand_in_dropped(here, told[file], aside)
         if put:
-            moves.append(move_file("drop", folder, put, put, "dropped by the operator"))
+            moves.append(move_file("drop", folder, put, put, BY_OPERATOR))
         else:
             moves.append(move_file("gone", folder, file, "", "deleted by the operator"))
     for file in sorted(on_disk - told.keys()):
@@ -8171,6 +8232,28 @@ def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any
 
 
 @dataclass(frozen=True)
+class FilmOptions:
+    """Whether `embed` takes films, and how much of them; work/film_source.py."""
+
+    GROUP: ClassVar[str] = "films"
+
+    films: bool = option(bool, "take the best few faces of films, too", False)
+    motion: bool = option(bool, "likewise of the clips of motion photos and Live Photos", False)
+    every: float = option(AT_LEAST_0, "least time between two of a track", 2.0, unit="SECONDS")
+    per_track: int = option(COUNT, "faces of a track at most, beyond 3 minutes one a minute", 3)
+    per_minute: float = option(
+        AT_LEAST_0, "faces of a person per minute of film at most, of a short film ten", 1.0
+    )
+    every_frames: int | None = option(
+        COUNT, "instead of the best: every Nth frame that shows a face"
+    )
+
+    @property
+    def wanted(self) -> bool:
+        return self.films or self.motion
+
+
+@dataclass(frozen=True)
 class ScanOptions:
     """Which photos `embed` takes, and how hard it looks at them."""
 
@@ -8198,6 +8281,7 @@ class ScanOptions:
         "read the dates again of photos that an older version dated; no face is looked for",
         False,
     )
+    films: FilmOptions = nested(FilmOptions)
 
 
 MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
@@ -8237,7 +8321,7 @@ def cmd_embed(args: argparse.Namespace) -> Outcome:
     result = embed_library(args.sources, args.cache, crew, options, only)
     if args.enrich:
         result |= enrich_library(args.cache, crew_of(args, True), required=False)
-    return Outcome(result, result["unreadable"] < result["photos"])
+    return Outcome(result, result["unreadable"] < result["photos"] or bool(result.get("films")))
 
 
 def embed_library(
@@ -8263,6 +8347,7 @@ def embed_library(
     with locked_cache(path):
         run = EmbedRun(path, crew, options, scan, only)
         run.execute()
+        films = run.films
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
@@ -8278,6 +8363,7 @@ def embed_library(
         "unreadable": len(scan.files) - run.usable(cache),
         **({"redated": run.redated} if options.redate else {}),
         **run.door.counts,
+        **films,
         **({"filtered": run.filtered} if run.filter is not None else {}),
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
@@ -8292,8 +8378,9 @@ def scan_sources(sources: Sequence[Path], options: ScanOptions) -> ScanReport:
         log.warning("%s", line)
     for folder in scan.skipped_outputs:
         log.info("%s: skipped, an output of this tool", folder)
-    if not scan.files:
-        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there")
+    if not scan.files and not (scan.films and options.films.films):
+        films = f", but {len(scan.films)} films; --films takes them" if scan.films else ""
+        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there{films}")
     return scan
 
 
@@ -8319,10 +8406,11 @@ class EmbedRun:
         crew: Crew,
         options: ScanOptions,
         scan: ScanReport,
-        only: ReferenceOptions,
+        only: ReferenceOptions = ReferenceOptions(),
     ) -> None:
         self.path, self.options = path, options
         self.roots, self.files, self.folders = scan.roots, scan.files, scan.folders
+        self.scan, self.films = scan, {}  # what came of films, by name as embed tells it
         self.held: FaceCache | None = None  # the .npz, from the first new photo on
         if cache_exists(path):
             self.cache = load_photos(path)
@@ -8358,8 +8446,11 @@ class EmbedRun:
     def has_photos(self, root: Path) -> bool:
         """Whether a photo lies below a root."""
         inside = os.path.join(root, "")
-        first = bisect.bisect_left(self.files, inside, key=operator.attrgetter("path"))
-        return first < len(self.files) and self.files[first].path.startswith(inside)
+        for files in (self.files, self.scan.films):
+            first = bisect.bisect_left(files, inside, key=operator.attrgetter("path"))
+            if first < len(files) and files[first].path.startswith(inside):
+                return True
+        return False
 
     def wants_redo(self) -> np.ndarray:
         """(f,) bool: photos that must be looked at again though they did not change."""
@@ -8387,6 +8478,8 @@ class EmbedRun:
                     self.store(item, result)
             if self.options.redate:
                 self.redated = companion("dating").read_again(self)
+            if self.scan.films or self.options.films.motion:
+                self.films = companion("film_source").take_films(self)
             self.forget_missing()
         finally:
             self.journal.close()
@@ -8479,7 +8572,7 @@ class EmbedRun:
             return
         for path, (sha, _, _) in self.paths.items():
             if is_missing(path):
-                elsewhere = any(os.path.lexists(other) for other in self.paths_of[sha])
+                elsewhere = any(os.path.lexists(file_of(other)) for other in self.paths_of[sha])
                 if elsewhere or self.is_gone(path):
                     self.forget(path)
 
@@ -8707,9 +8800,11 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
     byte_groups = [
         {"sha256": sha, "paths": paths}
         for sha, paths in zip(cache.file_sha256.tolist(), cache.paths, strict=True)
-        if len(paths) > 1
+        if len(paths) > 1 and not film_of(paths[0])  # nobody deletes a film for a frame
     ]
-    labels = near_duplicate_labels(cache.unit, params.threshold, cache.bbox)
+    frame = np.array([bool(film_of(path)) for path in cache.file_path.tolist()], bool)
+    photos = np.flatnonzero(~frame[cache.face_file])
+    labels = near_duplicate_labels(cache.unit[photos], params.threshold, cache.bbox[photos])
     worth = cache.det_score * cache.face_short * np.maximum(cache.blur, 1.0)
     visual_groups = [
         {
@@ -8717,7 +8812,7 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
             "paths": [str(cache.file_path[file]) for file in cache.face_file[rows]],
             "keep": cache.face_ids[rows[worth[rows].argmax()]],
         }
-        for rows in groups_of(labels)
+        for rows in (photos[group] for group in groups_of(labels))
         if len(np.unique(cache.face_file[rows])) > 1
     ]
     target = cache_path.with_suffix(".duplicates.json")
@@ -9065,6 +9160,7 @@ class Export:
         self.head = manifest_head(library)
         self.purity: dict[str, Purity] = {}  # by face set, as refine found it
         self.usual: Usual | None = None  # likewise, of the library
+        self.least = params.min_survivors  # faces of a set in use
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -9162,6 +9258,7 @@ def export_library(
     export = Export(Library(cache, paths.cache), out, params, crew, **names)
     export.to = paths.to
     export.usual = refined.usual
+    export.least = min(params.min_survivors, refined.params.min_faces)
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
@@ -9221,6 +9318,9 @@ def export_gates(export: Export, dropped: Iterable[Left]) -> list[dict[str, Any]
     return gate_rows(
         EXPORT_GATES, params | params["references"] | params["landmarks"], took, **export.names
     )
+
+
+THIN_EXPORT = "left by export-swap"  # ends the reason of a set that it puts on the shelf
 
 
 class Heritage:
@@ -9291,6 +9391,8 @@ class Heritage:
         notes = {}
         for folder in self.whole:
             note, survivor = self.corpus.note(folder), self.survivor(folder)
+            if survivor == folder:  # it was not merged
+                continue
             if survivor in number:
                 reason = f"same person as {number[survivor]}"
             elif survivor and not self.whole[survivor].shelf:
@@ -9301,12 +9403,23 @@ class Heritage:
         return notes
 
     def folder(self, name: str) -> str:
-        """Where a new set goes: in use, or to the shelf its old self lies on."""
+        """Where a new set goes: in use, or to the shelf its old self lies on; but an export that
+        found too few faces decides anew."""
         old = self.old.get(name)
-        if old is None or not old.shelf:
+        if old is None or not old.shelf or self.is_thin_export(old):
             return name
         same = old.id == name
         return old.folder if same else free_shelf(self.corpus.root, f"{old.shelf}/{name}")
+
+    def is_thin_export(self, old: FaceSet) -> bool:
+        """Whether an export took a set out of use because too few faces were left."""
+        return old.shelf == "_thin" and self.corpus.note(old.folder)["reason"].endswith(THIN_EXPORT)
+
+    def thin_folder(self, name: str) -> str:
+        """Where a new set with too few faces goes; it stays where its old self lies as such."""
+        old = self.old.get(name)
+        same = old is not None and self.is_thin_export(old) and old.id == name
+        return old.folder if same else free_shelf(self.corpus.root, f"_thin/{name}")
 
     def dropped(self, name: str) -> dict[str, Left]:
         """{face id: its entry} of what runs took out of the old selves of a new set."""
@@ -9399,7 +9512,7 @@ def plan_faceset(
     """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
     cache, params, word = export.cache, export.params, export.word
     unwanted = word.keep[rows] < 0
-    left = [left_out(export, row, "dropped by the operator") for row in rows[unwanted]]
+    left = [left_out(export, row, BY_OPERATOR) for row in rows[unwanted]]
     rows = rows[~unwanted]
     faults = export.faults(rows)
     left += [
@@ -9708,6 +9821,7 @@ def write_corpus(
         if not draft.faces:
             log.warning("%s: no face passed; nothing exported", draft.folder)
     drafts = [draft for draft in drafts if draft.faces]
+    thin = thin_drafts(drafts, heritage, export.least)
     groups = {}
     if export.params.candidates and raw is not None:
         groups = companion("candidates").candidate_groups(export, drafts, raw)
@@ -9716,8 +9830,14 @@ def write_corpus(
     with new_run(out, next_run(out, "export-swap")) as run:
         after, notes = stage_sets(run, heritage, drafts)
         exported = [after[draft.folder] for draft in drafts]
+        notes |= {
+            place: {"reason": why, "run": run.name}
+            for place, why in thin.items()
+            if corpus.note(place)["reason"] != why
+        }
         counts = {
-            "facesets": len(exported),
+            "facesets": len(exported) - len(thin),
+            **({"thin": len(thin)} if thin else {}),
             "faces": sum(len(faceset.manifest.faces) for faceset in exported),
             "left_out": sum(len(faceset.manifest.dropped) for faceset in exported),
             "cut": sum(crop.fresh for crop in crops.values()),
@@ -9738,6 +9858,26 @@ def write_corpus(
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
     return {"out": str(out), **counts, "gates": gates, "facesets": rows_shown}
+
+
+def thin_drafts(drafts: Sequence[Draft], heritage: Heritage, least: int) -> dict[str, str]:
+    """Send to the shelf what gates have brought below `least` faces; {its place there: why}.
+
+    What is small by the operator's doing, or was so before, stays in use.
+    """
+    found = {}
+    for draft in drafts:
+        dropped = (left for left in draft.dropped if left.run is UNSET)
+        took = Counter(re.split(r" \(|:", left.reason)[0] for left in dropped)
+        del took[BY_OPERATOR]
+        few = len(draft.faces) < least <= len(draft.faces) + took.total()
+        if "/" in draft.folder or not few:
+            continue
+        why = ", ".join(f"{reason} {count}" for reason, count in took.most_common(2))
+        draft.folder = heritage.thin_folder(draft.folder)
+        found[draft.folder] = f"{len(draft.faces)} of {least} faces ({why}) {THIN_EXPORT}"
+        log.warning("%s: %s", draft.folder, found[draft.folder])
+    return found
 
 
 NOWHERE = f"{RUNS_FOLDER}/nowhere"  # where a set lies that is new

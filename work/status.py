@@ -29,6 +29,15 @@ def cache_status(path: Path) -> dict[str, Any]:
     length = sf.usual_length(cache, rows)
     passing, _ = sf.gate_faces(cache, rows, sf.RefineParams(), length)
     journal = sf.journal_path(path)
+    frames = [film for name in cache.file_path.tolist() if (film := sf.film_of(name))]
+    known = {line.path: line for line in sf.companion("film_source").film_lines(path)}
+    told = {
+        "films": len(known) or None,
+        "film_frames": len(frames) or None,
+        "films_without_face": sum(not line.faces and not line.error for line in known.values()),
+        "films_unreadable": sum(bool(line.error) for line in known.values()),
+    }
+    about_films = {name: number for name, number in told.items() if number}
     scored = int(np.count_nonzero(np.isfinite(cache.learned_quality)))
     by_model = {"scored": scored, "quality_model": cache.meta.quality_model} if scored else {}
     word, decided = library.word, {}
@@ -44,7 +53,8 @@ def cache_status(path: Path) -> dict[str, Any]:
         "recognizer": cache.meta.recognizer,
         "detector": f"{cache.meta.det_size} px, score {cache.meta.det_threshold}",
         "sources": cache.meta.roots,
-        "photos": cache.files,
+        "photos": cache.files - len(frames),
+        **about_films,
         "copies": len(cache.alias_path),
         "with_faces": int(np.count_nonzero(cache.file_status == sf.STATUS_FACES)),
         "without_face": int(np.count_nonzero(cache.file_status == sf.STATUS_NO_FACE)),
