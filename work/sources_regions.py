@@ -192,7 +192,7 @@ MARKS = (  # a packet without any of these tells nothing of people
     *(b"mwg-rs", b"metadataworkinggroup", b"/RegionInfo", b"acdsee-rs", b"acdsee.com/regions"),
     *(b"ImageRegion", b"PersonInImage", b"TagsList", b"hierarchicalSubject"),
 )
-DATE_MARKS = (b"DateTimeOriginal", b"DateCreated", b"CreateDate", b"DateTimeDigitized")
+DATE_MARKS = (b"DateTimeOriginal", b"DateCreated", b"CreateDate", b"DateTimeDigitized", b"Modify")
 ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -308,11 +308,12 @@ DIGIKAM, LIGHTROOM = "{http://www.digikam.org/ns/1.0/}", "{http://ns.adobe.com/l
 CAMERA_RAW = "{http://ns.adobe.com/camera-raw-settings/1.0/}"
 TIFF, EXIF = "{http://ns.adobe.com/tiff/1.0/}", "{http://ns.adobe.com/exif/1.0/}"
 XAP, PHOTOSHOP = "{http://ns.adobe.com/xap/1.0/}", "{http://ns.adobe.com/photoshop/1.0/}"
-DATES = (  # property, what capture_time calls it
-    (f"{EXIF}DateTimeOriginal", "xmp_original"),
-    (f"{PHOTOSHOP}DateCreated", "xmp_photoshop"),
-    (f"{EXIF}DateTimeDigitized", "xmp_digitized"),
-    (f"{XAP}CreateDate", "xmp_create"),
+DATES = (  # property, what capture_time calls it in a sidecar
+    (f"{EXIF}DateTimeOriginal", "sidecar_original"),
+    (f"{PHOTOSHOP}DateCreated", "sidecar_photoshop"),
+    (f"{EXIF}DateTimeDigitized", "sidecar_digitized"),
+    (f"{XAP}CreateDate", "sidecar_create"),
+    (f"{XAP}ModifyDate", "sidecar_modify"),
 )
 PEOPLE_TAGS = frozenset(  # tags under which digiKam and Lightroom keep people
     re.findall(

@@ -149,7 +149,11 @@ def read(photo: Photo) -> Photo:
         photo.notes += told.notes
     if photo.groups:
         turns = [one.orientation for one in found if one.orientation]
-        photo.orientations = [regions.orientation_of(live[0]), *turns, 1]
+        own = regions.orientation_of(live[0])
+        photo.orientations = [own, *turns, 1]
+        if turns and own == 1 != turns[0]:
+            text = "%s: only its sidecar says that it is turned; faces were looked for as it is"
+            sf.log.info(text, live[0])
     return photo
 
 
@@ -309,23 +313,28 @@ def write_marks(path: Path, marks: Iterable[int]) -> None:
 # --- the decisions file ---------------------------------------------------------
 
 
-def noted(book: Any) -> list[Any]:
-    """The standing lines that were read from photos."""
-    return [line for line in book.standing() if line.author.startswith(decisions.OF_PHOTOS)]
+def noted(book: Any, source: str = decisions.OF_PHOTOS) -> list[Any]:
+    """The standing lines that were read from photos, or that have the author `source`."""
+    lines = book.standing()
+    if source == decisions.OF_PHOTOS:
+        return [line for line in lines if line.author.startswith(source)]
+    return [line for line in lines if line.author == source]
 
 
-def bring_up_to_date(book: Any, finder: Any, outcome: Outcome) -> Counter[str]:
-    """Make the decisions say of the photos that were read what those say now.
+def bring_up_to_date(
+    book: Any, finder: Any, outcome: Outcome, source: str = decisions.OF_PHOTOS, dry: bool = False
+) -> Counter[str]:
+    """Make the decisions of a source say of the photos that were read what those say now.
 
-    An act is one name of one source. Of an act that says something no photo says any more the rest
-    is said again. Returns counts: faces added and withdrawn.
+    An act is one name of one author. Of an act that says something no photo says any more the rest
+    is said again. dry: only count. Returns counts: faces added and withdrawn.
     """
     cache, counts = finder.cache, Counter()
     wanted = {row: word for words in outcome.said.values() for row, word in words.items()}
     photos = {str(cache.file_sha256[file])[:16] for file in outcome.said}
     fresh: dict[Said, dict[str, None]] = defaultdict(dict)
     stale, known = [], set()
-    for line in noted(book):
+    for line in noted(book, source):
         word = Said(line.text, line.author, line.kind)
         asked = {ref: finder.row(ref) for ref in line.faces if ref[:16] in photos}
         gone = {
@@ -348,7 +357,7 @@ def bring_up_to_date(book: Any, finder: Any, outcome: Outcome) -> Counter[str]:
         if faces:
             facts = {"text": word.name, "author": word.author, "faces": list(faces)}
             lines.append(decisions.act(word.kind, decisions.new_op(), **facts))
-    if lines:
+    if lines and not dry:
         book.append(lines)
     return counts
 
@@ -402,8 +411,8 @@ def left_out(book: Any, marks: Path) -> dict[str, int]:
     ops = dict.fromkeys(line.op for line in lines)
     if ops:
         book.append(withdrawals(ops))
-        log = "names of %d faces that were read from the photos do not count (--tags ignore)"
-        sf.log.info(log, sum(len(line.faces) for line in lines))
+        count = sum(len(line.faces) for line in lines)
+        sf.log.info("names read from the photos count no more, of %d faces: --tags ignore", count)
     marks.unlink(missing_ok=True)
     return {"tags_withdrawn": sum(len(line.faces) for line in lines)} if lines else {}
 
@@ -442,5 +451,6 @@ def told(outcome: Outcome, counts: Counter[str]) -> dict[str, int]:
             if key in found
         ]
         end = "; ".join([each, *rest, "--tags ignore leaves them out"])
-        sf.log.info("names of %d faces read from the photos: %s", len(words), end)
+        faces = f"{len(words)} face{'s' * (len(words) != 1)}"
+        sf.log.info("names of %s read from the photos: %s", faces, end)
     return found
