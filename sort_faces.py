@@ -8161,6 +8161,14 @@ def passes_label(spec: EngineSpec, passes: Passes) -> str:
     return f"{size}@{spec.det_threshold:g}{''.join(word for word, on in words if on)}"
 
 
+FILTER_MARK = "+filter:"  # in file_passes; what a filter kept out comes in when it is another
+
+
+def filter_mark(filter_of_faces: Any) -> str:
+    """What file_passes says of a ReferenceFilter; "" of none."""
+    return "" if filter_of_faces is None else FILTER_MARK + filter_of_faces.mark
+
+
 def add_embed_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "sources", nargs="+", type=Path, metavar="SRC", help="folders (or files) of photos"
@@ -8168,22 +8176,31 @@ def add_embed_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz to create or to add to")
     add_fields(p, ScanOptions)
     p.add_argument("--enrich", action="store_true", help="find landmarks and pose in the same pass")
+    add_fields(p, ReferenceOptions)
     add_engine_and_work(p, own_model=MODEL_OF_CACHE)
 
 
 def cmd_embed(args: argparse.Namespace) -> Outcome:
     """find and embed every face below SRC into the cache; resumable"""
-    options = of_args(ScanOptions, args)
-    result = embed_library(args.sources, args.cache, crew_of(args, args.enrich), options)
+    options, crew = of_args(ScanOptions, args), crew_of(args, args.enrich)
+    only = of_args(ReferenceOptions, args)
+    result = embed_library(args.sources, args.cache, crew, options, only)
     if args.enrich:
         result |= enrich_library(args.cache, crew_of(args, True), required=False)
     return Outcome(result, result["unreadable"] < result["photos"])
 
 
 def embed_library(
-    sources: Sequence[Path], path: Path, crew: Crew, options: ScanOptions
+    sources: Sequence[Path],
+    path: Path,
+    crew: Crew,
+    options: ScanOptions,
+    only: ReferenceOptions = ReferenceOptions(),
 ) -> dict[str, Any]:
-    """Scan, hash, detect and embed what the cache does not hold yet; returns the counts."""
+    """Scan, hash, detect and embed what the cache does not hold yet; returns the counts.
+
+    only: whose faces come in.
+    """
     if path.suffix != ".npz":
         raise SortFacesError(f"{path}: a cache is named *.npz")
     scan = scan_sources(sources, options)
@@ -8194,7 +8211,7 @@ def embed_library(
         _ = crew.facts  # nothing is written before the models are known to work
     make_folder(path.absolute().parent)
     with locked_cache(path):
-        run = EmbedRun(path, crew, options, scan)
+        run = EmbedRun(path, crew, options, scan, only)
         run.execute()
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
@@ -8212,6 +8229,7 @@ def embed_library(
         "unreadable": len(scan.files) - run.usable(cache),
         **run.door.counts,
         **tags,
+        **({"filtered": run.filtered} if run.filter is not None else {}),
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
         "other_files": scan.other_files,
@@ -8246,7 +8264,14 @@ def source_roots(sources: Sequence[Path]) -> list[Path]:
 class EmbedRun:
     """One pass over a library: which files are new, whose bytes are known, what to compute."""
 
-    def __init__(self, path: Path, crew: Crew, options: ScanOptions, scan: ScanReport) -> None:
+    def __init__(
+        self,
+        path: Path,
+        crew: Crew,
+        options: ScanOptions,
+        scan: ScanReport,
+        only: ReferenceOptions,
+    ) -> None:
         self.path, self.options = path, options
         self.roots, self.files, self.folders = scan.roots, scan.files, scan.folders
         self.held: FaceCache | None = None  # the .npz, from the first new photo on
@@ -8258,7 +8283,9 @@ class EmbedRun:
         check_model(self.cache, path, self.crew.spec)
         self.door = Doorkeeper(path, self.cache.meta)
         self.passed_over: set[str] = set()  # paths of what was forgotten
-        self.passes = passes_label(self.crew.spec, options.passes)
+        self.filter = companion("reference_filter").filter_of(only, self.crew, self.cache.meta)
+        self.passes = passes_label(self.crew.spec, options.passes) + filter_mark(self.filter)
+        self.filtered: Counter[str] = Counter()  # faces left out, by the reason
         self.mounted = [root for root in self.roots if self.has_photos(root)]
         self.forgotten: set[str] = set()
         self.noted: set[str] = set()  # photos whose known paths were looked at
@@ -8287,7 +8314,9 @@ class EmbedRun:
         """(f,) bool: photos that must be looked at again though they did not change."""
         status, options = self.cache.file_status, self.options
         other_settings = self.cache.file_passes != self.passes
-        blind = (status == STATUS_NO_FACE) | (options.rescan & (status != STATUS_UNREADABLE))
+        filtered = np.char.find(self.cache.file_passes, FILTER_MARK) >= 0
+        again = filtered | options.rescan
+        blind = (status == STATUS_NO_FACE) | (again & (status != STATUS_UNREADABLE))
         return (other_settings & blind) | (options.retry_errors & (status == STATUS_UNREADABLE))
 
     def execute(self) -> None:
@@ -8362,6 +8391,9 @@ class EmbedRun:
         if result["faces"] and not faces:
             self.shut_out(item)
             return
+        if self.filter is not None:
+            faces, taken = self.filter.admitted(faces)
+            self.filtered.update(taken)
         result = {**result, "faces": faces}
         self.journal.append("photo", **{**item, **result, "passes": self.passes})
         self.paths_of[item["sha256"]].append(item["path"])
@@ -11532,7 +11564,9 @@ def video_tracks(
     return tracks
 
 
-def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Crew) -> Outcome:
+def score_tracks(
+    work: VideoWork, gates: Gates, choice: IdentityChoice, only: ReferenceOptions, crew: Crew
+) -> Outcome:
     """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
     data = work.read(Tracks)
     tracks, choice = data.tracks, for_model(choice, data.meta.model)
@@ -11542,8 +11576,9 @@ def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Cr
     unwanted = {path.stem for path in choice.exclude_identity}
     passed: list[Track] = []
     left_out: list[Segment] = []
+    filtered = companion("reference_filter").unlike_tracks(tracks, only, crew, data.meta)
     for track in tracks:
-        reason = track_fault(track, gates)
+        reason = track_fault(track, gates) or filtered.get(track.name, "")
         if not reason and wanted and who.get(track.name) not in wanted:
             reason = "another person"
         if reason:
@@ -11817,7 +11852,10 @@ def video_step(
 
 def add_video_run_options(p: argparse.ArgumentParser) -> None:
     """Those of every step."""
-    taken = (ClipOptions, VideoChoice, Sampling, Crew, Reach, Gates, IdentityChoice)
+    taken = (
+        *(ClipOptions, VideoChoice, Sampling, Crew, Reach, Gates),
+        *(IdentityChoice, ReferenceOptions),
+    )
     add_step_options(p, "input work out", taken, look=True)
 
 
@@ -11833,7 +11871,9 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "detect": lambda: detect_frames(work, crew),
         "merge": lambda: merge_frames(work),
         "track": lambda: track_faces(work, of_args(Reach, args)),
-        "score": lambda: score_tracks(work, gates, of_args(IdentityChoice, args), crew),
+        "score": lambda: score_tracks(
+            work, gates, of_args(IdentityChoice, args), of_args(ReferenceOptions, args), crew
+        ),
         "cut": lambda: cut_clips(work, args.out, clips),
         "report": lambda: show_videos(work),
     }
@@ -11878,7 +11918,7 @@ VIDEO_STEPS: Steps = {  # in pipeline order
     "detect": video_step(detect_frames, "work", Crew, look=True),
     "merge": video_step(merge_frames),
     "track": video_step(track_faces, "work", Reach),
-    "score": video_step(score_tracks, "work", Gates, IdentityChoice, Crew),
+    "score": video_step(score_tracks, "work", Gates, IdentityChoice, ReferenceOptions, Crew),
     "cut": video_step(cut_clips, "work out", ClipOptions),
     "report": video_step(show_videos),
     "run": (add_video_run_options, cmd_video_run),
