@@ -48,26 +48,35 @@ def rows_held(finder: Any, weighed: Sequence[Any]) -> set[int]:
 
     They lie nearer to the faces of their own name than to those of any other, and no farther than
     a face may lie from its group's middle. Where nobody is called so for certain, the middle is
-    that of the largest part that agrees, and it must be more than half.
+    that of the largest part that agrees; it must be more than half, and nobody else's.
     """
     unit = finder.cache.unit
-    limit = sf.thresholds_for(finder.cache.meta.model).outlier
+    limits = sf.thresholds_for(finder.cache.meta.model)
     sure, weak = rows_by_name(finder, weighed, "name"), rows_by_name(finder, weighed, "maybe")
     certain = {row for rows in sure.values() for row in rows}
+    free = {name: [row for row in rows if row not in certain] for name, rows in weak.items()}
     middles = {name: sf.centroid(unit[rows[:MOST]]) for name, rows in sure.items()}
-    for name, rows in weak.items():
-        rows[:] = [row for row in rows if row not in certain]
-        core = agreeing(unit[rows[:MOST]], limit) if rows else np.zeros(0, np.intp)
-        if name not in middles and 2 * len(core) > min(len(rows), MOST):
-            middles[name] = sf.centroid(unit[np.array(rows)[core]])
+    cores = {name: core_of(unit, rows, limits.outlier) for name, rows in free.items() if rows}
+    for name in sorted(cores.keys() - middles.keys(), key=lambda name: (-len(cores[name]), name)):
+        if 2 * len(cores[name]) > min(len(free[name]), MOST):
+            middle = sf.centroid(unit[cores[name]])
+            known = np.array([*middles.values()], np.float32).reshape(-1, unit.shape[1])
+            if not (known @ middle >= 1.0 - limits.merge).any():  # one person has one name
+                middles[name] = middle
     names, stays = list(middles), set()
-    centres = np.array([middles[name] for name in names], np.float32)
-    for name, rows in weak.items():
-        if name in middles and rows:
-            index, distance = sf.nearest(unit[rows], centres)
-            fits = (index == names.index(name)) & (distance <= limit)
-            stays.update(np.array(rows)[fits].tolist())
+    centres = np.array([*middles.values()], np.float32)
+    for name in cores.keys() & middles.keys():
+        index, distance = sf.nearest(unit[free[name]], centres)
+        fits = (index == names.index(name)) & (distance <= limits.outlier)
+        stays.update(np.array(free[name])[fits].tolist())
     return stays
+
+
+def core_of(unit: np.ndarray, rows: list[int], limit: float) -> np.ndarray:
+    """The row that most of these rows lie near to, with those: (k,) of the first MOST."""
+    some = np.array(rows[:MOST])
+    near = unit[some] @ unit[some].T >= 1.0 - limit
+    return some[near[near.sum(axis=1).argmax()]]
 
 
 def rows_by_name(finder: Any, lines: Sequence[Any], kind: str) -> dict[str, list[int]]:
@@ -80,9 +89,3 @@ def rows_by_name(finder: Any, lines: Sequence[Any], kind: str) -> dict[str, list
             taken.update(rows)
             found[line.text.casefold()].update(dict.fromkeys(rows))
     return {name: list(rows) for name, rows in found.items() if rows}
-
-
-def agreeing(unit: np.ndarray, limit: float) -> np.ndarray:
-    """Places in unit rows (n, d) of the row that most others lie near to, and of those."""
-    near = unit @ unit.T >= 1.0 - limit
-    return np.flatnonzero(near[near.sum(axis=1).argmax()])
