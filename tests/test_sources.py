@@ -921,3 +921,63 @@ def test_regions_that_exiftool_writes_are_found_in_every_format(tagged, ending: 
     tagged.save()
     assert tagged.read() == {"tagged_faces": 2}
     assert tagged.names() == {path.name: list(TWO)}
+
+
+PEOPLE = {"p002": "Zoë Müller", "p004": "王小明", "p006": "O'Neil & <Söhne>"}
+
+
+def tag_every_other(cache: sf.FaceCache, made: Path) -> None:
+    """Let exiftool write the names into every other photo of PEOPLE, on the face in the middle."""
+    rows = []
+    for file, path in enumerate(map(Path, cache.file_path.tolist())):
+        own = np.flatnonzero(cache.face_file == file)
+        if int(path.stem[-2:]) % 2 or not len(own):
+            continue
+        width, height = cache.file_wh[file].tolist()
+        middles = cache.bbox[own][:, [0, 2]].mean(axis=1)
+        box = cache.bbox[own[np.abs(middles - width / 2).argmin()]].tolist()
+        x1, y1, x2, y2 = np.array(box) / [width, height, width, height]
+        area = {"X": (x1 + x2) / 2, "Y": (y1 + y2) / 2, "W": x2 - x1, "H": y2 - y1}
+        region = {
+            "Area": {**area, "Unit": "normalized"},
+            "Name": PEOPLE[path.stem[:4]],
+            "Type": "Face",
+        }
+        told = {"AppliedToDimensions": {"W": width, "H": height, "Unit": "pixel"}}
+        told["RegionList"] = [region]
+        rows.append({"SourceFile": str(path), "XMP-mwg-rs:RegionInfo": told})
+        rows[-1]["XMP-xmp:CreatorTool"] = "digiKam-8.1.0"
+    made.write_text(json.dumps(rows))
+    photos = [row["SourceFile"] for row in rows]
+    subprocess.run(["exiftool", "-q", "-overwrite_original", f"-j={made}", *photos], check=True)
+
+
+@exiftool
+def test_tagged_photos_give_sets_with_those_names(shared, mini, run, tmp_path):
+    folder, first, path = tmp_path / "photos", tmp_path / "first.npz", tmp_path / "lib.npz"
+    folder.mkdir()
+    for person in PEOPLE:
+        for photo in sorted((shared / "data/people" / person).iterdir())[:14]:
+            shutil.copyfile(photo, folder / photo.name)
+    how = ("--model", mini, "--det-size", 320)
+    code, _, err = run("embed", folder, first, *how)
+    assert code == 0, err
+    tag_every_other(sf.load_cache(first), tmp_path / "regions.json")
+    code, out, err = run("embed", folder, path, *how, "--json")
+    assert code == 0, err
+    assert json.loads(out)["tagged_faces"] == 21
+    assert "names of 21 faces read from the photos: 21 digiKam;" in err
+    assert run("cluster", path, tmp_path / "raw")[0] == 0
+    gates = ("--min-short", 60, "--min-faces", 8)
+    assert run("refine", path, tmp_path / "sets", *gates)[0] == 0
+    cache = sf.load_cache(path)
+    told = sf.operators_word(path, cache)
+    manifest = json.loads((tmp_path / "sets/refine_manifest.json").read_text())
+    found = {}
+    for faceset in manifest["facesets"]:
+        rows = sf.rows_of_faces(cache, faceset["faces"])
+        people = {Path(cache.file_path[cache.face_file[row]]).stem[:4] for row in rows}
+        assert len(people) == 1
+        assert len(rows) > 8  # those without a tag as well
+        found[people.pop()] = told.names[told.of_group(rows)]
+    assert found == PEOPLE

@@ -12,7 +12,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -184,15 +184,13 @@ def name_of(row: dict[str, Any]) -> str:
 
 
 class Photos:
-    """Finds the photo of a row: by hash, by path, or by its file name if only one has it."""
+    """Finds the photo of a row: by hash, by path, or by an end of it that only one photo has."""
 
     def __init__(self, cache: sf.FaceCache) -> None:
         self.by_sha = {sha: row for row, sha in enumerate(cache.file_sha256.tolist())}
         self.by_short = {sha[:16]: row for sha, row in self.by_sha.items()}
         self.by_path = {path: row for row, paths in enumerate(cache.paths) for path in paths}
-        self.by_name: dict[str, set[int]] = defaultdict(set)
-        for path, row in self.by_path.items():
-            self.by_name[PurePath(path).name].add(row)
+        self.ends = sf.companion("sources_libraries").Photos(cache)
 
     def row(self, row: dict[str, Any]) -> int:
         """File row of the cache, -1 where there is none."""
@@ -200,8 +198,8 @@ class Photos:
         for known in (self.by_sha.get(sha), self.by_short.get(sha[:16]), self.by_path.get(path)):
             if known is not None:
                 return known
-        alike = self.by_name.get(PurePath(path.replace("\\", "/")).name, set())
-        return next(iter(alike)) if len(alike) == 1 else -1
+        alike = self.ends.likely(path)
+        return alike[0] if len(alike) == 1 else -1
 
 
 def face_at(cache: sf.FaceCache, finder: decisions.Finder, file: int, row: dict[str, Any]) -> int:
