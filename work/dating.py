@@ -198,8 +198,6 @@ class Picks:
 
 def beside(path: str) -> list[Any]:
     """What sidecars say of a photo."""
-    if not (sf.WORK_FOLDER / "sources.py").exists():
-        return []
     said = []
     for one in sf.companion("sources").beside(path).statements:
         kind, _, rest = one.where.partition("_")

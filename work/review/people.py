@@ -320,7 +320,7 @@ class Model:
     def resolve(self, lines: Sequence[Any]) -> Any:
         """What decisions.resolve says of these lines; quick where they are those read before and
         more that fit in."""
-        weighed = decisions.by_weight(decisions.standing(lines))
+        weighed = decisions.weighed_lines(self.finder, lines)
         if self.resolver is None or not self.resolver.goes_on(lines):
             self.resolver = Further(self.finder)
             for line in weighed:
