@@ -436,3 +436,37 @@ def test_a_kill_of_the_process(made, tmp_path):
     assert begun.exists()
     assert subprocess.run(command, check=False).returncode == 0
     assert not begun.exists() and frames_in(sf.load_cache(tmp_path / "c.npz"))
+
+
+# -- forgetting --------------------------------------------------------------
+
+
+def test_a_forgotten_person_of_a_film_is_gone_and_stays_away(made, tmp_path, run, embed):
+    """Of the cache, of the trees and of what is kept of films; a rescan does not bring her back."""
+    folder, out = tmp_path / "films", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(made / "party.mp4", folder)
+    cache = out / "faces.npz"
+    code, _, err = run("run", folder, out, "--films", *DLIB, "--min-faces", 1)
+    assert code in (0, 1), err
+    before = sf.load_cache(cache)
+    anna = [
+        face
+        for face, at in zip(before.face_ids, before.face_file.tolist(), strict=True)
+        if float(sf.FRAME_PATH.fullmatch(str(before.file_path[at]))[3]) < 6
+    ]
+    assert anna and len(anna) < before.faces
+    films.begun_path(cache).write_bytes(b"left by a killed run\n")
+    words = [word for face in anna for word in ("--face", face)]
+    code, text, err = run("forget", out, "--cache", cache, *words, "--json")
+    assert code == 0, text + err
+    assert not films.begun_path(cache).exists()
+    after = sf.load_cache(cache)
+    assert not {*anna} & {*after.face_ids} and after.faces == before.faces - len(anna)
+    gone = {face[:16] for face in anna}
+    for picture in out.rglob("*.jpg"):
+        assert films.frame_of_picture(picture)[:16] not in gone
+    _, result, _ = embed(folder, cache, "--films")
+    assert "films_looked_at" not in result
+    embed(folder, cache, "--films", "--every", 2.5, "--rescan")
+    assert not {*anna} & {*sf.load_cache(cache).face_ids}

@@ -632,3 +632,10 @@ class Films:
 def take_films(run: sf.EmbedRun) -> dict[str, Any]:
     """Take the films of a library as the options say; returns counts for the summary."""
     return Films(run).take()
+
+
+def number_to_look_at(run: sf.EmbedRun) -> int:
+    """How many films an EmbedRun would decode."""
+    films = Films(run)
+    names = ((film_id(file.path, file.size, file.mtime_ns)) for file in films.wanted())
+    return sum(not films.is_done(films.lines.get(name)) for name in names)
