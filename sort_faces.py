@@ -4103,9 +4103,10 @@ class VideoPass:
         self.last_length = 0
         self.slot = -1.0  # of the newest sample
 
-    def is_due(self, pts: int) -> bool:
-        """Whether a frame, in the order of their times, is one to look at."""
-        before, self.slot = self.slot, math.floor(self.video.seconds(pts) / self.period + 1e-6)
+    def is_due(self, frame: VideoFrame) -> bool:
+        """Whether a frame is one to look at; asked of each, in the order of their times."""
+        before, now = self.slot, self.video.seconds(frame.pts) / self.period
+        self.slot = math.floor(now + 1e-6)
         return self.slot > before
 
     def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
@@ -4119,7 +4120,7 @@ class VideoPass:
                     self.pts.append(frame.pts)
                     self.last_length = frame.duration or self.last_length
                     self.finder.feed(frame)
-                    if self.is_due(frame.pts):
+                    if self.is_due(frame):
                         unwanted = self.skip is None or self.skip(frame.pts)
                         yield frame.pts, None if unwanted else upright_frame(frame, video.sar)
         except VideoError as error:

@@ -146,6 +146,34 @@ def test_films_without_a_picture_or_a_face_are_told(made, tmp_path, run):
     assert "films faceless      1" in out
 
 
+def test_frames_spoilt_by_damage_are_not_kept(made, tmp_path, embed):
+    """One key frame at the start: what follows the damage is drawn from garbage."""
+    data = bytearray((made / "party.mp4").read_bytes())
+    middle = len(data) // 2  # of the packets, in the second half of the film
+    for at in range(middle, middle + 4000, 7):
+        data[at] ^= 0xFF
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/hurt.mp4").write_bytes(data)
+    code, _, err = embed(tmp_path / "films", tmp_path / "c.npz", "--films")
+    assert code == 0, err
+    times = [when for _, when in frames_in(sf.load_cache(tmp_path / "c.npz"))]
+    assert times
+    whole, _ = decoded_pictures(made / "party.mp4")
+    hurt, corrupt = decoded_pictures(tmp_path / "films/hurt.mp4")
+    assert corrupt
+    for when in times:
+        assert np.abs(hurt[round(when * 25)].astype(int) - whole[round(when * 25)]).mean() < 1
+
+
+def decoded_pictures(path: Path) -> tuple[dict[int, np.ndarray], list[int]]:
+    """({number at 25 a second: picture}, numbers of the frames that say they are damaged)."""
+    with sf.open_video(str(path)) as (container, stream):
+        frames = list(sf.decoded(container, stream))
+        numbers = [round(float(frame.pts * stream.time_base) * 25) for frame in frames]
+    pictures = {n: sf.upright_frame(f, 1.0) for n, f in zip(numbers, frames, strict=True)}
+    return pictures, [n for n, f in zip(numbers, frames, strict=True) if f.is_corrupt]
+
+
 def test_every_nth_frame(made, tmp_path, embed):
     code, result, _ = embed(made, tmp_path / "c.npz", "--films", "--every-frames", 25)
     assert code == 0
