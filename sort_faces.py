@@ -131,9 +131,9 @@ import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar, Literal, TypeVar
 
 COMMAND = "sort-faces"  # an installed copy is called so; its work/ has a name that is not common
 INSTALLED_WORK = "sort_faces_work"  # as in pyproject.toml
@@ -681,7 +681,9 @@ class RefineParams:
     copy_threshold: float = model_distance("copy")
     linkage: str = linkage_option()
     strictness: float = strictness_option()
-    min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
+    min_faces: int = gate_option(
+        COUNT, "different pictures a face set needs; of near-duplicates one counts", 15
+    )
     min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 60.0, unit="PX")
     min_blur: float = gate_option(
         AT_LEAST_0, "variance of the Laplacian; lower is softer", 40.0, unit="VAR"
@@ -826,6 +828,9 @@ class ExportParams:
     duplicate_threshold: float = model_distance("duplicate")
     same_face_threshold: float = model_distance("same_face")
     top_n: int = option(COUNT, "faces in the top bundle, chosen so that they average like all", 30)
+    min_survivors: int = option(
+        COUNT, "a set with fewer faces left goes to _thin, unless --min-faces of refine is less", 5
+    )
     core_n: int = option(COUNT, "faces in the core bundle, the fewest that average like all", 8)
     pad_ratio: float = option(  # roop wants this headroom
         Number(float, 0.0, 3.0, "a number from 0 to 3", "SHARE"),
@@ -1543,7 +1548,7 @@ class Column:
     dtype: Any  # by name: what makes the tables does not need numpy
     text: str
     shape: tuple[int | str, ...] = ()  # "d": the numbers of one embedding
-    fill: float = 0  # NaN where `enrich` brings the values later
+    fill: float | str = 0  # NaN: `enrich` brings the values later; "": older caches lack it
 
     def filled(self, count: int, dim: int) -> np.ndarray:
         """An array of `count` rows that hold nothing yet; dim: numbers of an embedding."""
@@ -1567,6 +1572,14 @@ def column(*facts: Any, **more: Any) -> Any:
 
 
 of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a")
+
+
+def of_text(text: str, kind: type = str) -> Any:
+    """A column of photos that caches of older versions lack; without one it is empty."""
+    about = Column("f", kind, text, fill="")
+    return field(default=None, kw_only=True, metadata={"column": about})
+
+
 of_face = functools.partial(column, "n")
 of_face_later = functools.partial(of_face, "float32", fill=math.nan)
 BOX = "box x1 y1 x2 y2, pixels; may reach past the border"
@@ -1575,6 +1588,11 @@ FIVE_POINTS = (
 )
 CAPTURE_TIME = "capture time, seconds since 1970, local clock read as UTC; NaN unknown"
 FILE_TIME = "modification time, nanoseconds since 1970"
+LATER_TIMES = (  # kinds of dates that do not tell when a photo was taken; work/capture_time.py
+    *("scan", "exif_modify", "sidecar_create", "xmp_create", "sidecar_modify", "xmp_modify"),
+    *("png_modify", "file_time"),
+)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -1588,6 +1606,9 @@ class FaceCache:
     file_mtime_ns: np.ndarray = of_file("int64", FILE_TIME)
     file_wh: np.ndarray = of_file("int32", "width and height, pixels; 0 0 if unreadable", (2,))
     file_taken: np.ndarray = of_file("float64", CAPTURE_TIME)
+    file_taken_kind: np.ndarray = of_text("which date that is, docs/dates.md; empty if not known")
+    file_taken_precision: np.ndarray = of_text("`year`, `month`, `day`, `minute` or `second` of it")
+    file_dates: np.ndarray = of_text("dates and camera that the file tells, JSON", bytes)
     file_status: np.ndarray = of_file("uint8", "0 faces, 1 no face, 2 unreadable")
     file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
     file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
@@ -1619,6 +1640,9 @@ class FaceCache:
     )
 
     def __post_init__(self) -> None:
+        for name in TEXT_COLUMNS:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, COLUMNS[name].absent(self.files, 0))
         counts = {"f": self.files, "a": len(self.alias_path), "n": self.faces}
         for name, about in COLUMNS.items():
             if len(getattr(self, name)) != counts[about.rows]:
@@ -1658,6 +1682,11 @@ class FaceCache:
         return {face: row for row, face in enumerate(self.face_ids)}
 
     @functools.cached_property
+    def taken(self) -> np.ndarray:
+        """(f,) file_taken, NaN also where that is only the time of a scan, a change or a copy."""
+        return np.where(np.isin(self.file_taken_kind, LATER_TIMES), math.nan, self.file_taken)
+
+    @functools.cached_property
     def paths(self) -> list[list[str]]:
         """Every known path of each photo, the canonical one first."""
         known = [[path] for path in self.file_path.tolist()]
@@ -1674,7 +1703,8 @@ class FaceCache:
 COLUMNS: dict[str, Column] = {
     item.name: item.metadata["column"] for item in fields(FaceCache) if item.metadata
 }
-LATER_COLUMNS = [name for name, about in COLUMNS.items() if math.isnan(about.fill)]
+LATER_COLUMNS = [name for name, about in COLUMNS.items() if about.fill != about.fill]  # NaN
+TEXT_COLUMNS = [name for name, about in COLUMNS.items() if about.fill == ""]
 LANDMARK_SHAPES = {  # what `enrich` brings in any case
     name: COLUMNS[name].shape for name in LATER_COLUMNS if name != "learned_quality"
 }
@@ -1978,13 +2008,24 @@ def refine_identities(
         outliers = far + len(members) - len(inside)
         lost = Counter(outlier=outliers, same_photo=len(inside) - len(single))
         dropped.update(lost)
-        if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
+        if distinct_pictures(cache, single) < max(params.min_faces, 1):
             dropped["too_few_images"] += len(single)
             continue
         identities.append((single, lost))
     identities.sort(key=lambda one: (-len(np.unique(cache.face_file[one[0]])), one[0][0]))
     kept, lost = [rows for rows, _ in identities], [counts for _, counts in identities]
     return Refined(kept, dict(dropped), lost, usual, grouped)
+
+
+def distinct_pictures(cache: FaceCache, rows: np.ndarray) -> int:
+    """How many different pictures faces (m,) of one person come from.
+
+    One photo, resent in sixteen sizes or hung up behind sixteen people, is one picture.
+    """
+    if not len(rows):
+        return 0
+    near = nearest_keeper(rows_of(cache.unit, rows), thresholds_for(cache.meta.model).duplicate)
+    return min(len(np.unique(cache.face_file[rows])), len(np.unique(near)))
 
 
 def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -2132,7 +2173,7 @@ def one_face_per_photo(
     return rows[keep]
 
 
-OUTLIER = "outlier"
+OUTLIER, BY_OPERATOR = "outlier", "dropped by the operator"  # reasons
 
 
 @dataclass(frozen=True)
@@ -2737,8 +2778,8 @@ def year_of(taken: float | None) -> float:
     if taken is None or not math.isfinite(taken):
         return math.nan
     try:
-        return float(datetime.fromtimestamp(taken, timezone.utc).year)
-    except (OverflowError, ValueError, OSError):  # beyond the calendar
+        return float((EPOCH + timedelta(seconds=taken)).year)  # Windows has no times before 1970
+    except OverflowError:  # beyond the calendar
         return math.nan
 
 
@@ -2749,10 +2790,6 @@ def year_of(taken: float | None) -> float:
 SUFFIX_LIMIT = 20  # bytes
 NAME_LIMIT = 200  # bytes of UTF-8; every file system we meet allows 255, and NTFS counts apart
 WINDOWS_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
-DATE_IN_NAME = re.compile(
-    r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])"
-    r"(?:(?:[-_. T]*| at )([01]\d|2[0-3])[-_.:h]?([0-5]\d)[-_.:m]?([0-5]\d)(?:\d{3})?)?(?!\d)"
-)
 
 
 FRAME_PATH = re.compile(r"(.+)#pts=(-?\d+)@(\d+\.\d+)s", re.DOTALL)  # work/film_source.py
@@ -2799,18 +2836,6 @@ def safe_dst_name(path: str) -> str:
 def path_mark(path: str) -> str:
     """Eight hex digits that tell a path from others that flatten alike."""
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
-def date_from_name(name: str) -> float:
-    """Capture time written into a file name, seconds as in file_taken; NaN if there is none."""
-    found = DATE_IN_NAME.search(name)
-    if not found:
-        return math.nan
-    try:
-        parts = [int(part or 0) for part in found.groups()]
-        return datetime(*parts, tzinfo=timezone.utc).timestamp()
-    except ValueError:  # 31 February
-        return math.nan
 
 
 def numbered(prefix: str, number: int) -> str:
@@ -3451,8 +3476,19 @@ class Photo:
     """A decoded photo."""
 
     image: np.ndarray  # (h, w, 3) uint8 BGR, upright; of a reduced JPEG one of scale x scale pixels
-    taken: float  # seconds as in FaceCache.file_taken, NaN if unknown
     scale: int = 1  # pixels of the photo per pixel of the image
+    dates: str = "{}"  # as in FaceCache.file_dates
+    name: str = ""  # of the file, which may tell its date
+
+    @functools.cached_property
+    def when(self) -> Any:
+        """capture_time.Taken by what the file says and its name; its folders may know better."""
+        return companion("capture_time").of_file(self.dates, self.name)
+
+    @property
+    def taken(self) -> float:
+        """The same in seconds as in FaceCache.file_taken, NaN if unknown."""
+        return self.when.seconds
 
     @property
     def wh(self) -> tuple[int, int]:
@@ -3624,7 +3660,7 @@ def decoded_photo(data: bytes, name: str, known: tuple[Any, Any], scale: int) ->
     header, image = known
 
     bare = header is not None and header.format == "PNG" and not any(c in data for c in PNG_FACTS)
-    orientation, taken = (1, math.nan) if bare else exif_facts(header)
+    orientation = 1 if bare else orientation_of(header)
     if image is None and (header is None or header.format in (*OPENCV_FORMATS, "MPO")):
         cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
         colour = {
@@ -3642,19 +3678,19 @@ def decoded_photo(data: bytes, name: str, known: tuple[Any, Any], scale: int) ->
         image = pixels_from_pillow(header)
     elif header is not None and header.format == "TIFF":
         orientation = 1  # OpenCV turns TIFFs whatever its flags say
-    if math.isnan(taken):
-        taken = date_from_name(name)
-    return Photo(turn_upright(image, orientation), taken, scale)
+    dates = companion("dates_in_photos").dates_of(header, io.BytesIO(data))
+    return Photo(turn_upright(image, orientation), scale, dates, name)
 
 
-def open_with_pillow(data: bytes) -> Any:
+def open_with_pillow(data: bytes | BinaryIO) -> Any:
     """Pillow's view of the file's header, or None where Pillow does not know the format."""
     import PIL.Image
 
     register_heif()
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses at twice this number
     try:
-        return PIL.Image.open(io.BytesIO(data), formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        return PIL.Image.open(stream, formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
     except PIL.Image.DecompressionBombError as error:
         raise PhotoError(f"too large: {error}") from None
     except PILLOW_ERRORS:
@@ -3685,30 +3721,15 @@ def pixels_from_pillow(header: Any) -> np.ndarray:
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
-def exif_facts(header: Any) -> tuple[int, float]:
-    """(orientation 1-8 still to be applied, capture time or NaN) of an opened Pillow image."""
-    if header is None:
-        return 1, math.nan
+def orientation_of(header: Any) -> int:
+    """The EXIF orientation, 1 to 8, still to be applied to an opened Pillow image."""
+    if header is None or header.format == "HEIF":
+        return 1
     try:
-        exif = header.getexif()
-        inner = exif.get_ifd(EXIF_IFD)
-        orientation = exif.get(EXIF_ORIENTATION, 1)
-        dates = [inner.get(EXIF_ORIGINAL), inner.get(EXIF_DIGITIZED), exif.get(EXIF_DATETIME)]
+        orientation = header.getexif().get(EXIF_ORIENTATION, 1)
     except PILLOW_ERRORS:
-        return 1, math.nan  # broken EXIF: common, and no reason to lose the photo
-    if orientation not in range(1, 9) or header.format == "HEIF":
-        orientation = 1
-    times = (exif_time(date) for date in dates if date)
-    return int(orientation), next((t for t in times if not math.isnan(t)), math.nan)
-
-
-def exif_time(text: Any) -> float:
-    """`2019:05:12 14:23:12` as seconds, the local clock read as UTC; NaN if it is no date."""
-    try:
-        when = datetime.strptime(str(text).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
-        return when.replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:
-        return math.nan
+        return 1  # broken EXIF: common, and no reason to lose the photo
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -4182,6 +4203,7 @@ class CacheMeta(Record, kw_only=True):
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Pixels = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Ascii = Annotated[str, msgspec.Meta(pattern=r"^[ -~]*\Z")]
 
 
 def packed(*shape: int) -> Any:
@@ -4209,11 +4231,14 @@ class FaceRecord(FaceMarks):
     embedding: bytes
 
 
-class PhotoRecord(Record):
+class PhotoRecord(Record, kw_only=True):
     """What is found in a photo."""
 
     wh: tuple[Pixels, Pixels]
     taken: float | None
+    taken_kind: str = ""  # this and what follows: not told by older versions
+    taken_precision: str = ""
+    dates: Ascii = ""
     status: Literal[0, 1, 2]  # STATUS_*
     error: str
     faces: list[FaceRecord]
@@ -4225,7 +4250,7 @@ class MetaLine(Record, tag_field="op", tag="meta"):
     meta: CacheMeta
 
 
-class PhotoLine(PhotoRecord, tag_field="op", tag="photo"):
+class PhotoLine(PhotoRecord, tag_field="op", tag="photo", kw_only=True):
     """A photo and its faces; replaces what was known of those bytes."""
 
     path: str
@@ -4233,6 +4258,13 @@ class PhotoLine(PhotoRecord, tag_field="op", tag="photo"):
     size: Int64
     mtime_ns: Int64
     passes: str
+
+
+class DatesLine(Record, tag_field="op", tag="dates"):
+    """What a known photo's file says about when it was taken, read again."""
+
+    sha256: str
+    dates: Ascii
 
 
 class PathLine(Record, tag_field="op", tag="path"):
@@ -4279,7 +4311,9 @@ class DrawnLine(Record, tag_field="op", tag="drawn"):
     face: FaceRecord
 
 
-JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
+JournalLine = (
+    MetaLine | PhotoLine | DatesLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
+)
 Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 
 
@@ -4436,11 +4470,13 @@ def read_npz(path: Path, only: Iterable[str] = COLUMNS) -> FaceCache:
             arrays[name] = COLUMNS[name].absent(len(arrays["face_file"]), meta.dim)
     for name, about in COLUMNS.items():
         have, want = arrays.get(name), about.filled(0, meta.dim)
+        if have is None and name in TEXT_COLUMNS:
+            continue
         if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
             raise SortFacesError(f"{damaged} ({name} is missing or of another shape); {advice}")
     if not are_boxes(arrays["bbox"]):
         raise SortFacesError(f"{damaged} (bbox holds what no picture has); {advice}")
-    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS})
+    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS if name in arrays})
 
 
 def are_boxes(boxes: np.ndarray) -> bool:
@@ -4606,6 +4642,7 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     marks: dict[str, dict[int, MarkedFace]] = defaultdict(dict)  # by sha256 and face index
     scores: dict[str, dict[int, float]] = defaultdict(dict)  # likewise
     drawn: dict[str, dict[int, FaceRecord]] = defaultdict(dict)  # likewise; of photos as they were
+    dates: dict[str, str] = {}  # by sha256
     added: Counter[str] = Counter()  # drawn faces behind those of the new photos
     scorer = cache.meta.quality_model
     paths = known_paths(cache)
@@ -4613,7 +4650,7 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     for line in lines:
         if isinstance(line, PhotoLine):
             photos[line.sha256] = line
-            for told in (marks, scores, drawn, added):  # of the faces this record replaces
+            for told in (marks, scores, drawn, added, dates):  # of what this record replaces
                 told.pop(line.sha256, None)
         elif isinstance(line, DrawnLine):
             photo = photos.get(line.sha256)
@@ -4622,6 +4659,8 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
                 added[line.sha256] += 1
             elif photo is None:
                 drawn[line.sha256][line.index] = line.face
+        elif isinstance(line, DatesLine):
+            dates[line.sha256] = line.dates
         elif isinstance(line, EnrichLine):
             marks[line.sha256].update((face.index, face) for face in line.faces)
         elif isinstance(line, QualityLine):
@@ -4634,7 +4673,16 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
         if isinstance(line, PhotoLine | PathLine) and line.sha256 in known:
             paths[line.path] = (line.sha256, line.size, line.mtime_ns)
     cache = with_marks(with_drawn(rebuild_cache(cache, photos, paths, added), drawn), marks)
-    return with_scores(cache, scorer, scores)
+    return with_scores(with_dates(cache, dates), scorer, scores)
+
+
+def with_dates(cache: FaceCache, dates: dict[str, str]) -> FaceCache:
+    """Fill in what files say about when they were taken, given by sha256."""
+    if not dates:
+        return cache
+    known = zip(cache.file_sha256.tolist(), cache.file_dates.tolist(), strict=True)
+    texts = [dates[sha].encode() if sha in dates else text for sha, text in known]
+    return replace(cache, file_dates=np.array(texts, bytes))
 
 
 def with_face(photo: PhotoLine, face: FaceRecord) -> PhotoLine:
@@ -5116,7 +5164,9 @@ def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections]
     """
     reduced = engine.det_size if passes.decode == "reduced" and not passes.tiles else 0
     how = Reading(reduced, passes.decode == "nvjpeg")
-    unread = {"wh": [0, 0], "taken": None, "status": STATUS_UNREADABLE, "faces": []}
+    unread = {
+        "wh": [0, 0], "taken": None, "dates": "{}", "status": STATUS_UNREADABLE, "faces": [],
+    }  # fmt: skip
     photo = read_item(item, how, **unread)
     if not isinstance(photo, Photo):
         return photo
@@ -5133,9 +5183,19 @@ def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections]
 def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
     """A PhotoRecord of a photo that could be read."""
     faces = [enlarged(face, photo.scale) for face in faces]
-    taken = None if math.isnan(photo.taken) else photo.taken
-    status = STATUS_FACES if faces else STATUS_NO_FACE
-    return as_json(PhotoRecord(wh=photo.wh, taken=taken, status=status, error="", faces=faces))
+    when = photo.when
+    return as_json(
+        PhotoRecord(
+            wh=photo.wh,
+            taken=when.seconds if when.is_known else None,
+            taken_kind=when.kind,
+            taken_precision=when.precision,
+            dates=photo.dates,
+            status=STATUS_FACES if faces else STATUS_NO_FACE,
+            error="",
+            faces=faces,
+        )
+    )
 
 
 def enlarged(record: R, scale: int) -> R:
@@ -6248,6 +6308,8 @@ class Face(Record, kw_only=True):
     photo_sha256: str | Maybe = UNSET
     bbox: list[float] | Maybe = UNSET  # pixels of the photo, x1 y1 x2 y2
     taken: float | Maybe | None = UNSET  # seconds as in the cache
+    taken_kind: str | Maybe = UNSET  # likewise; "decision": by the operator
+    taken_precision: str | Maybe = UNSET
     terms: dict[str, float] | Maybe = UNSET
     distance: float | Maybe = UNSET  # to the centroid of its set
     pad: float | Maybe = UNSET
@@ -6263,7 +6325,8 @@ class Face(Record, kw_only=True):
 
     @property
     def year(self) -> float:
-        return year_of(None if self.taken is UNSET else self.taken)
+        told = self.taken is not UNSET and self.taken_kind not in LATER_TIMES
+        return year_of(self.taken if told else None)
 
 
 class Left(Face, kw_only=True):
@@ -6848,7 +6911,7 @@ def repairs_of(root: Path, folder: str, manifest: FacesetManifest) -> list[Move]
     for file in sorted(told.keys() - on_disk):
         put = by_hand_in_dropped(here, told[file], aside)
         if put:
-            moves.append(move_file("drop", folder, put, put, "dropped by the operator"))
+            moves.append(move_file("drop", folder, put, put, BY_OPERATOR))
         else:
             moves.append(move_file("gone", folder, file, "", "deleted by the operator"))
     for file in sorted(on_disk - told.keys()):
@@ -8211,6 +8274,14 @@ class ScanOptions:
     prune: bool = option(
         bool, "forget files that no longer exist below SRC, or whose bytes moved on", False
     )
+    dates: Path | None = option(
+        Path, "CSV of path, date: when photos were taken, whatever else says so", unit="FILE"
+    )
+    redate: bool = option(
+        bool,
+        "read the dates again of photos that an older version dated; no face is looked for",
+        False,
+    )
     films: FilmOptions = nested(FilmOptions)
 
 
@@ -8291,6 +8362,7 @@ def embed_library(
         "faces": cache.faces,
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
         "unreadable": len(scan.files) - run.usable(cache),
+        **({"redated": run.redated} if options.redate else {}),
         **run.door.counts,
         **films,
         **({"filtered": run.filtered} if run.filter is not None else {}),
@@ -8357,6 +8429,8 @@ class EmbedRun:
         self.noted: set[str] = set()  # photos whose known paths were looked at
         self.new = 0
         self.failed: list[str] = []
+        self.told = companion("dating").read_told(options.dates, self.roots)
+        self.redated = 0
         self.paths = known_paths(self.cache)
         self.redo = set(self.cache.file_sha256[self.wants_redo()].tolist())
         self.todo = [file for file in scan.files if not self.is_unchanged(file)]
@@ -8403,6 +8477,8 @@ class EmbedRun:
             for item, result in results:
                 with SPENT.on("write"):
                     self.store(item, result)
+            if self.options.redate:
+                self.redated = companion("dating").read_again(self)
             if self.scan.films or self.options.films.motion:
                 self.films = companion("film_source").take_films(self)
             self.forget_missing()
@@ -8537,7 +8613,9 @@ class EmbedRun:
         written = journal_path(self.path).exists()
         if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
-        if not written and roots <= set(self.cache.meta.roots):
+        dating = companion("dating")
+        same = not written and roots <= set(self.cache.meta.roots)
+        if same and not dating.changes(self.cache, self.told):
             return self.cache
         held, self.held, self.paths = self.held, None, {}  # room for what is built now
         vars(self).pop("paths_of", None)
@@ -8545,6 +8623,7 @@ class EmbedRun:
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
         cache = replace(cache, meta=meta)
+        cache = replace(cache, **dating.changes(cache, self.told))
         save_cache(self.path, cache)
         return cache
 
@@ -9081,6 +9160,7 @@ class Export:
         self.head = manifest_head(library)
         self.purity: dict[str, Purity] = {}  # by face set, as refine found it
         self.usual: Usual | None = None  # likewise, of the library
+        self.least = params.min_survivors  # faces of a set in use
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -9178,6 +9258,7 @@ def export_library(
     export = Export(Library(cache, paths.cache), out, params, crew, **names)
     export.to = paths.to
     export.usual = refined.usual
+    export.least = min(params.min_survivors, refined.params.min_faces)
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
@@ -9237,6 +9318,9 @@ def export_gates(export: Export, dropped: Iterable[Left]) -> list[dict[str, Any]
     return gate_rows(
         EXPORT_GATES, params | params["references"] | params["landmarks"], took, **export.names
     )
+
+
+THIN_EXPORT = "left by export-swap"  # ends the reason of a set that it puts on the shelf
 
 
 class Heritage:
@@ -9307,6 +9391,8 @@ class Heritage:
         notes = {}
         for folder in self.whole:
             note, survivor = self.corpus.note(folder), self.survivor(folder)
+            if survivor == folder:  # it was not merged
+                continue
             if survivor in number:
                 reason = f"same person as {number[survivor]}"
             elif survivor and not self.whole[survivor].shelf:
@@ -9317,12 +9403,23 @@ class Heritage:
         return notes
 
     def folder(self, name: str) -> str:
-        """Where a new set goes: in use, or to the shelf its old self lies on."""
+        """Where a new set goes: in use, or to the shelf its old self lies on; but an export that
+        found too few faces decides anew."""
         old = self.old.get(name)
-        if old is None or not old.shelf:
+        if old is None or not old.shelf or self.is_thin_export(old):
             return name
         same = old.id == name
         return old.folder if same else free_shelf(self.corpus.root, f"{old.shelf}/{name}")
+
+    def is_thin_export(self, old: FaceSet) -> bool:
+        """Whether an export took a set out of use because too few faces were left."""
+        return old.shelf == "_thin" and self.corpus.note(old.folder)["reason"].endswith(THIN_EXPORT)
+
+    def thin_folder(self, name: str) -> str:
+        """Where a new set with too few faces goes; it stays where its old self lies as such."""
+        old = self.old.get(name)
+        same = old is not None and self.is_thin_export(old) and old.id == name
+        return old.folder if same else free_shelf(self.corpus.root, f"_thin/{name}")
 
     def dropped(self, name: str) -> dict[str, Left]:
         """{face id: its entry} of what runs took out of the old selves of a new set."""
@@ -9415,7 +9512,7 @@ def plan_faceset(
     """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
     cache, params, word = export.cache, export.params, export.word
     unwanted = word.keep[rows] < 0
-    left = [left_out(export, row, "dropped by the operator") for row in rows[unwanted]]
+    left = [left_out(export, row, BY_OPERATOR) for row in rows[unwanted]]
     rows = rows[~unwanted]
     faults = export.faults(rows)
     left += [
@@ -9724,6 +9821,7 @@ def write_corpus(
         if not draft.faces:
             log.warning("%s: no face passed; nothing exported", draft.folder)
     drafts = [draft for draft in drafts if draft.faces]
+    thin = thin_drafts(drafts, heritage, export.least)
     groups = {}
     if export.params.candidates and raw is not None:
         groups = companion("candidates").candidate_groups(export, drafts, raw)
@@ -9732,8 +9830,14 @@ def write_corpus(
     with new_run(out, next_run(out, "export-swap")) as run:
         after, notes = stage_sets(run, heritage, drafts)
         exported = [after[draft.folder] for draft in drafts]
+        notes |= {
+            place: {"reason": why, "run": run.name}
+            for place, why in thin.items()
+            if corpus.note(place)["reason"] != why
+        }
         counts = {
-            "facesets": len(exported),
+            "facesets": len(exported) - len(thin),
+            **({"thin": len(thin)} if thin else {}),
             "faces": sum(len(faceset.manifest.faces) for faceset in exported),
             "left_out": sum(len(faceset.manifest.dropped) for faceset in exported),
             "cut": sum(crop.fresh for crop in crops.values()),
@@ -9754,6 +9858,26 @@ def write_corpus(
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
     return {"out": str(out), **counts, "gates": gates, "facesets": rows_shown}
+
+
+def thin_drafts(drafts: Sequence[Draft], heritage: Heritage, least: int) -> dict[str, str]:
+    """Send to the shelf what gates have brought below `least` faces; {its place there: why}.
+
+    What is small by the operator's doing, or was so before, stays in use.
+    """
+    found = {}
+    for draft in drafts:
+        dropped = (left for left in draft.dropped if left.run is UNSET)
+        took = Counter(re.split(r" \(|:", left.reason)[0] for left in dropped)
+        del took[BY_OPERATOR]
+        few = len(draft.faces) < least <= len(draft.faces) + took.total()
+        if "/" in draft.folder or not few:
+            continue
+        why = ", ".join(f"{reason} {count}" for reason, count in took.most_common(2))
+        draft.folder = heritage.thin_folder(draft.folder)
+        found[draft.folder] = f"{len(draft.faces)} of {least} faces ({why}) {THIN_EXPORT}"
+        log.warning("%s: %s", draft.folder, found[draft.folder])
+    return found
 
 
 NOWHERE = f"{RUNS_FOLDER}/nowhere"  # where a set lies that is new
@@ -9849,6 +9973,9 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
     source, photo = export.photo(row)
     file = int(cache.face_file[row])
     taken = export.word.taken.get(file, float(cache.file_taken[file]))
+    kind, precision = str(cache.file_taken_kind[file]), str(cache.file_taken_precision[file])
+    if file in export.word.taken:
+        kind, precision = "decision", ""
     return Face(
         face=cache.face_ids[row],
         file="",
@@ -9857,6 +9984,8 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
         sha256=crop.note.sha256,
         bbox=[round(value, 1) for value in cache.bbox[row].tolist()],
         taken=None if math.isnan(taken) else taken,
+        taken_kind=kind or UNSET,
+        taken_precision=precision or UNSET,
         quality=round(float(export.quality[row]), 4),
         terms=told_terms(export.terms[row].round(4), export.params.weights),
         distance=round(away, 4),

@@ -157,7 +157,7 @@ def one_spelling(names: Mapping[str, str]) -> dict[str, str]:
 def stored_orientation(data: bytes) -> int:
     """The orientation, 1 to 8, that a reader of the tag turns a photo by.
 
-    Unlike exif_facts also of HEIC, where libheif turns the picture by other means.
+    Unlike orientation_of also of HEIC, where libheif turns the picture by other means.
     """
     header = sf.open_with_pillow(data)
     orientation = 1
