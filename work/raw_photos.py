@@ -1,0 +1,218 @@
+"""Camera RAW by rawpy (LibRaw) and JPEG XL by pylibjxl (libjxl), both optional.
+
+A companion of sort_faces.py, loaded for such files only. Of a RAW the picture is looked at that the
+camera made of it, if it is large enough, else a development at half the size. Boxes are in pixels
+of what was looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import io
+import math
+from collections.abc import Callable, Sequence
+from datetime import timezone
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import sort_faces as sf
+
+kinds, damaged = sf.companion("kinds"), sf.companion("damaged_photos")
+
+LARGE_ENOUGH = 2000  # px of the longer edge; a preview this large shows what the photo does
+NEARLY_ALL = 0.9  # of the RAW's longer edge; the same
+LEAST_PREVIEW = 500  # px; what is smaller is not looked at in place of a RAW that cannot be read
+# Bytes for each pixel of the RAW, while it is developed at half the size or its preview is decoded;
+# measured on a DNG: 2.7 beyond its file (docs/analysis/sources.md)
+RAW_BYTES = 4
+JXL_BYTES = 24  # a pixel; measured on 1440 x 1080: 19
+
+
+class Opened(NamedTuple):
+    """A file that can be decoded as soon as there is room for it."""
+
+    kind: str  # as it is told
+    wh: tuple[int, int]  # pixels, not turned
+    need: int  # bytes
+    decode: Callable[[], tuple[Any, int]]  # a Rescued, and the orientation still to be applied
+    taken: float  # capture time as in FaceCache.file_taken; NaN if unknown
+
+
+def opened(data: bytes, kind: str) -> Opened:
+    """A camera RAW or JPEG XL. Raises PhotoError where it, or its library, cannot be read."""
+    return open_jxl(data) if kind == kinds.JPEG_XL else open_raw(data)
+
+
+@functools.cache
+def is_here(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def need_of(kind: str) -> str:
+    """What to install to read a kind of photo; "" if it is here."""
+    module = kinds.READERS[kind]
+    return "" if is_here(module) else f"pip install {module}"
+
+
+def check_reader(kind: str) -> None:
+    if why := need_of(kind):
+        raise sf.PhotoError(f"{kind}: {why}")
+
+
+# --- camera RAW -------------------------------------------------------------
+
+
+def open_raw(data: bytes) -> Opened:
+    """The sizes of a RAW and how to decode it."""
+    check_reader(kinds.RAW)
+    import rawpy
+
+    try:
+        raw = rawpy.imread(io.BytesIO(data))
+        sizes = raw.sizes
+        wh, pixels = (sizes.width, sizes.height), sizes.raw_width * sizes.raw_height
+        taken = taken_of(raw)
+    except (rawpy.LibRawError, *sf.PILLOW_ERRORS) as error:
+        raise sf.PhotoError(f"{kinds.RAW}: {said(error)}") from None
+    preview = preview_of(raw)
+    seen = preview[1] if preview else None
+    if seen is not None and not math.isnan(exif_taken(seen)):
+        taken = exif_taken(seen)
+    end = sf.companion("odd_tiffs").end_of(data)
+    cut = f"cut off: {len(data)} of {end} bytes are there" if end > len(data) else ""
+    return Opened(kinds.RAW, wh, pixels * RAW_BYTES, lambda: decode_raw(raw, preview, cut), taken)
+
+
+def taken_of(raw: Any) -> float:
+    """What LibRaw says of the capture time: the local clock, read as UTC."""
+    when = getattr(raw.other, "timestamp", None)
+    if when is None or when.year < 1980:  # 0 where the file does not tell
+        return math.nan
+    return when.replace(tzinfo=timezone.utc).timestamp()
+
+
+def exif_taken(header: Any) -> float:
+    return sf.exif_facts(header)[1]
+
+
+def preview_of(raw: Any) -> tuple[bytes, Any] | None:
+    """(bytes, what Pillow says of the header) of the JPEG within a RAW, the largest there is."""
+    import rawpy
+
+    with contextlib.suppress(rawpy.LibRawError, *sf.PILLOW_ERRORS):
+        thumb = raw.extract_thumb()
+        if thumb.format == rawpy.ThumbFormat.JPEG:
+            header = sf.open_with_pillow(thumb.data)
+            return None if header is None else (thumb.data, header)
+    return None
+
+
+def decode_raw(raw: Any, preview: tuple[bytes, Any] | None, cut: str) -> tuple[Any, int]:
+    """(a Rescued, the orientation still to be applied); cut: why it cannot be developed.
+
+    LibRaw develops what happens to be in memory where a file ends early, and says nothing.
+    """
+    import rawpy
+
+    edge = max(preview[1].size) if preview else 0
+    if edge >= min(max(raw.sizes.width, raw.sizes.height) * NEARLY_ALL, LARGE_ENOUGH):
+        with contextlib.suppress(sf.PhotoError):
+            return from_preview(raw, preview)
+    orientation = flip_orientation(raw.sizes.flip)  # read before user_flip changes it
+    try:
+        if cut:
+            raise sf.PhotoError(cut)
+        rgb = raw.postprocess(half_size=True, use_camera_wb=True, user_flip=0)
+        image = np.ascontiguousarray(rgb[:, :, ::-1])
+        return damaged.Rescued(image, len(image), ""), orientation
+    except (rawpy.LibRawError, sf.PhotoError, *sf.PILLOW_ERRORS) as error:
+        why = said(error)
+    if edge >= LEAST_PREVIEW:
+        with contextlib.suppress(sf.PhotoError):
+            found, orientation = from_preview(raw, preview)
+            return found._replace(note=f"damaged: {why}; its preview was read"), orientation
+    raise sf.PhotoError(f"{kinds.RAW}: {why}")
+
+
+def from_preview(raw: Any, preview: tuple[bytes, Any]) -> tuple[Any, int]:
+    """(a preview as a Rescued, the orientation still to be applied).
+
+    Its own EXIF decides; without one what LibRaw says of the RAW, unless the shape shows that the
+    preview is upright already: makers differ (libvips#5086, rawpy#186).
+    """
+    data, header = preview
+    image = sf.by_opencv(data, 1)
+    if image is None:
+        image = sf.pixels_from_pillow(header)
+    found, orientation = damaged.Rescued(image, len(image), ""), sf.exif_facts(header)[0]
+    if header.getexif().get(sf.EXIF_ORIENTATION) is not None:
+        return found, orientation
+    orientation, sizes = flip_orientation(raw.sizes.flip), raw.sizes
+    lying_raw, lying = sizes.raw_width > sizes.raw_height, image.shape[1] > image.shape[0]
+    turned = orientation in (5, 6, 7, 8) and lying_raw != lying
+    return found, 1 if turned else orientation
+
+
+def flip_orientation(flip: int) -> int:
+    """LibRaw's flip (0, 3, 5: 90 degrees left, 6: 90 right) as an EXIF orientation."""
+    return {3: 3, 5: 8, 6: 6}.get(flip, 1)
+
+
+def said(error: BaseException) -> str:
+    """What LibRaw says, which is bytes."""
+    words = error.args[0] if error.args else ""
+    text = words.decode(errors="replace") if isinstance(words, bytes) else sf.one_line(error)
+    return text[:1].lower() + text[1:]
+
+
+# --- JPEG XL ----------------------------------------------------------------
+
+
+def open_jxl(data: bytes) -> Opened:
+    """The size of a JPEG XL and how to decode it. libjxl turns it upright."""
+    check_reader(kinds.JPEG_XL)
+    import pylibjxl
+
+    try:
+        about = pylibjxl.probe(data)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise sf.PhotoError(f"{kinds.JPEG_XL}: {sf.one_line(error)}") from None
+    wh = about["width"], about["height"]
+
+    def decode() -> tuple[Any, int]:
+        try:
+            image = pylibjxl.decode(data)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise sf.PhotoError(f"{kinds.JPEG_XL}: {sf.one_line(error)}") from None
+        grey = image.reshape(*image.shape[:2], -1)[:, :, :1]
+        colour = image[:, :, [2, 1, 0]] if image.shape[2:] >= (3,) else np.repeat(grey, 3, axis=2)
+        return damaged.Rescued(np.ascontiguousarray(colour), len(colour), ""), 1
+
+    return Opened(kinds.JPEG_XL, wh, wh[0] * wh[1] * JXL_BYTES, decode, jxl_taken(data))
+
+
+def jxl_taken(data: bytes) -> float:
+    """The capture time of the EXIF box; its first four bytes tell where in it TIFF begins."""
+    at = data.find(b"Exif", 0, 1 << 16) if data[4:8] == b"JXL " else -1
+    if at < 4:
+        return math.nan
+    import PIL.Image
+
+    size = int.from_bytes(data[at - 4 : at], "big")
+    body = data[at + 4 : at - 4 + size] if size > 8 else data[at + 4 :]
+    start = 4 + int.from_bytes(body[:4], "big")
+    exif = PIL.Image.Exif()
+    try:
+        exif.load(b"Exif\0\0" + body[start:])
+        inner = exif.get_ifd(sf.EXIF_IFD)
+    except sf.PILLOW_ERRORS:
+        return math.nan
+    dates: Sequence[Any] = (
+        *(inner.get(tag) for tag in (sf.EXIF_ORIGINAL, sf.EXIF_DIGITIZED)),
+        exif.get(sf.EXIF_DATETIME),
+    )
+    times = (sf.exif_time(date) for date in dates if date)
+    return next((time for time in times if not math.isnan(time)), math.nan)
