@@ -1595,7 +1595,9 @@ class FaceCache:
     file_note: np.ndarray = of_file(
         str, "what is wrong with a photo that was read, `incomplete: ...`; else empty", added=True
     )
-    alias_path: np.ndarray = of_alias(str, "absolute path of a further copy")
+    alias_path: np.ndarray = of_alias(
+        str, "absolute path of a further copy, or of the RAW of the same photo"
+    )
     alias_file: np.ndarray = of_alias("int32", "row of its photo in `file_*`")
     alias_size: np.ndarray = of_alias("int64", "bytes")
     alias_mtime_ns: np.ndarray = of_alias("int64", FILE_TIME)

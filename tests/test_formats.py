@@ -355,7 +355,7 @@ def test_a_raw_is_developed_at_half_the_size_and_turned_once(face, orientation, 
 @pytest.mark.parametrize("tagged", [True, False])
 @pytest.mark.parametrize(("orientation", "flip"), [(1, 1), (3, 3), (6, 8), (8, 6)])
 def test_the_preview_of_a_raw_is_turned_once(face, orientation, flip, tagged):
-    """By its own EXIF, else by what the RAW says, else not at all: some are upright already."""
+    """By its own EXIF, or what the RAW says, or not at all: some are upright already."""
     stored = sf.turn_upright(face, flip)
     exif = PIL.Image.Exif()
     if tagged:

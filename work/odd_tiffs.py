@@ -19,7 +19,8 @@ import sort_faces as sf
 KIND, OLD_KIND, WIDTH, LENGTH, SUB_PAGES = 254, 255, 256, 257, 330  # TIFF 6.0 and supplement 1
 MAKE, DNG_VERSION, ORIENTATION = 271, 50706, 274
 REDUCED, OLD_REDUCED = 1, 2  # what KIND & 1, OLD_KIND say of a thumbnail
-MOST_PAGES = 64
+TILE_WIDTH, TILE_LENGTH = 322, 323
+MOST_PAGES, MOST_VALUES = 64, 65_536  # what is more is damage
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}
 LETTERS = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 DARK = 16  # in 8 bits; 12 bits in 16 are no brighter than that
@@ -77,8 +78,7 @@ def directory(data: bytes, order: str, big: bool, at: int) -> tuple[Page, int]:
         tag, kind = struct.unpack_from(order + "HH", data, entry)
         number = struct.unpack_from(order + word, data, entry + 4)[0]
         place = entry + 4 + struct.calcsize(word)
-        if kind not in LETTERS or number > 4096:
-            tags.setdefault(tag, [0])
+        if kind not in LETTERS or number > MOST_VALUES:
             continue
         if SIZES[kind] * number > struct.calcsize(word):
             place = struct.unpack_from(order + word, data, place)[0]
@@ -116,6 +116,17 @@ def end_of(data: bytes) -> int:
             both = zip(page.tags.get(offsets, []), page.tags.get(sizes, []), strict=False)
             ends += [at + size for at, size in both]
     return max(ends)
+
+
+def lacks_tiles(data: bytes) -> bool:
+    """Whether a page of a TIFF names fewer tiles than its size needs."""
+    for page in pages_of(data):
+        wide, high = page.first(TILE_WIDTH), page.first(TILE_LENGTH)
+        if wide and high and 0 < len(page.tags.get(324, [])) <= MOST_VALUES:
+            needed = -(-page.first(WIDTH) // wide) * -(-page.first(LENGTH) // high)
+            if len(page.tags[324]) < min(needed, MOST_VALUES):
+                return True
+    return False
 
 
 def orientation_of(data: bytes) -> int:

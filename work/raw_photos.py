@@ -21,6 +21,7 @@ import numpy as np
 import sort_faces as sf
 
 kinds, damaged = sf.companion("kinds"), sf.companion("damaged_photos")
+tiffs = sf.companion("odd_tiffs")
 
 LARGE_ENOUGH = 2000  # px of the longer edge; a preview this large shows what the photo does
 NEARLY_ALL = 0.9  # of the RAW's longer edge; the same
@@ -81,8 +82,9 @@ def open_raw(data: bytes) -> Opened:
     seen = preview[1] if preview else None
     if seen is not None and not math.isnan(exif_taken(seen)):
         taken = exif_taken(seen)
-    end = sf.companion("odd_tiffs").end_of(data)
+    end = tiffs.end_of(data)
     cut = f"cut off: {len(data)} of {end} bytes are there" if end > len(data) else ""
+    cut = cut or ("damaged: it lacks parts of the picture" if tiffs.lacks_tiles(data) else "")
     return Opened(kinds.RAW, wh, pixels * RAW_BYTES, lambda: decode_raw(raw, preview, cut), taken)
 
 
@@ -140,20 +142,18 @@ def decode_raw(raw: Any, preview: tuple[bytes, Any] | None, cut: str) -> tuple[A
 def from_preview(raw: Any, preview: tuple[bytes, Any]) -> tuple[Any, int]:
     """(a preview as a Rescued, the orientation still to be applied).
 
-    Its own EXIF decides; without one what LibRaw says of the RAW, unless the shape shows that the
-    preview is upright already: makers differ (libvips#5086, rawpy#186).
+    Makers differ in whether it is upright already (libvips#5086, rawpy#186). Where the RAW is to be
+    turned by a quarter and the shapes differ, it is, whatever its EXIF says: LibRaw writes one
+    where there is none. Else its EXIF decides.
     """
     data, header = preview
     image = sf.by_opencv(data, 1)
     if image is None:
         image = sf.pixels_from_pillow(header)
-    found, orientation = damaged.Rescued(image, len(image), ""), sf.exif_facts(header)[0]
-    if header.getexif().get(sf.EXIF_ORIENTATION) is not None:
-        return found, orientation
-    orientation, sizes = flip_orientation(raw.sizes.flip), raw.sizes
+    found, sizes = damaged.Rescued(image, len(image), ""), raw.sizes
     lying_raw, lying = sizes.raw_width > sizes.raw_height, image.shape[1] > image.shape[0]
-    turned = orientation in (5, 6, 7, 8) and lying_raw != lying
-    return found, 1 if turned else orientation
+    upright = flip_orientation(sizes.flip) in (6, 8) and lying_raw != lying
+    return found, 1 if upright else sf.exif_facts(header)[0]
 
 
 def flip_orientation(flip: int) -> int:
