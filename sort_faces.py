@@ -135,9 +135,9 @@ import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar, Literal, TypeVar
 
 COMMAND = "sort-faces"  # an installed copy is called so; its work/ has a name that is not common
 INSTALLED_WORK = "sort_faces_work"  # as in pyproject.toml
@@ -213,6 +213,11 @@ PHOTO_SUFFIXES = frozenset(
     | {".heic", ".heif", ".hif", ".avif", ".mpo", ".jps", ".insp", ".jpg_large", ".jpg_orig"}
     | {".jpg_original", ".jpeg_large", ".jpeg_original", ".jp2", ".j2k", ".jpf", ".jpx", ".apng"}
 )
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
+    | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
+)
+CLIP_SUFFIXES = VIDEO_SUFFIXES | {".mp", ".mv"}  # these two beside photos of Pixel phones
 SKIPPED_FOLDERS = frozenset(  # thumbnails and bins that NAS and desktop systems leave behind
     {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
 )
@@ -681,7 +686,9 @@ class RefineParams:
     copy_threshold: float = model_distance("copy")
     linkage: str = linkage_option()
     strictness: float = strictness_option()
-    min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
+    min_faces: int = gate_option(
+        COUNT, "different pictures a face set needs; of near-duplicates one counts", 15
+    )
     min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 60.0, unit="PX")
     min_blur: float = gate_option(
         AT_LEAST_0, "variance of the Laplacian; lower is softer", 40.0, unit="VAR"
@@ -826,6 +833,9 @@ class ExportParams:
     duplicate_threshold: float = model_distance("duplicate")
     same_face_threshold: float = model_distance("same_face")
     top_n: int = option(COUNT, "faces in the top bundle, chosen so that they average like all", 30)
+    min_survivors: int = option(
+        COUNT, "a set with fewer faces left goes to _thin, unless --min-faces of refine is less", 5
+    )
     core_n: int = option(COUNT, "faces in the core bundle, the fewest that average like all", 8)
     pad_ratio: float = option(  # roop wants this headroom
         Number(float, 0.0, 3.0, "a number from 0 to 3", "SHARE"),
@@ -1543,13 +1553,12 @@ class Column:
     dtype: Any  # by name: what makes the tables does not need numpy
     text: str
     shape: tuple[int | str, ...] = ()  # "d": the numbers of one embedding
-    fill: float = 0  # NaN where `enrich` brings the values later
-    added: bool = False  # caches of older versions lack it; it is then empty
+    fill: float | str = 0  # NaN: `enrich` brings the values later; "": older caches lack it
 
     def filled(self, count: int, dim: int) -> np.ndarray:
         """An array of `count` rows that hold nothing yet; dim: numbers of an embedding."""
         shape = [dim if size == "d" else size for size in self.shape]
-        return np.full((count, *shape), "" if self.dtype is str else self.fill, self.dtype)
+        return np.full((count, *shape), self.fill, self.dtype)
 
     def absent(self, count: int, dim: int) -> np.ndarray:
         """The same to be looked at only; whatever the count, it takes no room."""
@@ -1568,6 +1577,14 @@ def column(*facts: Any, **more: Any) -> Any:
 
 
 of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a")
+
+
+def of_text(text: str, kind: type = str) -> Any:
+    """A column of photos that caches of older versions lack; without one it is empty."""
+    about = Column("f", kind, text, fill="")
+    return field(default=None, kw_only=True, metadata={"column": about})
+
+
 of_face = functools.partial(column, "n")
 of_face_later = functools.partial(of_face, "float32", fill=math.nan)
 BOX = "box x1 y1 x2 y2, pixels; may reach past the border"
@@ -1576,6 +1593,11 @@ FIVE_POINTS = (
 )
 CAPTURE_TIME = "capture time, seconds since 1970, local clock read as UTC; NaN unknown"
 FILE_TIME = "modification time, nanoseconds since 1970"
+LATER_TIMES = (  # kinds of dates that do not tell when a photo was taken; work/capture_time.py
+    *("scan", "exif_modify", "sidecar_create", "xmp_create", "sidecar_modify", "xmp_modify"),
+    *("png_modify", "file_time"),
+)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -1589,11 +1611,14 @@ class FaceCache:
     file_mtime_ns: np.ndarray = of_file("int64", FILE_TIME)
     file_wh: np.ndarray = of_file("int32", "width and height, pixels; 0 0 if unreadable", (2,))
     file_taken: np.ndarray = of_file("float64", CAPTURE_TIME)
+    file_taken_kind: np.ndarray = of_text("which date that is, docs/dates.md; empty if not known")
+    file_taken_precision: np.ndarray = of_text("`year`, `month`, `day`, `minute` or `second` of it")
+    file_dates: np.ndarray = of_text("dates and camera that the file tells, JSON", bytes)
     file_status: np.ndarray = of_file("uint8", "0 faces, 1 no face, 2 unreadable")
     file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
     file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
-    file_note: np.ndarray = of_file(
-        str, "what is wrong with a photo that was read, `incomplete: ...`; else empty", added=True
+    file_note: np.ndarray = of_text(
+        "what is wrong with a photo that was read, `incomplete: ...`; else empty"
     )
     alias_path: np.ndarray = of_alias(
         str, "absolute path of a further copy, or of the RAW of the same photo"
@@ -1625,6 +1650,9 @@ class FaceCache:
     )
 
     def __post_init__(self) -> None:
+        for name in TEXT_COLUMNS:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, COLUMNS[name].absent(self.files, 0))
         counts = {"f": self.files, "a": len(self.alias_path), "n": self.faces}
         for name, about in COLUMNS.items():
             if len(getattr(self, name)) != counts[about.rows]:
@@ -1664,6 +1692,11 @@ class FaceCache:
         return {face: row for row, face in enumerate(self.face_ids)}
 
     @functools.cached_property
+    def taken(self) -> np.ndarray:
+        """(f,) file_taken, NaN also where that is only the time of a scan, a change or a copy."""
+        return np.where(np.isin(self.file_taken_kind, LATER_TIMES), math.nan, self.file_taken)
+
+    @functools.cached_property
     def paths(self) -> list[list[str]]:
         """Every known path of each photo, the canonical one first."""
         known = [[path] for path in self.file_path.tolist()]
@@ -1697,7 +1730,8 @@ class FaceCache:
 COLUMNS: dict[str, Column] = {
     item.name: item.metadata["column"] for item in fields(FaceCache) if item.metadata
 }
-LATER_COLUMNS = [name for name, about in COLUMNS.items() if math.isnan(about.fill)]
+LATER_COLUMNS = [name for name, about in COLUMNS.items() if about.fill != about.fill]  # NaN
+TEXT_COLUMNS = [name for name, about in COLUMNS.items() if about.fill == ""]
 LANDMARK_SHAPES = {  # what `enrich` brings in any case
     name: COLUMNS[name].shape for name in LATER_COLUMNS if name != "learned_quality"
 }
@@ -2001,13 +2035,24 @@ def refine_identities(
         outliers = far + len(members) - len(inside)
         lost = Counter(outlier=outliers, same_photo=len(inside) - len(single))
         dropped.update(lost)
-        if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
+        if distinct_pictures(cache, single) < max(params.min_faces, 1):
             dropped["too_few_images"] += len(single)
             continue
         identities.append((single, lost))
     identities.sort(key=lambda one: (-len(np.unique(cache.face_file[one[0]])), one[0][0]))
     kept, lost = [rows for rows, _ in identities], [counts for _, counts in identities]
     return Refined(kept, dict(dropped), lost, usual, grouped)
+
+
+def distinct_pictures(cache: FaceCache, rows: np.ndarray) -> int:
+    """How many different pictures faces (m,) of one person come from.
+
+    One photo, resent in sixteen sizes or hung up behind sixteen people, is one picture.
+    """
+    if not len(rows):
+        return 0
+    near = nearest_keeper(rows_of(cache.unit, rows), thresholds_for(cache.meta.model).duplicate)
+    return min(len(np.unique(cache.face_file[rows])), len(np.unique(near)))
 
 
 def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -2155,7 +2200,7 @@ def one_face_per_photo(
     return rows[keep]
 
 
-OUTLIER = "outlier"
+OUTLIER, BY_OPERATOR = "outlier", "dropped by the operator"  # reasons
 
 
 @dataclass(frozen=True)
@@ -2760,8 +2805,8 @@ def year_of(taken: float | None) -> float:
     if taken is None or not math.isfinite(taken):
         return math.nan
     try:
-        return float(datetime.fromtimestamp(taken, timezone.utc).year)
-    except (OverflowError, ValueError, OSError):  # beyond the calendar
+        return float((EPOCH + timedelta(seconds=taken)).year)  # Windows has no times before 1970
+    except OverflowError:  # beyond the calendar
         return math.nan
 
 
@@ -2772,10 +2817,20 @@ def year_of(taken: float | None) -> float:
 SUFFIX_LIMIT = 20  # bytes
 NAME_LIMIT = 200  # bytes of UTF-8; every file system we meet allows 255, and NTFS counts apart
 WINDOWS_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
-DATE_IN_NAME = re.compile(
-    r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])"
-    r"(?:(?:[-_. T]*| at )([01]\d|2[0-3])[-_.:h]?([0-5]\d)[-_.:m]?([0-5]\d)(?:\d{3})?)?(?!\d)"
-)
+
+
+FRAME_PATH = re.compile(r"(.+)#pts=(-?\d+)@(\d+\.\d+)s", re.DOTALL)  # work/film_source.py
+
+
+def film_of(path: str) -> str:
+    """The film that a path of a cache names a frame of, "" where it is a photo's own path."""
+    found = FRAME_PATH.fullmatch(path) if "#pts=" in path else None
+    return found[1] if found else ""
+
+
+def file_of(path: str) -> str:
+    """The file on the disk that a path of a cache stands for."""
+    return film_of(path) or path
 
 
 def safe_dst_name(path: str) -> str:
@@ -2784,7 +2839,9 @@ def safe_dst_name(path: str) -> str:
     Depends on the path alone, so it stays the same across runs and sources. Where flattening is
     ambiguous or loses anything (underscores next to a separator, a character NTFS forbids, bytes
     that are no UTF-8, a name too long) eight hex digits of the path's hash keep names apart.
+    A frame of a film is a JPEG there.
     """
+    path = f"{path}.jpg" if film_of(path) else path
     whole = path.replace(os.sep, "/").strip("/")
     flat = whole.replace("/", "__")
     text = flat.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -2806,18 +2863,6 @@ def safe_dst_name(path: str) -> str:
 def path_mark(path: str) -> str:
     """Eight hex digits that tell a path from others that flatten alike."""
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
-def date_from_name(name: str) -> float:
-    """Capture time written into a file name, seconds as in file_taken; NaN if there is none."""
-    found = DATE_IN_NAME.search(name)
-    if not found:
-        return math.nan
-    try:
-        parts = [int(part or 0) for part in found.groups()]
-        return datetime(*parts, tzinfo=timezone.utc).timestamp()
-    except ValueError:  # 31 February
-        return math.nan
 
 
 def numbered(prefix: str, number: int) -> str:
@@ -3214,6 +3259,7 @@ class ScanReport:
 
     roots: Sequence[Path] = ()
     files: list[FoundFile] = field(default_factory=list)  # in path order
+    films: list[FoundFile] = field(default_factory=list)  # likewise; see work/film_source.py
     folders: set[str] = field(default_factory=set)  # whose files could be listed
     others: Counter[str] = field(default_factory=Counter)  # by kind, see work/kinds.py
     examples: dict[str, str] = field(default_factory=dict)  # the first file of some kinds
@@ -3235,12 +3281,15 @@ def scan_photos(
     """
     report = ScanReport(roots)
     found: list[FoundFile] = []
+    films: list[FoundFile] = []
     seen: set[tuple[int, int | str]] = set()
     kinds = companion("kinds")
     suffixes = kinds.read_suffixes()
     for root in roots:
         for path, name in walk_files(str(root), seen, report):
-            if os.path.splitext(name)[1].lower() not in suffixes:
+            suffix = os.path.splitext(name)[1].lower()
+            clip = suffix in CLIP_SUFFIXES
+            if suffix not in suffixes and not clip:
                 kind = kinds.other_kind(path, name, suffixes)
                 if kind != "photo":
                     report.pass_over(kind, path)
@@ -3258,10 +3307,13 @@ def scan_photos(
             if absent:
                 report.pass_over(absent, path)
                 continue
-            found.append(FoundFile(path, *facts_of(facts)))
+            kind = films if clip else found
+            kind.append(FoundFile(path, *facts_of(facts)))
     if len(roots) > 1:  # one may be a file below another
-        found = list({file.path: file for file in found}.values())
-    report.files = sorted(found, key=operator.attrgetter("path"))
+        found, films = (list({file.path: file for file in x}.values()) for x in (found, films))
+    report.files, report.films = (
+        sorted(some, key=operator.attrgetter("path")) for some in (found, films)
+    )
     return report
 
 
@@ -3319,7 +3371,7 @@ def walk_files(
 def is_missing(path: str) -> bool:
     """Whether nothing lies at a path; what we may not look at may well be there."""
     try:
-        os.lstat(path)
+        os.lstat(file_of(path))
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
@@ -3475,10 +3527,21 @@ class Photo:
     """A decoded photo."""
 
     image: np.ndarray  # (h, w, 3) uint8 BGR, upright; of a reduced JPEG one of scale x scale pixels
-    taken: float  # seconds as in FaceCache.file_taken, NaN if unknown
     scale: int = 1  # pixels of the photo per pixel of the image
+    dates: str = "{}"  # as in FaceCache.file_dates
+    name: str = ""  # of the file, which may tell its date
     note: str = ""  # what is wrong with the file, as FaceCache.file_note
     there: tuple[int, int, int, int] | None = None  # x1 y1 x2 y2 of the image; the rest is missing
+
+    @functools.cached_property
+    def when(self) -> Any:
+        """capture_time.Taken by what the file says and its name; its folders may know better."""
+        return companion("capture_time").of_file(self.dates, self.name)
+
+    @property
+    def taken(self) -> float:
+        """The same in seconds as in FaceCache.file_taken, NaN if unknown."""
+        return self.when.seconds
 
     @property
     def wh(self) -> tuple[int, int]:
@@ -3569,6 +3632,8 @@ def read_photo(path: str, sha256: str | None = None, how: Reading = WHOLE) -> Ph
 
     Raises PhotoGone when it cannot be read or is no longer the same file, else PhotoError.
     """
+    if film_of(path):
+        return companion("film_source").read_frame(path, sha256)
     try:
         with SPENT.on("read"):
             data = Path(path).read_bytes()
@@ -3598,22 +3663,23 @@ def decode_photo(data: bytes, name: str = "", how: Reading = WHOLE) -> Photo:
         if kind:
             return special_photo(data, name, kind)
     header, odd = open_with_pillow(data), ""
-    taken = exif_facts(header)[1] if header is not None and header.format == "TIFF" else math.nan
-    if data.startswith((b"II", b"MM")):
-        first, data = data, companion("odd_tiffs").photo_first(data)
-        header = header if data is first else open_with_pillow(data)
-    elif header is None and not data.startswith(b"\xff\xd8"):
+    if header is None and not data.startswith((b"\xff\xd8", b"II", b"MM")):
         data, odd = companion("damaged_photos").jpeg_within(data, name)
         header = open_with_pillow(data) if odd else None
+    first, about = data, header  # what the dates are read from
+    if data.startswith((b"II", b"MM")):
+        data = companion("odd_tiffs").photo_first(data)
+        header = header if data is first else open_with_pillow(data)
     kind, wh = (header.format, header.size) if header is not None else format_and_size(data)
     progressive = bool(header and header.info.get("progressive"))
     scale, need = decoding_need(kind, wh, progressive, how.least)
     with DECODING.room(need, need // 2), SPENT.on("decode"):
         jpeg = kind == "JPEG" and how.nvjpeg and scale == 1
         image = companion("nvjpeg").decode(data) if jpeg else None
-        photo = decoded_photo(data, name, (header, image), scale)
+        photo = decoded_photo(data, (header, image), scale)
+        dates = companion("dates_in_photos").dates_of(about, io.BytesIO(first))
     note = "; ".join(filter(None, (photo.note, odd)))
-    return replace(photo, note=note, taken=photo.taken if math.isnan(taken) else taken)
+    return replace(photo, dates=dates, name=name, note=note)
 
 
 def special_photo(data: bytes, name: str, kind: str) -> Photo:
@@ -3624,16 +3690,16 @@ def special_photo(data: bytes, name: str, kind: str) -> Photo:
     with DECODING.room(opened.need, opened.need // 2), SPENT.on("decode"):
         (found, orientation), lines = hushed.heard(opened.decode)
     note = found.note or "".join(f"damaged: {line}" for line in lines[:1])
-    taken = date_from_name(name) if math.isnan(opened.taken) else opened.taken
-    return photo_of(found._replace(note=note), orientation, taken, 1)
+    photo = photo_of(found._replace(note=note), orientation, 1)
+    return replace(photo, dates=opened.dates, name=name)
 
 
-def photo_of(found: Any, orientation: int, taken: float, scale: int) -> Photo:
+def photo_of(found: Any, orientation: int, scale: int) -> Photo:
     """An upright photo; found: a Rescued of work/damaged_photos.py."""
     image, rows, note = found
     whole = rows >= len(image)
     there = None if whole else turned_box(image.shape[1::-1], rows, orientation)
-    return Photo(turn_upright(image, orientation), taken, scale, note, there)
+    return Photo(turn_upright(image, orientation), scale, note=note, there=there)
 
 
 def format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
@@ -3682,22 +3748,19 @@ def check_memory(wh: tuple[int, int], need: int) -> None:
         )
 
 
-def decoded_photo(data: bytes, name: str, known: tuple[Any, Any], scale: int) -> Photo:
-    """What decode_photo returns, for a photo that there is room for.
+def decoded_photo(data: bytes, known: tuple[Any, Any], scale: int) -> Photo:
+    """What decode_photo returns but for dates, for a photo that there is room for.
 
     known: what Pillow says of its header, and its pixels as they lie in the file; None if unknown.
     """
     header, image = known
     bare = header is not None and header.format == "PNG" and not any(c in data for c in PNG_FACTS)
-    orientation, taken = (1, math.nan) if bare else exif_facts(header)
-    image, turned, found = (
-        (image, False, None) if image is not None else pixels_of(data, header, scale)
-    )
+    orientation, turned, found = 1 if bare else orientation_of(header), False, None
+    if image is None:
+        image, turned, found = pixels_of(data, header, scale)
     if turned:
         orientation = 1
-    if math.isnan(taken):
-        taken = date_from_name(name)
-    return photo_of(found or (image, len(image), ""), orientation, taken, scale)
+    return photo_of(found or (image, len(image), ""), orientation, scale)
 
 
 def pixels_of(data: bytes, header: Any, scale: int) -> tuple[np.ndarray, bool, Any]:
@@ -3754,14 +3817,15 @@ def by_opencv(data: bytes, scale: int) -> np.ndarray | None:
     return None
 
 
-def open_with_pillow(data: bytes) -> Any:
+def open_with_pillow(data: bytes | BinaryIO) -> Any:
     """Pillow's view of the file's header, or None where Pillow does not know the format."""
     import PIL.Image
 
     register_heif()
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses at twice this number
     try:
-        return PIL.Image.open(io.BytesIO(data), formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        return PIL.Image.open(stream, formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
     except PIL.Image.DecompressionBombError as error:
         raise PhotoError(f"too large: {error}") from None
     except PILLOW_ERRORS:
@@ -3792,30 +3856,15 @@ def pixels_from_pillow(header: Any) -> np.ndarray:
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
-def exif_facts(header: Any) -> tuple[int, float]:
-    """(orientation 1-8 still to be applied, capture time or NaN) of an opened Pillow image."""
-    if header is None:
-        return 1, math.nan
+def orientation_of(header: Any) -> int:
+    """The EXIF orientation, 1 to 8, still to be applied to an opened Pillow image."""
+    if header is None or header.format == "HEIF":
+        return 1
     try:
-        exif = header.getexif()
-        inner = exif.get_ifd(EXIF_IFD)
-        orientation = exif.get(EXIF_ORIENTATION, 1)
-        dates = [inner.get(EXIF_ORIGINAL), inner.get(EXIF_DIGITIZED), exif.get(EXIF_DATETIME)]
+        orientation = header.getexif().get(EXIF_ORIENTATION, 1)
     except PILLOW_ERRORS:
-        return 1, math.nan  # broken EXIF: common, and no reason to lose the photo
-    if orientation not in range(1, 9) or header.format == "HEIF":
-        orientation = 1
-    times = (exif_time(date) for date in dates if date)
-    return int(orientation), next((t for t in times if not math.isnan(t)), math.nan)
-
-
-def exif_time(text: Any) -> float:
-    """`2019:05:12 14:23:12` as seconds, the local clock read as UTC; NaN if it is no date."""
-    try:
-        when = datetime.strptime(str(text).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
-        return when.replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:
-        return math.nan
+        return 1  # broken EXIF: common, and no reason to lose the photo
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -3898,10 +3947,6 @@ def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
 # Only here is PyAV imported. A frame is known by its pts, the time stamp the file gives it in
 # units of the stream's time base: frame numbers mean nothing where the frame rate varies.
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
-    | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
-)
 SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/analysis/video.md)
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
@@ -4222,10 +4267,16 @@ class VideoPass:
         self.pts: list[int] = []
         self.error = ""
         self.last_length = 0
+        self.slot = -1.0  # of the newest sample
+
+    def is_due(self, pts: int) -> bool:
+        """Whether a frame, in the order of their times, is one to look at."""
+        before, self.slot = self.slot, math.floor(self.video.seconds(pts) / self.period + 1e-6)
+        return self.slot > before
 
     def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
         """Yield (pts, upright picture) of each sampled frame; without a picture where `skip`."""
-        video, slot, lost = self.video, -1.0, Counter()
+        video, lost = self.video, Counter()
         try:
             with open_video(video.path) as opened:
                 for frame in decoded(*opened, lost):
@@ -4234,9 +4285,7 @@ class VideoPass:
                     self.pts.append(frame.pts)
                     self.last_length = frame.duration or self.last_length
                     self.finder.feed(frame)
-                    now = math.floor(video.seconds(frame.pts) / self.period + 1e-6)
-                    if now > slot:
-                        slot = now
+                    if self.is_due(frame.pts):
                         unwanted = self.skip is None or self.skip(frame.pts)
                         yield frame.pts, None if unwanted else upright_frame(frame, video.sar)
         except VideoError as error:
@@ -4298,6 +4347,7 @@ class CacheMeta(Record, kw_only=True):
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Pixels = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Ascii = Annotated[str, msgspec.Meta(pattern=r"^[ -~]*\Z")]
 
 
 def packed(*shape: int) -> Any:
@@ -4325,11 +4375,14 @@ class FaceRecord(FaceMarks):
     embedding: bytes
 
 
-class PhotoRecord(Record):
+class PhotoRecord(Record, kw_only=True):
     """What is found in a photo."""
 
     wh: tuple[Pixels, Pixels]
     taken: float | None
+    taken_kind: str = ""  # this and what follows: not told by older versions
+    taken_precision: str = ""
+    dates: Ascii = ""
     status: Literal[0, 1, 2]  # STATUS_*
     error: str
     faces: list[FaceRecord]
@@ -4350,6 +4403,13 @@ class PhotoLine(PhotoRecord, tag_field="op", tag="photo", kw_only=True):
     size: Int64
     mtime_ns: Int64
     passes: str
+
+
+class DatesLine(Record, tag_field="op", tag="dates"):
+    """What a known photo's file says about when it was taken, read again."""
+
+    sha256: str
+    dates: Ascii
 
 
 class PathLine(Record, tag_field="op", tag="path"):
@@ -4396,7 +4456,9 @@ class DrawnLine(Record, tag_field="op", tag="drawn"):
     face: FaceRecord
 
 
-JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
+JournalLine = (
+    MetaLine | PhotoLine | DatesLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
+)
 Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 
 
@@ -4552,15 +4614,14 @@ def read_npz(path: Path, only: Iterable[str] = COLUMNS) -> FaceCache:
         if name in COLUMNS and name not in arrays and "face_file" in arrays:
             arrays[name] = COLUMNS[name].absent(len(arrays["face_file"]), meta.dim)
     for name, about in COLUMNS.items():
-        if about.added and name not in arrays and "file_path" in arrays:
-            arrays[name] = about.filled(len(arrays["file_path"]), meta.dim)
-    for name, about in COLUMNS.items():
         have, want = arrays.get(name), about.filled(0, meta.dim)
+        if have is None and name in TEXT_COLUMNS:
+            continue
         if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
             raise SortFacesError(f"{damaged} ({name} is missing or of another shape); {advice}")
     if not are_boxes(arrays["bbox"]):
         raise SortFacesError(f"{damaged} (bbox holds what no picture has); {advice}")
-    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS})
+    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS if name in arrays})
 
 
 def are_boxes(boxes: np.ndarray) -> bool:
@@ -4726,6 +4787,7 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     marks: dict[str, dict[int, MarkedFace]] = defaultdict(dict)  # by sha256 and face index
     scores: dict[str, dict[int, float]] = defaultdict(dict)  # likewise
     drawn: dict[str, dict[int, FaceRecord]] = defaultdict(dict)  # likewise; of photos as they were
+    dates: dict[str, str] = {}  # by sha256
     added: Counter[str] = Counter()  # drawn faces behind those of the new photos
     scorer = cache.meta.quality_model
     paths = known_paths(cache)
@@ -4733,7 +4795,7 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     for line in lines:
         if isinstance(line, PhotoLine):
             photos[line.sha256] = line
-            for told in (marks, scores, drawn, added):  # of the faces this record replaces
+            for told in (marks, scores, drawn, added, dates):  # of what this record replaces
                 told.pop(line.sha256, None)
         elif isinstance(line, DrawnLine):
             photo = photos.get(line.sha256)
@@ -4742,6 +4804,8 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
                 added[line.sha256] += 1
             elif photo is None:
                 drawn[line.sha256][line.index] = line.face
+        elif isinstance(line, DatesLine):
+            dates[line.sha256] = line.dates
         elif isinstance(line, EnrichLine):
             marks[line.sha256].update((face.index, face) for face in line.faces)
         elif isinstance(line, QualityLine):
@@ -4754,7 +4818,16 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
         if isinstance(line, PhotoLine | PathLine) and line.sha256 in known:
             paths[line.path] = (line.sha256, line.size, line.mtime_ns)
     cache = with_marks(with_drawn(rebuild_cache(cache, photos, paths, added), drawn), marks)
-    return with_scores(cache, scorer, scores)
+    return with_scores(with_dates(cache, dates), scorer, scores)
+
+
+def with_dates(cache: FaceCache, dates: dict[str, str]) -> FaceCache:
+    """Fill in what files say about when they were taken, given by sha256."""
+    if not dates:
+        return cache
+    known = zip(cache.file_sha256.tolist(), cache.file_dates.tolist(), strict=True)
+    texts = [dates[sha].encode() if sha in dates else text for sha, text in known]
+    return replace(cache, file_dates=np.array(texts, bytes))
 
 
 def with_face(photo: PhotoLine, face: FaceRecord) -> PhotoLine:
@@ -5236,7 +5309,9 @@ def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections]
     """
     reduced = engine.det_size if passes.decode == "reduced" and not passes.tiles else 0
     how = Reading(reduced, passes.decode == "nvjpeg")
-    unread = {"wh": [0, 0], "taken": None, "status": STATUS_UNREADABLE, "faces": []}
+    unread = {
+        "wh": [0, 0], "taken": None, "dates": "{}", "status": STATUS_UNREADABLE, "faces": [],
+    }  # fmt: skip
     photo = read_item(item, how, **unread)
     if not isinstance(photo, Photo):
         return photo
@@ -5259,10 +5334,20 @@ def faces_there(found: Detections, there: tuple[int, int, int, int]) -> np.ndarr
 def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
     """A PhotoRecord of a photo that could be read."""
     faces = [enlarged(face, photo.scale) for face in faces]
-    taken = None if math.isnan(photo.taken) else photo.taken
-    status = STATUS_FACES if faces else STATUS_NO_FACE
-    about = {"wh": photo.wh, "taken": taken, "status": status, "error": "", "note": photo.note}
-    return as_json(PhotoRecord(**about, faces=faces))
+    when = photo.when
+    return as_json(
+        PhotoRecord(
+            wh=photo.wh,
+            taken=when.seconds if when.is_known else None,
+            taken_kind=when.kind,
+            taken_precision=when.precision,
+            dates=photo.dates,
+            status=STATUS_FACES if faces else STATUS_NO_FACE,
+            error="",
+            faces=faces,
+            note=photo.note,
+        )
+    )
 
 
 def enlarged(record: R, scale: int) -> R:
@@ -5377,6 +5462,7 @@ TASKS: dict[str, Task] = {
     "quality": lambda model, items: model.rate(items),
     "audit": one_by_one(audit_item),
     "frames": one_by_one(frames_item),
+    "film": one_by_one(lambda engine, item: companion("film_source").stretch_item(engine, item)),
     "drawn": one_by_one(lambda engine, item: companion("drawn_faces").draw_item(engine, item)),
 }
 
@@ -5840,13 +5926,16 @@ def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
     return (numbered(prefix, number) for number in itertools.count(last + 1))
 
 
+MADE_SIZE = -1  # of the picture of a film's frame, which is made when it is placed
+
+
 @dataclass(frozen=True)
 class Placement:
     """One file of a tree."""
 
     dst: str  # relative path with forward slashes
     sha256: str
-    size: int  # bytes
+    size: int  # bytes, or MADE_SIZE
     source: str  # a live file with these bytes, "" if none is left
 
 
@@ -5960,16 +6049,23 @@ class Library:
         """Whether the very bytes of a file lie among the photos, too; a link is its photo's."""
         if file.is_symlink():
             return os.readlink(file) in self.facts
+        if file.suffix == ".jpg" and "#pts=" in file.name:
+            return companion("film_source").holds(self, file)
         row = self.row_of_sha.get(sha256_of_file(file)) if file.is_file() else None
         live = "" if row is None else self.live_path(row)
         return bool(live) and os.path.realpath(live) != os.path.realpath(file)
 
     def unchanged(self, path: str) -> bool:
         try:
-            now = os.stat(path)
+            now = os.stat(file_of(path))
         except OSError:
             return False
         return facts_of(now) == self.facts[path][1:]
+
+    def is_frame(self, sha: str) -> bool:
+        """Whether it is a frame of a film; its file in a tree is made from that."""
+        row = self.row_of_sha.get(sha)
+        return row is not None and bool(film_of(str(self.cache.file_path[row])))
 
     def placements(self, folder: str, files: Iterable[int]) -> list[Placement]:
         """Every path of the photos `files` (rows) as a file of one folder of a tree."""
@@ -5985,6 +6081,7 @@ class Library:
                 name = f"{stem}-{path_mark(path)}{suffix}"
             taken.add(name.casefold())
             sha, size, _ = self.facts[path]
+            size = MADE_SIZE if film_of(path) else size
             copy = self.live_path(row) if path in self.cache.copies[row] else ""
             source = path if self.unchanged(path) else copy
             result.append(Placement(f"{folder}/{name}", sha, size, source))
@@ -6026,7 +6123,8 @@ def plan_tree(
     spare = defaultdict(list)
     for dst, sha in stale.items():
         if os.path.isfile(out / dst):
-            spare[sha, os.stat(out / dst).st_size].append(dst)
+            size = MADE_SIZE if library.is_frame(sha) else os.stat(out / dst).st_size
+            spare[sha, size].append(dst)
     place, move, missing, kept = [], [], [], 0
     for item in wanted:
         path = out / item.dst
@@ -6054,7 +6152,7 @@ def plan_tree(
 
 def is_placed(path: Path, item: Placement, owned_sha256: str | None) -> bool:
     """Whether a file of a tree is in place; our own are known by name and size, others read."""
-    if not path.is_file() or path.stat().st_size != item.size:
+    if not path.is_file() or item.size not in (path.stat().st_size, MADE_SIZE):
         return False
     return (owned_sha256 or sha256_of_file(path)) == item.sha256
 
@@ -6074,6 +6172,9 @@ def stage_tree(run: Run, plan: TreePlan, link: str) -> None:
 def place_file(source: Path, target: Path, link: str) -> None:
     """Copy or link one photo into a tree, atomically, with its modification time."""
     try:
+        if film_of(str(source)):
+            companion("film_source").place(str(source), target)
+            return
         if link == "copy" and same_facts(source, target):
             return
         with writing(target, sync=False) as part:  # the photo itself is still there
@@ -6361,6 +6462,8 @@ class Face(Record, kw_only=True):
     photo_sha256: str | Maybe = UNSET
     bbox: list[float] | Maybe = UNSET  # pixels of the photo, x1 y1 x2 y2
     taken: float | Maybe | None = UNSET  # seconds as in the cache
+    taken_kind: str | Maybe = UNSET  # likewise; "decision": by the operator
+    taken_precision: str | Maybe = UNSET
     terms: dict[str, float] | Maybe = UNSET
     distance: float | Maybe = UNSET  # to the centroid of its set
     pad: float | Maybe = UNSET
@@ -6376,7 +6479,8 @@ class Face(Record, kw_only=True):
 
     @property
     def year(self) -> float:
-        return year_of(None if self.taken is UNSET else self.taken)
+        told = self.taken is not UNSET and self.taken_kind not in LATER_TIMES
+        return year_of(self.taken if told else None)
 
 
 class Left(Face, kw_only=True):
@@ -6961,7 +7065,7 @@ def repairs_of(root: Path, folder: str, manifest: FacesetManifest) -> list[Move]
     for file in sorted(told.keys() - on_disk):
         put = by_hand_in_dropped(here, told[file], aside)
         if put:
-            moves.append(move_file("drop", folder, put, put, "dropped by the operator"))
+            moves.append(move_file("drop", folder, put, put, BY_OPERATOR))
         else:
             moves.append(move_file("gone", folder, file, "", "deleted by the operator"))
     for file in sorted(on_disk - told.keys()):
@@ -8283,6 +8387,28 @@ def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any
 
 
 @dataclass(frozen=True)
+class FilmOptions:
+    """Whether `embed` takes films, and how much of them; work/film_source.py."""
+
+    GROUP: ClassVar[str] = "films"
+
+    films: bool = option(bool, "take the best few faces of films, too", False)
+    motion: bool = option(bool, "likewise of the clips of motion photos and Live Photos", False)
+    every: float = option(AT_LEAST_0, "least time between two of a track", 2.0, unit="SECONDS")
+    per_track: int = option(COUNT, "faces of a track at most, beyond 3 minutes one a minute", 3)
+    per_minute: float = option(
+        AT_LEAST_0, "faces of a person per minute of film at most, of a short film ten", 1.0
+    )
+    every_frames: int | None = option(
+        COUNT, "instead of the best: every Nth frame that shows a face"
+    )
+
+    @property
+    def wanted(self) -> bool:
+        return self.films or self.motion
+
+
+@dataclass(frozen=True)
 class ScanOptions:
     """Which photos `embed` takes, and how hard it looks at them."""
 
@@ -8302,6 +8428,15 @@ class ScanOptions:
     prune: bool = option(
         bool, "forget files that no longer exist below SRC, or whose bytes moved on", False
     )
+    dates: Path | None = option(
+        Path, "CSV of path, date: when photos were taken, whatever else says so", unit="FILE"
+    )
+    redate: bool = option(
+        bool,
+        "read the dates again of photos that an older version dated; no face is looked for",
+        False,
+    )
+    films: FilmOptions = nested(FilmOptions)
 
 
 MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
@@ -8315,6 +8450,14 @@ def passes_label(spec: EngineSpec, passes: Passes) -> str:
     return f"{size}@{spec.det_threshold:g}{''.join(word for word, on in words if on)}"
 
 
+FILTER_MARK = "+filter:"  # in file_passes; what a filter kept out comes in when it is another
+
+
+def filter_mark(filter_of_faces: Any) -> str:
+    """What file_passes says of a ReferenceFilter; "" of none."""
+    return "" if filter_of_faces is None else FILTER_MARK + filter_of_faces.mark
+
+
 def add_embed_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "sources", nargs="+", type=Path, metavar="SRC", help="folders (or files) of photos"
@@ -8322,22 +8465,31 @@ def add_embed_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz to create or to add to")
     add_fields(p, ScanOptions)
     p.add_argument("--enrich", action="store_true", help="find landmarks and pose in the same pass")
+    add_fields(p, ReferenceOptions)
     add_engine_and_work(p, own_model=MODEL_OF_CACHE)
 
 
 def cmd_embed(args: argparse.Namespace) -> Outcome:
     """find and embed every face below SRC into the cache; resumable"""
-    options = of_args(ScanOptions, args)
-    result = embed_library(args.sources, args.cache, crew_of(args, args.enrich), options)
+    options, crew = of_args(ScanOptions, args), crew_of(args, args.enrich)
+    only = of_args(ReferenceOptions, args)
+    result = embed_library(args.sources, args.cache, crew, options, only)
     if args.enrich:
         result |= enrich_library(args.cache, crew_of(args, True), required=False)
-    return Outcome(result, result["unreadable"] < result["photos"])
+    return Outcome(result, result["unreadable"] < result["photos"] or bool(result.get("films")))
 
 
 def embed_library(
-    sources: Sequence[Path], path: Path, crew: Crew, options: ScanOptions
+    sources: Sequence[Path],
+    path: Path,
+    crew: Crew,
+    options: ScanOptions,
+    only: ReferenceOptions = ReferenceOptions(),
 ) -> dict[str, Any]:
-    """Scan, hash, detect and embed what the cache does not hold yet; returns the counts."""
+    """Scan, hash, detect and embed what the cache does not hold yet; returns the counts.
+
+    only: whose faces come in.
+    """
     if path.suffix != ".npz":
         raise SortFacesError(f"{path}: a cache is named *.npz")
     scan = scan_sources(sources, options)
@@ -8348,8 +8500,9 @@ def embed_library(
         _ = crew.facts  # nothing is written before the models are known to work
     make_folder(path.absolute().parent)
     with locked_cache(path):
-        run = EmbedRun(path, crew, options, scan)
+        run = EmbedRun(path, crew, options, scan, only)
         run.execute()
+        films = run.films
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
@@ -8365,7 +8518,10 @@ def embed_library(
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
         "unreadable": len(scan.files) - run.usable(cache),
         "damaged": len(cache.damaged),
+        **({"redated": run.redated} if options.redate else {}),
         **run.door.counts,
+        **films,
+        **({"filtered": run.filtered} if run.filter is not None else {}),
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
         "other_files": dict(scan.others.most_common()),
@@ -8380,8 +8536,8 @@ def scan_sources(sources: Sequence[Path], options: ScanOptions) -> ScanReport:
     for folder in scan.skipped_outputs:
         log.info("%s: skipped, an output of this tool", folder)
     kinds = companion("kinds")
-    passed_over = kinds.summary(scan.others)
-    if not scan.files:
+    passed_over = kinds.summary(scan.others, 0 if options.films.films else len(scan.films))
+    if not scan.files and not (scan.films and options.films.films):
         told = f": {passed_over}" if passed_over else "; name the photos' folder"
         raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there{told}")
     for line in kinds.told(scan.others, scan.examples):
@@ -8407,9 +8563,17 @@ def source_roots(sources: Sequence[Path]) -> list[Path]:
 class EmbedRun:
     """One pass over a library: which files are new, whose bytes are known, what to compute."""
 
-    def __init__(self, path: Path, crew: Crew, options: ScanOptions, scan: ScanReport) -> None:
+    def __init__(
+        self,
+        path: Path,
+        crew: Crew,
+        options: ScanOptions,
+        scan: ScanReport,
+        only: ReferenceOptions = ReferenceOptions(),
+    ) -> None:
         self.path, self.options = path, options
         self.roots, self.files, self.folders = scan.roots, scan.files, scan.folders
+        self.scan, self.films = scan, {}  # what came of films, by name as embed tells it
         self.held: FaceCache | None = None  # the .npz, from the first new photo on
         if cache_exists(path):
             self.cache = load_photos(path)
@@ -8419,12 +8583,16 @@ class EmbedRun:
         check_model(self.cache, path, self.crew.spec)
         self.door = Doorkeeper(path, self.cache.meta)
         self.passed_over: set[str] = set()  # paths of what was forgotten
-        self.passes = passes_label(self.crew.spec, options.passes)
+        self.filter = companion("reference_filter").filter_of(only, self.crew, self.cache.meta)
+        self.passes = passes_label(self.crew.spec, options.passes) + filter_mark(self.filter)
+        self.filtered: Counter[str] = Counter()  # faces left out, by the reason
         self.mounted = [root for root in self.roots if self.has_photos(root)]
         self.forgotten: set[str] = set()
         self.noted: set[str] = set()  # photos whose known paths were looked at
         self.new = 0
         self.failed: list[str] = []
+        self.told = companion("dating").read_told(options.dates, self.roots)
+        self.redated = 0
         self.paths = known_paths(self.cache)
         self.pairs: dict[str, str] = companion("kinds").pairs_of(scan.files)
         self.seen: dict[str, str] = {}  # {path: sha256} of what this run looked at
@@ -8446,14 +8614,19 @@ class EmbedRun:
     def has_photos(self, root: Path) -> bool:
         """Whether a photo lies below a root."""
         inside = os.path.join(root, "")
-        first = bisect.bisect_left(self.files, inside, key=operator.attrgetter("path"))
-        return first < len(self.files) and self.files[first].path.startswith(inside)
+        for files in (self.files, self.scan.films):
+            first = bisect.bisect_left(files, inside, key=operator.attrgetter("path"))
+            if first < len(files) and files[first].path.startswith(inside):
+                return True
+        return False
 
     def wants_redo(self) -> np.ndarray:
         """(f,) bool: photos that must be looked at again though they did not change."""
         status, options = self.cache.file_status, self.options
         other_settings = self.cache.file_passes != self.passes
-        blind = (status == STATUS_NO_FACE) | (options.rescan & (status != STATUS_UNREADABLE))
+        filtered = np.char.find(self.cache.file_passes, FILTER_MARK) >= 0
+        again = filtered | options.rescan
+        blind = (status == STATUS_NO_FACE) | (again & (status != STATUS_UNREADABLE))
         return (other_settings & blind) | (options.retry_errors & (status == STATUS_UNREADABLE))
 
     def execute(self) -> None:
@@ -8461,6 +8634,10 @@ class EmbedRun:
         try:
             self.work_on(self.todo)
             self.work_on(self.note_raws())
+            if self.options.redate:
+                self.redated = companion("dating").read_again(self)
+            if self.scan.films or self.options.films.motion:
+                self.films = companion("film_source").take_films(self)
             self.forget_missing()
         finally:
             self.journal.close()
@@ -8581,6 +8758,9 @@ class EmbedRun:
         if result["faces"] and not faces:
             self.shut_out(item)
             return
+        if self.filter is not None:
+            faces, taken = self.filter.admitted(faces)
+            self.filtered.update(taken)
         result = {**result, "faces": faces}
         self.journal.append("photo", **{**item, **result, "passes": self.passes})
         self.paths_of[item["sha256"]].append(item["path"])
@@ -8615,7 +8795,7 @@ class EmbedRun:
             return
         for path, (sha, _, _) in self.paths.items():
             if is_missing(path):
-                elsewhere = any(os.path.lexists(other) for other in self.paths_of[sha])
+                elsewhere = any(os.path.lexists(file_of(other)) for other in self.paths_of[sha])
                 if elsewhere or self.is_gone(path):
                     self.forget(path)
 
@@ -8655,7 +8835,9 @@ class EmbedRun:
         written = journal_path(self.path).exists()
         if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
-        if not written and roots <= set(self.cache.meta.roots):
+        dating = companion("dating")
+        same = not written and roots <= set(self.cache.meta.roots)
+        if same and not dating.changes(self.cache, self.told):
             return self.cache
         held, self.held, self.paths = self.held, None, {}  # room for what is built now
         vars(self).pop("paths_of", None)
@@ -8663,6 +8845,7 @@ class EmbedRun:
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
         cache = replace(cache, meta=meta)
+        cache = replace(cache, **dating.changes(cache, self.told))
         save_cache(self.path, cache)
         return cache
 
@@ -8839,9 +9022,13 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
     byte_groups = [
         {"sha256": str(cache.file_sha256[row]), "paths": paths}
         for row, paths in enumerate(cache.copies)
-        if len(paths) > 1 and cache.file_status[row] != STATUS_UNREADABLE
+        if len(paths) > 1
+        and cache.file_status[row] != STATUS_UNREADABLE
+        and not film_of(paths[0])  # nobody deletes a film for a frame
     ]
-    labels = near_duplicate_labels(cache.unit, params.threshold, cache.bbox)
+    frame = np.array([bool(film_of(path)) for path in cache.file_path.tolist()], bool)
+    photos = np.flatnonzero(~frame[cache.face_file])
+    labels = near_duplicate_labels(cache.unit[photos], params.threshold, cache.bbox[photos])
     worth = cache.det_score * cache.face_short * np.maximum(cache.blur, 1.0)
     visual_groups = [
         {
@@ -8849,7 +9036,7 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
             "paths": [str(cache.file_path[file]) for file in cache.face_file[rows]],
             "keep": cache.face_ids[rows[worth[rows].argmax()]],
         }
-        for rows in groups_of(labels)
+        for rows in (photos[group] for group in groups_of(labels))
         if len(np.unique(cache.face_file[rows])) > 1
     ]
     target = cache_path.with_suffix(".duplicates.json")
@@ -9197,6 +9384,7 @@ class Export:
         self.head = manifest_head(library)
         self.purity: dict[str, Purity] = {}  # by face set, as refine found it
         self.usual: Usual | None = None  # likewise, of the library
+        self.least = params.min_survivors  # faces of a set in use
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -9294,6 +9482,7 @@ def export_library(
     export = Export(Library(cache, paths.cache), out, params, crew, **names)
     export.to = paths.to
     export.usual = refined.usual
+    export.least = min(params.min_survivors, refined.params.min_faces)
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
@@ -9353,6 +9542,9 @@ def export_gates(export: Export, dropped: Iterable[Left]) -> list[dict[str, Any]
     return gate_rows(
         EXPORT_GATES, params | params["references"] | params["landmarks"], took, **export.names
     )
+
+
+THIN_EXPORT = "left by export-swap"  # ends the reason of a set that it puts on the shelf
 
 
 class Heritage:
@@ -9423,6 +9615,8 @@ class Heritage:
         notes = {}
         for folder in self.whole:
             note, survivor = self.corpus.note(folder), self.survivor(folder)
+            if survivor == folder:  # it was not merged
+                continue
             if survivor in number:
                 reason = f"same person as {number[survivor]}"
             elif survivor and not self.whole[survivor].shelf:
@@ -9433,12 +9627,23 @@ class Heritage:
         return notes
 
     def folder(self, name: str) -> str:
-        """Where a new set goes: in use, or to the shelf its old self lies on."""
+        """Where a new set goes: in use, or to the shelf its old self lies on; but an export that
+        found too few faces decides anew."""
         old = self.old.get(name)
-        if old is None or not old.shelf:
+        if old is None or not old.shelf or self.is_thin_export(old):
             return name
         same = old.id == name
         return old.folder if same else free_shelf(self.corpus.root, f"{old.shelf}/{name}")
+
+    def is_thin_export(self, old: FaceSet) -> bool:
+        """Whether an export took a set out of use because too few faces were left."""
+        return old.shelf == "_thin" and self.corpus.note(old.folder)["reason"].endswith(THIN_EXPORT)
+
+    def thin_folder(self, name: str) -> str:
+        """Where a new set with too few faces goes; it stays where its old self lies as such."""
+        old = self.old.get(name)
+        same = old is not None and self.is_thin_export(old) and old.id == name
+        return old.folder if same else free_shelf(self.corpus.root, f"_thin/{name}")
 
     def dropped(self, name: str) -> dict[str, Left]:
         """{face id: its entry} of what runs took out of the old selves of a new set."""
@@ -9531,7 +9736,7 @@ def plan_faceset(
     """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
     cache, params, word = export.cache, export.params, export.word
     unwanted = word.keep[rows] < 0
-    left = [left_out(export, row, "dropped by the operator") for row in rows[unwanted]]
+    left = [left_out(export, row, BY_OPERATOR) for row in rows[unwanted]]
     rows = rows[~unwanted]
     faults = export.faults(rows)
     left += [
@@ -9840,6 +10045,7 @@ def write_corpus(
         if not draft.faces:
             log.warning("%s: no face passed; nothing exported", draft.folder)
     drafts = [draft for draft in drafts if draft.faces]
+    thin = thin_drafts(drafts, heritage, export.least)
     groups = {}
     if export.params.candidates and raw is not None:
         groups = companion("candidates").candidate_groups(export, drafts, raw)
@@ -9848,8 +10054,14 @@ def write_corpus(
     with new_run(out, next_run(out, "export-swap")) as run:
         after, notes = stage_sets(run, heritage, drafts)
         exported = [after[draft.folder] for draft in drafts]
+        notes |= {
+            place: {"reason": why, "run": run.name}
+            for place, why in thin.items()
+            if corpus.note(place)["reason"] != why
+        }
         counts = {
-            "facesets": len(exported),
+            "facesets": len(exported) - len(thin),
+            **({"thin": len(thin)} if thin else {}),
             "faces": sum(len(faceset.manifest.faces) for faceset in exported),
             "left_out": sum(len(faceset.manifest.dropped) for faceset in exported),
             "cut": sum(crop.fresh for crop in crops.values()),
@@ -9870,6 +10082,26 @@ def write_corpus(
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
     return {"out": str(out), **counts, "gates": gates, "facesets": rows_shown}
+
+
+def thin_drafts(drafts: Sequence[Draft], heritage: Heritage, least: int) -> dict[str, str]:
+    """Send to the shelf what gates have brought below `least` faces; {its place there: why}.
+
+    What is small by the operator's doing, or was so before, stays in use.
+    """
+    found = {}
+    for draft in drafts:
+        dropped = (left for left in draft.dropped if left.run is UNSET)
+        took = Counter(re.split(r" \(|:", left.reason)[0] for left in dropped)
+        del took[BY_OPERATOR]
+        few = len(draft.faces) < least <= len(draft.faces) + took.total()
+        if "/" in draft.folder or not few:
+            continue
+        why = ", ".join(f"{reason} {count}" for reason, count in took.most_common(2))
+        draft.folder = heritage.thin_folder(draft.folder)
+        found[draft.folder] = f"{len(draft.faces)} of {least} faces ({why}) {THIN_EXPORT}"
+        log.warning("%s: %s", draft.folder, found[draft.folder])
+    return found
 
 
 NOWHERE = f"{RUNS_FOLDER}/nowhere"  # where a set lies that is new
@@ -9965,6 +10197,9 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
     source, photo = export.photo(row)
     file = int(cache.face_file[row])
     taken = export.word.taken.get(file, float(cache.file_taken[file]))
+    kind, precision = str(cache.file_taken_kind[file]), str(cache.file_taken_precision[file])
+    if file in export.word.taken:
+        kind, precision = "decision", ""
     return Face(
         face=cache.face_ids[row],
         file="",
@@ -9973,6 +10208,8 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
         sha256=crop.note.sha256,
         bbox=[round(value, 1) for value in cache.bbox[row].tolist()],
         taken=None if math.isnan(taken) else taken,
+        taken_kind=kind or UNSET,
+        taken_precision=precision or UNSET,
         quality=round(float(export.quality[row]), 4),
         terms=told_terms(export.terms[row].round(4), export.params.weights),
         distance=round(away, 4),
@@ -11735,7 +11972,9 @@ def video_tracks(
     return tracks
 
 
-def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Crew) -> Outcome:
+def score_tracks(
+    work: VideoWork, gates: Gates, choice: IdentityChoice, only: ReferenceOptions, crew: Crew
+) -> Outcome:
     """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
     data = work.read(Tracks)
     tracks, choice = data.tracks, for_model(choice, data.meta.model)
@@ -11745,8 +11984,9 @@ def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Cr
     unwanted = {path.stem for path in choice.exclude_identity}
     passed: list[Track] = []
     left_out: list[Segment] = []
+    filtered = companion("reference_filter").unlike_tracks(tracks, only, crew, data.meta)
     for track in tracks:
-        reason = track_fault(track, gates)
+        reason = track_fault(track, gates) or filtered.get(track.name, "")
         if not reason and wanted and who.get(track.name) not in wanted:
             reason = "another person"
         if reason:
@@ -12020,7 +12260,10 @@ def video_step(
 
 def add_video_run_options(p: argparse.ArgumentParser) -> None:
     """Those of every step."""
-    taken = (ClipOptions, VideoChoice, Sampling, Crew, Reach, Gates, IdentityChoice)
+    taken = (
+        *(ClipOptions, VideoChoice, Sampling, Crew, Reach, Gates),
+        *(IdentityChoice, ReferenceOptions),
+    )
     add_step_options(p, "input work out", taken, look=True)
 
 
@@ -12036,7 +12279,9 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "detect": lambda: detect_frames(work, crew),
         "merge": lambda: merge_frames(work),
         "track": lambda: track_faces(work, of_args(Reach, args)),
-        "score": lambda: score_tracks(work, gates, of_args(IdentityChoice, args), crew),
+        "score": lambda: score_tracks(
+            work, gates, of_args(IdentityChoice, args), of_args(ReferenceOptions, args), crew
+        ),
         "cut": lambda: cut_clips(work, args.out, clips),
         "report": lambda: show_videos(work),
     }
@@ -12081,7 +12326,7 @@ VIDEO_STEPS: Steps = {  # in pipeline order
     "detect": video_step(detect_frames, "work", Crew, look=True),
     "merge": video_step(merge_frames),
     "track": video_step(track_faces, "work", Reach),
-    "score": video_step(score_tracks, "work", Gates, IdentityChoice, Crew),
+    "score": video_step(score_tracks, "work", Gates, IdentityChoice, ReferenceOptions, Crew),
     "cut": video_step(cut_clips, "work out", ClipOptions),
     "report": video_step(show_videos),
     "run": (add_video_run_options, cmd_video_run),

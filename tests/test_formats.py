@@ -86,7 +86,7 @@ def test_a_scan_takes_photos_of_any_name_and_leaves_the_rest(tmp_path, face):
         (tmp_path / name).write_bytes(jpeg)
     others = {
         "a.txt": "documents",
-        "b.mp4": "videos",
+        "b.asf": "videos",
         "c.xmp": "sidecars of photos",
         "d.weird": "others",
         "e": "others",
@@ -122,13 +122,13 @@ def test_no_file_of_a_known_ending_is_opened_by_the_scan(tmp_path, monkeypatch):
 
 
 def test_what_is_passed_over_is_named_with_what_to_do(run, tmp_path, monkeypatch):
-    for name in ("a.cr2", "b.NEF", "c.jxl", "film.mp4", "text.pdf"):
+    for name in ("a.cr2", "b.NEF", "c.jxl", "film.mp4", "text.pdf", "old.asf"):
         (tmp_path / name).write_bytes(b"whatever")
     monkeypatch.setattr(kinds.importlib.util, "find_spec", lambda _: None)
     code, _, err = run("embed", tmp_path, tmp_path / "lib.npz", "--model", "dlib")
     assert code == 2 and err.count("\n") == 1
     assert "no photos found there: 2 camera RAW: pip install rawpy; " in err
-    for part in ("1 JPEG XL: pip install pylibjxl", "1 videos", "1 documents"):
+    for part in ("1 JPEG XL: pip install pylibjxl", "1 videos", "1 documents", "1 films: --films"):
         assert part in err
 
 

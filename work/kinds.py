@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import re
 import stat
 from collections import Counter
+from datetime import datetime, timezone
 from pathlib import PurePath
+from typing import Any
 
 import sort_faces as sf
 
@@ -181,15 +184,15 @@ def told(counts: Counter[str], examples: dict[str, str]) -> list[str]:
     return lines
 
 
-def summary(counts: Counter[str]) -> str:
-    """What was passed over, in one line: `9 camera RAW: pip install rawpy; 4 videos`."""
+def summary(counts: Counter[str], films: int) -> str:
+    """What was passed over, in one line: `9 camera RAW: pip install rawpy; 3 documents`."""
     parts, readable = [], read_suffixes()
     for kind, count in counts.most_common():
         advice = WHAT_TO_DO.get(kind, "")
         if kind in READERS and not (RAW_SUFFIXES if kind == RAW else JXL_SUFFIXES) <= readable:
             advice = f"pip install {READERS[kind]}"
         parts.append(f"{count} {kind}" + (f": {advice}" if advice else ""))
-    return "; ".join(parts)
+    return "; ".join([*parts, *([f"{films} films: --films takes them"] if films else [])])
 
 
 # --- RAW and JPEG of one photo ----------------------------------------------
@@ -226,24 +229,27 @@ def capture_time(path: str) -> float | None:
 
     sf.register_heif()
     with contextlib.suppress(*sf.PILLOW_ERRORS), PIL.Image.open(path) as header:
-        exif = header.getexif()
-        text = exif.get_ifd(sf.EXIF_IFD).get(0x9003) or exif.get_ifd(sf.EXIF_IFD).get(0x9004)
-        return original_time(str(text)) if text else None
+        return original_time(header)
     if suffix_of(path) not in RAW_SUFFIXES or not importlib.util.find_spec("rawpy"):
         return None
     import rawpy
 
+    raw_photos = sf.companion("raw_photos")
     with contextlib.suppress(rawpy.LibRawError, *sf.PILLOW_ERRORS), rawpy.imread(path) as raw:
-        taken = sf.companion("raw_photos").taken_of(raw)
-        return None if taken != taken else taken
+        preview = raw_photos.preview_of(raw)
+        found = original_time(preview[1]) if preview else None
+        seconds = raw_photos.taken_of(raw) if found is None else found
+        return None if math.isnan(seconds) else seconds
     return None
 
 
-def original_time(text: str) -> float | None:
-    """`2019:05:12 14:23:12` as seconds; None for what is no such text."""
-    from datetime import datetime, timezone
-
-    with contextlib.suppress(ValueError):
-        when = datetime.strptime(text.strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
-        return when.replace(tzinfo=timezone.utc).timestamp()
+def original_time(header: Any) -> float | None:
+    """The capture time in the EXIF of an opened Pillow image, seconds; None without one."""
+    exif = header.getexif()
+    inner = exif.get_ifd(sf.EXIF_IFD)
+    texts = (inner.get(sf.EXIF_ORIGINAL), inner.get(sf.EXIF_DIGITIZED), exif.get(sf.EXIF_DATETIME))
+    for text in filter(None, texts):
+        with contextlib.suppress(ValueError):
+            when = datetime.strptime(str(text).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
+            return when.replace(tzinfo=timezone.utc).timestamp()
     return None

@@ -232,8 +232,14 @@ class PageFolder:
         return quote(os.fsencode(relative.replace(os.sep, "/")))
 
     def source_link(self, picture: Picture) -> str:
-        """Link to the file a picture was made from, "" where there is none."""
-        return self.link(picture.source[0]) if picture.source else ""
+        """Link to the file a picture was made from, "" where there is none.
+
+        A film opens at the frame: W3C Media Fragments URI 1.0, section 4.2.1.
+        """
+        if not picture.source:
+            return ""
+        frame = sf.FRAME_PATH.fullmatch(str(picture.source[0]))
+        return f"{self.link(frame[1])}#t={frame[3]}" if frame else self.link(picture.source[0])
 
     def write(self, name: str, template: str, title: str, **values: Any) -> None:
         """Write one page; `values` and this folder as `pages` are what its template can show."""

@@ -12,8 +12,8 @@ import functools
 import importlib.util
 import io
 import math
-from collections.abc import Callable, Sequence
-from datetime import timezone
+from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 import sort_faces as sf
 
 kinds, damaged = sf.companion("kinds"), sf.companion("damaged_photos")
-tiffs = sf.companion("odd_tiffs")
+tiffs, dates = sf.companion("odd_tiffs"), sf.companion("dates_in_photos")
 
 LARGE_ENOUGH = 2000  # px of the longer edge; a preview this large shows what the photo does
 NEARLY_ALL = 0.9  # of the RAW's longer edge; the same
@@ -39,7 +39,7 @@ class Opened(NamedTuple):
     wh: tuple[int, int]  # pixels, not turned
     need: int  # bytes
     decode: Callable[[], tuple[Any, int]]  # a Rescued, and the orientation still to be applied
-    taken: float  # capture time as in FaceCache.file_taken; NaN if unknown
+    dates: str  # as in FaceCache.file_dates
 
 
 def opened(data: bytes, kind: str) -> Opened:
@@ -75,29 +75,39 @@ def open_raw(data: bytes) -> Opened:
         raw = rawpy.imread(io.BytesIO(data))
         sizes = raw.sizes
         wh, pixels = (sizes.width, sizes.height), sizes.raw_width * sizes.raw_height
-        taken = taken_of(raw)
     except (rawpy.LibRawError, *sf.PILLOW_ERRORS) as error:
         raise sf.PhotoError(f"{kinds.RAW}: {said(error)}") from None
     preview = preview_of(raw)
-    seen = preview[1] if preview else None
-    if seen is not None and not math.isnan(exif_taken(seen)):
-        taken = exif_taken(seen)
     end = tiffs.end_of(data)
     cut = f"cut off: {len(data)} of {end} bytes are there" if end > len(data) else ""
     cut = cut or ("damaged: it lacks parts of the picture" if tiffs.lacks_tiles(data) else "")
-    return Opened(kinds.RAW, wh, pixels * RAW_BYTES, lambda: decode_raw(raw, preview, cut), taken)
+    told = dates_of_raw(data, raw, preview)
+    return Opened(kinds.RAW, wh, pixels * RAW_BYTES, lambda: decode_raw(raw, preview, cut), told)
 
 
 def taken_of(raw: Any) -> float:
     """What LibRaw says of the capture time: the local clock, read as UTC."""
-    when = getattr(raw.other, "timestamp", None)
-    if when is None or when.year < 1980:  # 0 where the file does not tell
-        return math.nan
-    return when.replace(tzinfo=timezone.utc).timestamp()
+    import rawpy
+
+    with contextlib.suppress(rawpy.LibRawError):  # it unpacks the picture, too
+        when = raw.other.timestamp
+        if when.year >= 1980:  # 0 where the file does not tell
+            return when.replace(tzinfo=timezone.utc).timestamp()
+    return math.nan
 
 
-def exif_taken(header: Any) -> float:
-    return sf.exif_facts(header)[1]
+def dates_of_raw(data: bytes, raw: Any, preview: tuple[bytes, Any] | None) -> str:
+    """What the EXIF of the file says, or of its preview, or LibRaw, as FaceCache.file_dates."""
+    for header, some in ((sf.open_with_pillow(data), data), (preview or (b"", None))[::-1]):
+        told = "{}" if header is None else dates.dates_of(header, io.BytesIO(some))
+        if "_original" in told or "_digitized" in told:
+            return told
+    seconds = taken_of(raw)
+    if math.isnan(seconds):
+        return "{}"
+    when = datetime.fromtimestamp(seconds, timezone.utc)
+    said_so = [dates.Statement("exif_original", f"{when:%Y:%m:%d %H:%M:%S}")]
+    return dates.capture_time.stored(said_so, dates.Camera())
 
 
 def preview_of(raw: Any) -> tuple[bytes, Any] | None:
@@ -153,7 +163,7 @@ def from_preview(raw: Any, preview: tuple[bytes, Any]) -> tuple[Any, int]:
     found, sizes = damaged.Rescued(image, len(image), ""), raw.sizes
     lying_raw, lying = sizes.raw_width > sizes.raw_height, image.shape[1] > image.shape[0]
     upright = flip_orientation(sizes.flip) in (6, 8) and lying_raw != lying
-    return found, 1 if upright else sf.exif_facts(header)[0]
+    return found, 1 if upright else sf.orientation_of(header)
 
 
 def flip_orientation(flip: int) -> int:
@@ -191,28 +201,20 @@ def open_jxl(data: bytes) -> Opened:
         colour = image[:, :, [2, 1, 0]] if image.shape[2:] >= (3,) else np.repeat(grey, 3, axis=2)
         return damaged.Rescued(np.ascontiguousarray(colour), len(colour), ""), 1
 
-    return Opened(kinds.JPEG_XL, wh, wh[0] * wh[1] * JXL_BYTES, decode, jxl_taken(data))
+    return Opened(kinds.JPEG_XL, wh, wh[0] * wh[1] * JXL_BYTES, decode, dates_of_jxl(data))
 
 
-def jxl_taken(data: bytes) -> float:
-    """The capture time of the EXIF box; its first four bytes tell where in it TIFF begins."""
+def dates_of_jxl(data: bytes) -> str:
+    """What the EXIF box says; its first four bytes tell where in it TIFF begins."""
     at = data.find(b"Exif", 0, 1 << 16) if data[4:8] == b"JXL " else -1
     if at < 4:
-        return math.nan
+        return "{}"
     import PIL.Image
 
     size = int.from_bytes(data[at - 4 : at], "big")
     body = data[at + 4 : at - 4 + size] if size > 8 else data[at + 4 :]
-    start = 4 + int.from_bytes(body[:4], "big")
     exif = PIL.Image.Exif()
-    try:
-        exif.load(b"Exif\0\0" + body[start:])
-        inner = exif.get_ifd(sf.EXIF_IFD)
-    except sf.PILLOW_ERRORS:
-        return math.nan
-    dates: Sequence[Any] = (
-        *(inner.get(tag) for tag in (sf.EXIF_ORIGINAL, sf.EXIF_DIGITIZED)),
-        exif.get(sf.EXIF_DATETIME),
-    )
-    times = (sf.exif_time(date) for date in dates if date)
-    return next((time for time in times if not math.isnan(time)), math.nan)
+    with contextlib.suppress(*dates.DAMAGE):
+        exif.load(b"Exif\0\0" + body[4 + int.from_bytes(body[:4], "big") :])
+        return dates.capture_time.stored(*dates.exif_dates(exif))
+    return "{}"

@@ -405,7 +405,7 @@ class Model:
 
     def date_faces(self) -> None:
         """The capture time and year of every face, the operator's word before the camera's."""
-        taken = self.cache.file_taken.copy()
+        taken = self.cache.taken.copy()
         for file, seconds in self.view.word.taken.items():
             taken[file] = seconds
         self.taken = taken[self.cache.face_file]
