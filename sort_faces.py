@@ -3689,9 +3689,10 @@ def special_photo(data: bytes, name: str, kind: str) -> Photo:
     check_memory(opened.wh, opened.need)
     with DECODING.room(opened.need, opened.need // 2), SPENT.on("decode"):
         (found, orientation), lines = hushed.heard(opened.decode)
+        dates, _ = hushed.heard(opened.dates)
     note = found.note or "".join(f"damaged: {line}" for line in lines[:1])
     photo = photo_of(found._replace(note=note), orientation, 1)
-    return replace(photo, dates=opened.dates, name=name)
+    return replace(photo, dates=dates, name=name)
 
 
 def photo_of(found: Any, orientation: int, scale: int) -> Photo:

@@ -219,7 +219,8 @@ def pairs_of(files: list[sf.FoundFile]) -> dict[str, str]:
 
 def is_one_photo(raw: str, beside: str) -> bool:
     """Whether two files of one name were taken at the same time, as far as both tell."""
-    times = [capture_time(path) for path in (raw, beside)]
+    heard = sf.companion("hush").hushed.heard
+    times = heard(lambda: [capture_time(path) for path in (raw, beside)])[0]
     return None in times or abs(times[0] - times[1]) <= PAIR_SECONDS
 
 

@@ -32,6 +32,17 @@ RAW_BYTES = 4
 JXL_BYTES = 24  # a pixel; measured on 1440 x 1080: 19
 
 
+class Raw(NamedTuple):
+    """A RAW that LibRaw has opened."""
+
+    raw: Any
+    sizes: Any  # as at the beginning: a failed attempt to unpack voids them
+    preview: tuple[bytes, Any] | None
+    cut: (
+        str  # why not to develop it: LibRaw would show what happens to be in memory, and not say so
+    )
+
+
 class Opened(NamedTuple):
     """A file that can be decoded as soon as there is room for it."""
 
@@ -39,7 +50,7 @@ class Opened(NamedTuple):
     wh: tuple[int, int]  # pixels, not turned
     need: int  # bytes
     decode: Callable[[], tuple[Any, int]]  # a Rescued, and the orientation still to be applied
-    dates: str  # as in FaceCache.file_dates
+    dates: Callable[[], str]  # as in FaceCache.file_dates; to be asked after `decode`
 
 
 def opened(data: bytes, kind: str) -> Opened:
@@ -81,8 +92,13 @@ def open_raw(data: bytes) -> Opened:
     end = tiffs.end_of(data)
     cut = f"cut off: {len(data)} of {end} bytes are there" if end > len(data) else ""
     cut = cut or ("damaged: it lacks parts of the picture" if tiffs.lacks_tiles(data) else "")
-    told = dates_of_raw(data, raw, preview)
-    return Opened(kinds.RAW, wh, pixels * RAW_BYTES, lambda: decode_raw(raw, preview, cut), told)
+    return Opened(
+        kinds.RAW,
+        wh,
+        pixels * RAW_BYTES,
+        lambda: decode_raw(Raw(raw, sizes, preview, cut)),
+        lambda: dates_of_raw(data, raw, preview),
+    )
 
 
 def taken_of(raw: Any) -> float:
@@ -122,45 +138,41 @@ def preview_of(raw: Any) -> tuple[bytes, Any] | None:
     return None
 
 
-def decode_raw(raw: Any, preview: tuple[bytes, Any] | None, cut: str) -> tuple[Any, int]:
-    """(a Rescued, the orientation still to be applied); cut: why it cannot be developed.
-
-    LibRaw develops what happens to be in memory where a file ends early, and says nothing.
-    """
+def decode_raw(opened: Raw) -> tuple[Any, int]:
+    """(a Rescued, the orientation still to be applied)."""
     import rawpy
 
+    raw, sizes, preview, why = opened
     edge = max(preview[1].size) if preview else 0
-    if edge >= min(max(raw.sizes.width, raw.sizes.height) * NEARLY_ALL, LARGE_ENOUGH):
+    if edge and edge >= min(max(sizes.width, sizes.height) * NEARLY_ALL, LARGE_ENOUGH):
         with contextlib.suppress(sf.PhotoError):
-            return from_preview(raw, preview)
-    orientation = flip_orientation(raw.sizes.flip)  # read before user_flip changes it
-    try:
-        if cut:
-            raise sf.PhotoError(cut)
-        rgb = raw.postprocess(half_size=True, use_camera_wb=True, user_flip=0)
-        image = np.ascontiguousarray(rgb[:, :, ::-1])
-        return damaged.Rescued(image, len(image), ""), orientation
-    except (rawpy.LibRawError, sf.PhotoError, *sf.PILLOW_ERRORS) as error:
-        why = said(error)
+            return from_preview(opened)
+    if not why:
+        try:
+            rgb = raw.postprocess(half_size=True, use_camera_wb=True, user_flip=0)
+            image = np.ascontiguousarray(rgb[:, :, ::-1])
+            return damaged.Rescued(image, len(image), ""), flip_orientation(sizes.flip)
+        except (rawpy.LibRawError, *sf.PILLOW_ERRORS) as error:
+            why = said(error)
     if edge >= LEAST_PREVIEW:
         with contextlib.suppress(sf.PhotoError):
-            found, orientation = from_preview(raw, preview)
+            found, orientation = from_preview(opened)
             return found._replace(note=f"damaged: {why}; its preview was read"), orientation
     raise sf.PhotoError(f"{kinds.RAW}: {why}")
 
 
-def from_preview(raw: Any, preview: tuple[bytes, Any]) -> tuple[Any, int]:
+def from_preview(opened: Raw) -> tuple[Any, int]:
     """(a preview as a Rescued, the orientation still to be applied).
 
     Makers differ in whether it is upright already (libvips#5086, rawpy#186). Where the RAW is to be
     turned by a quarter and the shapes differ, it is, whatever its EXIF says: LibRaw writes one
     where there is none. Else its EXIF decides.
     """
-    data, header = preview
+    (data, header), sizes = opened.preview, opened.sizes
     image = sf.by_opencv(data, 1)
     if image is None:
         image = sf.pixels_from_pillow(header)
-    found, sizes = damaged.Rescued(image, len(image), ""), raw.sizes
+    found = damaged.Rescued(image, len(image), "")
     lying_raw, lying = sizes.raw_width > sizes.raw_height, image.shape[1] > image.shape[0]
     upright = flip_orientation(sizes.flip) in (6, 8) and lying_raw != lying
     return found, 1 if upright else sf.orientation_of(header)
@@ -201,7 +213,7 @@ def open_jxl(data: bytes) -> Opened:
         colour = image[:, :, [2, 1, 0]] if image.shape[2:] >= (3,) else np.repeat(grey, 3, axis=2)
         return damaged.Rescued(np.ascontiguousarray(colour), len(colour), ""), 1
 
-    return Opened(kinds.JPEG_XL, wh, wh[0] * wh[1] * JXL_BYTES, decode, dates_of_jxl(data))
+    return Opened(kinds.JPEG_XL, wh, wh[0] * wh[1] * JXL_BYTES, decode, lambda: dates_of_jxl(data))
 
 
 def dates_of_jxl(data: bytes) -> str:

@@ -133,7 +133,8 @@ def looked_at(
     row_of = {sha: row for row, sha in enumerate(cache.file_sha256.tolist())} if cache else {}
     kinds, scan = sf.companion("kinds"), sf.scan_photos([source])
     found = {file.path for file in scan.files}
-    counted = Counter(scan.others)
+    films = {film.path for film in scan.films}
+    counted = Counter(scan.others) + Counter({"films": len(films)})
     rows = []
     for path in sorted(file for file in source.iterdir() if file.is_file()):
         facts = {"file": path.name, "what": "", "size": "", "faces": 0, "line": ""}
@@ -142,6 +143,7 @@ def looked_at(
         elif str(path) not in found:
             kind = kinds.other_kind(str(path), path.name, kinds.read_suffixes())
             kind = kinds.absence(str(path), path.stat()) or kind
+            kind = "films" if str(path) in films else kind
             counted[kind] -= 1
             facts |= {"what": "passed over", "line": kind}
         else:
