@@ -4124,9 +4124,10 @@ class VideoPass:
         self.last_length = 0
         self.slot = -1.0  # of the newest sample
 
-    def is_due(self, pts: int) -> bool:
-        """Whether a frame, in the order of their times, is one to look at."""
-        before, self.slot = self.slot, math.floor(self.video.seconds(pts) / self.period + 1e-6)
+    def is_due(self, frame: VideoFrame) -> bool:
+        """Whether a frame is one to look at; asked of each, in the order of their times."""
+        before, now = self.slot, self.video.seconds(frame.pts) / self.period
+        self.slot = math.floor(now + 1e-6)
         return self.slot > before
 
     def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
@@ -4140,7 +4141,7 @@ class VideoPass:
                     self.pts.append(frame.pts)
                     self.last_length = frame.duration or self.last_length
                     self.finder.feed(frame)
-                    if self.is_due(frame.pts):
+                    if self.is_due(frame):
                         unwanted = self.skip is None or self.skip(frame.pts)
                         yield frame.pts, None if unwanted else upright_frame(frame, video.sar)
         except VideoError as error:
@@ -12155,9 +12156,16 @@ ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, ret
 
 
 def add_run_options(p: argparse.ArgumentParser) -> None:
+    """What `run` takes: its own few words, then the options of all its steps."""
     p.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="folders of photos")
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the cache and all three trees")
     p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
+    p.add_argument(
+        "--each",
+        action="store_true",
+        help="every folder in SRC is a source of its own, with outputs in OUT/<its name>; with "
+        "--films every film there, too",
+    )
     add_fields(p, ScanOptions)
     add_engine_and_work(p, own_model=MODEL_OF_CACHE)
     add_chain_options(p)
@@ -12175,18 +12183,27 @@ def add_chain_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_run(args: argparse.Namespace) -> Outcome:
     """do the whole photo chain in one go: embed to swap-ready face sets"""
+    if args.each:
+        return companion("run_each").run_each(args)
     result = run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz")
     return Outcome(result, args.dry_run or bool(result["facesets"]))
 
 
 def run_chain(
-    args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
+    args: argparse.Namespace,
+    sources: Sequence[Path],
+    out: Path,
+    cache: Path,
+    steps: ChainSteps | None = None,
 ) -> dict[str, Any]:
-    """Run every photo step over one cache; returns what the closing tables show."""
+    """Run every photo step over one cache; returns what the closing tables show.
+
+    steps: in place of the usual ones.
+    """
     roots = [str(root.resolve()) for root in source_roots(sources)]
     for kind, name in RUN_TREES.items():
         check_output(out / name, roots, kind)
-    steps = chain_steps(args, sources, out, cache)
+    steps = steps or chain_steps(args, sources, out, cache)
     if args.quality_model or args.weight_learned_quality:
         companion("quality_model").check_chain(crew_of(args, False), args.quality_model, cache)
     about = {"out": str(out), "cache": str(cache)}
@@ -12232,11 +12249,14 @@ def preview_chain(
     """What a chain would do, as far as it can be known without looking at a photo."""
     scan = of_args(ScanOptions, args)
     found = scan_sources(sources, scan)
-    new = len(found.files)
+    new, films = len(found.files), len(found.films) if scan.films.films else 0
     if cache_exists(cache):
-        new = len(EmbedRun(cache, crew_of(args, True), scan, found).todo)
+        run = EmbedRun(cache, crew_of(args, True), scan, found)
+        new = len(run.todo)
+        films = companion("film_source").number_to_look_at(run) if scan.films.wanted else 0
     result = {"photos": len(found.files), "photos_to_look_at": new, "run": "none: dry run"}
-    if new:
+    result |= {"films_to_look_at": films} if scan.films.wanted else {}
+    if new or films:
         return {**result, "trees": "brought up to date with what the new photos show"}
     table, results = run_steps({name: steps[name] for name in ("cluster", "refine")})
     result |= {"steps": table, "left_out": gates_table(results)}

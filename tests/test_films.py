@@ -146,6 +146,34 @@ def test_films_without_a_picture_or_a_face_are_told(made, tmp_path, run):
     assert "films faceless      1" in out
 
 
+def test_frames_spoilt_by_damage_are_not_kept(made, tmp_path, embed):
+    """One key frame at the start: what follows the damage is drawn from garbage."""
+    data = bytearray((made / "party.mp4").read_bytes())
+    middle = len(data) // 2  # of the packets, in the second half of the film
+    for at in range(middle, middle + 4000, 7):
+        data[at] ^= 0xFF
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/hurt.mp4").write_bytes(data)
+    code, _, err = embed(tmp_path / "films", tmp_path / "c.npz", "--films")
+    assert code == 0, err
+    times = [when for _, when in frames_in(sf.load_cache(tmp_path / "c.npz"))]
+    assert times
+    whole, _ = decoded_pictures(made / "party.mp4")
+    hurt, corrupt = decoded_pictures(tmp_path / "films/hurt.mp4")
+    assert corrupt
+    for when in times:
+        assert np.abs(hurt[round(when * 25)].astype(int) - whole[round(when * 25)]).mean() < 1
+
+
+def decoded_pictures(path: Path) -> tuple[dict[int, np.ndarray], list[int]]:
+    """({number at 25 a second: picture}, numbers of the frames that say they are damaged)."""
+    with sf.open_video(str(path)) as (container, stream):
+        frames = list(sf.decoded(container, stream))
+        numbers = [round(float(frame.pts * stream.time_base) * 25) for frame in frames]
+    pictures = {n: sf.upright_frame(f, 1.0) for n, f in zip(numbers, frames, strict=True)}
+    return pictures, [n for n, f in zip(numbers, frames, strict=True) if f.is_corrupt]
+
+
 def test_every_nth_frame(made, tmp_path, embed):
     code, result, _ = embed(made, tmp_path / "c.npz", "--films", "--every-frames", 25)
     assert code == 0
@@ -436,3 +464,37 @@ def test_a_kill_of_the_process(made, tmp_path):
     assert begun.exists()
     assert subprocess.run(command, check=False).returncode == 0
     assert not begun.exists() and frames_in(sf.load_cache(tmp_path / "c.npz"))
+
+
+# -- forgetting --------------------------------------------------------------
+
+
+def test_a_forgotten_person_of_a_film_is_gone_and_stays_away(made, tmp_path, run, embed):
+    """Of the cache, of the trees and of what is kept of films; a rescan does not bring her back."""
+    folder, out = tmp_path / "films", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(made / "party.mp4", folder)
+    cache = out / "faces.npz"
+    code, _, err = run("run", folder, out, "--films", *DLIB, "--min-faces", 1)
+    assert code in (0, 1), err
+    before = sf.load_cache(cache)
+    anna = [
+        face
+        for face, at in zip(before.face_ids, before.face_file.tolist(), strict=True)
+        if float(sf.FRAME_PATH.fullmatch(str(before.file_path[at]))[3]) < 6
+    ]
+    assert anna and len(anna) < before.faces
+    films.begun_path(cache).write_bytes(b"left by a killed run\n")
+    words = [word for face in anna for word in ("--face", face)]
+    code, text, err = run("forget", out, "--cache", cache, *words, "--json")
+    assert code == 0, text + err
+    assert not films.begun_path(cache).exists()
+    after = sf.load_cache(cache)
+    assert not {*anna} & {*after.face_ids} and after.faces == before.faces - len(anna)
+    gone = {face[:16] for face in anna}
+    for picture in out.rglob("*.jpg"):
+        assert films.frame_of_picture(picture)[:16] not in gone
+    _, result, _ = embed(folder, cache, "--films")
+    assert "films_looked_at" not in result
+    embed(folder, cache, "--films", "--every", 2.5, "--rescan")
+    assert not {*anna} & {*sf.load_cache(cache).face_ids}

@@ -17,6 +17,7 @@ import sort_faces as sf
 
 POSE_BINS = (15.0, 40.0)  # degrees of yaw: frontal, three quarters, profile; each side its own
 DIFFERENT = 0.15  # cosine distance from where on two faces of a track are two pictures
+ALIKE = 0.06  # and up to where it is one picture even if the head has turned beyond a bin's edge
 SHARP_SHARE = 0.7  # of a track's faces of one pose are softer than those taken
 CUT_FRAMES = 3  # next to a cut: fades and the decoder's rest
 MIN_SHORT = 40.0  # px; smaller faces are of no use to anybody later
@@ -150,7 +151,7 @@ class Best:
             apart = all(abs(time[row] - time[other]) >= self.options.every for other in taken)
             new = all(bins[row] != bins[other] for other in taken)
             far = 1.0 - cache.unit[taken] @ cache.unit[row]
-            if apart and (new or (far > DIFFERENT).all()):
+            if apart and (far > (ALIKE if new else DIFFERENT)).all():
                 taken.append(int(row))
         return taken
 
@@ -211,6 +212,6 @@ def spread(picks: list[Pick], most: int) -> list[Pick]:
         tracks[track[best]] += 1
         bins[turned[best]] += 1
         left[best] = False
-        alike = (1.0 - units @ units[best] <= DIFFERENT) & (turned == turned[best])
-        left &= ~alike
+        far = 1.0 - units @ units[best]
+        left &= far > np.where(turned == turned[best], DIFFERENT, ALIKE)
     return [picks[at] for at in chosen]

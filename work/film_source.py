@@ -15,6 +15,7 @@ Contents
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -112,6 +113,9 @@ def reader_of(path: str, size: int, mtime_ns: int) -> FilmReader:
     return FilmReader(path)
 
 
+atexit.register(reader_of.cache_clear)  # while the decoder is still there to be closed
+
+
 def read_frame(path: str, sha256: str | None) -> sf.Photo:
     """What read_photo returns for a frame of a film: (h, w, 3) uint8 BGR, upright, no time.
 
@@ -123,7 +127,7 @@ def read_frame(path: str, sha256: str | None) -> sf.Photo:
         if sha256 is not None and frame_sha(film_id(film, *facts), int(pts)) != sha256:
             raise sf.PhotoGone("the film is another one now")
         with sf.SPENT.on("decode"):
-            return sf.Photo(reader_of(film, *facts).picture(int(pts)), math.nan)
+            return sf.Photo(reader_of(film, *facts).picture(int(pts)))
     except OSError as error:
         raise sf.PhotoGone(error.strerror or str(error)) from None
     except sf.VideoError as error:
@@ -246,14 +250,28 @@ CREATED = ("com.apple.quicktime.creationdate", "creation_time", "date")  # best 
 NEVER_SET = {1904, 1970}  # years of clocks that were not
 
 
-class EveryNth(sf.VideoPass):
+class SoundPass(sf.VideoPass):
+    """A pass that does not look at what a damaged place has spoilt, up to the next key frame."""
+
+    spoilt = False
+
+    def is_due(self, frame: Any) -> bool:
+        self.spoilt = frame.is_corrupt or (self.spoilt and not frame.key_frame)
+        return not self.spoilt and self.is_wanted(frame)
+
+    def is_wanted(self, frame: Any) -> bool:
+        """Whether a sound frame is one to look at."""
+        return super().is_due(frame)
+
+
+class EveryNth(SoundPass):
     """A pass that looks at every nth frame."""
 
     def __init__(self, video: sf.Video, nth: int, skip: Any) -> None:
         super().__init__(video, 1.0, skip)
         self.nth = nth
 
-    def is_due(self, pts: int) -> bool:
+    def is_wanted(self, frame: Any) -> bool:
         return (len(self.pts) - 1) % self.nth == 0
 
 
@@ -442,7 +460,7 @@ class Film:
         """Store the best few faces of each track; returns the paths of their frames."""
         self.known = self.known_frames()
         rate = sf.Sampling.sample_rate
-        self.once = sf.VideoPass(self.video, rate, self.known.__contains__)
+        self.once = SoundPass(self.video, rate, self.known.__contains__)
         best = choice.Best(self.once, self.run.cache.meta, self.options)
         for pts, found in self.noted():
             found = self.wanted(found)
@@ -632,3 +650,10 @@ class Films:
 def take_films(run: sf.EmbedRun) -> dict[str, Any]:
     """Take the films of a library as the options say; returns counts for the summary."""
     return Films(run).take()
+
+
+def number_to_look_at(run: sf.EmbedRun) -> int:
+    """How many films an EmbedRun would decode."""
+    films = Films(run)
+    names = ((film_id(file.path, file.size, file.mtime_ns)) for file in films.wanted())
+    return sum(not films.is_done(films.lines.get(name)) for name in names)
