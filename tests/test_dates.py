@@ -582,9 +582,11 @@ def test_a_packet_that_could_explode_is_left_alone() -> None:
     bomb = '<!DOCTYPE a [<!ENTITY b "1998-07-04">]>' + AS_ELEMENT.replace(
         "1998-07-04T10:10:10", "&b;"
     )
-    assert dates_in_photos.packet_dates(bomb.encode()) == []
+    with pytest.raises(ValueError, match="document type"):
+        dates_in_photos.packet_dates(bomb.encode())
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=400), st.sampled_from(["jpg", "png", "webp", "tif"]))
 def test_damage_in_a_header_costs_no_photo(tmp_path_factory, noise, ending) -> None:
@@ -788,6 +790,43 @@ def test_a_clock_that_was_never_set_is_found_over_the_library(run, shared, mini,
     counts(run("embed", folder, cache, "--model", mini, "--json"))
     kinds = [kind for kind, _ in sorted(dated(cache).values())]
     assert kinds == ["exif_original"] + ["none"] * 5
+
+
+def test_sidecars_count_when_they_come_and_when_they_change(
+    run, library, mini, tmp_path, monkeypatch
+) -> None:
+    cache = tmp_path / "lib.npz"
+    embed = "embed", library, cache, "--model", mini, "--json"
+    counts(run(*embed))
+    monkeypatch.setattr(sf, "decode_photo", lambda *_: pytest.fail("decoded"))
+    takeout = library / "nothing.jpg.supplemental-metadata.json"
+    takeout.write_text(
+        json.dumps({"title": "nothing.jpg", "photoTakenTime": {"timestamp": "899547010"}})
+    )
+    sidecar = library / "exif.jpg.xmp"
+    sidecar.write_text(AS_ELEMENT)
+    counts(run(*embed))
+    assert dated(cache) == {
+        **FOUR,
+        "nothing.jpg": ("takeout", "1998-07-04T10:10:10"),
+        "exif.jpg": ("sidecar_original", "1998-07-04T10:10:10"),
+    }
+    with open(sidecar, "r+", encoding="utf-8") as stream:  # in place: the folder does not change
+        stream.write(AS_ELEMENT.replace("1998-07-04", "1997-07-04"))
+    takeout.unlink()
+    counts(run(*embed))
+    assert dated(cache) == {**FOUR, "exif.jpg": ("sidecar_original", "1997-07-04T10:10:10")}
+
+
+def test_the_takeout_of_the_reports(run, shared, mini, tmp_path) -> None:
+    """An album of 1998: its JSON dates a scan without a date, the XMP inside another one."""
+    folder = tmp_path / "takeout"
+    shutil.copytree(shared / "data/reports/takeout/lib", folder)
+    cache = tmp_path / "lib.npz"
+    counts(run("embed", folder, cache, "--model", mini, "--json"))
+    found = dated(cache)
+    assert found["IMG_3397.JPG"] == ("xmp_original", "1998-07-04T10:10:10")
+    assert found["816226709_8639.jpg"][1].startswith("1998-07-04")
 
 
 # ---------------------------------------------------------------------------- eras

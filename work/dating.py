@@ -18,12 +18,11 @@ import numpy as np
 
 import sort_faces as sf
 
-capture_time = sf.companion("capture_time")
+capture_time, sources = sf.companion("capture_time"), sf.companion("sources")
 Statement = capture_time.Statement
 
 BEFORE = ("", "before")  # kinds of photos that only an older version has dated
 BY_CLOCK = ("exif_original", "exif_digitized", "xmp_original", "xmp_digitized")
-BESIDE = {"xmp": "sidecar"}  # how statements begin in a photo and beside it
 FEW = 20  # lines of a FILE that are named in full
 
 
@@ -182,7 +181,7 @@ class Picks:
         for path in paths:
             folder, name = os.path.split(path)
             said += [Statement("name", name), Statement("folder", self.folder_of(folder))]
-            said += beside(path)
+            said += sources.beside(path).statements
         return said
 
     def folder_of(self, folder: str) -> str:
@@ -194,15 +193,6 @@ class Picks:
             known = os.path.relpath(folder, os.path.dirname(root)) if root else folder
             self.folders[folder] = known
         return known
-
-
-def beside(path: str) -> list[Any]:
-    """What sidecars say of a photo."""
-    said = []
-    for one in sf.companion("sources").beside(path).statements:
-        kind, _, rest = one.where.partition("_")
-        said.append(Statement(f"{BESIDE.get(kind, kind)}_{rest}" if rest else kind, one.text))
-    return said
 
 
 def day_of(seconds: float) -> date:

@@ -243,8 +243,10 @@ def parse(packet: bytes) -> dict[str, Any]:
     except (ET.ParseError, ValueError, RecursionError) as error:
         raise Malformed(sf.one_line(error)) from None
     values: dict[str, Any] = {"toolkit": root.get("{adobe:ns:meta/}xmptk", "")}
-    for about in root.iter(f"{RDF}Description"):
-        if about.get(f"{RDF}about") is not None or RDF not in about.tag:
+    for whole in root.iter(f"{RDF}RDF"):
+        for about in whole.findall(
+            f"{RDF}Description"
+        ):  # rdf:about, which has to be there, may lack
             values |= structure(about, 0)
     return values
 
