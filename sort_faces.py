@@ -131,9 +131,9 @@ import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar, Literal, TypeVar
 
 COMMAND = "sort-faces"  # an installed copy is called so; its work/ has a name that is not common
 INSTALLED_WORK = "sort_faces_work"  # as in pyproject.toml
@@ -208,6 +208,11 @@ PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
     | {".heic", ".heif", ".hif", ".avif"}
 )
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
+    | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
+)
+CLIP_SUFFIXES = VIDEO_SUFFIXES | {".mp", ".mv"}  # these two beside photos of Pixel phones
 SKIPPED_FOLDERS = frozenset(  # thumbnails and bins that NAS and desktop systems leave behind
     {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
 )
@@ -676,7 +681,9 @@ class RefineParams:
     copy_threshold: float = model_distance("copy")
     linkage: str = linkage_option()
     strictness: float = strictness_option()
-    min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
+    min_faces: int = gate_option(
+        COUNT, "different pictures a face set needs; of near-duplicates one counts", 15
+    )
     min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 60.0, unit="PX")
     min_blur: float = gate_option(
         AT_LEAST_0, "variance of the Laplacian; lower is softer", 40.0, unit="VAR"
@@ -821,6 +828,9 @@ class ExportParams:
     duplicate_threshold: float = model_distance("duplicate")
     same_face_threshold: float = model_distance("same_face")
     top_n: int = option(COUNT, "faces in the top bundle, chosen so that they average like all", 30)
+    min_survivors: int = option(
+        COUNT, "a set with fewer faces left goes to _thin, unless --min-faces of refine is less", 5
+    )
     core_n: int = option(COUNT, "faces in the core bundle, the fewest that average like all", 8)
     pad_ratio: float = option(  # roop wants this headroom
         Number(float, 0.0, 3.0, "a number from 0 to 3", "SHARE"),
@@ -1538,7 +1548,7 @@ class Column:
     dtype: Any  # by name: what makes the tables does not need numpy
     text: str
     shape: tuple[int | str, ...] = ()  # "d": the numbers of one embedding
-    fill: float = 0  # NaN where `enrich` brings the values later
+    fill: float | str = 0  # NaN: `enrich` brings the values later; "": older caches lack it
 
     def filled(self, count: int, dim: int) -> np.ndarray:
         """An array of `count` rows that hold nothing yet; dim: numbers of an embedding."""
@@ -1562,6 +1572,14 @@ def column(*facts: Any, **more: Any) -> Any:
 
 
 of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a")
+
+
+def of_text(text: str, kind: type = str) -> Any:
+    """A column of photos that caches of older versions lack; without one it is empty."""
+    about = Column("f", kind, text, fill="")
+    return field(default=None, kw_only=True, metadata={"column": about})
+
+
 of_face = functools.partial(column, "n")
 of_face_later = functools.partial(of_face, "float32", fill=math.nan)
 BOX = "box x1 y1 x2 y2, pixels; may reach past the border"
@@ -1570,6 +1588,11 @@ FIVE_POINTS = (
 )
 CAPTURE_TIME = "capture time, seconds since 1970, local clock read as UTC; NaN unknown"
 FILE_TIME = "modification time, nanoseconds since 1970"
+LATER_TIMES = (  # kinds of dates that do not tell when a photo was taken; work/capture_time.py
+    *("scan", "exif_modify", "sidecar_create", "xmp_create", "sidecar_modify", "xmp_modify"),
+    *("png_modify", "file_time"),
+)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -1583,6 +1606,9 @@ class FaceCache:
     file_mtime_ns: np.ndarray = of_file("int64", FILE_TIME)
     file_wh: np.ndarray = of_file("int32", "width and height, pixels; 0 0 if unreadable", (2,))
     file_taken: np.ndarray = of_file("float64", CAPTURE_TIME)
+    file_taken_kind: np.ndarray = of_text("which date that is, docs/dates.md; empty if not known")
+    file_taken_precision: np.ndarray = of_text("`year`, `month`, `day`, `minute` or `second` of it")
+    file_dates: np.ndarray = of_text("dates and camera that the file tells, JSON", bytes)
     file_status: np.ndarray = of_file("uint8", "0 faces, 1 no face, 2 unreadable")
     file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
     file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
@@ -1614,6 +1640,9 @@ class FaceCache:
     )
 
     def __post_init__(self) -> None:
+        for name in TEXT_COLUMNS:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, COLUMNS[name].absent(self.files, 0))
         counts = {"f": self.files, "a": len(self.alias_path), "n": self.faces}
         for name, about in COLUMNS.items():
             if len(getattr(self, name)) != counts[about.rows]:
@@ -1653,6 +1682,11 @@ class FaceCache:
         return {face: row for row, face in enumerate(self.face_ids)}
 
     @functools.cached_property
+    def taken(self) -> np.ndarray:
+        """(f,) file_taken, NaN also where that is only the time of a scan, a change or a copy."""
+        return np.where(np.isin(self.file_taken_kind, LATER_TIMES), math.nan, self.file_taken)
+
+    @functools.cached_property
     def paths(self) -> list[list[str]]:
         """Every known path of each photo, the canonical one first."""
         known = [[path] for path in self.file_path.tolist()]
@@ -1669,7 +1703,8 @@ class FaceCache:
 COLUMNS: dict[str, Column] = {
     item.name: item.metadata["column"] for item in fields(FaceCache) if item.metadata
 }
-LATER_COLUMNS = [name for name, about in COLUMNS.items() if math.isnan(about.fill)]
+LATER_COLUMNS = [name for name, about in COLUMNS.items() if about.fill != about.fill]  # NaN
+TEXT_COLUMNS = [name for name, about in COLUMNS.items() if about.fill == ""]
 LANDMARK_SHAPES = {  # what `enrich` brings in any case
     name: COLUMNS[name].shape for name in LATER_COLUMNS if name != "learned_quality"
 }
@@ -1973,13 +2008,24 @@ def refine_identities(
         outliers = far + len(members) - len(inside)
         lost = Counter(outlier=outliers, same_photo=len(inside) - len(single))
         dropped.update(lost)
-        if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
+        if distinct_pictures(cache, single) < max(params.min_faces, 1):
             dropped["too_few_images"] += len(single)
             continue
         identities.append((single, lost))
     identities.sort(key=lambda one: (-len(np.unique(cache.face_file[one[0]])), one[0][0]))
     kept, lost = [rows for rows, _ in identities], [counts for _, counts in identities]
     return Refined(kept, dict(dropped), lost, usual, grouped)
+
+
+def distinct_pictures(cache: FaceCache, rows: np.ndarray) -> int:
+    """How many different pictures faces (m,) of one person come from.
+
+    One photo, resent in sixteen sizes or hung up behind sixteen people, is one picture.
+    """
+    if not len(rows):
+        return 0
+    near = nearest_keeper(rows_of(cache.unit, rows), thresholds_for(cache.meta.model).duplicate)
+    return min(len(np.unique(cache.face_file[rows])), len(np.unique(near)))
 
 
 def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -2127,7 +2173,7 @@ def one_face_per_photo(
     return rows[keep]
 
 
-OUTLIER = "outlier"
+OUTLIER, BY_OPERATOR = "outlier", "dropped by the operator"  # reasons
 
 
 @dataclass(frozen=True)
@@ -2732,8 +2778,8 @@ def year_of(taken: float | None) -> float:
     if taken is None or not math.isfinite(taken):
         return math.nan
     try:
-        return float(datetime.fromtimestamp(taken, timezone.utc).year)
-    except (OverflowError, ValueError, OSError):  # beyond the calendar
+        return float((EPOCH + timedelta(seconds=taken)).year)  # Windows has no times before 1970
+    except OverflowError:  # beyond the calendar
         return math.nan
 
 
@@ -2744,10 +2790,20 @@ def year_of(taken: float | None) -> float:
 SUFFIX_LIMIT = 20  # bytes
 NAME_LIMIT = 200  # bytes of UTF-8; every file system we meet allows 255, and NTFS counts apart
 WINDOWS_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
-DATE_IN_NAME = re.compile(
-    r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])"
-    r"(?:(?:[-_. T]*| at )([01]\d|2[0-3])[-_.:h]?([0-5]\d)[-_.:m]?([0-5]\d)(?:\d{3})?)?(?!\d)"
-)
+
+
+FRAME_PATH = re.compile(r"(.+)#pts=(-?\d+)@(\d+\.\d+)s", re.DOTALL)  # work/film_source.py
+
+
+def film_of(path: str) -> str:
+    """The film that a path of a cache names a frame of, "" where it is a photo's own path."""
+    found = FRAME_PATH.fullmatch(path) if "#pts=" in path else None
+    return found[1] if found else ""
+
+
+def file_of(path: str) -> str:
+    """The file on the disk that a path of a cache stands for."""
+    return film_of(path) or path
 
 
 def safe_dst_name(path: str) -> str:
@@ -2756,7 +2812,9 @@ def safe_dst_name(path: str) -> str:
     Depends on the path alone, so it stays the same across runs and sources. Where flattening is
     ambiguous or loses anything (underscores next to a separator, a character NTFS forbids, bytes
     that are no UTF-8, a name too long) eight hex digits of the path's hash keep names apart.
+    A frame of a film is a JPEG there.
     """
+    path = f"{path}.jpg" if film_of(path) else path
     whole = path.replace(os.sep, "/").strip("/")
     flat = whole.replace("/", "__")
     text = flat.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -2778,18 +2836,6 @@ def safe_dst_name(path: str) -> str:
 def path_mark(path: str) -> str:
     """Eight hex digits that tell a path from others that flatten alike."""
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
-def date_from_name(name: str) -> float:
-    """Capture time written into a file name, seconds as in file_taken; NaN if there is none."""
-    found = DATE_IN_NAME.search(name)
-    if not found:
-        return math.nan
-    try:
-        parts = [int(part or 0) for part in found.groups()]
-        return datetime(*parts, tzinfo=timezone.utc).timestamp()
-    except ValueError:  # 31 February
-        return math.nan
 
 
 def numbered(prefix: str, number: int) -> str:
@@ -3186,6 +3232,7 @@ class ScanReport:
 
     roots: Sequence[Path] = ()
     files: list[FoundFile] = field(default_factory=list)  # in path order
+    films: list[FoundFile] = field(default_factory=list)  # likewise; see work/film_source.py
     folders: set[str] = field(default_factory=set)  # whose files could be listed
     other_files: int = 0
     unreadable: list[str] = field(default_factory=list)
@@ -3202,10 +3249,12 @@ def scan_photos(
     """
     report = ScanReport(roots)
     found: list[FoundFile] = []
+    films: list[FoundFile] = []
     seen: set[tuple[int, int | str]] = set()
     for root in roots:
         for path, name in walk_files(str(root), seen, report):
-            if os.path.splitext(name)[1].lower() not in PHOTO_SUFFIXES:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix not in PHOTO_SUFFIXES and suffix not in CLIP_SUFFIXES:
                 report.other_files += 1
                 continue
             if include or exclude:  # the relative path costs more than all else
@@ -3220,10 +3269,13 @@ def scan_photos(
             if is_special(path, facts):
                 report.other_files += 1
                 continue
-            found.append(FoundFile(path, *facts_of(facts)))
+            kind = found if suffix in PHOTO_SUFFIXES else films
+            kind.append(FoundFile(path, *facts_of(facts)))
     if len(roots) > 1:  # one may be a file below another
-        found = list({file.path: file for file in found}.values())
-    report.files = sorted(found, key=operator.attrgetter("path"))
+        found, films = (list({file.path: file for file in x}.values()) for x in (found, films))
+    report.files, report.films = (
+        sorted(some, key=operator.attrgetter("path")) for some in (found, films)
+    )
     return report
 
 
@@ -3279,7 +3331,7 @@ def walk_files(
 def is_missing(path: str) -> bool:
     """Whether nothing lies at a path; what we may not look at may well be there."""
     try:
-        os.lstat(path)
+        os.lstat(file_of(path))
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
@@ -3424,8 +3476,19 @@ class Photo:
     """A decoded photo."""
 
     image: np.ndarray  # (h, w, 3) uint8 BGR, upright; of a reduced JPEG one of scale x scale pixels
-    taken: float  # seconds as in FaceCache.file_taken, NaN if unknown
     scale: int = 1  # pixels of the photo per pixel of the image
+    dates: str = "{}"  # as in FaceCache.file_dates
+    name: str = ""  # of the file, which may tell its date
+
+    @functools.cached_property
+    def when(self) -> Any:
+        """capture_time.Taken by what the file says and its name; its folders may know better."""
+        return companion("capture_time").of_file(self.dates, self.name)
+
+    @property
+    def taken(self) -> float:
+        """The same in seconds as in FaceCache.file_taken, NaN if unknown."""
+        return self.when.seconds
 
     @property
     def wh(self) -> tuple[int, int]:
@@ -3516,6 +3579,8 @@ def read_photo(path: str, sha256: str | None = None, how: Reading = WHOLE) -> Ph
 
     Raises PhotoGone when it cannot be read or is no longer the same file, else PhotoError.
     """
+    if film_of(path):
+        return companion("film_source").read_frame(path, sha256)
     try:
         with SPENT.on("read"):
             data = Path(path).read_bytes()
@@ -3595,7 +3660,7 @@ def decoded_photo(data: bytes, name: str, known: tuple[Any, Any], scale: int) ->
     header, image = known
 
     bare = header is not None and header.format == "PNG" and not any(c in data for c in PNG_FACTS)
-    orientation, taken = (1, math.nan) if bare else exif_facts(header)
+    orientation = 1 if bare else orientation_of(header)
     if image is None and (header is None or header.format in (*OPENCV_FORMATS, "MPO")):
         cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
         colour = {
@@ -3613,19 +3678,19 @@ def decoded_photo(data: bytes, name: str, known: tuple[Any, Any], scale: int) ->
         image = pixels_from_pillow(header)
     elif header is not None and header.format == "TIFF":
         orientation = 1  # OpenCV turns TIFFs whatever its flags say
-    if math.isnan(taken):
-        taken = date_from_name(name)
-    return Photo(turn_upright(image, orientation), taken, scale)
+    dates = companion("dates_in_photos").dates_of(header, io.BytesIO(data))
+    return Photo(turn_upright(image, orientation), scale, dates, name)
 
 
-def open_with_pillow(data: bytes) -> Any:
+def open_with_pillow(data: bytes | BinaryIO) -> Any:
     """Pillow's view of the file's header, or None where Pillow does not know the format."""
     import PIL.Image
 
     register_heif()
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses at twice this number
     try:
-        return PIL.Image.open(io.BytesIO(data), formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        return PIL.Image.open(stream, formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
     except PIL.Image.DecompressionBombError as error:
         raise PhotoError(f"too large: {error}") from None
     except PILLOW_ERRORS:
@@ -3656,30 +3721,15 @@ def pixels_from_pillow(header: Any) -> np.ndarray:
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
-def exif_facts(header: Any) -> tuple[int, float]:
-    """(orientation 1-8 still to be applied, capture time or NaN) of an opened Pillow image."""
-    if header is None:
-        return 1, math.nan
+def orientation_of(header: Any) -> int:
+    """The EXIF orientation, 1 to 8, still to be applied to an opened Pillow image."""
+    if header is None or header.format == "HEIF":
+        return 1
     try:
-        exif = header.getexif()
-        inner = exif.get_ifd(EXIF_IFD)
-        orientation = exif.get(EXIF_ORIENTATION, 1)
-        dates = [inner.get(EXIF_ORIGINAL), inner.get(EXIF_DIGITIZED), exif.get(EXIF_DATETIME)]
+        orientation = header.getexif().get(EXIF_ORIENTATION, 1)
     except PILLOW_ERRORS:
-        return 1, math.nan  # broken EXIF: common, and no reason to lose the photo
-    if orientation not in range(1, 9) or header.format == "HEIF":
-        orientation = 1
-    times = (exif_time(date) for date in dates if date)
-    return int(orientation), next((t for t in times if not math.isnan(t)), math.nan)
-
-
-def exif_time(text: Any) -> float:
-    """`2019:05:12 14:23:12` as seconds, the local clock read as UTC; NaN if it is no date."""
-    try:
-        when = datetime.strptime(str(text).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
-        return when.replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:
-        return math.nan
+        return 1  # broken EXIF: common, and no reason to lose the photo
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -3752,10 +3802,6 @@ def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
 # Only here is PyAV imported. A frame is known by its pts, the time stamp the file gives it in
 # units of the stream's time base: frame numbers mean nothing where the frame rate varies.
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
-    | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
-)
 SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/analysis/video.md)
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
@@ -4076,10 +4122,17 @@ class VideoPass:
         self.pts: list[int] = []
         self.error = ""
         self.last_length = 0
+        self.slot = -1.0  # of the newest sample
+
+    def is_due(self, frame: VideoFrame) -> bool:
+        """Whether a frame is one to look at; asked of each, in the order of their times."""
+        before, now = self.slot, self.video.seconds(frame.pts) / self.period
+        self.slot = math.floor(now + 1e-6)
+        return self.slot > before
 
     def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
         """Yield (pts, upright picture) of each sampled frame; without a picture where `skip`."""
-        video, slot, lost = self.video, -1.0, Counter()
+        video, lost = self.video, Counter()
         try:
             with open_video(video.path) as opened:
                 for frame in decoded(*opened, lost):
@@ -4088,9 +4141,7 @@ class VideoPass:
                     self.pts.append(frame.pts)
                     self.last_length = frame.duration or self.last_length
                     self.finder.feed(frame)
-                    now = math.floor(video.seconds(frame.pts) / self.period + 1e-6)
-                    if now > slot:
-                        slot = now
+                    if self.is_due(frame):
                         unwanted = self.skip is None or self.skip(frame.pts)
                         yield frame.pts, None if unwanted else upright_frame(frame, video.sar)
         except VideoError as error:
@@ -4152,6 +4203,7 @@ class CacheMeta(Record, kw_only=True):
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Pixels = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Ascii = Annotated[str, msgspec.Meta(pattern=r"^[ -~]*\Z")]
 
 
 def packed(*shape: int) -> Any:
@@ -4179,11 +4231,14 @@ class FaceRecord(FaceMarks):
     embedding: bytes
 
 
-class PhotoRecord(Record):
+class PhotoRecord(Record, kw_only=True):
     """What is found in a photo."""
 
     wh: tuple[Pixels, Pixels]
     taken: float | None
+    taken_kind: str = ""  # this and what follows: not told by older versions
+    taken_precision: str = ""
+    dates: Ascii = ""
     status: Literal[0, 1, 2]  # STATUS_*
     error: str
     faces: list[FaceRecord]
@@ -4195,7 +4250,7 @@ class MetaLine(Record, tag_field="op", tag="meta"):
     meta: CacheMeta
 
 
-class PhotoLine(PhotoRecord, tag_field="op", tag="photo"):
+class PhotoLine(PhotoRecord, tag_field="op", tag="photo", kw_only=True):
     """A photo and its faces; replaces what was known of those bytes."""
 
     path: str
@@ -4203,6 +4258,13 @@ class PhotoLine(PhotoRecord, tag_field="op", tag="photo"):
     size: Int64
     mtime_ns: Int64
     passes: str
+
+
+class DatesLine(Record, tag_field="op", tag="dates"):
+    """What a known photo's file says about when it was taken, read again."""
+
+    sha256: str
+    dates: Ascii
 
 
 class PathLine(Record, tag_field="op", tag="path"):
@@ -4249,7 +4311,9 @@ class DrawnLine(Record, tag_field="op", tag="drawn"):
     face: FaceRecord
 
 
-JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
+JournalLine = (
+    MetaLine | PhotoLine | DatesLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
+)
 Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 
 
@@ -4406,11 +4470,13 @@ def read_npz(path: Path, only: Iterable[str] = COLUMNS) -> FaceCache:
             arrays[name] = COLUMNS[name].absent(len(arrays["face_file"]), meta.dim)
     for name, about in COLUMNS.items():
         have, want = arrays.get(name), about.filled(0, meta.dim)
+        if have is None and name in TEXT_COLUMNS:
+            continue
         if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
             raise SortFacesError(f"{damaged} ({name} is missing or of another shape); {advice}")
     if not are_boxes(arrays["bbox"]):
         raise SortFacesError(f"{damaged} (bbox holds what no picture has); {advice}")
-    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS})
+    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS if name in arrays})
 
 
 def are_boxes(boxes: np.ndarray) -> bool:
@@ -4576,6 +4642,7 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     marks: dict[str, dict[int, MarkedFace]] = defaultdict(dict)  # by sha256 and face index
     scores: dict[str, dict[int, float]] = defaultdict(dict)  # likewise
     drawn: dict[str, dict[int, FaceRecord]] = defaultdict(dict)  # likewise; of photos as they were
+    dates: dict[str, str] = {}  # by sha256
     added: Counter[str] = Counter()  # drawn faces behind those of the new photos
     scorer = cache.meta.quality_model
     paths = known_paths(cache)
@@ -4583,7 +4650,7 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     for line in lines:
         if isinstance(line, PhotoLine):
             photos[line.sha256] = line
-            for told in (marks, scores, drawn, added):  # of the faces this record replaces
+            for told in (marks, scores, drawn, added, dates):  # of what this record replaces
                 told.pop(line.sha256, None)
         elif isinstance(line, DrawnLine):
             photo = photos.get(line.sha256)
@@ -4592,6 +4659,8 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
                 added[line.sha256] += 1
             elif photo is None:
                 drawn[line.sha256][line.index] = line.face
+        elif isinstance(line, DatesLine):
+            dates[line.sha256] = line.dates
         elif isinstance(line, EnrichLine):
             marks[line.sha256].update((face.index, face) for face in line.faces)
         elif isinstance(line, QualityLine):
@@ -4604,7 +4673,16 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
         if isinstance(line, PhotoLine | PathLine) and line.sha256 in known:
             paths[line.path] = (line.sha256, line.size, line.mtime_ns)
     cache = with_marks(with_drawn(rebuild_cache(cache, photos, paths, added), drawn), marks)
-    return with_scores(cache, scorer, scores)
+    return with_scores(with_dates(cache, dates), scorer, scores)
+
+
+def with_dates(cache: FaceCache, dates: dict[str, str]) -> FaceCache:
+    """Fill in what files say about when they were taken, given by sha256."""
+    if not dates:
+        return cache
+    known = zip(cache.file_sha256.tolist(), cache.file_dates.tolist(), strict=True)
+    texts = [dates[sha].encode() if sha in dates else text for sha, text in known]
+    return replace(cache, file_dates=np.array(texts, bytes))
 
 
 def with_face(photo: PhotoLine, face: FaceRecord) -> PhotoLine:
@@ -5086,7 +5164,9 @@ def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections]
     """
     reduced = engine.det_size if passes.decode == "reduced" and not passes.tiles else 0
     how = Reading(reduced, passes.decode == "nvjpeg")
-    unread = {"wh": [0, 0], "taken": None, "status": STATUS_UNREADABLE, "faces": []}
+    unread = {
+        "wh": [0, 0], "taken": None, "dates": "{}", "status": STATUS_UNREADABLE, "faces": [],
+    }  # fmt: skip
     photo = read_item(item, how, **unread)
     if not isinstance(photo, Photo):
         return photo
@@ -5103,9 +5183,19 @@ def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections]
 def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
     """A PhotoRecord of a photo that could be read."""
     faces = [enlarged(face, photo.scale) for face in faces]
-    taken = None if math.isnan(photo.taken) else photo.taken
-    status = STATUS_FACES if faces else STATUS_NO_FACE
-    return as_json(PhotoRecord(wh=photo.wh, taken=taken, status=status, error="", faces=faces))
+    when = photo.when
+    return as_json(
+        PhotoRecord(
+            wh=photo.wh,
+            taken=when.seconds if when.is_known else None,
+            taken_kind=when.kind,
+            taken_precision=when.precision,
+            dates=photo.dates,
+            status=STATUS_FACES if faces else STATUS_NO_FACE,
+            error="",
+            faces=faces,
+        )
+    )
 
 
 def enlarged(record: R, scale: int) -> R:
@@ -5220,6 +5310,7 @@ TASKS: dict[str, Task] = {
     "quality": lambda model, items: model.rate(items),
     "audit": one_by_one(audit_item),
     "frames": one_by_one(frames_item),
+    "film": one_by_one(lambda engine, item: companion("film_source").stretch_item(engine, item)),
     "drawn": one_by_one(lambda engine, item: companion("drawn_faces").draw_item(engine, item)),
 }
 
@@ -5682,13 +5773,16 @@ def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
     return (numbered(prefix, number) for number in itertools.count(last + 1))
 
 
+MADE_SIZE = -1  # of the picture of a film's frame, which is made when it is placed
+
+
 @dataclass(frozen=True)
 class Placement:
     """One file of a tree."""
 
     dst: str  # relative path with forward slashes
     sha256: str
-    size: int  # bytes
+    size: int  # bytes, or MADE_SIZE
     source: str  # a live file with these bytes, "" if none is left
 
 
@@ -5802,16 +5896,23 @@ class Library:
         """Whether the very bytes of a file lie among the photos, too; a link is its photo's."""
         if file.is_symlink():
             return os.readlink(file) in self.facts
+        if file.suffix == ".jpg" and "#pts=" in file.name:
+            return companion("film_source").holds(self, file)
         row = self.row_of_sha.get(sha256_of_file(file)) if file.is_file() else None
         live = "" if row is None else self.live_path(row)
         return bool(live) and os.path.realpath(live) != os.path.realpath(file)
 
     def unchanged(self, path: str) -> bool:
         try:
-            now = os.stat(path)
+            now = os.stat(file_of(path))
         except OSError:
             return False
         return facts_of(now) == self.facts[path][1:]
+
+    def is_frame(self, sha: str) -> bool:
+        """Whether it is a frame of a film; its file in a tree is made from that."""
+        row = self.row_of_sha.get(sha)
+        return row is not None and bool(film_of(str(self.cache.file_path[row])))
 
     def placements(self, folder: str, files: Iterable[int]) -> list[Placement]:
         """Every path of the photos `files` (rows) as a file of one folder of a tree."""
@@ -5827,6 +5928,7 @@ class Library:
                 name = f"{stem}-{path_mark(path)}{suffix}"
             taken.add(name.casefold())
             sha, size, _ = self.facts[path]
+            size = MADE_SIZE if film_of(path) else size
             source = path if self.unchanged(path) else self.live_path(row)
             result.append(Placement(f"{folder}/{name}", sha, size, source))
         return result
@@ -5867,7 +5969,8 @@ def plan_tree(
     spare = defaultdict(list)
     for dst, sha in stale.items():
         if os.path.isfile(out / dst):
-            spare[sha, os.stat(out / dst).st_size].append(dst)
+            size = MADE_SIZE if library.is_frame(sha) else os.stat(out / dst).st_size
+            spare[sha, size].append(dst)
     place, move, missing, kept = [], [], [], 0
     for item in wanted:
         path = out / item.dst
@@ -5895,7 +5998,7 @@ def plan_tree(
 
 def is_placed(path: Path, item: Placement, owned_sha256: str | None) -> bool:
     """Whether a file of a tree is in place; our own are known by name and size, others read."""
-    if not path.is_file() or path.stat().st_size != item.size:
+    if not path.is_file() or item.size not in (path.stat().st_size, MADE_SIZE):
         return False
     return (owned_sha256 or sha256_of_file(path)) == item.sha256
 
@@ -5915,6 +6018,9 @@ def stage_tree(run: Run, plan: TreePlan, link: str) -> None:
 def place_file(source: Path, target: Path, link: str) -> None:
     """Copy or link one photo into a tree, atomically, with its modification time."""
     try:
+        if film_of(str(source)):
+            companion("film_source").place(str(source), target)
+            return
         if link == "copy" and same_facts(source, target):
             return
         with writing(target, sync=False) as part:  # the photo itself is still there
@@ -6202,6 +6308,8 @@ class Face(Record, kw_only=True):
     photo_sha256: str | Maybe = UNSET
     bbox: list[float] | Maybe = UNSET  # pixels of the photo, x1 y1 x2 y2
     taken: float | Maybe | None = UNSET  # seconds as in the cache
+    taken_kind: str | Maybe = UNSET  # likewise; "decision": by the operator
+    taken_precision: str | Maybe = UNSET
     terms: dict[str, float] | Maybe = UNSET
     distance: float | Maybe = UNSET  # to the centroid of its set
     pad: float | Maybe = UNSET
@@ -6217,7 +6325,8 @@ class Face(Record, kw_only=True):
 
     @property
     def year(self) -> float:
-        return year_of(None if self.taken is UNSET else self.taken)
+        told = self.taken is not UNSET and self.taken_kind not in LATER_TIMES
+        return year_of(self.taken if told else None)
 
 
 class Left(Face, kw_only=True):
@@ -6802,7 +6911,7 @@ def repairs_of(root: Path, folder: str, manifest: FacesetManifest) -> list[Move]
     for file in sorted(told.keys() - on_disk):
         put = by_hand_in_dropped(here, told[file], aside)
         if put:
-            moves.append(move_file("drop", folder, put, put, "dropped by the operator"))
+            moves.append(move_file("drop", folder, put, put, BY_OPERATOR))
         else:
             moves.append(move_file("gone", folder, file, "", "deleted by the operator"))
     for file in sorted(on_disk - told.keys()):
@@ -8124,6 +8233,28 @@ def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any
 
 
 @dataclass(frozen=True)
+class FilmOptions:
+    """Whether `embed` takes films, and how much of them; work/film_source.py."""
+
+    GROUP: ClassVar[str] = "films"
+
+    films: bool = option(bool, "take the best few faces of films, too", False)
+    motion: bool = option(bool, "likewise of the clips of motion photos and Live Photos", False)
+    every: float = option(AT_LEAST_0, "least time between two of a track", 2.0, unit="SECONDS")
+    per_track: int = option(COUNT, "faces of a track at most, beyond 3 minutes one a minute", 3)
+    per_minute: float = option(
+        AT_LEAST_0, "faces of a person per minute of film at most, of a short film ten", 1.0
+    )
+    every_frames: int | None = option(
+        COUNT, "instead of the best: every Nth frame that shows a face"
+    )
+
+    @property
+    def wanted(self) -> bool:
+        return self.films or self.motion
+
+
+@dataclass(frozen=True)
 class ScanOptions:
     """Which photos `embed` takes, and how hard it looks at them."""
 
@@ -8143,6 +8274,15 @@ class ScanOptions:
     prune: bool = option(
         bool, "forget files that no longer exist below SRC, or whose bytes moved on", False
     )
+    dates: Path | None = option(
+        Path, "CSV of path, date: when photos were taken, whatever else says so", unit="FILE"
+    )
+    redate: bool = option(
+        bool,
+        "read the dates again of photos that an older version dated; no face is looked for",
+        False,
+    )
+    films: FilmOptions = nested(FilmOptions)
     tags: str = option(
         ("read", "ignore"),
         "names of faces that other programs wrote into the photos or beside them",
@@ -8187,7 +8327,7 @@ def cmd_embed(args: argparse.Namespace) -> Outcome:
     result = embed_library(args.sources, args.cache, crew, options, only)
     if args.enrich:
         result |= enrich_library(args.cache, crew_of(args, True), required=False)
-    return Outcome(result, result["unreadable"] < result["photos"])
+    return Outcome(result, result["unreadable"] < result["photos"] or bool(result.get("films")))
 
 
 def embed_library(
@@ -8213,6 +8353,7 @@ def embed_library(
     with locked_cache(path):
         run = EmbedRun(path, crew, options, scan, only)
         run.execute()
+        films = run.films
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
@@ -8227,7 +8368,9 @@ def embed_library(
         "faces": cache.faces,
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
         "unreadable": len(scan.files) - run.usable(cache),
+        **({"redated": run.redated} if options.redate else {}),
         **run.door.counts,
+        **films,
         **tags,
         **({"filtered": run.filtered} if run.filter is not None else {}),
         "failed": run.failed[:20],
@@ -8243,8 +8386,9 @@ def scan_sources(sources: Sequence[Path], options: ScanOptions) -> ScanReport:
         log.warning("%s", line)
     for folder in scan.skipped_outputs:
         log.info("%s: skipped, an output of this tool", folder)
-    if not scan.files:
-        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there")
+    if not scan.files and not (scan.films and options.films.films):
+        films = f", but {len(scan.films)} films; --films takes them" if scan.films else ""
+        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there{films}")
     return scan
 
 
@@ -8270,10 +8414,11 @@ class EmbedRun:
         crew: Crew,
         options: ScanOptions,
         scan: ScanReport,
-        only: ReferenceOptions,
+        only: ReferenceOptions = ReferenceOptions(),
     ) -> None:
         self.path, self.options = path, options
         self.roots, self.files, self.folders = scan.roots, scan.files, scan.folders
+        self.scan, self.films = scan, {}  # what came of films, by name as embed tells it
         self.held: FaceCache | None = None  # the .npz, from the first new photo on
         if cache_exists(path):
             self.cache = load_photos(path)
@@ -8291,6 +8436,8 @@ class EmbedRun:
         self.noted: set[str] = set()  # photos whose known paths were looked at
         self.new = 0
         self.failed: list[str] = []
+        self.told = companion("dating").read_told(options.dates, self.roots)
+        self.redated = 0
         self.paths = known_paths(self.cache)
         self.redo = set(self.cache.file_sha256[self.wants_redo()].tolist())
         self.todo = [file for file in scan.files if not self.is_unchanged(file)]
@@ -8307,8 +8454,11 @@ class EmbedRun:
     def has_photos(self, root: Path) -> bool:
         """Whether a photo lies below a root."""
         inside = os.path.join(root, "")
-        first = bisect.bisect_left(self.files, inside, key=operator.attrgetter("path"))
-        return first < len(self.files) and self.files[first].path.startswith(inside)
+        for files in (self.files, self.scan.films):
+            first = bisect.bisect_left(files, inside, key=operator.attrgetter("path"))
+            if first < len(files) and files[first].path.startswith(inside):
+                return True
+        return False
 
     def wants_redo(self) -> np.ndarray:
         """(f,) bool: photos that must be looked at again though they did not change."""
@@ -8334,6 +8484,10 @@ class EmbedRun:
             for item, result in results:
                 with SPENT.on("write"):
                     self.store(item, result)
+            if self.options.redate:
+                self.redated = companion("dating").read_again(self)
+            if self.scan.films or self.options.films.motion:
+                self.films = companion("film_source").take_films(self)
             self.forget_missing()
         finally:
             self.journal.close()
@@ -8426,7 +8580,7 @@ class EmbedRun:
             return
         for path, (sha, _, _) in self.paths.items():
             if is_missing(path):
-                elsewhere = any(os.path.lexists(other) for other in self.paths_of[sha])
+                elsewhere = any(os.path.lexists(file_of(other)) for other in self.paths_of[sha])
                 if elsewhere or self.is_gone(path):
                     self.forget(path)
 
@@ -8466,14 +8620,18 @@ class EmbedRun:
         written = journal_path(self.path).exists()
         if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
-        if not written and roots <= set(self.cache.meta.roots):
+        dating = companion("dating")
+        dates = {} if written else dating.changes(self.cache, roots, self.told)
+        if not written and not dates and roots <= set(self.cache.meta.roots):
             return self.cache
         held, self.held, self.paths = self.held, None, {}  # room for what is built now
         vars(self).pop("paths_of", None)
         cache = load_cache(self.path, held) if cache_exists(self.path) else self.cache
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
-        cache = replace(cache, meta=meta)
+        if written:
+            dates = dating.changes(cache, roots, self.told)
+        cache = replace(cache, meta=meta, **dates)
         save_cache(self.path, cache)
         return cache
 
@@ -8650,9 +8808,11 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
     byte_groups = [
         {"sha256": sha, "paths": paths}
         for sha, paths in zip(cache.file_sha256.tolist(), cache.paths, strict=True)
-        if len(paths) > 1
+        if len(paths) > 1 and not film_of(paths[0])  # nobody deletes a film for a frame
     ]
-    labels = near_duplicate_labels(cache.unit, params.threshold, cache.bbox)
+    frame = np.array([bool(film_of(path)) for path in cache.file_path.tolist()], bool)
+    photos = np.flatnonzero(~frame[cache.face_file])
+    labels = near_duplicate_labels(cache.unit[photos], params.threshold, cache.bbox[photos])
     worth = cache.det_score * cache.face_short * np.maximum(cache.blur, 1.0)
     visual_groups = [
         {
@@ -8660,7 +8820,7 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
             "paths": [str(cache.file_path[file]) for file in cache.face_file[rows]],
             "keep": cache.face_ids[rows[worth[rows].argmax()]],
         }
-        for rows in groups_of(labels)
+        for rows in (photos[group] for group in groups_of(labels))
         if len(np.unique(cache.face_file[rows])) > 1
     ]
     target = cache_path.with_suffix(".duplicates.json")
@@ -9008,6 +9168,7 @@ class Export:
         self.head = manifest_head(library)
         self.purity: dict[str, Purity] = {}  # by face set, as refine found it
         self.usual: Usual | None = None  # likewise, of the library
+        self.least = params.min_survivors  # faces of a set in use
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -9105,6 +9266,7 @@ def export_library(
     export = Export(Library(cache, paths.cache), out, params, crew, **names)
     export.to = paths.to
     export.usual = refined.usual
+    export.least = min(params.min_survivors, refined.params.min_faces)
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
@@ -9164,6 +9326,9 @@ def export_gates(export: Export, dropped: Iterable[Left]) -> list[dict[str, Any]
     return gate_rows(
         EXPORT_GATES, params | params["references"] | params["landmarks"], took, **export.names
     )
+
+
+THIN_EXPORT = "left by export-swap"  # ends the reason of a set that it puts on the shelf
 
 
 class Heritage:
@@ -9234,6 +9399,8 @@ class Heritage:
         notes = {}
         for folder in self.whole:
             note, survivor = self.corpus.note(folder), self.survivor(folder)
+            if survivor == folder:  # it was not merged
+                continue
             if survivor in number:
                 reason = f"same person as {number[survivor]}"
             elif survivor and not self.whole[survivor].shelf:
@@ -9244,12 +9411,23 @@ class Heritage:
         return notes
 
     def folder(self, name: str) -> str:
-        """Where a new set goes: in use, or to the shelf its old self lies on."""
+        """Where a new set goes: in use, or to the shelf its old self lies on; but an export that
+        found too few faces decides anew."""
         old = self.old.get(name)
-        if old is None or not old.shelf:
+        if old is None or not old.shelf or self.is_thin_export(old):
             return name
         same = old.id == name
         return old.folder if same else free_shelf(self.corpus.root, f"{old.shelf}/{name}")
+
+    def is_thin_export(self, old: FaceSet) -> bool:
+        """Whether an export took a set out of use because too few faces were left."""
+        return old.shelf == "_thin" and self.corpus.note(old.folder)["reason"].endswith(THIN_EXPORT)
+
+    def thin_folder(self, name: str) -> str:
+        """Where a new set with too few faces goes; it stays where its old self lies as such."""
+        old = self.old.get(name)
+        same = old is not None and self.is_thin_export(old) and old.id == name
+        return old.folder if same else free_shelf(self.corpus.root, f"_thin/{name}")
 
     def dropped(self, name: str) -> dict[str, Left]:
         """{face id: its entry} of what runs took out of the old selves of a new set."""
@@ -9342,7 +9520,7 @@ def plan_faceset(
     """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
     cache, params, word = export.cache, export.params, export.word
     unwanted = word.keep[rows] < 0
-    left = [left_out(export, row, "dropped by the operator") for row in rows[unwanted]]
+    left = [left_out(export, row, BY_OPERATOR) for row in rows[unwanted]]
     rows = rows[~unwanted]
     faults = export.faults(rows)
     left += [
@@ -9651,6 +9829,7 @@ def write_corpus(
         if not draft.faces:
             log.warning("%s: no face passed; nothing exported", draft.folder)
     drafts = [draft for draft in drafts if draft.faces]
+    thin = thin_drafts(drafts, heritage, export.least)
     groups = {}
     if export.params.candidates and raw is not None:
         groups = companion("candidates").candidate_groups(export, drafts, raw)
@@ -9659,8 +9838,14 @@ def write_corpus(
     with new_run(out, next_run(out, "export-swap")) as run:
         after, notes = stage_sets(run, heritage, drafts)
         exported = [after[draft.folder] for draft in drafts]
+        notes |= {
+            place: {"reason": why, "run": run.name}
+            for place, why in thin.items()
+            if corpus.note(place)["reason"] != why
+        }
         counts = {
-            "facesets": len(exported),
+            "facesets": len(exported) - len(thin),
+            **({"thin": len(thin)} if thin else {}),
             "faces": sum(len(faceset.manifest.faces) for faceset in exported),
             "left_out": sum(len(faceset.manifest.dropped) for faceset in exported),
             "cut": sum(crop.fresh for crop in crops.values()),
@@ -9681,6 +9866,26 @@ def write_corpus(
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
     return {"out": str(out), **counts, "gates": gates, "facesets": rows_shown}
+
+
+def thin_drafts(drafts: Sequence[Draft], heritage: Heritage, least: int) -> dict[str, str]:
+    """Send to the shelf what gates have brought below `least` faces; {its place there: why}.
+
+    What is small by the operator's doing, or was so before, stays in use.
+    """
+    found = {}
+    for draft in drafts:
+        dropped = (left for left in draft.dropped if left.run is UNSET)
+        took = Counter(re.split(r" \(|:", left.reason)[0] for left in dropped)
+        del took[BY_OPERATOR]
+        few = len(draft.faces) < least <= len(draft.faces) + took.total()
+        if "/" in draft.folder or not few:
+            continue
+        why = ", ".join(f"{reason} {count}" for reason, count in took.most_common(2))
+        draft.folder = heritage.thin_folder(draft.folder)
+        found[draft.folder] = f"{len(draft.faces)} of {least} faces ({why}) {THIN_EXPORT}"
+        log.warning("%s: %s", draft.folder, found[draft.folder])
+    return found
 
 
 NOWHERE = f"{RUNS_FOLDER}/nowhere"  # where a set lies that is new
@@ -9776,6 +9981,9 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
     source, photo = export.photo(row)
     file = int(cache.face_file[row])
     taken = export.word.taken.get(file, float(cache.file_taken[file]))
+    kind, precision = str(cache.file_taken_kind[file]), str(cache.file_taken_precision[file])
+    if file in export.word.taken:
+        kind, precision = "decision", ""
     return Face(
         face=cache.face_ids[row],
         file="",
@@ -9784,6 +9992,8 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
         sha256=crop.note.sha256,
         bbox=[round(value, 1) for value in cache.bbox[row].tolist()],
         taken=None if math.isnan(taken) else taken,
+        taken_kind=kind or UNSET,
+        taken_precision=precision or UNSET,
         quality=round(float(export.quality[row]), 4),
         terms=told_terms(export.terms[row].round(4), export.params.weights),
         distance=round(away, 4),
@@ -11946,9 +12156,16 @@ ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, ret
 
 
 def add_run_options(p: argparse.ArgumentParser) -> None:
+    """What `run` takes: its own few words, then the options of all its steps."""
     p.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="folders of photos")
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the cache and all three trees")
     p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
+    p.add_argument(
+        "--each",
+        action="store_true",
+        help="every folder in SRC is a source of its own, with outputs in OUT/<its name>; with "
+        "--films every film there, too",
+    )
     add_fields(p, ScanOptions)
     add_engine_and_work(p, own_model=MODEL_OF_CACHE)
     add_chain_options(p)
@@ -11966,18 +12183,27 @@ def add_chain_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_run(args: argparse.Namespace) -> Outcome:
     """do the whole photo chain in one go: embed to swap-ready face sets"""
+    if args.each:
+        return companion("run_each").run_each(args)
     result = run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz")
     return Outcome(result, args.dry_run or bool(result["facesets"]))
 
 
 def run_chain(
-    args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
+    args: argparse.Namespace,
+    sources: Sequence[Path],
+    out: Path,
+    cache: Path,
+    steps: ChainSteps | None = None,
 ) -> dict[str, Any]:
-    """Run every photo step over one cache; returns what the closing tables show."""
+    """Run every photo step over one cache; returns what the closing tables show.
+
+    steps: in place of the usual ones.
+    """
     roots = [str(root.resolve()) for root in source_roots(sources)]
     for kind, name in RUN_TREES.items():
         check_output(out / name, roots, kind)
-    steps = chain_steps(args, sources, out, cache)
+    steps = steps or chain_steps(args, sources, out, cache)
     if args.quality_model or args.weight_learned_quality:
         companion("quality_model").check_chain(crew_of(args, False), args.quality_model, cache)
     about = {"out": str(out), "cache": str(cache)}
@@ -12023,11 +12249,14 @@ def preview_chain(
     """What a chain would do, as far as it can be known without looking at a photo."""
     scan = of_args(ScanOptions, args)
     found = scan_sources(sources, scan)
-    new = len(found.files)
+    new, films = len(found.files), len(found.films) if scan.films.films else 0
     if cache_exists(cache):
-        new = len(EmbedRun(cache, crew_of(args, True), scan, found).todo)
+        run = EmbedRun(cache, crew_of(args, True), scan, found)
+        new = len(run.todo)
+        films = companion("film_source").number_to_look_at(run) if scan.films.wanted else 0
     result = {"photos": len(found.files), "photos_to_look_at": new, "run": "none: dry run"}
-    if new:
+    result |= {"films_to_look_at": films} if scan.films.wanted else {}
+    if new or films:
         return {**result, "trees": "brought up to date with what the new photos show"}
     table, results = run_steps({name: steps[name] for name in ("cluster", "refine")})
     result |= {"steps": table, "left_out": gates_table(results)}

@@ -419,7 +419,7 @@ REAL_FORMATS = {  # file: (width, height), capture time
     "datetimeoriginal-gps.jpg": ((150, 100), "2025-12-01 11:30:00"),
     "time-created.jpg": ((100, 100), None),
     "denali.webp": ((600, 315), "2010-08-13 21:00:01"),
-    "density_plot.png": ((800, 800), None),
+    "density_plot.png": ((800, 800), "2007-02-13 06:34:38"),
     "portrait.jpg": ((840, 700), None),
     "portrait-orientation-6.jpg": ((840, 700), None),
 }

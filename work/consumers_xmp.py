@@ -25,6 +25,7 @@ import sort_faces as sf
 consumers = sf.companion("consumers")
 Subject = consumers.Subject
 
+NO_SIDECAR = "a film; its frames get no sidecars"
 NO_CACHE = "needs the cache, which is not there or numbers faces another way"
 # Why a face that is the person's may not be among those exported; of all other reasons it may be
 # somebody else's, and no photo is told a name that is in doubt.
@@ -163,7 +164,7 @@ def one_spelling(names: Mapping[str, str]) -> dict[str, str]:
 def stored_orientation(data: bytes) -> int:
     """The orientation, 1 to 8, that a reader of the tag turns a photo by.
 
-    Unlike exif_facts also of HEIC, where libheif turns the picture by other means.
+    Unlike orientation_of also of HEIC, where libheif turns the picture by other means.
     """
     return told_orientation(sf.open_with_pillow(data))
 
@@ -201,6 +202,9 @@ def sidecars(
     """{photo's path: its sidecar}, for every copy of each photo; `left` gets {path: why not}."""
     cache, made = library.cache, {}
     for file, some in regions.items():
+        if film := sf.film_of(str(cache.file_path[file])):
+            left[film] = NO_SIDECAR
+            continue
         path = library.live_path(file)
         try:
             data = Path(path).read_bytes() if path else b""
