@@ -99,6 +99,7 @@ def test_embed_goes_on_where_the_killed_one_ended(run, old):
                          strict=True))  # fmt: skip
         errors = [text for text in archive["file_error"].tolist() if text]
         taken, owner = archive["file_taken"], archive["file_path"].tolist()
+        kinds = archive["file_taken_kind"].tolist()
         meta = json.loads(str(archive["meta"]))
     names = ("2019/anna_20190405.jpg", "2019/dora.jpg", "2019/nobody.jpg", "2019/broken.jpg",
              "2020/dora again.jpg", "2020/anna.jpg", "2021/moved.jpg", "2021/new.jpg")  # fmt: skip
@@ -108,7 +109,6 @@ def test_embed_goes_on_where_the_killed_one_ended(run, old):
         str(photos / "2021/copy of dora.jpg"): str(photos / "2019/dora.jpg"),
     }
     assert errors == ["not a picture this tool can read"]
-        kinds = archive["file_taken_kind"].tolist()
     kind_of = {Path(path).name: kind for path, kind in zip(owner, kinds, strict=True)}
     assert kind_of.pop("anna_20190405.jpg") == ""  # by its name, of 5 April 2019
     assert set(kind_of.values()) == {"folder"}  # of what had no date
