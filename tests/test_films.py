@@ -211,15 +211,29 @@ def test_poses_are_told_apart():
     assert choice.pose_bin(yaw).tolist() == [0, 0, -1, 1, 2, -2, 2]
 
 
-def test_a_film_says_when_it_was_made(made, tmp_path):
+def test_frames_have_the_time_of_their_film(made, tmp_path, embed):
     import imageio_ffmpeg
 
-    told = tmp_path / "told.mp4"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(made / "sea.mp4"), "-c",
-               "copy", "-metadata", "creation_time=2014-07-04T18:30:00Z", str(told)]  # fmt: skip
-    subprocess.run(command, check=True)
-    assert films.created(str(told)) == 1404498600.0
-    assert np.isnan(films.created(str(made / "sea.mp4")))
+    (tmp_path / "films").mkdir()
+    begun = {"a.mp4": "2014-07-04T18:30:00Z", "VID_20190512_142312.mp4": "1904-01-01T00:00:00Z"}
+    for name, when in begun.items():
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(made / "party.mp4"),
+                   "-c", "copy", "-metadata", f"creation_time={when}", "-metadata",
+                   f"title={name}", str(tmp_path / "films" / name)]  # fmt: skip
+        subprocess.run(command, check=True)
+    code, _, err = embed(tmp_path / "films", tmp_path / "c.npz", "--films")
+    assert code == 0, err
+    cache = sf.load_cache(tmp_path / "c.npz")
+    seen = set()
+    for row, (name, seconds) in enumerate(frames_in(cache)):
+        seen.add(name)
+        if name == "a.mp4":
+            assert abs(cache.file_taken[row] - (1404498600.0 + seconds)) <= 1
+            assert cache.file_taken_kind[row] == "container"
+        else:  # a clock that was never set; the name knows
+            assert cache.file_taken[row] == 1557670992.0
+            assert cache.file_taken_kind[row] == "name"
+    assert seen == {*begun}
 
 
 # -- films that move, change, go ---------------------------------------------
