@@ -206,6 +206,21 @@ def test_a_person_seen_for_long_gives_about_one_face_a_minute():
         assert far[~np.eye(10, dtype=bool)].min() > choice.DIFFERENT
 
 
+def test_a_face_that_hardly_changes_gives_one_a_minute_too():
+    """Ten minutes of somebody who talks into the camera: no two frames are far apart."""
+    rng = np.random.default_rng(5)
+    mean = rng.normal(size=64) / 8
+    units = mean + rng.normal(size=(600, 64)) * 0.035
+    units = (units / np.linalg.norm(units, axis=1, keepdims=True)).astype(np.float32)
+    far = 1.0 - units @ units.T
+    assert choice.ALIKE < np.median(far) < choice.DIFFERENT  # else the test says nothing
+    centre = units.mean(axis=0)
+    picks = [choice.Pick(None, u, 0.6, 0, float(at), 0, centre) for at, u in enumerate(units)]
+    some = choice.spread(picks, 10)
+    times = sorted(pick.time for pick in some)
+    assert len(some) == 10 and min(np.diff(times)) >= choice.LATER
+
+
 def test_poses_are_told_apart():
     yaw = np.array([0.0, 14.0, -20.0, 20.0, 60.0, -60.0, np.nan])
     assert choice.pose_bin(yaw).tolist() == [0, 0, -1, 1, 2, -2, 2]
