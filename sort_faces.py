@@ -8283,6 +8283,11 @@ class ScanOptions:
         False,
     )
     films: FilmOptions = nested(FilmOptions)
+    tags: str = option(
+        ("read", "ignore"),
+        "names of faces that other programs wrote into the photos or beside them",
+        "read",
+    )
 
 
 MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
@@ -8352,6 +8357,7 @@ def embed_library(
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
+        tags = companion("sources_word").take_in(path, options.tags)
     return {
         "cache": str(path),
         "photos": len(scan.files),
@@ -8365,6 +8371,7 @@ def embed_library(
         **({"redated": run.redated} if options.redate else {}),
         **run.door.counts,
         **films,
+        **tags,
         **({"filtered": run.filtered} if run.filter is not None else {}),
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
@@ -8614,16 +8621,17 @@ class EmbedRun:
         if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
         dating = companion("dating")
-        same = not written and roots <= set(self.cache.meta.roots)
-        if same and not dating.changes(self.cache, self.told):
+        dates = {} if written else dating.changes(self.cache, roots, self.told)
+        if not written and not dates and roots <= set(self.cache.meta.roots):
             return self.cache
         held, self.held, self.paths = self.held, None, {}  # room for what is built now
         vars(self).pop("paths_of", None)
         cache = load_cache(self.path, held) if cache_exists(self.path) else self.cache
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
-        cache = replace(cache, meta=meta)
-        cache = replace(cache, **dating.changes(cache, self.told))
+        if written:
+            dates = dating.changes(cache, roots, self.told)
+        cache = replace(cache, meta=meta, **dates)
         save_cache(self.path, cache)
         return cache
 
@@ -10894,7 +10902,7 @@ def add_decisions_options(p: argparse.ArgumentParser) -> None:
     """What to do with what the operator has said of a library."""
     steps = {
         "list": (add_cache_argument, cmd_decisions_list),
-        "undo": (add_decisions_undo_options, cmd_decisions_undo),
+        "undo": (add_decisions_undo_source, cmd_decisions_undo),
         "redo": (add_decisions_undo_options, cmd_decisions_redo),
         "import": (add_decisions_import_options, cmd_decisions_import),
         "export": (add_decisions_export_options, cmd_decisions_export),
@@ -10919,9 +10927,20 @@ def add_decisions_undo_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("act", nargs="?", metavar="ACT", help=text)
 
 
+def add_decisions_undo_source(p: argparse.ArgumentParser) -> None:
+    add_decisions_undo_options(p)
+    text = "all that came from one source instead: tags, or a word of the author list shows"
+    p.add_argument("--source", metavar="WORD", help=text)
+
+
 def cmd_decisions_undo(args: argparse.Namespace) -> Outcome:
     """take a decision back; it stays in the file"""
-    return Outcome(companion("decisions").undo(args.cache, args.act))
+    there = companion("decisions")
+    if args.source is None:
+        return Outcome(there.undo(args.cache, args.act))
+    if args.act:
+        raise SortFacesError("name an act or a --source, not both")
+    return Outcome(there.undo_source(args.cache, args.source))
 
 
 def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
@@ -10932,12 +10951,19 @@ def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
 def add_decisions_import_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     text = "CSV or JSON: a row a face with path or sha256, its box and a name (docs/decisions.md)"
-    p.add_argument("file", type=Path, metavar="FILE", help=text)
+    p.add_argument("file", nargs="?", type=Path, metavar="FILE", help=text)
+    text = "read what new and changed photos say, as `embed` does (docs/sources.md)"
+    p.add_argument("--from-photos", action="store_true", help=text)
     add_dry_run(p)
 
 
 def cmd_decisions_import(args: argparse.Namespace) -> Outcome:
     """take in names of faces from another program, or decisions from another machine"""
+    if args.from_photos == (args.file is not None) or (args.from_photos and args.dry_run):
+        raise SortFacesError("name a FILE, or say --from-photos, which has no dry run")
+    if args.from_photos:
+        with locked_cache(args.cache):
+            return Outcome(companion("sources_word").take_in(args.cache))
     found = companion("decisions_exchange").take_in(args.cache, args.file, args.dry_run)
     return Outcome(found, not found["not_found"])
 

@@ -108,7 +108,10 @@ def test_embed_goes_on_where_the_killed_one_ended(run, old):
         str(photos / "2021/copy of dora.jpg"): str(photos / "2019/dora.jpg"),
     }
     assert errors == ["not a picture this tool can read"]
-    assert np.isfinite(taken).sum() == 1  # by its name, of 5 April 2019
+        kinds = archive["file_taken_kind"].tolist()
+    kind_of = {Path(path).name: kind for path, kind in zip(owner, kinds, strict=True)}
+    assert kind_of.pop("anna_20190405.jpg") == ""  # by its name, of 5 April 2019
+    assert set(kind_of.values()) == {"folder"}  # of what had no date
     assert taken[owner.index(str(photos / names[0]))] // 86400 == 17991
     assert (meta["schema"], meta["dim"], meta["roots"]) == (1, 128, [str(photos)])
     after = faces_of(cache)
