@@ -426,7 +426,7 @@ def test_a_worker_finds_the_same_frames(made, tmp_path, embedded, run):
 # -- clips of photos ---------------------------------------------------------
 
 
-def test_clips_belong_to_their_photos(made, tmp_path, embed):
+def test_clips_belong_to_their_photos(made, tmp_path, embed, monkeypatch):
     folder = tmp_path / "phone"
     folder.mkdir()
     photo, clip = demo_library.demo_photo(), tmp_path / "clip.mp4"
@@ -439,6 +439,10 @@ def test_clips_belong_to_their_photos(made, tmp_path, embed):
     assert code == 0 and result["films"] == 1
     code, result, _ = embed(folder, tmp_path / "c.npz", "--motion")
     assert code == 0 and result["films"] == 2
+    monkeypatch.setattr(films, "clip_start", lambda _: pytest.fail("a photo was searched again"))
+    code, again, _ = embed(folder, tmp_path / "c.npz", "--motion")
+    assert code == 0 and again["films"] == 2 and "films_looked_at" not in again
+    monkeypatch.undo()
     cache = sf.load_cache(tmp_path / "c.npz")
     assert {name for name, _ in frames_in(cache)} == {"IMG_1.mp4", "IMG_1.MOV", "MVIMG_2.jpg"}
     library = sf.Library(cache, tmp_path / "c.npz")

@@ -323,10 +323,13 @@ def stretch_item(engine: Any, item: sf.Item) -> sf.Result:
     return {"frames": [{"pts": pts, **found} for pts, found in frames.items()]}
 
 
+NO_CLIP = "no clip"  # settings of the line of such a photo
+
+
 class FilmLine(sf.Record, kw_only=True):
     """A line of <cache>.films.jsonl: what came of looking at a film; the last of an id counts."""
 
-    id: str  # content id
+    id: str  # content id; "" of a photo that carries no clip
     path: str
     size: int  # bytes
     mtime_ns: int
@@ -532,10 +535,11 @@ def film_lines(cache: Path) -> list[FilmLine]:
 class Films:
     """The films below the sources of an EmbedRun, and what is known of them."""
 
-    def __init__(self, run: sf.EmbedRun) -> None:
-        self.run, self.options = run, run.options.films
+    def __init__(self, run: sf.EmbedRun, draft: bool = False) -> None:
+        """draft: nothing is written."""
+        self.run, self.options, self.draft = run, run.options.films, draft
         known = film_lines(run.path)
-        self.lines = {line.id: line for line in known}
+        self.lines = {line.id: line for line in known if line.id}
         self.by_path = {line.path: line for line in known}
         self.book = sf.AppendOnly(films_path(run.path))
         self.counts: Counter[str] = Counter()
@@ -595,11 +599,15 @@ class Films:
         """Whether a photo carries a clip, or was seen to carry one as it is."""
         known = self.by_path.get(photo.path)
         if known and (known.size, known.mtime_ns) == (photo.size, photo.mtime_ns):
-            return True
+            return bool(known.id)
         try:
-            return clip_start(photo.path) > 0
+            found = clip_start(photo.path) > 0
         except OSError:
             return False  # told when it was hashed
+        if not found and not self.draft:  # else every run would read all photos again
+            facts = msgspec.structs.asdict(photo)
+            self.book.append(sf.as_json(FilmLine(id="", settings=NO_CLIP, **facts)))
+        return found
 
     def one(self, file: sf.FoundFile) -> None:
         """Take one film, unless it is known; what goes wrong costs this film only."""
@@ -666,6 +674,6 @@ def take_films(run: sf.EmbedRun) -> dict[str, Any]:
 
 def number_to_look_at(run: sf.EmbedRun) -> int:
     """How many films an EmbedRun would decode."""
-    films = Films(run)
+    films = Films(run, draft=True)
     names = ((film_id(file.path, file.size, file.mtime_ns)) for file in films.wanted())
     return sum(not films.is_done(films.lines.get(name)) for name in names)
