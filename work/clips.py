@@ -50,6 +50,7 @@ class Cut:
     end: int  # pts of the first frame that is no longer in it
     path: Path
     frames: np.ndarray  # (n,) int64 pts of all frames of the video
+    joined: sf.Joined | None = None  # where the video's time begins anew
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class MadeClip(sf.Record):
     mode: str
     fallback: str  # why not in the mode that was asked for, "" if it was
     checked: sf.Checked
+    notes: list[str] = []
 
 
 class ClipWriter:
@@ -403,7 +405,7 @@ def look_of(image: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (64, 36), interpolation=cv2.INTER_AREA).astype(np.int16)
 
 
-def cut_clip(cut: Cut, mode: str, note_down: Callable[[MadeClip, int], None]) -> MadeClip:
+def cut_clip(cut: Cut, mode: str, note_down: Callable[[MadeClip, int], None], compatible=False) -> MadeClip:
     """Write one clip and check it; a join that does not hold is encoded instead, and says so.
 
     note_down: told of the clip and its size in bytes before it is moved into its place.
