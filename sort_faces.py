@@ -3882,7 +3882,7 @@ class Joined(Record):
 
     def between(self, low: int, high: int) -> Joined:
         """What is needed to find the frames from one pts to another."""
-        first = max(0, bisect.bisect_right(self.keys, (low, -1)) - 2)
+        first = max(0, bisect.bisect_right(self.keys, (low, -1)) - 3)
         last = bisect.bisect_right(self.keys, (high, -1))
         return Joined(self.joins, self.keys[:1] + self.keys[max(1, first) : last])
 
@@ -4010,7 +4010,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
 
 def has_varying_rate(container: InputContainer, stream: VideoStream) -> bool:
     """Whether frames are spaced unevenly, beyond the rounding of the time base."""
-    container.seek(0, backward=True)
+    companion("film_times").Timeline(container, stream).restart()
     packets = itertools.islice(container.demux(stream), PROBED_PACKETS)
     times = sorted(packet.pts for packet in packets if packet.pts is not None)
     steps = np.diff(times[:-16])  # the last ones may still miss frames shown between them
@@ -10808,6 +10808,7 @@ def cmd_decisions_from_faces(args: argparse.Namespace) -> Outcome:
 # cut), clips.jsonl (cut), report/ (report). docs/video.md describes them.
 
 CHUNK_SAMPLES = 64  # frames per queue item; what is lost when a worker dies
+SAME_VIDEO = "the same video as"  # why a file is left out, and no fault
 REPORT_FRAMES = 5  # thumbnails per strip
 CLIP_SPACE = "6f1c2f0e-8e0b-5d0a-9d3b-3a3b1f6f7c11"  # of the names of clips
 
@@ -10869,8 +10870,16 @@ class ClipOptions:
         "frame and copy the rest; encode everything",
         "smart",
     )
+    compatible: bool = option(
+        bool, "make clips that everything plays: 8-bit 4:2:0 H.264 with AAC sound", False
+    )
     write_sidecar: bool = option(bool, "write what plan.json says of a clip beside it, too", False)
     dry_run: bool = option(bool, "say what would be done and stop", False)
+
+    @property
+    def asked(self) -> str:
+        """How a clip is to be made, as its line of clips.jsonl remembers it."""
+        return f"{self.cut}, compatible" if self.compatible else self.cut
 
 
 class WorkHead(OwnFile, tag="videos", kw_only=True):
@@ -11015,6 +11024,7 @@ class PlannedClip(Record):
     mode: str | msgspec.UnsetType = msgspec.UNSET
     fallback: str | msgspec.UnsetType = msgspec.UNSET
     checked: Checked | msgspec.UnsetType = msgspec.UNSET
+    notes: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET  # what of the source it lacks
     failed: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
@@ -11023,7 +11033,7 @@ class PlannedClip(Record):
 
     def cut(self, **facts: Any) -> PlannedClip:
         """The segment with what became of it now; of an earlier try nothing is left."""
-        late = ("clip", "mode", "fallback", "checked", "failed")
+        late = ("clip", "mode", "fallback", "checked", "notes", "failed")
         return msgspec.structs.replace(self, **{**dict.fromkeys(late, msgspec.UNSET), **facts})
 
 
@@ -11207,7 +11217,7 @@ def scan_videos(
         entry = scan_video(path, known.get(path))
         same = ids.setdefault(entry.facts.id, path) if entry.facts else path
         if same != path:
-            entry = Scanned(path, error=f"the same video as {same}")
+            entry = Scanned(path, error=f"{SAME_VIDEO} {same}")
         if entry.error:
             log.warning("%s: %s", path, entry.error)
         entries.append(entry)
@@ -11292,7 +11302,7 @@ def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> O
         "failed": failed,
         **({} if frames is None else {"frames": frames.counts["frames"]}),
     }
-    return Outcome(result, bool(known))
+    return Outcome(result, bool(known) and not failed)
 
 
 Sample = tuple[Video, int, Any]  # (video, pts, upright picture unless it is known)
@@ -11896,15 +11906,18 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         table, results = run_steps(
             {name: lambda step=step: step().result for name, step in steps.items()}
         )
+    unread = [line for line in results["scan"]["left_out"] if SAME_VIDEO not in line]
+    failed = [*unread, *results["scenes"]["failed"], *results["cut"]["failed"]]
     result = {
         "out": str(args.out),
         "look_at": results["report"]["look_at"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
         "clips": results["cut"]["clips"],
+        "not_kept": results["cut"]["not_kept"],
         "failed": results["cut"]["failed"],
     }
-    return Outcome(result, bool(result["clips"]))
+    return Outcome(result, bool(result["clips"]) and not failed)
 
 
 def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Outcome:

@@ -26,15 +26,20 @@ class Shown:
     numbers: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     tags: dict[str, Any] = field(default_factory=dict)
+    rotation: int = 0
 
 
-def shown_in(path: Path) -> Shown:
-    """Decode a file and read what is painted on its frames."""
+def shown_in(path: Path, rotation: int | None = None) -> Shown:
+    """Decode a file and read what is painted on its frames.
+
+    rotation: of the source of a clip, whose painted row lies on a side then.
+    """
     found, hdr, interlaced, light = Shown(), 0, 0, 0
     with sf.open_video(str(path)) as (container, stream):
         for frame in sf.decoded(container, stream):
             image = sf.upright_frame(frame, 1.0)
-            found.numbers.append(number_of(image, frame.rotation))
+            found.rotation = frame.rotation if rotation is None else rotation
+            found.numbers.append(number_of(image, found.rotation))
             found.times.append(float(frame.pts * stream.time_base))
             kinds = {data.type.name for data in frame.side_data}
             hdr += "MASTERING_DISPLAY_METADATA" in kinds
@@ -52,13 +57,24 @@ def shown_in(path: Path) -> Shown:
             "light": light == len(found.times),
             "tag": codec.codec_tag,
             "sounds": [
-                (track.codec_context.name, track.layout.name, track.language or "")
+                (heard_as(track.codec_context.codec), channels_of(track), track.language or "und")
                 for track in container.streams.audio
             ],
             "subtitles": len(container.streams.subtitles),
             "chapters": len(container.chapters()),
         }
     return found
+
+
+def heard_as(codec: Any) -> str:
+    """A codec of sound; in an mp4 layers 2 and 3 of MPEG have one name."""
+    return codec.canonical_name.replace("mp2", "mp3")
+
+
+def channels_of(track: Any) -> str:
+    """Its layout; of a file that does not name one that of most."""
+    known = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1"}
+    return known.get(track.layout.name, track.layout.name)
 
 
 def number_of(image: np.ndarray, rotation: int) -> int:
@@ -111,7 +127,7 @@ def cut_of(path: Path, out: Path, first: int, last: int) -> writer.Cut:
 def measure(cut: writer.Cut, mode: str, source: Shown, compatible: bool = False) -> Measured:
     """Write the clip of a cut and compare it with what its source shows."""
     made = writer.cut_clip(cut, mode, lambda *_: None, compatible)
-    clip = shown_in(cut.path)
+    clip = shown_in(cut.path, source.rotation)
     start = int(np.searchsorted(cut.frames, cut.start))
     if mode == "copy":
         start = made.checked.first_frame

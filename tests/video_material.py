@@ -138,7 +138,7 @@ def renamed(path: Path, old: Path, new: Path) -> None:
 # -- films of every container and codec -------------------------------------
 
 NUMBER_BITS = 8  # squares that a frame's number is painted as
-WIDE, HIGH = 176, 144  # px; what even H.261 knows
+WIDE, HIGH = 176, 144  # px; a size that H.263 knows
 FRAMES = 75  # three seconds at RATE
 SWEEP = (400.0, 600.0)  # Hz at the first frame, and Hz more with every second
 HEARD = 0.06  # s; of the sound that one measure of the tone looks at
@@ -170,7 +170,7 @@ def read_number(image: np.ndarray) -> int:
         for bit in range(NUMBER_BITS + 2)
     ]
     middle = (levels[0] + levels[-1]) / 2
-    return sum((level > middle) << bit for bit, level in enumerate(levels[1:-1]))
+    return sum(int(level > middle) << bit for bit, level in enumerate(levels[1:-1]))
 
 
 def sweep(seconds: float, channels: int) -> np.ndarray:
@@ -196,6 +196,8 @@ def sound_of(path: Path, index: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
 
     parts, times, rate = [], [], 0
     with av.open(str(path)) as container:
+        if not container.streams.audio:
+            return np.zeros(0), np.zeros(0), SOUND_RATE
         track = container.streams.audio[index]
         resampler = av.AudioResampler("fltp", track.layout, track.rate)
         for frame in container.decode(track):
@@ -292,6 +294,10 @@ XVID = "-c:v mpeg4 -q:v 3 -g 25 -vtag XVID"
 INTERLACED = "-vf setfield=tff -flags +ildct+ilme -field_order tt"
 DROPPED = "-vf select='not(eq(mod(n\\,5)\\,3))' -fps_mode vfr"
 
+AV1 = "-c:v libsvtav1 -preset 12 -g 25"
+VP9 = "-c:v libvpx-vp9 -deadline realtime -g 25 -pix_fmt yuv420p"
+BT709 = "-color_primaries bt709 -color_trc bt709 -colorspace bt709"
+
 MADE: dict[str, Made] = {
     "h264 aac mp4": Made(".mp4", X264, "-c:a aac"),
     "h264 main bframes aac mov": Made(".mov", X264 + " -bf 3", "-c:a aac"),
@@ -316,6 +322,9 @@ MADE: dict[str, Made] = {
         ".mkv", X264.replace("yuv420p", "yuv444p"), "-c:a aac", size=(177, 145)
     ),
     "hevc hvc1 aac mp4": Made(".mp4", X265 + " -tag:v hvc1 -pix_fmt yuv420p", "-c:a aac"),
+    "hevc pyramid aac mp4": Made(
+        ".mp4", X265.replace("ultrafast", "medium") + " -pix_fmt yuv420p", "-c:a aac"
+    ),
     "hevc hev1 opus mkv": Made(".mkv", X265 + " -pix_fmt yuv420p", "-c:a libopus"),
     "hevc 10 bit hdr10 mkv": Made(
         ".mkv", f"{X265}{HDR10} -pix_fmt yuv420p10le {BT2020}", "-c:a eac3", 6
@@ -326,20 +335,22 @@ MADE: dict[str, Made] = {
     "hevc joined ac3 ts": Made(
         ".ts", X265 + " -pix_fmt yuv420p", "-c:a ac3", then=joined_twice
     ),
-    "av1 opus webm": Made(".webm", "-c:v libsvtav1 -preset 12 -g 25", "-c:a libopus"),
+    "av1 opus webm": Made(".webm", AV1 + " -pix_fmt yuv420p", "-c:a libopus"),
     "av1 turned bt709 mp4": Made(
         ".mp4",
-        "-c:v libsvtav1 -preset 12 -g 25 -color_primaries bt709 -color_trc bt709 -colorspace bt709",
+        f"{AV1} -pix_fmt yuv420p {BT709}",
         "-c:a aac",
         then=turned_film,
     ),
     "av1 10 bit hdr mkv": Made(
-        ".mkv", f"-c:v libsvtav1 -preset 12 -g 25 -pix_fmt yuv420p10le {BT2020}", "-c:a libopus"
+        ".mkv", f"{AV1} -pix_fmt yuv420p10le {BT2020}", "-c:a libopus"
     ),
-    "vp8 vorbis webm": Made(".webm", "-c:v libvpx -b:v 1M -g 25", "-c:a libvorbis"),
-    "vp9 opus webm": Made(".webm", "-c:v libvpx-vp9 -deadline realtime -g 25", "-c:a libopus"),
+    "vp8 vorbis webm": Made(
+        ".webm", "-c:v libvpx -b:v 1M -g 25 -pix_fmt yuv420p", "-c:a libvorbis"
+    ),
+    "vp9 opus webm": Made(".webm", VP9, "-c:a libopus"),
     "vp9 odd size webm": Made(
-        ".webm", "-c:v libvpx-vp9 -deadline realtime -g 25", "-c:a libopus", size=(177, 145)
+        ".webm", VP9, "-c:a libopus", size=(177, 145)
     ),
     "mpeg1 mp2 mpg": Made(".mpg", "-c:v mpeg1video -q:v 3 -g 15 -bf 2", "-c:a mp2"),
     "mpeg2 mp2 mpg": Made(".mpg", "-c:v mpeg2video -q:v 3 -g 15 -bf 2 -f svcd", "-c:a mp2"),
@@ -361,8 +372,10 @@ MADE: dict[str, Made] = {
     "wmv2 wma wmv": Made(".wmv", "-c:v wmv2 -q:v 3 -g 25", "-c:a wmav2"),
     "wmv1 wma asf": Made(".asf", "-c:v wmv1 -q:v 3 -g 25", "-c:a wmav1"),
     "flv1 mp3 flv": Made(".flv", "-c:v flv -q:v 3 -g 25", "-c:a libmp3lame"),
-    "h263 amr 3gp": Made(".3gp", "-c:v h263 -q:v 3 -g 25", "-c:a aac -ac 1"),
-    "theora vorbis ogv": Made(".ogv", "-c:v libtheora -q:v 7 -g 25", "-c:a libvorbis"),
+    "h263 aac 3gp": Made(".3gp", "-c:v h263 -q:v 3 -g 25", "-c:a aac -ac 1"),
+    "theora vorbis ogv": Made(
+        ".ogv", "-c:v libtheora -q:v 7 -g 25 -pix_fmt yuv420p", "-c:a libvorbis"
+    ),
     "prores pcm mov": Made(".mov", "-c:v prores_ks -profile:v 2", "-c:a pcm_s16le"),
     "dnxhd pcm mov": Made(
         ".mov", "-c:v dnxhd -profile:v dnxhr_lb -pix_fmt yuv422p", "-c:a pcm_s24le",

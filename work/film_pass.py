@@ -78,7 +78,8 @@ class PassLog(sf.AppendOnly):
         self.known = Known()
         read = functools.partial(sf.as_record, Progress)
         lines = sf.sound_lines(path, read, "the film is decoded again") if path.exists() else ()
-        if not all([self.known.add(line) for line in lines]):
+        whole = [self.known.add(line) for line in lines]  # read to the end before it is removed
+        if not all(whole):
             self.forget()
         self.began()
 

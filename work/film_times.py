@@ -1,8 +1,9 @@
 """One line of time for every film: stamps that rise from its first frame to its last.
 
-Recorders leave films that were joined byte by byte, and whose time begins anew with each part. Every
-part continues right behind the one before, so what was there keeps its times. Which part a packet
-is of is told by where it lies in the file: a seek, which lands on bytes, finds the same times.
+Recorders leave films that were joined byte by byte, and whose time begins anew with each part.
+Every part continues right behind the one before, so what was there keeps its times. Which part a
+packet is of is told by where it lies in the file: a seek, which lands on bytes, finds the same
+times.
 
 AVI says when a packet is decoded, never when it is shown. The n-th frame shown takes the time of
 the n-th packet, counted from the last key frame.
@@ -15,7 +16,7 @@ import itertools
 import math
 from collections import Counter, deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sort_faces as sf
 
@@ -62,11 +63,12 @@ class Timeline:
 
     def seek(self, pts: int) -> None:
         """Stand on a key frame before `pts`, as well as the file knows."""
-        self.newest, self.ends = -math.inf, {}
+        self.forget()
         if not self.joins:
-            self.container.seek(pts, stream=self.stream)
+            seek_to(self.container, self.stream, pts)
             return
-        at = bisect.bisect_right(self.keys, (pts, math.inf)) - 1 if self.bytes_seek else -1
+        # One key frame more: where reading begins in the middle, the first stamps may be wrong.
+        at = bisect.bisect_right(self.keys, (pts, math.inf)) - 2 if self.bytes_seek else -1
         if at < 0:
             self.restart()
             return
@@ -74,16 +76,22 @@ class Timeline:
         self.part = self.part_at(byte)
         self.container.seek(byte, unsupported_byte_offset=True)
 
-    def restart(self) -> None:
-        """Stand at the beginning."""
+    def forget(self) -> None:
+        """Know nothing of what was read before."""
         self.newest, self.ends, self.part = -math.inf, {}, 0
         self.slots.clear()
+        if self.shown is not None:
+            self.shown.clear()
+
+    def restart(self) -> None:
+        """Stand at the beginning."""
+        self.forget()
         if self.bytes_seek:
             self.container.seek(0, unsupported_byte_offset=True)
             return
         start = (self.stream.start_time or 0) * self.stream.time_base
         early = round((start - 2 * sf.SEEK_BACK) / self.stream.time_base)
-        self.container.seek(early, stream=self.stream)
+        seek_to(self.container, self.stream, early)
 
     def part_at(self, byte: int) -> int:
         return bisect.bisect_right(self.joins, byte, key=lambda join: join.pos)
@@ -218,8 +226,8 @@ class Timeline:
         return at + sum(slot not in later for slot in self.slots[at + 1 : at + 1 + LEADING])
 
     def time_of(self, rank: int) -> int:
-        """When the frame of a rank is shown: a decoder shows none before `reorder_depth` packets."""
-        rank += self.stream.codec_context.reorder_depth
+        """When the frame of a rank is shown: a packet late where there are B frames, as MPEG-4."""
+        rank += bool(self.stream.codec_context.reorder_depth)
         beyond = rank - len(self.slots) + 1
         return self.slots[rank] if beyond <= 0 else self.slots[-1] + beyond * self.usual_length()
 
@@ -231,7 +239,6 @@ def sought(line: Timeline, start: int) -> Iterator[VideoFrame]:
     while True:
         at = start - round(back / stream.time_base)
         line.seek(at)
-        line.slots.clear()
         frames = line.rising()
         first = next(frames, None)
         if (first is not None and first.pts <= start) or at < lowest:
@@ -240,3 +247,28 @@ def sought(line: Timeline, start: int) -> Iterator[VideoFrame]:
     for frame in itertools.chain([first] if first is not None else [], frames):
         if frame.pts >= start:
             yield frame
+
+
+def shown_slots(path: str, cut: Any) -> dict[int, int]:
+    """{slot of a packet: pts of its frame} of an AVI, from a key frame before a cut on.
+
+    Beyond its end, too: what is shown later may come earlier in the file.
+    """
+    with sf.open_video(path) as opened:
+        line = Timeline(*opened, cut.joined)
+        line.shown = {}
+        beyond = cut.end + 2 * LEADING * line.usual_length()
+        for frame in sought(line, cut.start):
+            if frame.pts >= beyond:
+                break
+        return line.shown
+
+
+def seek_to(container: InputContainer, stream: VideoStream, pts: int) -> None:
+    """Stand on a key frame before `pts`, or on the first one: some formats refuse to go before."""
+    import av
+
+    try:
+        container.seek(pts, stream=stream)
+    except av.error.FFmpegError:
+        container.seek(pts, stream=stream, backward=False)
