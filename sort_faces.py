@@ -3411,6 +3411,17 @@ def note(line: str, level: int = logging.INFO) -> None:
         handler.emit(log.makeRecord(TOOL, level, "", 0, line, (), None))
 
 
+def bug_of_ours(error: BaseException) -> str:
+    """A bug in one line, with its place; the traceback goes to the log file, where there is one."""
+    import traceback
+
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        note(line, logging.ERROR)
+    *_, last = traceback.extract_tb(error.__traceback__)
+    place = f"{PurePath(last.filename).name}:{last.lineno}"
+    return f"a bug of ours ({type(error).__name__} at {place}: {one_line(error)})"
+
+
 def log_files() -> list[logging.FileHandler]:
     """The log file in use, if there is one."""
     return [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
@@ -3951,6 +3962,7 @@ def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
 SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/analysis/video.md)
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
+SCENE_MEMORY = 1.0  # s; after so long without a cut the finder knows nothing of what was before
 SCENE_JUMP = 27.0  # content score; ContentDetector's threshold for a cut on its own
 MAX_FRAME_PIXELS = 8192 * 8192  # the largest cameras; several frames are in memory at once
 BROKEN_PACKETS = 200  # in a row, after which the rest of a video is given up
@@ -3994,6 +4006,35 @@ class Video(Record):
 
 
 @contextlib.contextmanager
+def film_faults() -> Iterator[None]:
+    """Let whatever goes wrong with one film be a VideoError of one line: the others go on.
+
+    A full disk is no film's fault. What is a bug of ours is told as one.
+    """
+    try:
+        yield
+    except (SortFacesError, VideoError):
+        raise
+    except Exception as error:
+        where, what = getattr(error, "filename", None), getattr(error, "strerror", None)
+        if getattr(error, "errno", None) in NO_SPACE:  # raised by what is written meanwhile
+            raise SortFacesError(f"{where}: {what}; free some space") from None
+        if isinstance(error, (OSError, MemoryError)) or is_of(error, "av"):
+            raise VideoError(what or one_line(error)) from None
+        raise VideoError(bug_of_ours(error)) from None
+
+
+def is_of(error: Exception, package: str) -> bool:
+    """Whether a package has raised an error, by its type or by where it arose."""
+    import traceback
+
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return (
+        type(error).__module__.startswith(f"{package}.") or package in PurePath(last.filename).parts
+    )
+
+
+@contextlib.contextmanager
 def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """(container, its main video stream, decoded in several threads) of a video file.
 
@@ -4003,7 +4044,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         import av
     except ImportError as error:
         raise SortFacesError(package_hint(error)) from None
-    try:
+    with film_faults():
         if os.path.getsize(path) == 0:
             raise VideoError("empty file")
         with av.open(path, metadata_errors="replace") as container:
@@ -4015,10 +4056,27 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise VideoError(f"too large: frames of {wide} x {high} pixels")
             stream.thread_type = "AUTO"
             yield container, stream
-    except (av.error.FFmpegError, OSError) as error:
-        if error.errno in NO_SPACE:  # raised by what is written meanwhile
-            raise SortFacesError(f"{error.filename}: {error.strerror}; free some space") from None
-        raise VideoError(error.strerror or str(error)) from None
+
+
+class Join(Record):
+    """Where the time of a film begins anew: it was joined of parts."""
+
+    pos: int  # byte at which the part begins
+    shift: Pts  # added to the time stamps of the part
+    first: Pts  # of its first frame, then
+
+
+class Joined(Record):
+    """How the times of a joined film are found again (work/film_times.py)."""
+
+    joins: list[Join]
+    keys: list[tuple[Pts, int]]  # (pts, byte) of its key frames: time cannot be sought in it
+
+    def between(self, low: int, high: int) -> Joined:
+        """What is needed to find the frames from one pts to another."""
+        first = max(0, bisect.bisect_right(self.keys, (low, -1)) - 3)
+        last = bisect.bisect_right(self.keys, (high, -1))
+        return Joined(self.joins, self.keys[:1] + self.keys[max(1, first) : last])
 
 
 def decoded(
@@ -4029,48 +4087,20 @@ def decoded(
     Packets that cannot be decoded are passed over; too many in a row raise VideoError. Frames
     whose time stamp does not rise are counted in `lost` and passed over.
     """
-    import av
-
-    newest, broken = -math.inf, 0
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-            broken = 0
-        except av.error.InvalidDataError:
-            broken += 1
-            if broken > BROKEN_PACKETS:
-                raise VideoError("damaged: nothing more can be decoded") from None
-            continue
-        for frame in frames:
-            if frame.pts is None:
-                frame.pts = frame.dts
-            if frame.pts is not None and frame.pts > newest:
-                newest = frame.pts
-                yield frame
-            elif lost is not None:
-                lost["frames"] += 1
+    return companion("film_times").Timeline(container, stream).rising(lost)
 
 
 def sought_frames(
-    container: InputContainer, stream: VideoStream, start: int
+    container: InputContainer, stream: VideoStream, start: int, joined: Joined | None = None
 ) -> Iterator[VideoFrame]:
     """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
-    back = 0.0
-    lowest = (stream.start_time or 0) - round(SEEK_BACK / stream.time_base)
-    while True:
-        at = start - round(back / stream.time_base)
-        container.seek(at, stream=stream)
-        frames = decoded(container, stream)
-        first = next(frames, None)
-        if (first is not None and first.pts <= start) or at < lowest:
-            break
-        back = 2 * back or SEEK_BACK  # some files list key frames by another time
-    for frame in itertools.chain([first] if first is not None else [], frames):
-        if frame.pts >= start:
-            yield frame
+    film_times = companion("film_times")
+    return film_times.sought(film_times.Timeline(container, stream, joined), start)
 
 
-def frames_at(path: str, wanted: Sequence[int], aspect: float) -> Iterator[tuple[int, np.ndarray]]:
+def frames_at(
+    path: str, wanted: Sequence[int], aspect: float, joined: Joined | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """(pts, upright picture) of the wanted frames (rising pts), those near each other in sequence.
 
     Samples of a video are so near that it is decoded once; thumbnails far apart are sought.
@@ -4080,7 +4110,8 @@ def frames_at(path: str, wanted: Sequence[int], aspect: float) -> Iterator[tuple
         breaks = np.flatnonzero(np.diff(wanted) > near) + 1
         for run in np.split(np.array(wanted, np.int64), breaks):
             left = set(run.tolist())
-            for frame in sought_frames(container, stream, int(run[0])) if left else ():
+            frames = sought_frames(container, stream, int(run[0]), joined) if left else ()
+            for frame in frames:
                 if frame.pts in left:
                     left.discard(frame.pts)
                     yield frame.pts, upright_frame(frame, aspect)
@@ -4171,7 +4202,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
 
 def has_varying_rate(container: InputContainer, stream: VideoStream) -> bool:
     """Whether frames are spaced unevenly, beyond the rounding of the time base."""
-    container.seek(0, backward=True)
+    companion("film_times").Timeline(container, stream).restart()
     packets = itertools.islice(container.demux(stream), PROBED_PACKETS)
     times = sorted(packet.pts for packet in packets if packet.pts is not None)
     steps = np.diff(times[:-16])  # the last ones may still miss frames shown between them
@@ -4248,6 +4279,7 @@ class Scenes(OwnFile, tag="scenes", kw_only=True):
     first: Pts
     steps: list[tuple[PositiveInt, PositiveInt]]  # pack_steps
     error: str = ""  # why the video ends early, "" if it does not
+    joined: Joined | None = None  # where its time begins anew, if it does
 
     def __post_init__(self) -> None:
         if self.frames != 1 + sum(times for _, times in self.steps):
@@ -4260,41 +4292,79 @@ class Scenes(OwnFile, tag="scenes", kw_only=True):
 
 
 class VideoPass:
-    """One sequential decode of a video: finds its scenes and yields the frames to look at."""
+    """One sequential decode of a video: finds its scenes and yields the frames to look at.
 
-    def __init__(self, video: Video, rate: float, skip: Callable[[int], bool] | None) -> None:
-        self.video, self.period, self.skip = video, 1.0 / rate, skip
-        self.finder = SceneFinder(video)
+    log: where it writes down how far it is (film_pass.PassLog), to go on there after a kill.
+    """
+
+    def __init__(
+        self, video: Video, rate: float, skip: Callable[[int], bool] | None, log: Any = None
+    ) -> None:
+        self.video, self.period, self.skip, self.log = video, 1.0 / rate, skip, log
+        self.begin()
+
+    def begin(self) -> None:
+        """Know nothing of its frames."""
+        self.finder = SceneFinder(self.video)
         self.pts: list[int] = []
         self.error = ""
         self.last_length = 0
-        self.slot = -1.0  # of the newest sample
+        self.joined: Joined | None = None
+        self.newest = -1  # slot of the newest frame asked about
 
-    def is_due(self, pts: int) -> bool:
-        """Whether a frame, in the order of their times, is one to look at."""
-        before, self.slot = self.slot, math.floor(self.video.seconds(pts) / self.period + 1e-6)
-        return self.slot > before
+    def is_due(self, frame: VideoFrame) -> bool:
+        """Whether a frame is one to look at; asked of each, in the order of their times."""
+        before, self.newest = self.newest, self.slot(frame.pts)
+        return self.newest > before
 
     def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
         """Yield (pts, upright picture) of each sampled frame; without a picture where `skip`."""
         video, lost = self.video, Counter()
         try:
             with open_video(video.path) as opened:
-                for frame in decoded(*opened, lost):
+                line = companion("film_times").Timeline(*opened)
+                for frame in self.frames(line, lost):
                     if frame.pts < video.start:
                         continue
                     self.pts.append(frame.pts)
                     self.last_length = frame.duration or self.last_length
                     self.finder.feed(frame)
-                    if self.is_due(frame.pts):
+                    if self.is_due(frame):
                         unwanted = self.skip is None or self.skip(frame.pts)
                         yield frame.pts, None if unwanted else upright_frame(frame, video.sar)
+                    if self.log:
+                        self.log.save(self, line, lost["frames"])
         except VideoError as error:
             if not self.pts:
                 raise
             self.error = str(error)  # what came before it is as good as ever
-        if lost["frames"] > video.fps:  # of films joined without new time stamps
+        self.joined = line.joined()
+        if lost["frames"] > video.fps:
             self.error = self.error or f"time stamps jump back; {lost['frames']} frames not used"
+
+    def slot(self, pts: int) -> int:
+        """The number of the sampling period that a frame lies in."""
+        return math.floor(self.video.seconds(pts) / self.period + 1e-6)
+
+    def frames(self, line: Any, lost: Counter) -> Iterator[VideoFrame]:
+        """All frames of the video, or those that a pass before this one has not seen."""
+        known = self.log.known if self.log else None
+        if known and known.pts:
+            line.joins, line.keys = [*known.joins], [*known.keys]
+            try:
+                frames = self.log.go_on(self.finder, line)
+                first = next(frames, None)
+            except LookupError:
+                line.joins, line.keys = [], []
+                self.log.forget()
+                self.begin()
+                line.restart()
+            else:
+                self.pts, self.last_length, lost["frames"] = known.pts, known.length, known.lost
+                self.newest = self.slot(known.pts[-1])
+                yield from itertools.chain([] if first is None else [first], frames)
+                return
+        yield from line.rising(lost)
 
     def result(self) -> Scenes:
         """What is known once all samples are taken."""
@@ -4308,6 +4378,7 @@ class VideoPass:
             first=self.pts[0],
             steps=pack_steps(self.pts),
             error=self.error,
+            joined=self.joined,
         )
 
 
@@ -5422,7 +5493,8 @@ def frames_item(engine: Engine, item: Item) -> Result:
     """
     frames = {pts: {"failed": "not found in the video"} for pts in item["pts"]}
     try:
-        for pts, image in frames_at(item["path"], item["pts"], item["sar"]):
+        joined = item.get("joined") and as_record(Joined, item["joined"])
+        for pts, image in frames_at(item["path"], item["pts"], item["sar"], joined):
             frames[pts] = frame_result(engine, image, item["landmarks"])
     except VideoError as error:
         missing = [pts for pts, result in frames.items() if "failed" in result]
@@ -7798,19 +7870,11 @@ def log_folder() -> Path:
 
 def report_bug(program: str, error: Exception, args: argparse.Namespace | None) -> int:
     """Say in one line that this is a bug of ours, and where its traceback is; the exit code."""
-    import traceback
-
-    lines = traceback.format_exception(error)
     if args is not None and not log_files():
         open_log(args)
-    files = log_files()
-    for line in "".join(lines).splitlines():
-        note(line, logging.ERROR)
-    *_, last = traceback.extract_tb(error.__traceback__)
-    place = f"{PurePath(last.filename).name}:{last.lineno}"
+    files, what = log_files(), bug_of_ours(error)
     told = f"the traceback is in {files[0].baseFilename}" if files else "there is no log file"
-    what = f"a bug of ours ({type(error).__name__} at {place}: {one_line(error)}); {told}"
-    complain(program, f"{what}; what was finished before is kept")
+    complain(program, f"{what}; {told}; what was finished before is kept")
     return EXIT_BUG
 
 
@@ -8438,6 +8502,11 @@ class ScanOptions:
         False,
     )
     films: FilmOptions = nested(FilmOptions)
+    tags: str = option(
+        ("read", "ignore"),
+        "names of faces that other programs wrote into the photos or beside them",
+        "read",
+    )
 
 
 MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
@@ -8507,6 +8576,7 @@ def embed_library(
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
+        tags = companion("sources_word").take_in(path, options.tags)
     return {
         "cache": str(path),
         "photos": len(scan.files),
@@ -8522,6 +8592,7 @@ def embed_library(
         **({"redated": run.redated} if options.redate else {}),
         **run.door.counts,
         **films,
+        **tags,
         **({"filtered": run.filtered} if run.filter is not None else {}),
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
@@ -8837,16 +8908,17 @@ class EmbedRun:
         if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
         dating = companion("dating")
-        same = not written and roots <= set(self.cache.meta.roots)
-        if same and not dating.changes(self.cache, self.told):
+        dates = {} if written else dating.changes(self.cache, roots, self.told)
+        if not written and not dates and roots <= set(self.cache.meta.roots):
             return self.cache
         held, self.held, self.paths = self.held, None, {}  # room for what is built now
         vars(self).pop("paths_of", None)
         cache = load_cache(self.path, held) if cache_exists(self.path) else self.cache
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
-        cache = replace(cache, meta=meta)
-        cache = replace(cache, **dating.changes(cache, self.told))
+        if written:
+            dates = dating.changes(cache, roots, self.told)
+        cache = replace(cache, meta=meta, **dates)
         save_cache(self.path, cache)
         return cache
 
@@ -11119,7 +11191,7 @@ def add_decisions_options(p: argparse.ArgumentParser) -> None:
     """What to do with what the operator has said of a library."""
     steps = {
         "list": (add_cache_argument, cmd_decisions_list),
-        "undo": (add_decisions_undo_options, cmd_decisions_undo),
+        "undo": (add_decisions_undo_source, cmd_decisions_undo),
         "redo": (add_decisions_undo_options, cmd_decisions_redo),
         "import": (add_decisions_import_options, cmd_decisions_import),
         "export": (add_decisions_export_options, cmd_decisions_export),
@@ -11144,9 +11216,20 @@ def add_decisions_undo_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("act", nargs="?", metavar="ACT", help=text)
 
 
+def add_decisions_undo_source(p: argparse.ArgumentParser) -> None:
+    add_decisions_undo_options(p)
+    text = "all that came from one source instead: tags, or a word of the author list shows"
+    p.add_argument("--source", metavar="WORD", help=text)
+
+
 def cmd_decisions_undo(args: argparse.Namespace) -> Outcome:
     """take a decision back; it stays in the file"""
-    return Outcome(companion("decisions").undo(args.cache, args.act))
+    there = companion("decisions")
+    if args.source is None:
+        return Outcome(there.undo(args.cache, args.act))
+    if args.act:
+        raise SortFacesError("name an act or a --source, not both")
+    return Outcome(there.undo_source(args.cache, args.source))
 
 
 def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
@@ -11157,12 +11240,19 @@ def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
 def add_decisions_import_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     text = "CSV or JSON: a row a face with path or sha256, its box and a name (docs/decisions.md)"
-    p.add_argument("file", type=Path, metavar="FILE", help=text)
+    p.add_argument("file", nargs="?", type=Path, metavar="FILE", help=text)
+    text = "read what new and changed photos say, as `embed` does (docs/sources.md)"
+    p.add_argument("--from-photos", action="store_true", help=text)
     add_dry_run(p)
 
 
 def cmd_decisions_import(args: argparse.Namespace) -> Outcome:
     """take in names of faces from another program, or decisions from another machine"""
+    if args.from_photos == (args.file is not None) or (args.from_photos and args.dry_run):
+        raise SortFacesError("name a FILE, or say --from-photos, which has no dry run")
+    if args.from_photos:
+        with locked_cache(args.cache):
+            return Outcome(companion("sources_word").take_in(args.cache))
     found = companion("decisions_exchange").take_in(args.cache, args.file, args.dry_run)
     return Outcome(found, not found["not_found"])
 
@@ -11212,6 +11302,7 @@ def cmd_decisions_from_faces(args: argparse.Namespace) -> Outcome:
 # cut), clips.jsonl (cut), report/ (report). docs/video.md describes them.
 
 CHUNK_SAMPLES = 64  # frames per queue item; what is lost when a worker dies
+SAME_VIDEO = "the same video as"  # why a file is left out, and no fault
 REPORT_FRAMES = 5  # thumbnails per strip
 CLIP_SPACE = "6f1c2f0e-8e0b-5d0a-9d3b-3a3b1f6f7c11"  # of the names of clips
 
@@ -11273,8 +11364,16 @@ class ClipOptions:
         "frame and copy the rest; encode everything",
         "smart",
     )
+    compatible: bool = option(
+        bool, "make clips that everything plays: 8-bit 4:2:0 H.264 with AAC sound", False
+    )
     write_sidecar: bool = option(bool, "write what plan.json says of a clip beside it, too", False)
     dry_run: bool = option(bool, "say what would be done and stop", False)
+
+    @property
+    def asked(self) -> str:
+        """How a clip is to be made, as its line of clips.jsonl remembers it."""
+        return f"{self.cut}, compatible" if self.compatible else self.cut
 
 
 class WorkHead(OwnFile, tag="videos", kw_only=True):
@@ -11304,6 +11403,7 @@ class Stretch(Record):
     path: str
     pts: Annotated[list[Pts], msgspec.Meta(min_length=1)]  # rising
     sar: PositiveAmount
+    joined: Joined | None = None
 
 
 class Staged(OwnFile, tag="staged", kw_only=True):
@@ -11418,6 +11518,7 @@ class PlannedClip(Record):
     mode: str | msgspec.UnsetType = msgspec.UNSET
     fallback: str | msgspec.UnsetType = msgspec.UNSET
     checked: Checked | msgspec.UnsetType = msgspec.UNSET
+    notes: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET  # what of the source it lacks
     failed: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
@@ -11426,7 +11527,7 @@ class PlannedClip(Record):
 
     def cut(self, **facts: Any) -> PlannedClip:
         """The segment with what became of it now; of an earlier try nothing is left."""
-        late = ("clip", "mode", "fallback", "checked", "failed")
+        late = ("clip", "mode", "fallback", "checked", "notes", "failed")
         return msgspec.structs.replace(self, **{**dict.fromkeys(late, msgspec.UNSET), **facts})
 
 
@@ -11572,6 +11673,11 @@ class VideoWork:
     def scene_file(self, video: Video) -> Path:
         return place_in(self.folder, f"scenes/{video.id}.json")
 
+    def pass_log(self, video: Video) -> Any:
+        """How far the decode of a video has come (film_pass.PassLog)."""
+        path = self.scene_file(video).with_suffix(".part.jsonl")
+        return companion("film_pass").PassLog(path)
+
     def scenes_of(self, video: Video) -> Scenes | None:
         """Scenes and frame times of a video; None while they are not known, or damaged."""
         return read_if_sound(self.scene_file(video), Scenes)
@@ -11605,7 +11711,7 @@ def scan_videos(
         entry = scan_video(path, known.get(path))
         same = ids.setdefault(entry.facts.id, path) if entry.facts else path
         if same != path:
-            entry = Scanned(path, error=f"the same video as {same}")
+            entry = Scanned(path, error=f"{SAME_VIDEO} {same}")
         if entry.error:
             log.warning("%s: %s", path, entry.error)
         entries.append(entry)
@@ -11653,14 +11759,13 @@ def find_videos(root: Path) -> list[Path]:
 def scan_video(path: str, known: Video | None) -> Scanned:
     """What is in one file; it is opened only where it is not the `known` one."""
     try:
-        now = os.stat(path)
-        if known is None or (known.size, known.mtime_ns) != facts_of(now):
-            known = video_facts(path, *facts_of(now))
+        with film_faults():
+            now = os.stat(path)
+            if known is None or (known.size, known.mtime_ns) != facts_of(now):
+                known = video_facts(path, *facts_of(now))
         return Scanned(path, known)
     except VideoError as error:
         return Scanned(path, error=str(error))
-    except OSError as error:
-        return Scanned(path, error=error.strerror or str(error))
 
 
 def find_scenes(
@@ -11691,7 +11796,7 @@ def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> O
         "failed": failed,
         **({} if frames is None else {"frames": frames.counts["frames"]}),
     }
-    return Outcome(result, bool(known))
+    return Outcome(result, bool(known) and not failed)
 
 
 Sample = tuple[Video, int, Any]  # (video, pts, upright picture unless it is known)
@@ -11707,10 +11812,11 @@ def decode_videos(
     for video in todo:
         skip = None if frames is None else functools.partial(frames.has, video.id)
         try:
-            once = VideoPass(checked_source(video), rate, skip)
-            for pts, image in once.samples():
-                yield video, pts, image
-            scenes = once.result()
+            with film_faults(), contextlib.closing(work.pass_log(video)) as so_far:
+                once = VideoPass(checked_source(video), rate, skip, so_far)
+                for pts, image in once.samples():
+                    yield video, pts, image
+                scenes = once.result()
         except VideoError as error:
             log.warning("%s: %s", video.path, error)
             failed.append(f"{video.path}: {error}")
@@ -11718,6 +11824,7 @@ def decode_videos(
         if scenes.error:
             log.warning("%s: %s; using what came before", video.path, scenes.error)
         write_file(work.scene_file(video), scenes)
+        so_far.forget()
 
 
 def checked_source(video: Video) -> Video:
@@ -11739,7 +11846,8 @@ def stage_frames(work: VideoWork, sampling: Sampling) -> Outcome:
         unknown += scenes is None
         chosen = sampled_pts(video, scenes, rate).tolist()
         for some in batched(chosen, CHUNK_SAMPLES):
-            items.append(Stretch(video.id, video.path, some, video.sar))
+            joined = scenes.joined and scenes.joined.between(some[0], some[-1])
+            items.append(Stretch(video.id, video.path, some, video.sar, joined))
     if not items:
         raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
     work.write(Staged(rate=rate, items=items))
@@ -11880,10 +11988,17 @@ def detect_frames(work: VideoWork, crew: Crew) -> Outcome:
 
 def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterator[Sample]:
     """The frames of some items, in their order."""
-    for name, some in itertools.groupby(items, key=lambda item: item["video"]):
+
+    def together(item: Item) -> tuple[str, Any]:
+        """Decoded in one go: those of a video, but stretches of a joined one are sought alone."""
+        return item["video"], item["joined"] and item["pts"]
+
+    for (name, _), some in itertools.groupby(items, key=together):
+        some = list(some)
         video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
+        joined = some[0]["joined"] and as_record(Joined, some[0]["joined"])
         try:
-            for pts, image in frames_at(checked_source(video).path, wanted, video.sar):
+            for pts, image in frames_at(checked_source(video).path, wanted, video.sar, joined):
                 yield video, pts, image
         except VideoError as error:
             log.warning("%s: %s", video.path, error)
@@ -12293,15 +12408,18 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         table, results = run_steps(
             {name: lambda step=step: step().result for name, step in steps.items()}
         )
+    unread = [line for line in results["scan"]["left_out"] if SAME_VIDEO not in line]
+    failed = [*unread, *results["scenes"]["failed"], *results["cut"]["failed"]]
     result = {
         "out": str(args.out),
         "look_at": results["report"]["look_at"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
         "clips": results["cut"]["clips"],
+        "not_kept": results["cut"]["not_kept"],
         "failed": results["cut"]["failed"],
     }
-    return Outcome(result, bool(result["clips"]))
+    return Outcome(result, bool(result["clips"]) and not failed)
 
 
 def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Outcome:
@@ -12355,9 +12473,16 @@ ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, ret
 
 
 def add_run_options(p: argparse.ArgumentParser) -> None:
+    """What `run` takes: its own few words, then the options of all its steps."""
     p.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="folders of photos")
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the cache and all three trees")
     p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
+    p.add_argument(
+        "--each",
+        action="store_true",
+        help="every folder in SRC is a source of its own, with outputs in OUT/<its name>; with "
+        "--films every film there, too",
+    )
     add_fields(p, ScanOptions)
     add_engine_and_work(p, own_model=MODEL_OF_CACHE)
     add_chain_options(p)
@@ -12375,18 +12500,27 @@ def add_chain_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_run(args: argparse.Namespace) -> Outcome:
     """do the whole photo chain in one go: embed to swap-ready face sets"""
+    if args.each:
+        return companion("run_each").run_each(args)
     result = run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz")
     return Outcome(result, args.dry_run or bool(result["facesets"]))
 
 
 def run_chain(
-    args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
+    args: argparse.Namespace,
+    sources: Sequence[Path],
+    out: Path,
+    cache: Path,
+    steps: ChainSteps | None = None,
 ) -> dict[str, Any]:
-    """Run every photo step over one cache; returns what the closing tables show."""
+    """Run every photo step over one cache; returns what the closing tables show.
+
+    steps: in place of the usual ones.
+    """
     roots = [str(root.resolve()) for root in source_roots(sources)]
     for kind, name in RUN_TREES.items():
         check_output(out / name, roots, kind)
-    steps = chain_steps(args, sources, out, cache)
+    steps = steps or chain_steps(args, sources, out, cache)
     if args.quality_model or args.weight_learned_quality:
         companion("quality_model").check_chain(crew_of(args, False), args.quality_model, cache)
     about = {"out": str(out), "cache": str(cache)}
@@ -12432,11 +12566,14 @@ def preview_chain(
     """What a chain would do, as far as it can be known without looking at a photo."""
     scan = of_args(ScanOptions, args)
     found = scan_sources(sources, scan)
-    new = len(found.files)
+    new, films = len(found.files), len(found.films) if scan.films.films else 0
     if cache_exists(cache):
-        new = len(EmbedRun(cache, crew_of(args, True), scan, found).todo)
+        run = EmbedRun(cache, crew_of(args, True), scan, found)
+        new = len(run.todo)
+        films = companion("film_source").number_to_look_at(run) if scan.films.wanted else 0
     result = {"photos": len(found.files), "photos_to_look_at": new, "run": "none: dry run"}
-    if new:
+    result |= {"films_to_look_at": films} if scan.films.wanted else {}
+    if new or films:
         return {**result, "trees": "brought up to date with what the new photos show"}
     table, results = run_steps({name: steps[name] for name in ("cluster", "refine")})
     result |= {"steps": table, "left_out": gates_table(results)}
