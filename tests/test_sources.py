@@ -339,7 +339,18 @@ def test_picasas_contacts_lie_above_and_the_unnamed_are_nobody(tagged):
 
 
 @pytest.mark.parametrize(
-    "name", ["Unknown", "unbekannt", "Ignoré", "不明", "Неизвестно", "ffffffffffffffff", " ", "?"]
+    "name",
+    [
+        "Unknown",
+        "unbekannt",
+        "Ignoré",
+        "不明",
+        "Неизвестно",
+        "ffffffffffffffff",
+        " ",
+        "?",
+        "_UNKNOWN_",
+    ],
 )
 def test_names_of_nobody(tagged, name: str):
     tagged.put("a.jpg", jpeg(1, packet(mwg({name: LEFT, "Anna": RIGHT}))))

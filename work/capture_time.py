@@ -34,8 +34,10 @@ RANKS = {
     "sidecar_photoshop": "XMP sidecar: photoshop:DateCreated",
     "xmp_photoshop": "XMP in the file: photoshop:DateCreated",
     "iptc": "IPTC DateCreated and TimeCreated",
+    "quicktime": "film: com.apple.quicktime.creationdate",
     "takeout": "Google Takeout's JSON: photoTakenTime; UTC",
     "gps": "EXIF GPSDateStamp and GPSTimeStamp; UTC",
+    "container": "film: creation_time of its container; UTC, if the camera kept to the standard",
     "png_text": "PNG text: Creation Time",
     "sidecar_digitized": "XMP sidecar: exif:DateTimeDigitized",
     "exif_digitized": "EXIF DateTimeDigitized, of a camera",
@@ -53,7 +55,7 @@ RANKS = {
 }
 RANK = {where: rank for rank, where in enumerate(RANKS)}
 TRUSTED = frozenset(RANKS) - {*sf.LATER_TIMES}  # kinds that tell when a photo was taken
-IN_UTC = frozenset({"takeout", "gps"})
+IN_UTC = frozenset({"takeout", "gps", "container"})
 ORIGINAL = frozenset({"sidecar_original", "exif_original", "xmp_original"})
 BY_CAMERA = frozenset({"exif_original", "exif_digitized", "exif_modify", "xmp_original",
                        "xmp_digitized", "xmp_create", "xmp_photoshop"})  # fmt: skip

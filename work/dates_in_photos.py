@@ -61,6 +61,12 @@ def dates_of(header: Any, stream: BinaryIO) -> str:
 def dates_in_file(path: str) -> str:
     """The same of a file. Raises OSError for one that cannot be read, PhotoError for no photo."""
     with open(path, "rb") as stream:
+        head = stream.read(1 << 16)
+        kind = sf.companion("kinds").special_kind(head, path)
+        if kind:  # a camera RAW or JPEG XL
+            data, opened = head + stream.read(), sf.companion("raw_photos").opened
+            return sf.companion("hush").hushed.heard(lambda: opened(data, kind).dates())[0]
+        stream.seek(0)
         header = sf.open_with_pillow(stream)
         return dates_of(header, stream)
 

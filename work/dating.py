@@ -131,9 +131,8 @@ class Picks:
         self.precision = cache.file_taken_precision.tolist()
         self.inside = [text.decode() for text in cache.file_dates.tolist()]
         self.reset: dict[str, set[date]] = {}
-        if told and (
-            missing := told.missing({place_of(sf.file_of(p)) for ps in cache.paths for p in ps})
-        ):
+        places = (place_of(sf.file_of(p)) for ps in cache.paths for p in ps)
+        if told and (missing := told.missing({*places})):
             sf.log.warning("%s: %d of its paths are no photos known here: %s", told.file,
                            len(missing), ", ".join(missing[:FEW]))  # fmt: skip
 
@@ -174,17 +173,14 @@ class Picks:
         if self.told is None:
             kept = capture_time.Taken(self.seconds[row], self.kind[row], self.precision[row])
             return [Statement("dates", kept.text())] if self.kind[row] == "dates" else []
-        found = (
-            [self.by_place.get(place_of(sf.file_of(path))) for path in paths]
-            if self.by_place
-            else []
-        )
+        places = (place_of(sf.file_of(path)) for path in paths)
+        found = [self.by_place.get(place) for place in places] if self.by_place else []
         return [Statement("dates", text) for text in found if text]
 
     def of_paths(self, paths: Iterable[str]) -> list[Any]:
         """What the paths of a photo say, and what lies beside them."""
         said = []
-        for path in map(sf.file_of, paths):  # a frame of a film is as old as the film
+        for path in map(sf.file_of, paths):  # of a frame what is said of its film
             folder, name = os.path.split(path)
             said += [Statement("name", name), Statement("folder", self.folder_of(folder))]
             said += sources.beside(path).statements

@@ -344,8 +344,8 @@ class Resolver:
         self.carried: dict[tuple[int, ...], None] = {}
         self.conflicts: list[Conflict] = []
         self.lost: list[Line] = []
-        self.called: dict[int, str] = {}  # a face of each person whom the operator named: the name
-        self.imported: dict[str, int] = {}  # likewise of each imported name, in small letters
+        self.called: list[tuple[int, str]] = []  # (a face, name) as the operator named them
+        self.imported: dict[str, int] = {}  # a face of each name, since there are imported ones
 
     def take(self, line: Line) -> None:
         """Accept what a line says of who is who, as far as nothing accepted says otherwise."""
@@ -374,15 +374,19 @@ class Resolver:
         so, if there is but one."""
         name = line.text.casefold()
         if not line.authority:
-            known = {self.links.find(other) for other in self.called}
-            if self.links.find(face) not in known:
-                self.called[face] = name
+            self.called.append((face, name))
             return
-        if name not in self.imported:
-            own = [other for other, called in self.called.items() if called == name]
-            people = {self.links.find(other): other for other in own}
-            self.imported[name] = next(iter(people.values())) if len(people) == 1 else face
-        self.join(line, self.imported[name], face)
+        if not self.imported:
+            self.imported = self.called_once()
+        self.join(line, self.imported.setdefault(name, face), face)
+
+    def called_once(self) -> dict[str, int]:
+        """{name: a face} of the people whom the operator named, where a name is only one's."""
+        own: dict[int, tuple[int, str]] = {}
+        for face, name in self.called:
+            own.setdefault(self.links.find(face), (face, name))
+        times = Counter(name for _, name in own.values())
+        return {name: face for face, name in own.values() if times[name] == 1}
 
     def bind(self, line: Line, rows: list[int]) -> int:
         """Make the faces that stood for a group one person, but for those that left it since;

@@ -65,8 +65,8 @@ NO_CONTACT = re.compile(r"f{16}|0{16}|ffffffff|0+")
 def clean_name(text: Any) -> str:
     """The name of a person as decisions keep names, "" where nobody is named."""
     name = decisions.plain_name(text) if isinstance(text, str) else ""
-    plain = name.casefold()
-    return "" if plain in NOBODY or NO_CONTACT.fullmatch(plain) else name
+    plain = name.casefold().strip("_[]()<>. ")  # osxphotos writes _UNKNOWN_
+    return "" if not plain or plain in NOBODY or NO_CONTACT.fullmatch(plain) else name
 
 
 # ============================================================================

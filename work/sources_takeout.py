@@ -8,6 +8,7 @@ asks for the forms its own name can have taken.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import unicodedata
@@ -105,8 +106,9 @@ def originals(name: str) -> Iterator[str]:
     """
     bare, number = without_number(name)
     stem, dot, ending = bare.rpartition(".")
+    was_cut = units(stem) >= STEM_LIMIT - 1
     for suffix in EDITED:
-        shortest = 2 if units(stem) >= STEM_LIMIT - 1 else len(suffix)
+        shortest = 2 if was_cut else len(suffix)
         for length in range(len(suffix), shortest - 1, -1):
             if stem.endswith(suffix[:length]) and len(stem) > length:
                 yield stem[:-length] + (f"({number})" if number else "") + dot + ending
@@ -132,7 +134,7 @@ class Sidecars:
     def of(self, photo: str) -> tuple[str, bool] | None:
         """(JSON of a photo, whether its name is told whole), by the names alone."""
         photo = plain(photo)
-        for one in (photo, *originals(photo)):
+        for one in itertools.chain([photo], originals(photo)):
             for name, number in dict.fromkeys([(one, 0), without_number(one)]):
                 found = self.whole(name, number) or self.shortened(name, number)
                 if found:

@@ -261,8 +261,8 @@ def take_names(
 
 
 def marked(cache: sf.FaceCache, finder: Any) -> Iterator[Photo]:
-    """Every photo with a mark of all that its reading depends on: its copies, what lies beside
-    them, and the faces it has."""
+    """Every photo, but for frames of films, with a mark of all that its reading depends on: its
+    copies, what lies beside them, and the faces it has."""
     own = [
         [fact] for fact in zip(cache.file_size.tolist(), cache.file_mtime_ns.tolist(), strict=True)
     ]
@@ -271,6 +271,8 @@ def marked(cache: sf.FaceCache, finder: Any) -> Iterator[Photo]:
         own[file].append(fact)
     for file, sha in enumerate(cache.file_sha256.tolist()):
         rows, paths = finder.rows_of_photo.get(sha[:16], []), cache.paths[file]
+        if sf.film_of(paths[0]):  # of a frame nobody tells anything
+            continue
         beside = [told for path in paths for told in facts_beside(path)]
         text = repr((READER, sha, paths, own[file], beside)).encode("utf-8", "surrogateescape")
         seen = hashlib.blake2b(cache.bbox[rows].tobytes() + text, digest_size=8)
