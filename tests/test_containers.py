@@ -259,9 +259,15 @@ def test_a_pass_goes_on_where_it_was(suffix, tmp_path, monkeypatch):
     monkeypatch.setattr(film_pass, "SAVE_EVERY", 0.0)
     pictures = [frame for seed in range(4) for frame in shot(empty_picture(seed), 4 * RATE)]
     made = tmp_path / f"long.{suffix}"
-    long = write_video(made.with_suffix(".mp4") if suffix == "mpg" else made, pictures, g="25", bf="2", preset="fast")
+    long = write_video(
+        made.with_suffix(".mp4") if suffix == "mpg" else made,
+        pictures,
+        g="25",
+        bf="2",
+        preset="fast",
+    )
     if suffix == "mpg":  # a recorder's
-        ffmpeg("-i", long, *"-c:v mpeg2video -q:v 4 -g 15 -bf 2".split(), made)
+        ffmpeg("-i", long, *["-c:v", "mpeg2video", "-q:v", "4", "-g", "15", "-bf", "2"], made)
         made.write_bytes(made.read_bytes() * 2)
         long = made
     whole, _ = known_pass(long, tmp_path / "whole.part.jsonl")
