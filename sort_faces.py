@@ -93,7 +93,11 @@ import sys
 
 def stop_at_once(number: int, _frame: Any) -> None:
     """End the process with one line, whatever it is at."""
-    os.write(2, b"sort_faces: interrupted; run the same command again to go on\n")
+    try:
+        terminal = sys.stderr.fileno()  # 2 may be a file just now, see work/hush.py
+    except Exception:
+        terminal = 2
+    os.write(terminal, b"sort_faces: interrupted; run the same command again to go on\n")
     os._exit(128 + number)
 
 
@@ -131,9 +135,9 @@ import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar, Literal, TypeVar
 
 COMMAND = "sort-faces"  # an installed copy is called so; its work/ has a name that is not common
 INSTALLED_WORK = "sort_faces_work"  # as in pyproject.toml
@@ -206,8 +210,14 @@ RECORD_SCHEMA = 2  # of one line of a JSONL file; those of 1 had no checksum
 # Photos. Suffixes are only a filter for the scan; the decoder looks at the bytes.
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
-    | {".heic", ".heif", ".hif", ".avif"}
+    | {".heic", ".heif", ".hif", ".avif", ".mpo", ".jps", ".insp", ".jpg_large", ".jpg_orig"}
+    | {".jpg_original", ".jpeg_large", ".jpeg_original", ".jp2", ".j2k", ".jpf", ".jpx", ".apng"}
 )
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
+    | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
+)
+CLIP_SUFFIXES = VIDEO_SUFFIXES | {".mp", ".mv"}  # these two beside photos of Pixel phones
 SKIPPED_FOLDERS = frozenset(  # thumbnails and bins that NAS and desktop systems leave behind
     {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
 )
@@ -676,7 +686,9 @@ class RefineParams:
     copy_threshold: float = model_distance("copy")
     linkage: str = linkage_option()
     strictness: float = strictness_option()
-    min_faces: int = gate_option(COUNT, "unique images a face set needs", 15)
+    min_faces: int = gate_option(
+        COUNT, "different pictures a face set needs; of near-duplicates one counts", 15
+    )
     min_short: float = gate_option(AT_LEAST_0, "short edge of the face box", 60.0, unit="PX")
     min_blur: float = gate_option(
         AT_LEAST_0, "variance of the Laplacian; lower is softer", 40.0, unit="VAR"
@@ -821,6 +833,9 @@ class ExportParams:
     duplicate_threshold: float = model_distance("duplicate")
     same_face_threshold: float = model_distance("same_face")
     top_n: int = option(COUNT, "faces in the top bundle, chosen so that they average like all", 30)
+    min_survivors: int = option(
+        COUNT, "a set with fewer faces left goes to _thin, unless --min-faces of refine is less", 5
+    )
     core_n: int = option(COUNT, "faces in the core bundle, the fewest that average like all", 8)
     pad_ratio: float = option(  # roop wants this headroom
         Number(float, 0.0, 3.0, "a number from 0 to 3", "SHARE"),
@@ -1538,7 +1553,7 @@ class Column:
     dtype: Any  # by name: what makes the tables does not need numpy
     text: str
     shape: tuple[int | str, ...] = ()  # "d": the numbers of one embedding
-    fill: float = 0  # NaN where `enrich` brings the values later
+    fill: float | str = 0  # NaN: `enrich` brings the values later; "": older caches lack it
 
     def filled(self, count: int, dim: int) -> np.ndarray:
         """An array of `count` rows that hold nothing yet; dim: numbers of an embedding."""
@@ -1562,6 +1577,14 @@ def column(*facts: Any, **more: Any) -> Any:
 
 
 of_file, of_alias = functools.partial(column, "f"), functools.partial(column, "a")
+
+
+def of_text(text: str, kind: type = str) -> Any:
+    """A column of photos that caches of older versions lack; without one it is empty."""
+    about = Column("f", kind, text, fill="")
+    return field(default=None, kw_only=True, metadata={"column": about})
+
+
 of_face = functools.partial(column, "n")
 of_face_later = functools.partial(of_face, "float32", fill=math.nan)
 BOX = "box x1 y1 x2 y2, pixels; may reach past the border"
@@ -1570,6 +1593,11 @@ FIVE_POINTS = (
 )
 CAPTURE_TIME = "capture time, seconds since 1970, local clock read as UTC; NaN unknown"
 FILE_TIME = "modification time, nanoseconds since 1970"
+LATER_TIMES = (  # kinds of dates that do not tell when a photo was taken; work/capture_time.py
+    *("scan", "exif_modify", "sidecar_create", "xmp_create", "sidecar_modify", "xmp_modify"),
+    *("png_modify", "file_time"),
+)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -1583,10 +1611,18 @@ class FaceCache:
     file_mtime_ns: np.ndarray = of_file("int64", FILE_TIME)
     file_wh: np.ndarray = of_file("int32", "width and height, pixels; 0 0 if unreadable", (2,))
     file_taken: np.ndarray = of_file("float64", CAPTURE_TIME)
+    file_taken_kind: np.ndarray = of_text("which date that is, docs/dates.md; empty if not known")
+    file_taken_precision: np.ndarray = of_text("`year`, `month`, `day`, `minute` or `second` of it")
+    file_dates: np.ndarray = of_text("dates and camera that the file tells, JSON", bytes)
     file_status: np.ndarray = of_file("uint8", "0 faces, 1 no face, 2 unreadable")
     file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
     file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
-    alias_path: np.ndarray = of_alias(str, "absolute path of a further copy")
+    file_note: np.ndarray = of_text(
+        "what is wrong with a photo that was read, `incomplete: ...`; else empty"
+    )
+    alias_path: np.ndarray = of_alias(
+        str, "absolute path of a further copy, or of the RAW of the same photo"
+    )
     alias_file: np.ndarray = of_alias("int32", "row of its photo in `file_*`")
     alias_size: np.ndarray = of_alias("int64", "bytes")
     alias_mtime_ns: np.ndarray = of_alias("int64", FILE_TIME)
@@ -1614,6 +1650,9 @@ class FaceCache:
     )
 
     def __post_init__(self) -> None:
+        for name in TEXT_COLUMNS:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, COLUMNS[name].absent(self.files, 0))
         counts = {"f": self.files, "a": len(self.alias_path), "n": self.faces}
         for name, about in COLUMNS.items():
             if len(getattr(self, name)) != counts[about.rows]:
@@ -1653,12 +1692,34 @@ class FaceCache:
         return {face: row for row, face in enumerate(self.face_ids)}
 
     @functools.cached_property
+    def taken(self) -> np.ndarray:
+        """(f,) file_taken, NaN also where that is only the time of a scan, a change or a copy."""
+        return np.where(np.isin(self.file_taken_kind, LATER_TIMES), math.nan, self.file_taken)
+
+    @functools.cached_property
     def paths(self) -> list[list[str]]:
         """Every known path of each photo, the canonical one first."""
         known = [[path] for path in self.file_path.tolist()]
         for path, row in zip(self.alias_path.tolist(), self.alias_file.tolist(), strict=True):
             known[row].append(path)
         return known
+
+    @functools.cached_property
+    def copies(self) -> list[list[str]]:
+        """As `paths`, but only those that hold the photo's very bytes."""
+        raws = set(self.alias_path[~self.is_copy].tolist())
+        return [[path for path in paths if path not in raws] for paths in self.paths]
+
+    @property
+    def is_copy(self) -> np.ndarray:
+        """(a,) bool: which aliases hold the very bytes; the others are RAWs of the same photo."""
+        return self.alias_size == self.file_size[self.alias_file]
+
+    @property
+    def damaged(self) -> np.ndarray:
+        """Rows of the photos of which a part is missing or wrong."""
+        notes = self.file_note.tolist()
+        return np.flatnonzero([note.startswith(("incomplete", "damaged")) for note in notes])
 
     @property
     def enriched(self) -> np.ndarray:
@@ -1669,7 +1730,8 @@ class FaceCache:
 COLUMNS: dict[str, Column] = {
     item.name: item.metadata["column"] for item in fields(FaceCache) if item.metadata
 }
-LATER_COLUMNS = [name for name, about in COLUMNS.items() if math.isnan(about.fill)]
+LATER_COLUMNS = [name for name, about in COLUMNS.items() if about.fill != about.fill]  # NaN
+TEXT_COLUMNS = [name for name, about in COLUMNS.items() if about.fill == ""]
 LANDMARK_SHAPES = {  # what `enrich` brings in any case
     name: COLUMNS[name].shape for name in LATER_COLUMNS if name != "learned_quality"
 }
@@ -1973,13 +2035,24 @@ def refine_identities(
         outliers = far + len(members) - len(inside)
         lost = Counter(outlier=outliers, same_photo=len(inside) - len(single))
         dropped.update(lost)
-        if len(np.unique(cache.face_file[single])) < max(params.min_faces, 1):
+        if distinct_pictures(cache, single) < max(params.min_faces, 1):
             dropped["too_few_images"] += len(single)
             continue
         identities.append((single, lost))
     identities.sort(key=lambda one: (-len(np.unique(cache.face_file[one[0]])), one[0][0]))
     kept, lost = [rows for rows, _ in identities], [counts for _, counts in identities]
     return Refined(kept, dict(dropped), lost, usual, grouped)
+
+
+def distinct_pictures(cache: FaceCache, rows: np.ndarray) -> int:
+    """How many different pictures faces (m,) of one person come from.
+
+    One photo, resent in sixteen sizes or hung up behind sixteen people, is one picture.
+    """
+    if not len(rows):
+        return 0
+    near = nearest_keeper(rows_of(cache.unit, rows), thresholds_for(cache.meta.model).duplicate)
+    return min(len(np.unique(cache.face_file[rows])), len(np.unique(near)))
 
 
 def merge_by_centroid(unit: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -2127,7 +2200,7 @@ def one_face_per_photo(
     return rows[keep]
 
 
-OUTLIER = "outlier"
+OUTLIER, BY_OPERATOR = "outlier", "dropped by the operator"  # reasons
 
 
 @dataclass(frozen=True)
@@ -2732,8 +2805,8 @@ def year_of(taken: float | None) -> float:
     if taken is None or not math.isfinite(taken):
         return math.nan
     try:
-        return float(datetime.fromtimestamp(taken, timezone.utc).year)
-    except (OverflowError, ValueError, OSError):  # beyond the calendar
+        return float((EPOCH + timedelta(seconds=taken)).year)  # Windows has no times before 1970
+    except OverflowError:  # beyond the calendar
         return math.nan
 
 
@@ -2744,10 +2817,20 @@ def year_of(taken: float | None) -> float:
 SUFFIX_LIMIT = 20  # bytes
 NAME_LIMIT = 200  # bytes of UTF-8; every file system we meet allows 255, and NTFS counts apart
 WINDOWS_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
-DATE_IN_NAME = re.compile(
-    r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])"
-    r"(?:(?:[-_. T]*| at )([01]\d|2[0-3])[-_.:h]?([0-5]\d)[-_.:m]?([0-5]\d)(?:\d{3})?)?(?!\d)"
-)
+
+
+FRAME_PATH = re.compile(r"(.+)#pts=(-?\d+)@(\d+\.\d+)s", re.DOTALL)  # work/film_source.py
+
+
+def film_of(path: str) -> str:
+    """The film that a path of a cache names a frame of, "" where it is a photo's own path."""
+    found = FRAME_PATH.fullmatch(path) if "#pts=" in path else None
+    return found[1] if found else ""
+
+
+def file_of(path: str) -> str:
+    """The file on the disk that a path of a cache stands for."""
+    return film_of(path) or path
 
 
 def safe_dst_name(path: str) -> str:
@@ -2756,7 +2839,9 @@ def safe_dst_name(path: str) -> str:
     Depends on the path alone, so it stays the same across runs and sources. Where flattening is
     ambiguous or loses anything (underscores next to a separator, a character NTFS forbids, bytes
     that are no UTF-8, a name too long) eight hex digits of the path's hash keep names apart.
+    A frame of a film is a JPEG there.
     """
+    path = f"{path}.jpg" if film_of(path) else path
     whole = path.replace(os.sep, "/").strip("/")
     flat = whole.replace("/", "__")
     text = flat.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -2778,18 +2863,6 @@ def safe_dst_name(path: str) -> str:
 def path_mark(path: str) -> str:
     """Eight hex digits that tell a path from others that flatten alike."""
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
-def date_from_name(name: str) -> float:
-    """Capture time written into a file name, seconds as in file_taken; NaN if there is none."""
-    found = DATE_IN_NAME.search(name)
-    if not found:
-        return math.nan
-    try:
-        parts = [int(part or 0) for part in found.groups()]
-        return datetime(*parts, tzinfo=timezone.utc).timestamp()
-    except ValueError:  # 31 February
-        return math.nan
 
 
 def numbered(prefix: str, number: int) -> str:
@@ -3186,28 +3259,41 @@ class ScanReport:
 
     roots: Sequence[Path] = ()
     files: list[FoundFile] = field(default_factory=list)  # in path order
+    films: list[FoundFile] = field(default_factory=list)  # likewise; see work/film_source.py
     folders: set[str] = field(default_factory=set)  # whose files could be listed
-    other_files: int = 0
+    others: Counter[str] = field(default_factory=Counter)  # by kind, see work/kinds.py
+    examples: dict[str, str] = field(default_factory=dict)  # the first file of some kinds
     unreadable: list[str] = field(default_factory=list)
     skipped_outputs: list[str] = field(default_factory=list)
+
+    def pass_over(self, kind: str, path: str) -> None:
+        self.others[kind] += 1
+        self.examples.setdefault(kind, path)
 
 
 def scan_photos(
     roots: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> ScanReport:
-    """All photo files below the roots.
+    """All photo files below the roots; those whose bytes are not on this disk are passed over.
 
     Follows symbolic links once per real folder, so loops end. Skips hidden and system folders
     and this tool's own outputs. Globs match the path relative to its root or the bare name.
     """
     report = ScanReport(roots)
     found: list[FoundFile] = []
+    films: list[FoundFile] = []
     seen: set[tuple[int, int | str]] = set()
+    kinds = companion("kinds")
+    suffixes = kinds.read_suffixes()
     for root in roots:
         for path, name in walk_files(str(root), seen, report):
-            if os.path.splitext(name)[1].lower() not in PHOTO_SUFFIXES:
-                report.other_files += 1
-                continue
+            suffix = os.path.splitext(name)[1].lower()
+            clip = suffix in CLIP_SUFFIXES
+            if suffix not in suffixes and not clip:
+                kind = kinds.other_kind(path, name, suffixes)
+                if kind != "photo":
+                    report.pass_over(kind, path)
+                    continue
             if include or exclude:  # the relative path costs more than all else
                 relative = os.path.relpath(path, root)
                 if not wanted_path(relative, name, include, exclude):
@@ -3217,13 +3303,17 @@ def scan_photos(
             except OSError as error:  # a dangling link, or gone since the listing
                 report.unreadable.append(f"{path}: {error.strerror}")
                 continue
-            if is_special(path, facts):
-                report.other_files += 1
+            absent = "no files" if is_special(path, facts) else kinds.absence(path, facts)
+            if absent:
+                report.pass_over(absent, path)
                 continue
-            found.append(FoundFile(path, *facts_of(facts)))
+            kind = films if clip else found
+            kind.append(FoundFile(path, *facts_of(facts)))
     if len(roots) > 1:  # one may be a file below another
-        found = list({file.path: file for file in found}.values())
-    report.files = sorted(found, key=operator.attrgetter("path"))
+        found, films = (list({file.path: file for file in x}.values()) for x in (found, films))
+    report.files, report.films = (
+        sorted(some, key=operator.attrgetter("path")) for some in (found, films)
+    )
     return report
 
 
@@ -3263,6 +3353,8 @@ def walk_files(
         folders = []
         for entry in entries:
             if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
+                if companion("kinds").is_icloud_stub(entry.name):
+                    report.pass_over(companion("kinds").IN_CLOUD, entry.path)
                 continue
             try:
                 is_folder = entry.is_dir()
@@ -3279,7 +3371,7 @@ def walk_files(
 def is_missing(path: str) -> bool:
     """Whether nothing lies at a path; what we may not look at may well be there."""
     try:
-        os.lstat(path)
+        os.lstat(file_of(path))
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
@@ -3335,6 +3427,16 @@ def log_files() -> list[logging.FileHandler]:
     return [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
 
 
+class Stderr:
+    """sys.stderr as it is at the moment: work/hush.py puts another stream there for a while."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+STDERR = Stderr()
+
+
 def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Iterable:
     """Iterate with a progress bar on a terminal, with a line now and then in a log.
 
@@ -3345,7 +3447,7 @@ def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Ite
         return items
     from tqdm import tqdm
 
-    more: dict[str, Any] = {"file": sys.stderr, "dynamic_ncols": True}
+    more: dict[str, Any] = {"file": STDERR, "dynamic_ncols": True}
     if not sys.stderr.isatty():
         line = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left"
         more = {"file": Lines(log.info), "bar_format": line, "miniters": 1}
@@ -3385,7 +3487,7 @@ class LogHandler(logging.Handler):
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         line = prefix + record.getMessage().encode(errors="backslashreplace").decode()
         if "tqdm" in sys.modules:
-            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+            sys.modules["tqdm"].tqdm.write(line, file=STDERR)
         else:
             print(line, file=sys.stderr)
 
@@ -3395,7 +3497,8 @@ class LogHandler(logging.Handler):
 # ============================================================================
 
 OPENCV_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # as Pillow names them
-PILLOW_FORMATS = ("DIB", "GIF", "HEIF", "AVIF")  # and no others: its PostScript runs a program
+# and no others: its PostScript runs a program
+PILLOW_FORMATS = ("DIB", "GIF", "HEIF", "AVIF", "JPEG2000")
 
 PILLOW_ERRORS = (  # its plugins raise whatever a damaged file makes them stumble over
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError),
@@ -3411,7 +3514,7 @@ EXIF_ORIGINAL, EXIF_DIGITIZED = 0x9003, 0x9004  # in the EXIF directory
 
 
 # Most bytes a pixel takes while it is decoded, by format; measured: docs/analysis/embed.md
-DECODED_BYTES = {"TIFF": 12, "GIF": 11, "HEIF": 16, "AVIF": 16}
+DECODED_BYTES = {"TIFF": 12, "GIF": 11, "HEIF": 16, "AVIF": 16, "JPEG2000": 24}
 USUAL_DECODED_BYTES = 6  # of all other formats
 
 
@@ -3435,8 +3538,21 @@ class Photo:
     """A decoded photo."""
 
     image: np.ndarray  # (h, w, 3) uint8 BGR, upright; of a reduced JPEG one of scale x scale pixels
-    taken: float  # seconds as in FaceCache.file_taken, NaN if unknown
     scale: int = 1  # pixels of the photo per pixel of the image
+    dates: str = "{}"  # as in FaceCache.file_dates
+    name: str = ""  # of the file, which may tell its date
+    note: str = ""  # what is wrong with the file, as FaceCache.file_note
+    there: tuple[int, int, int, int] | None = None  # x1 y1 x2 y2 of the image; the rest is missing
+
+    @functools.cached_property
+    def when(self) -> Any:
+        """capture_time.Taken by what the file says and its name; its folders may know better."""
+        return companion("capture_time").of_file(self.dates, self.name)
+
+    @property
+    def taken(self) -> float:
+        """The same in seconds as in FaceCache.file_taken, NaN if unknown."""
+        return self.when.seconds
 
     @property
     def wh(self) -> tuple[int, int]:
@@ -3527,6 +3643,8 @@ def read_photo(path: str, sha256: str | None = None, how: Reading = WHOLE) -> Ph
 
     Raises PhotoGone when it cannot be read or is no longer the same file, else PhotoError.
     """
+    if film_of(path):
+        return companion("film_source").read_frame(path, sha256)
     try:
         with SPENT.on("read"):
             data = Path(path).read_bytes()
@@ -3542,21 +3660,58 @@ def decode_photo(data: bytes, name: str = "", how: Reading = WHOLE) -> Photo:
     """Decode the bytes of a photo, upright, as 8-bit BGR; `name` may tell the capture time.
 
     JPEG, PNG, WebP, BMP and TIFF go through OpenCV, which also takes 16-bit and CMYK; all else
-    (HEIC, HEIF, AVIF, GIF, and what OpenCV refuses) through Pillow. Alpha is dropped, of an
-    animation the first frame counts. Orientation is applied exactly once: libheif has turned
-    HEIF pictures already, the rest is turned here. What needs more than DECODING.limit is refused,
-    but for JPEGs: they can be decoded at a half, a quarter or an eighth of their size.
+    (HEIC, HEIF, AVIF, GIF, JPEG 2000 and what OpenCV refuses) through Pillow; camera RAW and JPEG
+    XL through work/raw_photos.py. Alpha is dropped, of an animation the first frame counts, of a
+    TIFF the largest page. Orientation is applied exactly once: libheif has turned HEIF pictures
+    already, the rest is turned here. What needs more than DECODING.limit is refused, but for JPEGs:
+    they can be decoded at a half, a quarter or an eighth of their size. Of a photo that was cut off
+    what is there is read (work/damaged_photos.py). Raises PhotoError.
     """
     if not data:
         raise PhotoError("empty file")
-    header = open_with_pillow(data)
+    if not data.startswith((b"\xff\xd8", b"\x89PNG")):
+        kind = companion("kinds").special_kind(data, name)
+        if kind:
+            return special_photo(data, name, kind)
+    header, odd = open_with_pillow(data), ""
+    if header is None and not data.startswith((b"\xff\xd8", b"II", b"MM")):
+        data, odd = companion("damaged_photos").jpeg_within(data, name)
+        header = open_with_pillow(data) if odd else None
+    first, about = data, header  # what the dates are read from
+    if data.startswith((b"II", b"MM")):
+        data = companion("odd_tiffs").photo_first(data)
+        header = header if data is first else open_with_pillow(data)
     kind, wh = (header.format, header.size) if header is not None else format_and_size(data)
     progressive = bool(header and header.info.get("progressive"))
     scale, need = decoding_need(kind, wh, progressive, how.least)
     with DECODING.room(need, need // 2), SPENT.on("decode"):
         jpeg = kind == "JPEG" and how.nvjpeg and scale == 1
         image = companion("nvjpeg").decode(data) if jpeg else None
-        return decoded_photo(data, name, (header, image), scale)
+        photo = decoded_photo(data, (header, image), scale)
+        dates = companion("dates_in_photos").dates_of(about, io.BytesIO(first))
+    note = "; ".join(filter(None, (photo.note, odd)))
+    return replace(photo, dates=dates, name=name, note=note)
+
+
+def special_photo(data: bytes, name: str, kind: str) -> Photo:
+    """A camera RAW or JPEG XL."""
+    raw_photos, hushed = companion("raw_photos"), companion("hush").hushed
+    opened, _ = hushed.heard(lambda: raw_photos.opened(data, kind))
+    check_memory(opened.wh, opened.need)
+    with DECODING.room(opened.need, opened.need // 2), SPENT.on("decode"):
+        (found, orientation), lines = hushed.heard(opened.decode)
+        dates, _ = hushed.heard(opened.dates)
+    note = found.note or "".join(f"damaged: {line}" for line in lines[:1])
+    photo = photo_of(found._replace(note=note), orientation, 1)
+    return replace(photo, dates=dates, name=name)
+
+
+def photo_of(found: Any, orientation: int, scale: int) -> Photo:
+    """An upright photo; found: a Rescued of work/damaged_photos.py."""
+    image, rows, note = found
+    whole = rows >= len(image)
+    there = None if whole else turned_box(image.shape[1::-1], rows, orientation)
+    return Photo(turn_upright(image, orientation), scale, note=note, there=there)
 
 
 def format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
@@ -3576,6 +3731,8 @@ def format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
         if data.startswith(b"\xff\xd8"):
             small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
             return "JPEG", (small.shape[1] * 8, small.shape[0] * 8)
+        header = open_with_pillow(companion("damaged_photos").filled(data))
+        return header.format, header.size
     raise PhotoError("not a picture this tool can read")
 
 
@@ -3590,53 +3747,97 @@ def decoding_need(kind: str, wh: tuple[int, int], progressive: bool, least: int)
         need = pixels * each if scale == 1 else pixels * whole + pixels * each // scale**2
         if need <= DECODING.limit:
             return scale, need
-    raise PhotoError(
-        f"too large: {wh[0]} x {wh[1]} pixels take {pixels * each / 1e9:.1f} GB to decode, more "
-        f"than --memory {DECODING.limit // 1_000_000}"
-    )
+    check_memory(wh, pixels * each)
+    raise AssertionError
 
 
-def decoded_photo(data: bytes, name: str, known: tuple[Any, Any], scale: int) -> Photo:
-    """What decode_photo returns, for a photo that there is room for.
+def check_memory(wh: tuple[int, int], need: int) -> None:
+    """Raise PhotoError where a picture takes more bytes to decode than there may be."""
+    if need > DECODING.limit:
+        raise PhotoError(
+            f"too large: {wh[0]} x {wh[1]} pixels take {need / 1e9:.1f} GB to decode, more "
+            f"than --memory {DECODING.limit // 1_000_000}"
+        )
+
+
+def decoded_photo(data: bytes, known: tuple[Any, Any], scale: int) -> Photo:
+    """What decode_photo returns but for dates, for a photo that there is room for.
 
     known: what Pillow says of its header, and its pixels as they lie in the file; None if unknown.
     """
-    import cv2
-
     header, image = known
-
     bare = header is not None and header.format == "PNG" and not any(c in data for c in PNG_FACTS)
-    orientation, taken = (1, math.nan) if bare else exif_facts(header)
-    if image is None and (header is None or header.format in (*OPENCV_FORMATS, "MPO")):
-        cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
-        colour = {
-            1: cv2.IMREAD_COLOR,
-            2: cv2.IMREAD_REDUCED_COLOR_2,
-            4: cv2.IMREAD_REDUCED_COLOR_4,
-            8: cv2.IMREAD_REDUCED_COLOR_8,
-        }
-        flags = colour[scale] | cv2.IMREAD_IGNORE_ORIENTATION
-        with contextlib.suppress(cv2.error):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    orientation, turned, found = 1 if bare else orientation_of(header), False, None
     if image is None:
+        image, turned, found = pixels_of(data, header, scale)
+    if turned:
+        orientation = 1
+    return photo_of(found or (image, len(image), ""), orientation, scale)
+
+
+def pixels_of(data: bytes, header: Any, scale: int) -> tuple[np.ndarray, bool, Any]:
+    """(image as it lies in the file, whether it is upright already, what was wrong with it).
+
+    The last is a Rescued of work/damaged_photos.py, or None. Raises PhotoError.
+    """
+    hushed, lines, image = companion("hush").hushed, [], None
+    tiff = data.startswith((b"II", b"MM"))
+    if data.endswith(bytes(16)) and data.startswith(b"\xff\xd8"):
+        found = companion("damaged_photos").zero_tail(data, scale)
+        if found is not None:
+            return found.image, False, found
+    if header is None or header.format in (*OPENCV_FORMATS, "MPO"):
+        image, lines = hushed.heard(lambda: by_opencv(data, scale))
+    if tiff and (image is None or image.max() <= companion("odd_tiffs").DARK):
+        deep = companion("odd_tiffs").deep(data)
+        image = image if deep is None else deep
+        if deep is not None:
+            return deep, True, None
+    if image is not None:
+        found = companion("damaged_photos").noted(lines, data, image, scale) if lines else None
+        return image, tiff, found
+    try:
         if scale > 1:
             header.draft("RGB", (header.width // scale, header.height // scale))
-        image = pixels_from_pillow(header)
-    elif header is not None and header.format == "TIFF":
-        orientation = 1  # OpenCV turns TIFFs whatever its flags say
-    if math.isnan(taken):
-        taken = date_from_name(name)
-    return Photo(turn_upright(image, orientation), taken, scale)
+        return hushed.heard(lambda: pixels_from_pillow(header))[0], False, None
+    except PhotoError:
+        found = companion("damaged_photos").rescued(data, header, scale)
+        if found is not None:
+            return found.image, False, found
+        image = companion("odd_tiffs").by_tifffile(data) if tiff else None
+        if image is None:
+            raise
+        return image, True, None
 
 
-def open_with_pillow(data: bytes) -> Any:
+def opencv_flags(scale: int, grey: bool = False) -> int:
+    """How OpenCV is told to decode at 1, 1/2, 1/4 or 1/8 of the size."""
+    import cv2
+
+    kind = "GRAYSCALE" if grey else "COLOR"
+    return getattr(cv2, f"IMREAD_{kind}" if scale == 1 else f"IMREAD_REDUCED_{kind}_{scale}")
+
+
+def by_opencv(data: bytes, scale: int) -> np.ndarray | None:
+    """(h, w, 3) uint8 BGR as it lies in the file, a TIFF upright; None where it cannot."""
+    import cv2
+
+    cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
+    flags = opencv_flags(scale) | cv2.IMREAD_IGNORE_ORIENTATION
+    with contextlib.suppress(cv2.error):
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None
+
+
+def open_with_pillow(data: bytes | BinaryIO) -> Any:
     """Pillow's view of the file's header, or None where Pillow does not know the format."""
     import PIL.Image
 
     register_heif()
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses at twice this number
     try:
-        return PIL.Image.open(io.BytesIO(data), formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        return PIL.Image.open(stream, formats=[*OPENCV_FORMATS, *PILLOW_FORMATS])
     except PIL.Image.DecompressionBombError as error:
         raise PhotoError(f"too large: {error}") from None
     except PILLOW_ERRORS:
@@ -3667,30 +3868,15 @@ def pixels_from_pillow(header: Any) -> np.ndarray:
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
-def exif_facts(header: Any) -> tuple[int, float]:
-    """(orientation 1-8 still to be applied, capture time or NaN) of an opened Pillow image."""
-    if header is None:
-        return 1, math.nan
+def orientation_of(header: Any) -> int:
+    """The EXIF orientation, 1 to 8, still to be applied to an opened Pillow image."""
+    if header is None or header.format == "HEIF":
+        return 1
     try:
-        exif = header.getexif()
-        inner = exif.get_ifd(EXIF_IFD)
-        orientation = exif.get(EXIF_ORIENTATION, 1)
-        dates = [inner.get(EXIF_ORIGINAL), inner.get(EXIF_DIGITIZED), exif.get(EXIF_DATETIME)]
+        orientation = header.getexif().get(EXIF_ORIENTATION, 1)
     except PILLOW_ERRORS:
-        return 1, math.nan  # broken EXIF: common, and no reason to lose the photo
-    if orientation not in range(1, 9) or header.format == "HEIF":
-        orientation = 1
-    times = (exif_time(date) for date in dates if date)
-    return int(orientation), next((t for t in times if not math.isnan(t)), math.nan)
-
-
-def exif_time(text: Any) -> float:
-    """`2019:05:12 14:23:12` as seconds, the local clock read as UTC; NaN if it is no date."""
-    try:
-        when = datetime.strptime(str(text).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
-        return when.replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:
-        return math.nan
+        return 1  # broken EXIF: common, and no reason to lose the photo
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -3702,6 +3888,16 @@ def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     return np.ascontiguousarray(image)
+
+
+def turned_box(wh: tuple[int, int], rows: int, orientation: int) -> tuple[int, int, int, int]:
+    """Where the first rows of a picture of this size lie once it is upright: x1 y1 x2 y2."""
+    (width, height), (right, below) = wh, (wh[0], rows)
+    if orientation in (5, 6, 7, 8):
+        width, height, right, below = height, width, below, right
+    x1, x2 = (width - right, width) if orientation in (2, 3, 6, 7) else (0, right)
+    y1, y2 = (height - below, height) if orientation in (3, 4, 7, 8) else (0, below)
+    return x1, y1, x2, y2
 
 
 def cut_window(image: np.ndarray, window: tuple[int, int, int], size: int) -> np.ndarray:
@@ -3763,10 +3959,6 @@ def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
 # Only here is PyAV imported. A frame is known by its pts, the time stamp the file gives it in
 # units of the stream's time base: frame numbers mean nothing where the frame rate varies.
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
-    | {".mts", ".m2ts", ".vob", ".3gp", ".ogv"}
-)
 SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/analysis/video.md)
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
@@ -4118,6 +4310,12 @@ class VideoPass:
         self.error = ""
         self.last_length = 0
         self.joined: Joined | None = None
+        self.newest = -1  # slot of the newest frame asked about
+
+    def is_due(self, frame: VideoFrame) -> bool:
+        """Whether a frame is one to look at; asked of each, in the order of their times."""
+        before, self.newest = self.newest, self.slot(frame.pts)
+        return self.newest > before
 
     def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
         """Yield (pts, upright picture) of each sampled frame; without a picture where `skip`."""
@@ -4129,11 +4327,10 @@ class VideoPass:
                 for frame in self.frames(line, lost):
                     if frame.pts < video.start:
                         continue
-                    before = self.slot(self.pts[-1]) if self.pts else -1
                     self.pts.append(frame.pts)
                     self.last_length = frame.duration or self.last_length
                     self.finder.feed(frame)
-                    if self.slot(frame.pts) > before:
+                    if self.is_due(frame):
                         unwanted = self.skip is None or self.skip(frame.pts)
                         yield frame.pts, None if unwanted else upright_frame(frame, video.sar)
                     if self.log:
@@ -4163,6 +4360,7 @@ class VideoPass:
                 line.begin()
             else:
                 self.pts, self.last_length, lost["frames"] = known.pts, known.length, known.lost
+                self.newest = self.slot(known.pts[-1])
                 yield from itertools.chain([] if first is None else [first], frames)
                 return
         yield from line.rising(lost)
@@ -4220,6 +4418,7 @@ class CacheMeta(Record, kw_only=True):
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Pixels = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Ascii = Annotated[str, msgspec.Meta(pattern=r"^[ -~]*\Z")]
 
 
 def packed(*shape: int) -> Any:
@@ -4247,14 +4446,18 @@ class FaceRecord(FaceMarks):
     embedding: bytes
 
 
-class PhotoRecord(Record):
+class PhotoRecord(Record, kw_only=True):
     """What is found in a photo."""
 
     wh: tuple[Pixels, Pixels]
     taken: float | None
+    taken_kind: str = ""  # this and what follows: not told by older versions
+    taken_precision: str = ""
+    dates: Ascii = ""
     status: Literal[0, 1, 2]  # STATUS_*
     error: str
     faces: list[FaceRecord]
+    note: str = ""  # what is wrong with a photo that was read
 
 
 class MetaLine(Record, tag_field="op", tag="meta"):
@@ -4263,7 +4466,7 @@ class MetaLine(Record, tag_field="op", tag="meta"):
     meta: CacheMeta
 
 
-class PhotoLine(PhotoRecord, tag_field="op", tag="photo"):
+class PhotoLine(PhotoRecord, tag_field="op", tag="photo", kw_only=True):
     """A photo and its faces; replaces what was known of those bytes."""
 
     path: str
@@ -4271,6 +4474,13 @@ class PhotoLine(PhotoRecord, tag_field="op", tag="photo"):
     size: Int64
     mtime_ns: Int64
     passes: str
+
+
+class DatesLine(Record, tag_field="op", tag="dates"):
+    """What a known photo's file says about when it was taken, read again."""
+
+    sha256: str
+    dates: Ascii
 
 
 class PathLine(Record, tag_field="op", tag="path"):
@@ -4317,7 +4527,9 @@ class DrawnLine(Record, tag_field="op", tag="drawn"):
     face: FaceRecord
 
 
-JournalLine = MetaLine | PhotoLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
+JournalLine = (
+    MetaLine | PhotoLine | DatesLine | PathLine | GoneLine | EnrichLine | QualityLine | DrawnLine
+)
 Facts = tuple[str, int, int]  # of a path: sha256, size, mtime_ns
 
 
@@ -4474,11 +4686,13 @@ def read_npz(path: Path, only: Iterable[str] = COLUMNS) -> FaceCache:
             arrays[name] = COLUMNS[name].absent(len(arrays["face_file"]), meta.dim)
     for name, about in COLUMNS.items():
         have, want = arrays.get(name), about.filled(0, meta.dim)
+        if have is None and name in TEXT_COLUMNS:
+            continue
         if have is None or have.shape[1:] != want.shape[1:] or have.dtype.kind != want.dtype.kind:
             raise SortFacesError(f"{damaged} ({name} is missing or of another shape); {advice}")
     if not are_boxes(arrays["bbox"]):
         raise SortFacesError(f"{damaged} (bbox holds what no picture has); {advice}")
-    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS})
+    return FaceCache(meta, **{name: arrays[name] for name in COLUMNS if name in arrays})
 
 
 def are_boxes(boxes: np.ndarray) -> bool:
@@ -4644,6 +4858,7 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     marks: dict[str, dict[int, MarkedFace]] = defaultdict(dict)  # by sha256 and face index
     scores: dict[str, dict[int, float]] = defaultdict(dict)  # likewise
     drawn: dict[str, dict[int, FaceRecord]] = defaultdict(dict)  # likewise; of photos as they were
+    dates: dict[str, str] = {}  # by sha256
     added: Counter[str] = Counter()  # drawn faces behind those of the new photos
     scorer = cache.meta.quality_model
     paths = known_paths(cache)
@@ -4651,7 +4866,7 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
     for line in lines:
         if isinstance(line, PhotoLine):
             photos[line.sha256] = line
-            for told in (marks, scores, drawn, added):  # of the faces this record replaces
+            for told in (marks, scores, drawn, added, dates):  # of what this record replaces
                 told.pop(line.sha256, None)
         elif isinstance(line, DrawnLine):
             photo = photos.get(line.sha256)
@@ -4660,6 +4875,8 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
                 added[line.sha256] += 1
             elif photo is None:
                 drawn[line.sha256][line.index] = line.face
+        elif isinstance(line, DatesLine):
+            dates[line.sha256] = line.dates
         elif isinstance(line, EnrichLine):
             marks[line.sha256].update((face.index, face) for face in line.faces)
         elif isinstance(line, QualityLine):
@@ -4672,7 +4889,16 @@ def fold_records(cache: FaceCache, lines: Sequence[JournalLine]) -> FaceCache:
         if isinstance(line, PhotoLine | PathLine) and line.sha256 in known:
             paths[line.path] = (line.sha256, line.size, line.mtime_ns)
     cache = with_marks(with_drawn(rebuild_cache(cache, photos, paths, added), drawn), marks)
-    return with_scores(cache, scorer, scores)
+    return with_scores(with_dates(cache, dates), scorer, scores)
+
+
+def with_dates(cache: FaceCache, dates: dict[str, str]) -> FaceCache:
+    """Fill in what files say about when they were taken, given by sha256."""
+    if not dates:
+        return cache
+    known = zip(cache.file_sha256.tolist(), cache.file_dates.tolist(), strict=True)
+    texts = [dates[sha].encode() if sha in dates else text for sha, text in known]
+    return replace(cache, file_dates=np.array(texts, bytes))
 
 
 def with_face(photo: PhotoLine, face: FaceRecord) -> PhotoLine:
@@ -5154,7 +5380,9 @@ def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections]
     """
     reduced = engine.det_size if passes.decode == "reduced" and not passes.tiles else 0
     how = Reading(reduced, passes.decode == "nvjpeg")
-    unread = {"wh": [0, 0], "taken": None, "status": STATUS_UNREADABLE, "faces": []}
+    unread = {
+        "wh": [0, 0], "taken": None, "dates": "{}", "status": STATUS_UNREADABLE, "faces": [],
+    }  # fmt: skip
     photo = read_item(item, how, **unread)
     if not isinstance(photo, Photo):
         return photo
@@ -5165,15 +5393,32 @@ def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections]
         if not isinstance(photo, Photo):
             return photo
         found = resized(found, scale / photo.scale)
-    return photo, found
+    return photo, found if photo.there is None else found.take(faces_there(found, photo.there))
+
+
+def faces_there(found: Detections, there: tuple[int, int, int, int]) -> np.ndarray:
+    """Rows of the faces of a damaged photo whose five key points lie in what is there of it."""
+    inside = (found.kps >= there[:2]) & (found.kps < there[2:])
+    return np.flatnonzero(inside.all(axis=(1, 2)))
 
 
 def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
     """A PhotoRecord of a photo that could be read."""
     faces = [enlarged(face, photo.scale) for face in faces]
-    taken = None if math.isnan(photo.taken) else photo.taken
-    status = STATUS_FACES if faces else STATUS_NO_FACE
-    return as_json(PhotoRecord(wh=photo.wh, taken=taken, status=status, error="", faces=faces))
+    when = photo.when
+    return as_json(
+        PhotoRecord(
+            wh=photo.wh,
+            taken=when.seconds if when.is_known else None,
+            taken_kind=when.kind,
+            taken_precision=when.precision,
+            dates=photo.dates,
+            status=STATUS_FACES if faces else STATUS_NO_FACE,
+            error="",
+            faces=faces,
+            note=photo.note,
+        )
+    )
 
 
 def enlarged(record: R, scale: int) -> R:
@@ -5289,6 +5534,7 @@ TASKS: dict[str, Task] = {
     "quality": lambda model, items: model.rate(items),
     "audit": one_by_one(audit_item),
     "frames": one_by_one(frames_item),
+    "film": one_by_one(lambda engine, item: companion("film_source").stretch_item(engine, item)),
     "drawn": one_by_one(lambda engine, item: companion("drawn_faces").draw_item(engine, item)),
 }
 
@@ -5335,8 +5581,9 @@ def run_here(
     def work(some: list[Item]) -> list[tuple[Item, Result]]:
         return list(zip(some, work_batch(task, engine(), some), strict=True))
 
-    for pairs in ordered_map(work, batched(items, batch), threads):
-        yield from pairs
+    with companion("hush").hushed.descriptor(note):  # begun once, not for every photo
+        for pairs in ordered_map(work, batched(items, batch), threads):
+            yield from pairs
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -5751,13 +5998,16 @@ def next_names(prefix: str, taken: Iterable[str]) -> Iterator[str]:
     return (numbered(prefix, number) for number in itertools.count(last + 1))
 
 
+MADE_SIZE = -1  # of the picture of a film's frame, which is made when it is placed
+
+
 @dataclass(frozen=True)
 class Placement:
     """One file of a tree."""
 
     dst: str  # relative path with forward slashes
     sha256: str
-    size: int  # bytes
+    size: int  # bytes, or MADE_SIZE
     source: str  # a live file with these bytes, "" if none is left
 
 
@@ -5863,7 +6113,7 @@ class Library:
     def live_path(self, row: int) -> str:
         """First path of a photo that still holds its bytes (by size and time), "" if none."""
         if row not in self.live:
-            paths = (path for path in self.cache.paths[row] if self.unchanged(path))
+            paths = (path for path in self.cache.copies[row] if self.unchanged(path))
             self.live[row] = next(paths, "")
         return self.live[row]
 
@@ -5871,16 +6121,23 @@ class Library:
         """Whether the very bytes of a file lie among the photos, too; a link is its photo's."""
         if file.is_symlink():
             return os.readlink(file) in self.facts
+        if file.suffix == ".jpg" and "#pts=" in file.name:
+            return companion("film_source").holds(self, file)
         row = self.row_of_sha.get(sha256_of_file(file)) if file.is_file() else None
         live = "" if row is None else self.live_path(row)
         return bool(live) and os.path.realpath(live) != os.path.realpath(file)
 
     def unchanged(self, path: str) -> bool:
         try:
-            now = os.stat(path)
+            now = os.stat(file_of(path))
         except OSError:
             return False
         return facts_of(now) == self.facts[path][1:]
+
+    def is_frame(self, sha: str) -> bool:
+        """Whether it is a frame of a film; its file in a tree is made from that."""
+        row = self.row_of_sha.get(sha)
+        return row is not None and bool(film_of(str(self.cache.file_path[row])))
 
     def placements(self, folder: str, files: Iterable[int]) -> list[Placement]:
         """Every path of the photos `files` (rows) as a file of one folder of a tree."""
@@ -5896,7 +6153,9 @@ class Library:
                 name = f"{stem}-{path_mark(path)}{suffix}"
             taken.add(name.casefold())
             sha, size, _ = self.facts[path]
-            source = path if self.unchanged(path) else self.live_path(row)
+            size = MADE_SIZE if film_of(path) else size
+            copy = self.live_path(row) if path in self.cache.copies[row] else ""
+            source = path if self.unchanged(path) else copy
             result.append(Placement(f"{folder}/{name}", sha, size, source))
         return result
 
@@ -5936,7 +6195,8 @@ def plan_tree(
     spare = defaultdict(list)
     for dst, sha in stale.items():
         if os.path.isfile(out / dst):
-            spare[sha, os.stat(out / dst).st_size].append(dst)
+            size = MADE_SIZE if library.is_frame(sha) else os.stat(out / dst).st_size
+            spare[sha, size].append(dst)
     place, move, missing, kept = [], [], [], 0
     for item in wanted:
         path = out / item.dst
@@ -5964,7 +6224,7 @@ def plan_tree(
 
 def is_placed(path: Path, item: Placement, owned_sha256: str | None) -> bool:
     """Whether a file of a tree is in place; our own are known by name and size, others read."""
-    if not path.is_file() or path.stat().st_size != item.size:
+    if not path.is_file() or item.size not in (path.stat().st_size, MADE_SIZE):
         return False
     return (owned_sha256 or sha256_of_file(path)) == item.sha256
 
@@ -5984,6 +6244,9 @@ def stage_tree(run: Run, plan: TreePlan, link: str) -> None:
 def place_file(source: Path, target: Path, link: str) -> None:
     """Copy or link one photo into a tree, atomically, with its modification time."""
     try:
+        if film_of(str(source)):
+            companion("film_source").place(str(source), target)
+            return
         if link == "copy" and same_facts(source, target):
             return
         with writing(target, sync=False) as part:  # the photo itself is still there
@@ -6271,6 +6534,8 @@ class Face(Record, kw_only=True):
     photo_sha256: str | Maybe = UNSET
     bbox: list[float] | Maybe = UNSET  # pixels of the photo, x1 y1 x2 y2
     taken: float | Maybe | None = UNSET  # seconds as in the cache
+    taken_kind: str | Maybe = UNSET  # likewise; "decision": by the operator
+    taken_precision: str | Maybe = UNSET
     terms: dict[str, float] | Maybe = UNSET
     distance: float | Maybe = UNSET  # to the centroid of its set
     pad: float | Maybe = UNSET
@@ -6286,7 +6551,8 @@ class Face(Record, kw_only=True):
 
     @property
     def year(self) -> float:
-        return year_of(None if self.taken is UNSET else self.taken)
+        told = self.taken is not UNSET and self.taken_kind not in LATER_TIMES
+        return year_of(self.taken if told else None)
 
 
 class Left(Face, kw_only=True):
@@ -6871,7 +7137,7 @@ def repairs_of(root: Path, folder: str, manifest: FacesetManifest) -> list[Move]
     for file in sorted(told.keys() - on_disk):
         put = by_hand_in_dropped(here, told[file], aside)
         if put:
-            moves.append(move_file("drop", folder, put, put, "dropped by the operator"))
+            moves.append(move_file("drop", folder, put, put, BY_OPERATOR))
         else:
             moves.append(move_file("gone", folder, file, "", "deleted by the operator"))
     for file in sorted(on_disk - told.keys()):
@@ -8185,6 +8451,28 @@ def enrich_queue(library: Library, rows: np.ndarray) -> tuple[list[dict[str, Any
 
 
 @dataclass(frozen=True)
+class FilmOptions:
+    """Whether `embed` takes films, and how much of them; work/film_source.py."""
+
+    GROUP: ClassVar[str] = "films"
+
+    films: bool = option(bool, "take the best few faces of films, too", False)
+    motion: bool = option(bool, "likewise of the clips of motion photos and Live Photos", False)
+    every: float = option(AT_LEAST_0, "least time between two of a track", 2.0, unit="SECONDS")
+    per_track: int = option(COUNT, "faces of a track at most, beyond 3 minutes one a minute", 3)
+    per_minute: float = option(
+        AT_LEAST_0, "faces of a person per minute of film at most, of a short film ten", 1.0
+    )
+    every_frames: int | None = option(
+        COUNT, "instead of the best: every Nth frame that shows a face"
+    )
+
+    @property
+    def wanted(self) -> bool:
+        return self.films or self.motion
+
+
+@dataclass(frozen=True)
 class ScanOptions:
     """Which photos `embed` takes, and how hard it looks at them."""
 
@@ -8204,6 +8492,20 @@ class ScanOptions:
     prune: bool = option(
         bool, "forget files that no longer exist below SRC, or whose bytes moved on", False
     )
+    dates: Path | None = option(
+        Path, "CSV of path, date: when photos were taken, whatever else says so", unit="FILE"
+    )
+    redate: bool = option(
+        bool,
+        "read the dates again of photos that an older version dated; no face is looked for",
+        False,
+    )
+    films: FilmOptions = nested(FilmOptions)
+    tags: str = option(
+        ("read", "ignore"),
+        "names of faces that other programs wrote into the photos or beside them",
+        "read",
+    )
 
 
 MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
@@ -8217,6 +8519,14 @@ def passes_label(spec: EngineSpec, passes: Passes) -> str:
     return f"{size}@{spec.det_threshold:g}{''.join(word for word, on in words if on)}"
 
 
+FILTER_MARK = "+filter:"  # in file_passes; what a filter kept out comes in when it is another
+
+
+def filter_mark(filter_of_faces: Any) -> str:
+    """What file_passes says of a ReferenceFilter; "" of none."""
+    return "" if filter_of_faces is None else FILTER_MARK + filter_of_faces.mark
+
+
 def add_embed_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "sources", nargs="+", type=Path, metavar="SRC", help="folders (or files) of photos"
@@ -8224,22 +8534,31 @@ def add_embed_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz to create or to add to")
     add_fields(p, ScanOptions)
     p.add_argument("--enrich", action="store_true", help="find landmarks and pose in the same pass")
+    add_fields(p, ReferenceOptions)
     add_engine_and_work(p, own_model=MODEL_OF_CACHE)
 
 
 def cmd_embed(args: argparse.Namespace) -> Outcome:
     """find and embed every face below SRC into the cache; resumable"""
-    options = of_args(ScanOptions, args)
-    result = embed_library(args.sources, args.cache, crew_of(args, args.enrich), options)
+    options, crew = of_args(ScanOptions, args), crew_of(args, args.enrich)
+    only = of_args(ReferenceOptions, args)
+    result = embed_library(args.sources, args.cache, crew, options, only)
     if args.enrich:
         result |= enrich_library(args.cache, crew_of(args, True), required=False)
-    return Outcome(result, result["unreadable"] < result["photos"])
+    return Outcome(result, result["unreadable"] < result["photos"] or bool(result.get("films")))
 
 
 def embed_library(
-    sources: Sequence[Path], path: Path, crew: Crew, options: ScanOptions
+    sources: Sequence[Path],
+    path: Path,
+    crew: Crew,
+    options: ScanOptions,
+    only: ReferenceOptions = ReferenceOptions(),
 ) -> dict[str, Any]:
-    """Scan, hash, detect and embed what the cache does not hold yet; returns the counts."""
+    """Scan, hash, detect and embed what the cache does not hold yet; returns the counts.
+
+    only: whose faces come in.
+    """
     if path.suffix != ".npz":
         raise SortFacesError(f"{path}: a cache is named *.npz")
     scan = scan_sources(sources, options)
@@ -8250,25 +8569,33 @@ def embed_library(
         _ = crew.facts  # nothing is written before the models are known to work
     make_folder(path.absolute().parent)
     with locked_cache(path):
-        run = EmbedRun(path, crew, options, scan)
+        run = EmbedRun(path, crew, options, scan, only)
         run.execute()
+        films = run.films
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
+        tags = companion("sources_word").take_in(path, options.tags)
     return {
         "cache": str(path),
         "photos": len(scan.files),
-        "unchanged": len(scan.files) - len(run.todo),
+        "unchanged": len(scan.files) - len(run.todo) - len(run.raws),
         "new": run.new,
-        "copies": len(cache.alias_path),
+        "copies": int(np.count_nonzero(cache.is_copy)),
+        "raw_of_pairs": int(np.count_nonzero(~cache.is_copy)),
         "moved_or_gone": len(run.forgotten),
         "faces": cache.faces,
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
         "unreadable": len(scan.files) - run.usable(cache),
+        "damaged": len(cache.damaged),
+        **({"redated": run.redated} if options.redate else {}),
         **run.door.counts,
+        **films,
+        **tags,
+        **({"filtered": run.filtered} if run.filter is not None else {}),
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
-        "other_files": scan.other_files,
+        "other_files": dict(scan.others.most_common()),
     }
 
 
@@ -8279,8 +8606,15 @@ def scan_sources(sources: Sequence[Path], options: ScanOptions) -> ScanReport:
         log.warning("%s", line)
     for folder in scan.skipped_outputs:
         log.info("%s: skipped, an output of this tool", folder)
-    if not scan.files:
-        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there")
+    kinds = companion("kinds")
+    passed_over = kinds.summary(scan.others, 0 if options.films.films else len(scan.films))
+    if not scan.files and not (scan.films and options.films.films):
+        told = f": {passed_over}" if passed_over else "; name the photos' folder"
+        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there{told}")
+    for line in kinds.told(scan.others, scan.examples):
+        log.warning("%s", line)
+    if passed_over:
+        log.info("passed over: %s", passed_over)
     return scan
 
 
@@ -8300,9 +8634,17 @@ def source_roots(sources: Sequence[Path]) -> list[Path]:
 class EmbedRun:
     """One pass over a library: which files are new, whose bytes are known, what to compute."""
 
-    def __init__(self, path: Path, crew: Crew, options: ScanOptions, scan: ScanReport) -> None:
+    def __init__(
+        self,
+        path: Path,
+        crew: Crew,
+        options: ScanOptions,
+        scan: ScanReport,
+        only: ReferenceOptions = ReferenceOptions(),
+    ) -> None:
         self.path, self.options = path, options
         self.roots, self.files, self.folders = scan.roots, scan.files, scan.folders
+        self.scan, self.films = scan, {}  # what came of films, by name as embed tells it
         self.held: FaceCache | None = None  # the .npz, from the first new photo on
         if cache_exists(path):
             self.cache = load_photos(path)
@@ -8312,15 +8654,24 @@ class EmbedRun:
         check_model(self.cache, path, self.crew.spec)
         self.door = Doorkeeper(path, self.cache.meta)
         self.passed_over: set[str] = set()  # paths of what was forgotten
-        self.passes = passes_label(self.crew.spec, options.passes)
+        self.filter = companion("reference_filter").filter_of(only, self.crew, self.cache.meta)
+        self.passes = passes_label(self.crew.spec, options.passes) + filter_mark(self.filter)
+        self.filtered: Counter[str] = Counter()  # faces left out, by the reason
         self.mounted = [root for root in self.roots if self.has_photos(root)]
         self.forgotten: set[str] = set()
         self.noted: set[str] = set()  # photos whose known paths were looked at
         self.new = 0
         self.failed: list[str] = []
+        self.told = companion("dating").read_told(options.dates, self.roots)
+        self.redated = 0
         self.paths = known_paths(self.cache)
+        self.pairs: dict[str, str] = companion("kinds").pairs_of(scan.files)
+        self.seen: dict[str, str] = {}  # {path: sha256} of what this run looked at
+        self.unread: set[str] = set()  # paths of what it could not read
         self.redo = set(self.cache.file_sha256[self.wants_redo()].tolist())
-        self.todo = [file for file in scan.files if not self.is_unchanged(file)]
+        plain = (file for file in scan.files if file.path not in self.pairs)
+        self.changed = {file.path for file in plain if not self.is_unchanged(file)}
+        self.todo, self.raws = self.sort_out()
         self.journal = Journal(path, self.cache.meta)
 
     @functools.cached_property
@@ -8334,41 +8685,97 @@ class EmbedRun:
     def has_photos(self, root: Path) -> bool:
         """Whether a photo lies below a root."""
         inside = os.path.join(root, "")
-        first = bisect.bisect_left(self.files, inside, key=operator.attrgetter("path"))
-        return first < len(self.files) and self.files[first].path.startswith(inside)
+        for files in (self.files, self.scan.films):
+            first = bisect.bisect_left(files, inside, key=operator.attrgetter("path"))
+            if first < len(files) and files[first].path.startswith(inside):
+                return True
+        return False
 
     def wants_redo(self) -> np.ndarray:
         """(f,) bool: photos that must be looked at again though they did not change."""
         status, options = self.cache.file_status, self.options
         other_settings = self.cache.file_passes != self.passes
-        blind = (status == STATUS_NO_FACE) | (options.rescan & (status != STATUS_UNREADABLE))
+        filtered = np.char.find(self.cache.file_passes, FILTER_MARK) >= 0
+        again = filtered | options.rescan
+        blind = (status == STATUS_NO_FACE) | (again & (status != STATUS_UNREADABLE))
         return (other_settings & blind) | (options.retry_errors & (status == STATUS_UNREADABLE))
 
     def execute(self) -> None:
         """Work through the files; every finished photo is in the journal at once."""
-        crew, folder, todo = self.crew, queue_folder(self.path), len(self.todo)
-        hashed = ordered_map(hash_file, self.todo, crew.threads)
         try:
-            if crew.elsewhere:  # hashed here first; the long wait is for the results
-                items = list(self.new_items(progress(hashed, todo, "hash", "photo")))
-                results = crew.run("embed", items, folder)
-                results = progress(results, len(items), "embed", "photo")
-            else:
-                items = self.new_items(progress(hashed, todo, "embed", "photo"))
-                results = crew.run("embed", items, folder)
-            for item, result in results:
-                with SPENT.on("write"):
-                    self.store(item, result)
+            self.work_on(self.todo)
+            self.work_on(self.note_raws())
+            if self.options.redate:
+                self.redated = companion("dating").read_again(self)
+            if self.scan.films or self.options.films.motion:
+                self.films = companion("film_source").take_films(self)
             self.forget_missing()
         finally:
             self.journal.close()
             self.door.close()
-        if self.new and not crew.elsewhere:
-            log.info("time of %d threads: %s", crew.threads, SPENT.shares())
+        if self.new and not self.crew.elsewhere:
+            log.info("time of %d threads: %s", self.crew.threads, SPENT.shares())
+
+    def work_on(self, files: list[FoundFile]) -> None:
+        """Hash files and find the faces of those whose bytes are new."""
+        crew, folder, todo = self.crew, queue_folder(self.path), len(files)
+        hashed = ordered_map(hash_file, files, crew.threads)
+        if crew.elsewhere:  # hashed here first; the long wait is for the results
+            items = list(self.new_items(progress(hashed, todo, "hash", "photo")))
+            results = crew.run("embed", items, folder)
+            results = progress(results, len(items), "embed", "photo")
+        else:
+            items = self.new_items(progress(hashed, todo, "embed", "photo"))
+            results = crew.run("embed", items, folder)
+        for item, result in results:
+            with SPENT.on("write"):
+                self.store(item, result)
 
     def is_unchanged(self, file: FoundFile) -> bool:
         sha, *facts = self.paths.get(file.path, (None,))
-        return facts == [file.size, file.mtime_ns] and sha not in self.redo
+        same = facts == [file.size, file.mtime_ns] and sha not in self.redo
+        return same and not self.is_other_raw(file.path, sha)
+
+    def is_other_raw(self, path: str, sha: str) -> bool:
+        """Whether a RAW stands for a photo that was beside it and is no more."""
+        kinds = companion("kinds")
+        others = [kinds.suffix_of(other) for other in self.paths_of[sha] if other != path]
+        raw = kinds.suffix_of(path) in kinds.RAW_SUFFIXES
+        return raw and any(suffix not in kinds.RAW_SUFFIXES for suffix in others)
+
+    def sort_out(self) -> tuple[list[FoundFile], list[FoundFile]]:
+        """(files to look at, RAWs that lie beside a photo of the same moment)."""
+        todo, raws = [], []
+        for file in self.files:
+            beside = self.pairs.get(file.path, "")
+            if beside and not self.is_settled(file, beside):
+                if companion("kinds").is_one_photo(file.path, beside):
+                    raws.append(file)
+                    continue
+            elif beside:
+                continue
+            if not self.is_unchanged(file):
+                todo.append(file)
+        return todo, raws
+
+    def is_settled(self, raw: FoundFile, beside: str) -> bool:
+        """Whether a RAW is known as one more path of the photo beside it, and that is unchanged."""
+        sha, *facts = self.paths.get(raw.path, (None,))
+        known = self.paths.get(beside, ("",))[0] == sha and beside not in self.changed
+        return known and facts == [raw.size, raw.mtime_ns]
+
+    def note_raws(self) -> list[FoundFile]:
+        """Note the RAWs of photos that could be read; the others are to be looked at."""
+        damaged = self.cache.file_sha256[self.cache.file_status == STATUS_UNREADABLE].tolist()
+        left = []
+        for file in self.raws:
+            beside = self.pairs[file.path]
+            sha = self.seen.get(beside) or self.paths.get(beside, ("",))[0]
+            if beside in self.unread or not sha or (sha in damaged and beside not in self.seen):
+                left += [] if self.is_unchanged(file) else [file]
+            elif beside not in self.passed_over:
+                self.note_path(file, sha)
+        return left
 
     def new_items(
         self, hashed: Iterable[tuple[FoundFile, str | None, str]]
@@ -8398,6 +8805,7 @@ class EmbedRun:
     def note_path(self, file: FoundFile, sha: str) -> None:
         """Record one more path of known bytes; paths they moved away from are forgotten."""
         self.journal.append("path", sha256=sha, **msgspec.structs.asdict(file))
+        self.seen[file.path] = sha
         if sha not in self.noted:  # what was noted since then is there
             self.noted.add(sha)
             for old in self.paths_of[sha]:
@@ -8412,13 +8820,22 @@ class EmbedRun:
             return
         if result["status"] == STATUS_UNREADABLE:
             self.fail(item["path"], result["error"])
+        if wrong := result.get("note", ""):
+            if wrong.startswith(("incomplete", "damaged")):
+                log.warning("%s: %s", item["path"], wrong)
+            else:
+                note(f"{item['path']}: {wrong}")
         faces = self.door.admitted(item["sha256"], result["faces"])
         if result["faces"] and not faces:
             self.shut_out(item)
             return
+        if self.filter is not None:
+            faces, taken = self.filter.admitted(faces)
+            self.filtered.update(taken)
         result = {**result, "faces": faces}
         self.journal.append("photo", **{**item, **result, "passes": self.passes})
         self.paths_of[item["sha256"]].append(item["path"])
+        self.seen[item["path"]] = item["sha256"]
         self.new += 1
 
     def shut_out(self, item: dict[str, Any]) -> None:
@@ -8430,6 +8847,7 @@ class EmbedRun:
 
     def fail(self, path: str, reason: str) -> None:
         log.warning("%s: %s", path, reason)
+        self.unread.add(path)
         self.failed.append(f"{path}: {reason}")
 
     def usable(self, cache: FaceCache) -> int:
@@ -8448,7 +8866,7 @@ class EmbedRun:
             return
         for path, (sha, _, _) in self.paths.items():
             if is_missing(path):
-                elsewhere = any(os.path.lexists(other) for other in self.paths_of[sha])
+                elsewhere = any(os.path.lexists(file_of(other)) for other in self.paths_of[sha])
                 if elsewhere or self.is_gone(path):
                     self.forget(path)
 
@@ -8488,14 +8906,18 @@ class EmbedRun:
         written = journal_path(self.path).exists()
         if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
-        if not written and roots <= set(self.cache.meta.roots):
+        dating = companion("dating")
+        dates = {} if written else dating.changes(self.cache, roots, self.told)
+        if not written and not dates and roots <= set(self.cache.meta.roots):
             return self.cache
         held, self.held, self.paths = self.held, None, {}  # room for what is built now
         vars(self).pop("paths_of", None)
         cache = load_cache(self.path, held) if cache_exists(self.path) else self.cache
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
-        cache = replace(cache, meta=meta)
+        if written:
+            dates = dating.changes(cache, roots, self.told)
+        cache = replace(cache, meta=meta, **dates)
         save_cache(self.path, cache)
         return cache
 
@@ -8670,11 +9092,15 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
     cache = load_cache(cache_path)
     params = for_model(params, cache.meta.model)
     byte_groups = [
-        {"sha256": sha, "paths": paths}
-        for sha, paths in zip(cache.file_sha256.tolist(), cache.paths, strict=True)
+        {"sha256": str(cache.file_sha256[row]), "paths": paths}
+        for row, paths in enumerate(cache.copies)
         if len(paths) > 1
+        and cache.file_status[row] != STATUS_UNREADABLE
+        and not film_of(paths[0])  # nobody deletes a film for a frame
     ]
-    labels = near_duplicate_labels(cache.unit, params.threshold, cache.bbox)
+    frame = np.array([bool(film_of(path)) for path in cache.file_path.tolist()], bool)
+    photos = np.flatnonzero(~frame[cache.face_file])
+    labels = near_duplicate_labels(cache.unit[photos], params.threshold, cache.bbox[photos])
     worth = cache.det_score * cache.face_short * np.maximum(cache.blur, 1.0)
     visual_groups = [
         {
@@ -8682,7 +9108,7 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
             "paths": [str(cache.file_path[file]) for file in cache.face_file[rows]],
             "keep": cache.face_ids[rows[worth[rows].argmax()]],
         }
-        for rows in groups_of(labels)
+        for rows in (photos[group] for group in groups_of(labels))
         if len(np.unique(cache.face_file[rows])) > 1
     ]
     target = cache_path.with_suffix(".duplicates.json")
@@ -9030,6 +9456,7 @@ class Export:
         self.head = manifest_head(library)
         self.purity: dict[str, Purity] = {}  # by face set, as refine found it
         self.usual: Usual | None = None  # likewise, of the library
+        self.least = params.min_survivors  # faces of a set in use
         order = np.argsort(cache.face_file, kind="stable")
         self.faces_by_file = order, cache.face_file[order]
 
@@ -9127,6 +9554,7 @@ def export_library(
     export = Export(Library(cache, paths.cache), out, params, crew, **names)
     export.to = paths.to
     export.usual = refined.usual
+    export.least = min(params.min_survivors, refined.params.min_faces)
     if dry_run:
         return planned_export(export, *plan_facesets(export, refined, earlier_corpus(export)))
     make_folder(out)
@@ -9186,6 +9614,9 @@ def export_gates(export: Export, dropped: Iterable[Left]) -> list[dict[str, Any]
     return gate_rows(
         EXPORT_GATES, params | params["references"] | params["landmarks"], took, **export.names
     )
+
+
+THIN_EXPORT = "left by export-swap"  # ends the reason of a set that it puts on the shelf
 
 
 class Heritage:
@@ -9256,6 +9687,8 @@ class Heritage:
         notes = {}
         for folder in self.whole:
             note, survivor = self.corpus.note(folder), self.survivor(folder)
+            if survivor == folder:  # it was not merged
+                continue
             if survivor in number:
                 reason = f"same person as {number[survivor]}"
             elif survivor and not self.whole[survivor].shelf:
@@ -9266,12 +9699,23 @@ class Heritage:
         return notes
 
     def folder(self, name: str) -> str:
-        """Where a new set goes: in use, or to the shelf its old self lies on."""
+        """Where a new set goes: in use, or to the shelf its old self lies on; but an export that
+        found too few faces decides anew."""
         old = self.old.get(name)
-        if old is None or not old.shelf:
+        if old is None or not old.shelf or self.is_thin_export(old):
             return name
         same = old.id == name
         return old.folder if same else free_shelf(self.corpus.root, f"{old.shelf}/{name}")
+
+    def is_thin_export(self, old: FaceSet) -> bool:
+        """Whether an export took a set out of use because too few faces were left."""
+        return old.shelf == "_thin" and self.corpus.note(old.folder)["reason"].endswith(THIN_EXPORT)
+
+    def thin_folder(self, name: str) -> str:
+        """Where a new set with too few faces goes; it stays where its old self lies as such."""
+        old = self.old.get(name)
+        same = old is not None and self.is_thin_export(old) and old.id == name
+        return old.folder if same else free_shelf(self.corpus.root, f"_thin/{name}")
 
     def dropped(self, name: str) -> dict[str, Left]:
         """{face id: its entry} of what runs took out of the old selves of a new set."""
@@ -9364,7 +9808,7 @@ def plan_faceset(
     """Choose and rank the faces of one identity: size gate, choose_faces, what was dropped."""
     cache, params, word = export.cache, export.params, export.word
     unwanted = word.keep[rows] < 0
-    left = [left_out(export, row, "dropped by the operator") for row in rows[unwanted]]
+    left = [left_out(export, row, BY_OPERATOR) for row in rows[unwanted]]
     rows = rows[~unwanted]
     faults = export.faults(rows)
     left += [
@@ -9673,6 +10117,7 @@ def write_corpus(
         if not draft.faces:
             log.warning("%s: no face passed; nothing exported", draft.folder)
     drafts = [draft for draft in drafts if draft.faces]
+    thin = thin_drafts(drafts, heritage, export.least)
     groups = {}
     if export.params.candidates and raw is not None:
         groups = companion("candidates").candidate_groups(export, drafts, raw)
@@ -9681,8 +10126,14 @@ def write_corpus(
     with new_run(out, next_run(out, "export-swap")) as run:
         after, notes = stage_sets(run, heritage, drafts)
         exported = [after[draft.folder] for draft in drafts]
+        notes |= {
+            place: {"reason": why, "run": run.name}
+            for place, why in thin.items()
+            if corpus.note(place)["reason"] != why
+        }
         counts = {
-            "facesets": len(exported),
+            "facesets": len(exported) - len(thin),
+            **({"thin": len(thin)} if thin else {}),
             "faces": sum(len(faceset.manifest.faces) for faceset in exported),
             "left_out": sum(len(faceset.manifest.dropped) for faceset in exported),
             "cut": sum(crop.fresh for crop in crops.values()),
@@ -9703,6 +10154,26 @@ def write_corpus(
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
     return {"out": str(out), **counts, "gates": gates, "facesets": rows_shown}
+
+
+def thin_drafts(drafts: Sequence[Draft], heritage: Heritage, least: int) -> dict[str, str]:
+    """Send to the shelf what gates have brought below `least` faces; {its place there: why}.
+
+    What is small by the operator's doing, or was so before, stays in use.
+    """
+    found = {}
+    for draft in drafts:
+        dropped = (left for left in draft.dropped if left.run is UNSET)
+        took = Counter(re.split(r" \(|:", left.reason)[0] for left in dropped)
+        del took[BY_OPERATOR]
+        few = len(draft.faces) < least <= len(draft.faces) + took.total()
+        if "/" in draft.folder or not few:
+            continue
+        why = ", ".join(f"{reason} {count}" for reason, count in took.most_common(2))
+        draft.folder = heritage.thin_folder(draft.folder)
+        found[draft.folder] = f"{len(draft.faces)} of {least} faces ({why}) {THIN_EXPORT}"
+        log.warning("%s: %s", draft.folder, found[draft.folder])
+    return found
 
 
 NOWHERE = f"{RUNS_FOLDER}/nowhere"  # where a set lies that is new
@@ -9798,6 +10269,9 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
     source, photo = export.photo(row)
     file = int(cache.face_file[row])
     taken = export.word.taken.get(file, float(cache.file_taken[file]))
+    kind, precision = str(cache.file_taken_kind[file]), str(cache.file_taken_precision[file])
+    if file in export.word.taken:
+        kind, precision = "decision", ""
     return Face(
         face=cache.face_ids[row],
         file="",
@@ -9806,6 +10280,8 @@ def face_entry(export: Export, crop: Crop, away: float, because: str) -> Face:
         sha256=crop.note.sha256,
         bbox=[round(value, 1) for value in cache.bbox[row].tolist()],
         taken=None if math.isnan(taken) else taken,
+        taken_kind=kind or UNSET,
+        taken_precision=precision or UNSET,
         quality=round(float(export.quality[row]), 4),
         terms=told_terms(export.terms[row].round(4), export.params.weights),
         distance=round(away, 4),
@@ -10714,7 +11190,7 @@ def add_decisions_options(p: argparse.ArgumentParser) -> None:
     """What to do with what the operator has said of a library."""
     steps = {
         "list": (add_cache_argument, cmd_decisions_list),
-        "undo": (add_decisions_undo_options, cmd_decisions_undo),
+        "undo": (add_decisions_undo_source, cmd_decisions_undo),
         "redo": (add_decisions_undo_options, cmd_decisions_redo),
         "import": (add_decisions_import_options, cmd_decisions_import),
         "export": (add_decisions_export_options, cmd_decisions_export),
@@ -10739,9 +11215,20 @@ def add_decisions_undo_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("act", nargs="?", metavar="ACT", help=text)
 
 
+def add_decisions_undo_source(p: argparse.ArgumentParser) -> None:
+    add_decisions_undo_options(p)
+    text = "all that came from one source instead: tags, or a word of the author list shows"
+    p.add_argument("--source", metavar="WORD", help=text)
+
+
 def cmd_decisions_undo(args: argparse.Namespace) -> Outcome:
     """take a decision back; it stays in the file"""
-    return Outcome(companion("decisions").undo(args.cache, args.act))
+    there = companion("decisions")
+    if args.source is None:
+        return Outcome(there.undo(args.cache, args.act))
+    if args.act:
+        raise SortFacesError("name an act or a --source, not both")
+    return Outcome(there.undo_source(args.cache, args.source))
 
 
 def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
@@ -10752,12 +11239,19 @@ def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
 def add_decisions_import_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     text = "CSV or JSON: a row a face with path or sha256, its box and a name (docs/decisions.md)"
-    p.add_argument("file", type=Path, metavar="FILE", help=text)
+    p.add_argument("file", nargs="?", type=Path, metavar="FILE", help=text)
+    text = "read what new and changed photos say, as `embed` does (docs/sources.md)"
+    p.add_argument("--from-photos", action="store_true", help=text)
     add_dry_run(p)
 
 
 def cmd_decisions_import(args: argparse.Namespace) -> Outcome:
     """take in names of faces from another program, or decisions from another machine"""
+    if args.from_photos == (args.file is not None) or (args.from_photos and args.dry_run):
+        raise SortFacesError("name a FILE, or say --from-photos, which has no dry run")
+    if args.from_photos:
+        with locked_cache(args.cache):
+            return Outcome(companion("sources_word").take_in(args.cache))
     found = companion("decisions_exchange").take_in(args.cache, args.file, args.dry_run)
     return Outcome(found, not found["not_found"])
 
@@ -11593,7 +12087,9 @@ def video_tracks(
     return tracks
 
 
-def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Crew) -> Outcome:
+def score_tracks(
+    work: VideoWork, gates: Gates, choice: IdentityChoice, only: ReferenceOptions, crew: Crew
+) -> Outcome:
     """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
     data = work.read(Tracks)
     tracks, choice = data.tracks, for_model(choice, data.meta.model)
@@ -11603,8 +12099,9 @@ def score_tracks(work: VideoWork, gates: Gates, choice: IdentityChoice, crew: Cr
     unwanted = {path.stem for path in choice.exclude_identity}
     passed: list[Track] = []
     left_out: list[Segment] = []
+    filtered = companion("reference_filter").unlike_tracks(tracks, only, crew, data.meta)
     for track in tracks:
-        reason = track_fault(track, gates)
+        reason = track_fault(track, gates) or filtered.get(track.name, "")
         if not reason and wanted and who.get(track.name) not in wanted:
             reason = "another person"
         if reason:
@@ -11878,7 +12375,10 @@ def video_step(
 
 def add_video_run_options(p: argparse.ArgumentParser) -> None:
     """Those of every step."""
-    taken = (ClipOptions, VideoChoice, Sampling, Crew, Reach, Gates, IdentityChoice)
+    taken = (
+        *(ClipOptions, VideoChoice, Sampling, Crew, Reach, Gates),
+        *(IdentityChoice, ReferenceOptions),
+    )
     add_step_options(p, "input work out", taken, look=True)
 
 
@@ -11894,7 +12394,9 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "detect": lambda: detect_frames(work, crew),
         "merge": lambda: merge_frames(work),
         "track": lambda: track_faces(work, of_args(Reach, args)),
-        "score": lambda: score_tracks(work, gates, of_args(IdentityChoice, args), crew),
+        "score": lambda: score_tracks(
+            work, gates, of_args(IdentityChoice, args), of_args(ReferenceOptions, args), crew
+        ),
         "cut": lambda: cut_clips(work, args.out, clips),
         "report": lambda: show_videos(work),
     }
@@ -11942,7 +12444,7 @@ VIDEO_STEPS: Steps = {  # in pipeline order
     "detect": video_step(detect_frames, "work", Crew, look=True),
     "merge": video_step(merge_frames),
     "track": video_step(track_faces, "work", Reach),
-    "score": video_step(score_tracks, "work", Gates, IdentityChoice, Crew),
+    "score": video_step(score_tracks, "work", Gates, IdentityChoice, ReferenceOptions, Crew),
     "cut": video_step(cut_clips, "work out", ClipOptions),
     "report": video_step(show_videos),
     "run": (add_video_run_options, cmd_video_run),
@@ -11970,9 +12472,16 @@ ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, ret
 
 
 def add_run_options(p: argparse.ArgumentParser) -> None:
+    """What `run` takes: its own few words, then the options of all its steps."""
     p.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="folders of photos")
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the cache and all three trees")
     p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
+    p.add_argument(
+        "--each",
+        action="store_true",
+        help="every folder in SRC is a source of its own, with outputs in OUT/<its name>; with "
+        "--films every film there, too",
+    )
     add_fields(p, ScanOptions)
     add_engine_and_work(p, own_model=MODEL_OF_CACHE)
     add_chain_options(p)
@@ -11990,18 +12499,27 @@ def add_chain_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_run(args: argparse.Namespace) -> Outcome:
     """do the whole photo chain in one go: embed to swap-ready face sets"""
+    if args.each:
+        return companion("run_each").run_each(args)
     result = run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz")
     return Outcome(result, args.dry_run or bool(result["facesets"]))
 
 
 def run_chain(
-    args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
+    args: argparse.Namespace,
+    sources: Sequence[Path],
+    out: Path,
+    cache: Path,
+    steps: ChainSteps | None = None,
 ) -> dict[str, Any]:
-    """Run every photo step over one cache; returns what the closing tables show."""
+    """Run every photo step over one cache; returns what the closing tables show.
+
+    steps: in place of the usual ones.
+    """
     roots = [str(root.resolve()) for root in source_roots(sources)]
     for kind, name in RUN_TREES.items():
         check_output(out / name, roots, kind)
-    steps = chain_steps(args, sources, out, cache)
+    steps = steps or chain_steps(args, sources, out, cache)
     if args.quality_model or args.weight_learned_quality:
         companion("quality_model").check_chain(crew_of(args, False), args.quality_model, cache)
     about = {"out": str(out), "cache": str(cache)}
@@ -12047,11 +12565,14 @@ def preview_chain(
     """What a chain would do, as far as it can be known without looking at a photo."""
     scan = of_args(ScanOptions, args)
     found = scan_sources(sources, scan)
-    new = len(found.files)
+    new, films = len(found.files), len(found.films) if scan.films.films else 0
     if cache_exists(cache):
-        new = len(EmbedRun(cache, crew_of(args, True), scan, found).todo)
+        run = EmbedRun(cache, crew_of(args, True), scan, found)
+        new = len(run.todo)
+        films = companion("film_source").number_to_look_at(run) if scan.films.wanted else 0
     result = {"photos": len(found.files), "photos_to_look_at": new, "run": "none: dry run"}
-    if new:
+    result |= {"films_to_look_at": films} if scan.films.wanted else {}
+    if new or films:
         return {**result, "trees": "brought up to date with what the new photos show"}
     table, results = run_steps({name: steps[name] for name in ("cluster", "refine")})
     result |= {"steps": table, "left_out": gates_table(results)}

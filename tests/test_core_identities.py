@@ -104,17 +104,36 @@ def test_every_face_is_placed_once_or_counted_once(seed, people, photos, spread,
 def test_each_loss_is_counted_under_its_reason() -> None:
     """Three faces fail a gate, the one at 50 degrees is far off, the one at 45 shares a photo and
     so is somebody else."""
-    cache = cache_of(at_angles(*range(10), 50, 45), [*range(9), 9, 10, 9])
+    cache = cache_of(pictures(at_angles(*range(10), 50, 45)), [*range(9), 9, 10, 9])
     short, blur = cache.face_short.copy(), cache.blur.copy()
     short[0], blur[1], blur[2] = 10, 1, 2
     cache = replace(cache, face_short=short, blur=blur)
     params = sf.RefineParams(
-        min_faces=5, outlier_threshold=0.16, outlier_spreads=0, copy_threshold=0.05
+        min_faces=5, outlier_threshold=0.18, outlier_spreads=0, copy_threshold=0.05
     )
     refined = sf.refine_identities(cache, every(cache), params)
     assert [rows.tolist() for rows in refined.identities] == [[3, 4, 5, 6, 7, 8, 9]]
     lost = {name: number for name, number in refined.dropped.items() if number}
     assert lost == {"small": 1, "blurred": 2, "outlier": 1, "too_few_images": 1}
+
+
+def pictures(unit: np.ndarray) -> np.ndarray:
+    """The same directions, each as a picture of its own: no two are near-duplicates."""
+    own = np.radians(15)
+    return np.hstack([unit * np.cos(own), np.eye(len(unit)) * np.sin(own)])
+
+
+@pytest.mark.parametrize("other", [0, 4])
+def test_one_picture_many_times_is_one(other: int) -> None:
+    """Sixteen times the same picture, and a few others."""
+    unit = at_angles(*[10] * (16 + other))
+    unit = np.vstack([np.pad(unit[:16], [(0, 0), (0, other)]), pictures(unit[16:])])
+    cache = cache_of(unit, np.arange(16 + other))
+    assert sf.distinct_pictures(cache, every(cache)) == 1 + other
+    assert sf.distinct_pictures(cache, every(cache)[:0]) == 0
+    for least, kept in ((1 + other, 1), (2 + other, 0)):
+        refined = sf.refine_identities(cache, every(cache), sf.RefineParams(min_faces=least))
+        assert len(refined.identities) == kept
 
 
 def test_nothing_to_refine() -> None:
@@ -127,7 +146,8 @@ def test_nothing_to_refine() -> None:
 @pytest.mark.parametrize(("least", "kept"), [(10, 1), (11, 0)])
 def test_min_faces_counts_photos_and_not_faces(least, kept) -> None:
     """Ten photos show her twice, as collages do: twenty faces, ten photos."""
-    cache = cache_of(at_angles(*[10] * 20), np.repeat(np.arange(10), 2))
+    photos = np.repeat(np.arange(10), 2)
+    cache = cache_of(pictures(at_angles(*[10] * 20)), photos)
     refined = sf.refine_identities(cache, every(cache), sf.RefineParams(min_faces=least))
     assert [len(rows) for rows in refined.identities] == [20] * kept
     assert refined.dropped.get("too_few_images", 0) == 20 * (1 - kept)

@@ -1,14 +1,12 @@
-"""Names of placed files, dates in names, numbers in names."""
+"""Names of placed files, numbers in names."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import re
 import signal
-from datetime import datetime, timezone
 
 import pytest
 from hypothesis import given, settings
@@ -151,65 +149,6 @@ def test_a_suffix_longer_than_the_limit_is_cut_too() -> None:
 def test_a_name_is_neither_hidden_nor_starts_with_a_blank(path) -> None:
     """Hidden files are skipped by viewers, and by our own scan."""
     assert sf.safe_dst_name(path)[0] not in ". "
-
-
-# ---------------------------------------------------------------------------- date_from_name
-
-NAMES = {
-    "IMG_20190512_142312.jpg": "2019-05-12 14:23:12",
-    "20190512_142312.jpg": "2019-05-12 14:23:12",
-    "20190512_142312(0).jpg": "2019-05-12 14:23:12",
-    "20190512_142312_001.jpg": "2019-05-12 14:23:12",
-    "20190512142312.jpg": "2019-05-12 14:23:12",
-    "IMG_20190512_142312_Burst01.jpg": "2019-05-12 14:23:12",
-    "PXL_20190512_142312345.jpg": "2019-05-12 14:23:12",  # Pixel: milliseconds
-    "PXL_20190512_142312345.PORTRAIT.jpg": "2019-05-12 14:23:12",
-    "2019-05-12 14.23.12.jpg": "2019-05-12 14:23:12",  # Dropbox
-    "2019-05-12 14.23.12-1.jpg": "2019-05-12 14:23:12",
-    "2019-05-12T14:23:12.jpg": "2019-05-12 14:23:12",
-    "Screenshot_2019-05-12-14-23-12.png": "2019-05-12 14:23:12",
-    "Screenshot_20190512-142312_Gallery.jpg": "2019-05-12 14:23:12",
-    "signal-2019-05-12-142312.jpg": "2019-05-12 14:23:12",
-    "photo_2019-05-12_14-23-12.jpg": "2019-05-12 14:23:12",  # Telegram
-    "WhatsApp Image 2019-05-12 at 14.23.12.jpeg": "2019-05-12 14:23:12",
-    "WIN_20190512_14_23_12_Pro.jpg": "2019-05-12 14:23:12",
-    "IMG-20190512-WA0001.jpg": "2019-05-12 00:00:00",  # WhatsApp on Android
-    "2019-05-12.jpg": "2019-05-12 00:00:00",
-    "2019.05.12 Geburtstag.jpg": "2019-05-12 00:00:00",
-    "20190512-3.jpg": "2019-05-12 00:00:00",
-    "scan 1968-07-21.tif": "1968-07-21 00:00:00",
-    "20200229.jpg": "2020-02-29 00:00:00",
-}
-DATELESS = [
-    "", "IMG_1234.jpg", "DSC01234.JPG", "2019.jpg", "2019-05.jpg", "20190231.jpg", "20190229.jpg",
-    "20191312_101010.jpg", "20190532.jpg", "18991231.jpg", "1557671234567.jpg", "12345678.jpg",
-    "FB_IMG_1557671234567.jpg", "120190512.jpg", "2019051234.jpg", "201905123.jpg",
-    "20190512142312345678.jpg", "d41d8cd98f00b204e9800998ecf8427e.jpg",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_dates_are_found_in_the_names_cameras_and_apps_write(name) -> None:
-    found = sf.date_from_name(name)
-    assert str(datetime.fromtimestamp(found, timezone.utc))[:19] == NAMES[name]
-
-
-@pytest.mark.parametrize("name", DATELESS)
-def test_other_numbers_are_no_date(name) -> None:
-    assert math.isnan(sf.date_from_name(name))
-
-
-@settings(deadline=None)
-@given(st.datetimes(datetime(1900, 1, 1), datetime(2099, 12, 31)), st.sampled_from("-_. "))
-def test_every_second_is_read_back(when, between) -> None:
-    expected = when.replace(microsecond=0, tzinfo=timezone.utc).timestamp()
-    assert sf.date_from_name(f"IMG_{when:%Y%m%d}{between}{when:%H%M%S}.jpg") == expected
-
-
-@settings(deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs"])) | PATHS)
-def test_any_name_gives_a_time_or_nan(name) -> None:
-    assert isinstance(sf.date_from_name(name), float)
 
 
 # ---------------------------------------------------------------------------- numbered

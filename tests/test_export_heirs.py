@@ -157,13 +157,22 @@ def test_eras_stay_when_the_masked_set_of_the_same_number_gets_another(run, phot
     assert set(faces_in(root, "_masked/faceset_003")) == set(hidden)
 
 
+def shelf_reasons(root) -> list[str]:
+    """Why each masked set lies there."""
+    return [
+        entry["reason"] for entry in json.loads((root / "manifest.json").read_bytes())["masked"]
+    ]
+
+
 def test_of_two_heirs_of_a_masked_set_one_stays_masked(run, photos) -> None:
     """The same one, whatever its number."""
     root, other = photos.root, photos.rows(1, 0, 5)
     photos.export(run, photos.rows(0, 0, 8), other)
     mask(run, root, "faceset_001")
     halves = photos.rows(0, 0, 4), photos.rows(0, 4, 8)
+    reason = shelf_reasons(root)
     photos.export(run, other, *halves)
+    assert shelf_reasons(root) == reason and "same person" not in reason[0]
     assert folders(root) == {"faceset_001", "_masked/faceset_002", "faceset_003"}
     assert set(faces_in(root, "_masked/faceset_002")) == set(halves[0])
     photos.export(run, other, *halves[::-1])

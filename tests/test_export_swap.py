@@ -650,11 +650,37 @@ def test_the_size_gate_names_what_it_left_out(run, corpus, tmp_path):
 def test_a_tight_outlier_gate_leaves_out_the_far_ones(run, corpus, exported, tmp_path):
     distances = [face["distance"] for m in manifests(exported) for face in m["faces"]]
     limit = float(np.median(distances))
-    export(run, corpus, tmp_path / "out", "--outlier-threshold", limit)
+    argv = ("--outlier-threshold", limit, "--min-survivors", 1)
+    export(run, corpus, tmp_path / "out", *argv)
     for manifest in manifests(tmp_path / "out"):
         assert all(face["distance"] <= limit for face in manifest["faces"])
         assert any(face["reason"] == "outlier" and face["value"] > limit
                    for face in manifest["dropped"])  # fmt: skip
+
+
+def test_a_set_that_gates_make_too_small_is_thin_until_they_let_more_pass(run, corpus, tmp_path):
+    out, ids = tmp_path / "out", list(corpus.facesets())
+    full = export(run, corpus, out)
+    [shortest, *_] = sorted(entry["face_count"] for entry in full["facesets"])
+    faces = {entry["id"]: entry["face_count"] for entry in full["facesets"]}
+    limit = float(np.median([face["distance"] for m in manifests(out) for face in m["faces"]]))
+    (out / ids[0] / "NAME.txt").write_text("Anna\n")
+    tight = ("--outlier-threshold", limit, "--min-survivors", shortest)
+    some = export(run, corpus, out, *tight, warned="left by export-swap")
+    master = json.loads((out / "manifest.json").read_bytes())
+    assert some["thin"] == len(master["thin_eras"]) >= 1
+    assert some["thin"] + len(master["facesets"]) == len(ids)
+    for entry in master["thin_eras"]:
+        assert entry["folder"] == f"_thin/{entry['id']}" and "outlier" in entry["reason"]
+        assert 0 < entry["face_count"] < shortest <= faces[entry["id"]]
+        assert (out / entry["folder"] / entry["bundle"].rpartition("/")[2]).is_file()
+    before = tree(out)
+    again = export(run, corpus, out, *tight, warned="left by export-swap")
+    assert again["cut"] == 0 and tree(out) == before
+    back = export(run, corpus, out)
+    assert "thin" not in back
+    assert {p.name for p in out.glob("faceset_*")} == set(ids) and not any(out.glob("_thin/*"))
+    assert (out / ids[0] / "NAME.txt").read_text().strip() == "Anna"
 
 
 def test_dry_run_writes_nothing(run, corpus, out, tmp_path):

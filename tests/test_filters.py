@@ -227,3 +227,55 @@ def test_false_positives_are_off_warned_of_or_dropped(run, tmp_path, monkeypatch
     ok(run, *command, "--false-positives", "drop")
     out = faces_out(photos.root, "small for its photo")
     assert set(out) == set(photos.rows(0, 2, 3))
+
+
+def test_embed_keeps_only_whom_the_filter_lets_in_until_it_is_another(run, tmp_path, shared, mini):
+    library, refs = tmp_path / "photos", tmp_path / "refs"
+    library.mkdir()
+    refs.mkdir()
+    people = shared / "data/people"
+    wanted = sorted((people / "p001").glob("*.jpg"))
+    for photo in (*wanted[:6], *(people / "p002").glob("*_0[12]*")):
+        shutil.copy(photo, library)
+    for photo in wanted[6:]:
+        shutil.copy(photo, refs)
+    cache = tmp_path / "c.npz"
+    argv = ("embed", library, cache, "--model", mini, "--det-size", "320")
+    several = "several people"
+    only = ok(run, *argv, "--filter", refs, warned=several)
+    held = sf.load_cache(cache)
+    names = [Path(path).name[:4] for path in held.file_path[held.face_file].tolist()]
+    assert set(names) == {"p001"} and only["faces"] == len(names) >= 5
+    assert only["filtered"]["not like --filter"] >= 2 and only["without_face"] == 0
+    assert ok(run, *argv, "--filter", refs, warned=several)["unchanged"] == 8
+    without = ok(run, *argv, "--nfilter", refs)
+    assert without["new"] == 8 and without["filtered"]["like --nfilter"] >= only["faces"]
+    everybody = ok(run, *argv)
+    assert everybody["new"] == 8
+    assert everybody["faces"] == sum(without["filtered"].values()) + without["faces"]
+    unchanged = ok(run, *argv, "--filter", refs, warned=several)
+    assert unchanged["unchanged"] == 8 and unchanged["faces"] == everybody["faces"]
+
+
+def test_video_judges_tracks_by_the_references(run, tmp_path, shared, mini):
+    films, work = tmp_path / "films", tmp_path / "work"
+    films.mkdir()
+    shutil.copy(shared / "data/videos/dlc_DemoTwoFace.mp4", films)
+    engine = ("--model", mini, "--det-size", "320")
+    ok(run, "video", "run", films, work, tmp_path / "clips", *engine, "--cut", "copy")
+    plan = json.loads((work / "plan.json").read_bytes())
+    [segment] = plan["segments"]
+    with sf.open_video(segment["source"]) as (container, stream):
+        frame = sf.upright_frame(next(sf.decoded(container, stream)), 1.0)
+    x1, y1, x2, y2 = np.rint(segment["boxes"][0][0]).astype(int)
+    high, wide = y2 - y1, x2 - x1
+    face = tmp_path / "face.png"
+    cv2.imwrite(str(face), frame[y1 - high // 2 : y2 + high // 2, x1 - wide // 2 : x2 + wide // 2])
+    assert ok(run, "video", "score", work, "--filter", face)["segments"] == 1
+    code, out, _ = run("video", "score", work, "--nfilter", face, "--json")
+    assert code == 1 and json.loads(out)["segments"] == 0
+    plan = json.loads((work / "plan.json").read_bytes())
+    assert "like --nfilter" in {left["reason"] for left in plan["rejected"]}
+    people = shared / "data/people/p001"
+    code, out, _ = run("video", "score", work, "--filter", people, "--json")
+    assert code == 1 and json.loads(out)["segments"] == 0

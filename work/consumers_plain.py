@@ -65,8 +65,11 @@ def write_all_embeddings(
 COLUMNS = ("set", "person", "png", "face", "sha256")
 
 SIDE = 112  # pixels; what ArcFace models take
-FACTS = ("rank", "quality", "distance", "source", "photo_sha256", "taken", "pad",
-         "neighbours_painted", "kept_because", "retouched", "chosen")  # fmt: skip
+FACTS = (
+    *("rank", "quality", "distance", "source", "photo_sha256"),
+    *("taken", "taken_kind", "taken_precision"),
+    *("pad", "neighbours_painted", "kept_because", "retouched", "chosen"),
+)
 
 
 def write_folder(folder: Path, subject: Subject, _options: dict[str, Any]) -> dict[str, str]:

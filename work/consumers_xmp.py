@@ -25,6 +25,7 @@ import sort_faces as sf
 consumers = sf.companion("consumers")
 Subject = consumers.Subject
 
+NO_SIDECAR = "a film; its frames get no sidecars"
 NO_CACHE = "needs the cache, which is not there or numbers faces another way"
 # Why a face that is the person's may not be among those exported; of all other reasons it may be
 # somebody else's, and no photo is told a name that is in doubt.
@@ -114,6 +115,13 @@ def turned_back(
     return (y1, x1, y2, x2) if orientation in (5, 6, 7, 8) else (x1, y1, x2, y2)
 
 
+def turned(
+    box: tuple[float, float, float, float], orientation: int
+) -> tuple[float, float, float, float]:
+    """A box of the picture as it is stored, in shares, as a box of the upright picture."""
+    return turned_back(box, {6: 8, 8: 6}.get(orientation, orientation))
+
+
 def sidecar(regions: Iterable[Region], wh: tuple[int, int], orientation: int) -> bytes:
     """The XMP of a photo's regions; wh: width and height of the upright picture."""
     stored = wh[::-1] if orientation in (5, 6, 7, 8) else wh
@@ -156,9 +164,13 @@ def one_spelling(names: Mapping[str, str]) -> dict[str, str]:
 def stored_orientation(data: bytes) -> int:
     """The orientation, 1 to 8, that a reader of the tag turns a photo by.
 
-    Unlike exif_facts also of HEIC, where libheif turns the picture by other means.
+    Unlike orientation_of also of HEIC, where libheif turns the picture by other means.
     """
-    header = sf.open_with_pillow(data)
+    return told_orientation(sf.open_with_pillow(data))
+
+
+def told_orientation(header: Any) -> int:
+    """The same of an opened Pillow image, 1 for None."""
     orientation = 1
     with contextlib.suppress(*sf.PILLOW_ERRORS):
         told = (getattr(header, "info", None) or {}).get("original_orientation")
@@ -190,6 +202,9 @@ def sidecars(
     """{photo's path: its sidecar}, for every copy of each photo; `left` gets {path: why not}."""
     cache, made = library.cache, {}
     for file, some in regions.items():
+        if film := sf.film_of(str(cache.file_path[file])):
+            left[film] = NO_SIDECAR
+            continue
         path = library.live_path(file)
         try:
             data = Path(path).read_bytes() if path else b""

@@ -97,7 +97,7 @@ def of_pictures(crops: Crops, at: int) -> np.ndarray:
 
 def times(crops: Crops) -> np.ndarray:
     """(n,) seconds: when the photos were taken; where that is told of none, the files' own."""
-    taken = crops.of_faces(crops.cache.file_taken[crops.cache.face_file])
+    taken = crops.of_faces(crops.cache.taken[crops.cache.face_file])
     if np.isfinite(taken).any():
         return taken
     return np.array([os.stat(file).st_mtime for file in crops.files])

@@ -24,6 +24,7 @@ import sort_faces as sf
 traces = sf.companion("forget_traces")
 corpora = sf.companion("forget_corpus")
 whom = sf.companion("forget_target")
+films = sf.companion("film_source")
 Change, Target, Words, Looks, Scene = (
     *(traces.Change, traces.Target, traces.Words, traces.Looks),
     whom.Scene,
@@ -45,6 +46,11 @@ def cache_changes(scene: Scene, target: Target, words: Words, looks: Looks) -> I
     queue = sf.queue_folder(path)
     for change in queue_changes(queue, words, looks):
         yield replace(change, path=f"{queue.name}/{change.path}")
+    known, begun = films.films_path(path), films.begun_path(path)
+    for change in traces.cleaned_lines(known, line_keeper(words)):
+        yield replace(change, path=known.name)
+    if begun.exists():
+        yield Change(begun.name, "faces of a film that embed was at")
 
 
 def duplicates_change(path: Path, target: Target) -> Iterator[Change]:
@@ -142,10 +148,15 @@ def tree_changes(scene: Scene, root: Path, target: Target) -> list[Change]:
     if (root / sf.RUNS_FOLDER / sf.TREE_RUN).exists():
         changes.append(Change(f"{sf.RUNS_FOLDER}/{sf.TREE_RUN}", "left by a killed run"))
     for path in sorted((root / sf.REMOVED_FOLDER).rglob("*")):
-        if path.is_file() and not path.is_symlink() and sf.sha256_of_file(path) in target.photo_set:
+        if path.is_file() and not path.is_symlink() and shown_in(path) in target.photo_set:
             dst = path.relative_to(root).as_posix()
             changes.append(Change(dst, "set aside earlier", only_copy=True))
     return changes
+
+
+def shown_in(path: Path) -> str:
+    """The sha256 of the photo that a file of a tree is, or of the frame it was made from."""
+    return films.frame_of_picture(path) or sf.sha256_of_file(path)
 
 
 def with_less(group: sf.Group, target: Target) -> sf.Group:

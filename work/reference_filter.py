@@ -8,8 +8,12 @@ recogniser, and about what it means there: docs/analysis/filters.md.
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,9 +51,29 @@ class ReferenceFilter:
                 found[at] = LIKE, float(alike[at])
         return found
 
+    def admitted(self, faces: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
+        """(those of the faces of a PhotoRecord that pass, how many do not, by the reason)."""
+        if not faces:
+            return [], Counter()
+        rows = [sf.unpack_floats(face["embedding"], (-1,)) for face in faces]
+        reasons = [why for why, _ in self.faults(sf.unit_rows(np.stack(rows)))]
+        stay = [face for face, why in zip(faces, reasons, strict=True) if not why]
+        return stay, Counter(filter(None, reasons))
+
+    @property
+    def mark(self) -> str:
+        """Eight hex digits that stand for whom it lets pass."""
+        digest = hashlib.sha256(str(self.threshold).encode())
+        for side in (self.wanted, self.unwanted):
+            digest.update(b"-" if side is None else np.ascontiguousarray(side).tobytes())
+        return digest.hexdigest()[:8]
+
 
 def filter_of(
-    options: sf.ReferenceOptions, crew: sf.Crew, meta: sf.CacheMeta, usual: sf.Usual | None = None
+    options: sf.ReferenceOptions,
+    crew: sf.Crew,
+    meta: sf.CacheMeta | sf.FrameMeta,
+    usual: sf.Usual | None = None,
 ) -> ReferenceFilter | None:
     """The filter the options ask for, None where they ask for none. Raises SortFacesError.
 
@@ -66,7 +90,7 @@ def filter_of(
     return ReferenceFilter(wanted, unwanted, figures_for(meta, usual), options.ref_threshold)
 
 
-def figures_for(meta: sf.CacheMeta, usual: sf.Usual | None) -> sf.Figures:
+def figures_for(meta: sf.CacheMeta | sf.FrameMeta, usual: sf.Usual | None) -> sf.Figures:
     """What is normal for a recogniser: as stored, else as measured, else as with its like."""
     known = sf.KNOWN_FIGURES.get(meta.recognizer)
     if known is None and usual is not None and usual.same > usual.strangers:
@@ -117,3 +141,15 @@ def unlike(library: sf.Library, filters: ReferenceFilter | None) -> dict[int, st
         return {}
     faults, keep = filters.faults(library.cache.unit), library.word.keep
     return {row: why for row, (why, _) in enumerate(faults) if why and keep[row] <= 0}
+
+
+def unlike_tracks(
+    tracks: Sequence[sf.Track], options: sf.ReferenceOptions, crew: sf.Crew, meta: sf.FrameMeta
+) -> dict[str, str]:
+    """{name: why it is filtered} of tracks, each by its mean face."""
+    filters = filter_of(options, crew, meta) if tracks else None
+    if filters is None:
+        return {}
+    faults = filters.faults(np.stack([track.centre for track in tracks]))
+    named = zip(tracks, faults, strict=True)
+    return {track.name: why for track, (why, _) in named if why}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from datetime import datetime, timezone
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,21 @@ def cache_status(path: Path) -> dict[str, Any]:
     cache = sf.load_cache(path)
     library = sf.Library(cache, path)
     gone = sum(not library.live_path(row) for row in range(cache.files))
-    taken = cache.file_taken[np.isfinite(cache.file_taken)]
-    years = (
-        [datetime.fromtimestamp(t, timezone.utc).year for t in (taken.min(), taken.max())]
-        if len(taken)
-        else []
-    )
+    taken = cache.taken[np.isfinite(cache.taken)]
+    years = [int(sf.year_of(t)) for t in (taken.min(), taken.max())] if len(taken) else []
     rows = np.arange(cache.faces)
     length = sf.usual_length(cache, rows)
     passing, _ = sf.gate_faces(cache, rows, sf.RefineParams(), length)
     journal = sf.journal_path(path)
+    frames = [film for name in cache.file_path.tolist() if (film := sf.film_of(name))]
+    known = {line.path: line for line in sf.companion("film_source").film_lines(path) if line.id}
+    told = {
+        "films": len(known) or None,
+        "film_frames": len(frames) or None,
+        "films_without_face": sum(not line.faces and not line.error for line in known.values()),
+        "films_unreadable": sum(bool(line.error) for line in known.values()),
+    }
+    about_films = {name: number for name, number in told.items() if number}
     scored = int(np.count_nonzero(np.isfinite(cache.learned_quality)))
     by_model = {"scored": scored, "quality_model": cache.meta.quality_model} if scored else {}
     word, decided = library.word, {}
@@ -48,11 +53,14 @@ def cache_status(path: Path) -> dict[str, Any]:
         "recognizer": cache.meta.recognizer,
         "detector": f"{cache.meta.det_size} px, score {cache.meta.det_threshold}",
         "sources": cache.meta.roots,
-        "photos": cache.files,
-        "copies": len(cache.alias_path),
+        "photos": cache.files - len(frames),
+        **about_films,
+        "copies": int(np.count_nonzero(cache.is_copy)),
+        "raw_of_pairs": int(np.count_nonzero(~cache.is_copy)),
         "with_faces": int(np.count_nonzero(cache.file_status == sf.STATUS_FACES)),
         "without_face": int(np.count_nonzero(cache.file_status == sf.STATUS_NO_FACE)),
         "unreadable": int(np.count_nonzero(cache.file_status == sf.STATUS_UNREADABLE)),
+        "damaged": len(cache.damaged),
         "gone_or_changed": gone,
         "faces": cache.faces,
         "enriched": int(np.count_nonzero(cache.enriched)),
@@ -60,8 +68,22 @@ def cache_status(path: Path) -> dict[str, Any]:
         **decided,
         "passing_default_gates": len(passing),
         "years": "-".join(map(str, years)),
+        **dates_of(cache),
         "journal_bytes": journal.stat().st_size if journal.exists() else 0,
     }
+
+
+def dates_of(cache: sf.FaceCache) -> dict[str, dict[str, int]]:
+    """How many photos are dated by what, and how exactly."""
+    known = np.isfinite(cache.file_taken)
+    kinds = np.where(known, cache.file_taken_kind, "none")
+    found = {
+        "dated_by": Counter(kind or "an older version" for kind in kinds.tolist()),
+        "dated_to": Counter(
+            cache.file_taken_precision[known & (cache.file_taken_kind != "")].tolist()
+        ),
+    }
+    return {name: dict(counts.most_common()) for name, counts in found.items()}
 
 
 def folder_status(path: Path) -> dict[str, Any]:
