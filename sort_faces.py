@@ -5486,7 +5486,9 @@ def audit_item(engine: Engine, item: Item) -> Result:
 
 
 def frames_item(engine: Engine, item: Item) -> Result:
-    """A stretch of a video -> faces per frame. item: video, path, pts (rising), sar, landmarks.
+    """A stretch of a video -> faces per frame.
+
+    item: video, path, pts (rising), sar, landmarks, padded (of those pts).
 
     It is decoded in sequence from the key frame before it; never a seek per frame.
     """
@@ -5494,17 +5496,26 @@ def frames_item(engine: Engine, item: Item) -> Result:
     try:
         joined = item.get("joined") and as_record(Joined, item["joined"])
         for pts, image in frames_at(item["path"], item["pts"], item["sar"], joined):
-            frames[pts] = frame_result(engine, image, item["landmarks"])
+            border = pts in item.get("padded", ())
+            frames[pts] = frame_result(engine, image, item["landmarks"], border)
     except VideoError as error:
         missing = [pts for pts, result in frames.items() if "failed" in result]
         frames |= {pts: {"failed": str(error)} for pts in missing}
     return {"frames": [{"pts": pts, **result} for pts, result in frames.items()]}
 
 
-def frame_result(engine: Engine, image: np.ndarray, landmarks: bool) -> Result:
-    """Size of an upright frame and its faces, or why the engine gave up on it."""
+def frame_result(
+    engine: Engine, image: np.ndarray, landmarks: bool, border: bool = False
+) -> Result:
+    """Size of an upright frame and its faces, or why the engine gave up on it.
+
+    border: look again with one around it where nothing is found; `padded` says that this was done.
+    """
     try:
-        seen = [(image, find_faces(engine, image, Passes()))]
+        found = find_faces(engine, image, Passes())
+        padded = border and not len(found)
+        found = detect_padded(engine, image) if padded else found
+        seen = [(image, found)]
         faces = as_json(face_records(engine, seen, landmarks)[0])
     except engine_errors() as error:
         return {"failed": one_line(error)}
@@ -5513,7 +5524,8 @@ def frame_result(engine: Engine, image: np.ndarray, landmarks: bool) -> Result:
         if "pose" not in face:  # a pack without landmark models
             face["pose"] = pack_floats(pose_from_kps(np.array([face["kps"]]), tuple(wh))[0])
     kept = ("bbox", "det_score", "pose", "embedding")
-    return {"wh": wh, "faces": [{key: face[key] for key in kept} for face in faces]}
+    faces = [{key: face[key] for key in kept} for face in faces]
+    return {"wh": wh, **({"padded": True} if padded else {}), "faces": faces}
 
 
 Models = Any  # an Engine, a ClipScorer (work/clip_scorer.py), a QualityModel (quality_model.py)
@@ -11303,6 +11315,7 @@ def cmd_decisions_from_faces(args: argparse.Namespace) -> Outcome:
 CHUNK_SAMPLES = 64  # frames per queue item; what is lost when a worker dies
 SAME_VIDEO = "the same video as"  # why a file is left out, and no fault
 REPORT_FRAMES = 5  # thumbnails per strip
+FEW = 5  # films that a line names
 CLIP_SPACE = "6f1c2f0e-8e0b-5d0a-9d3b-3a3b1f6f7c11"  # of the names of clips
 
 
@@ -11330,7 +11343,15 @@ class VideoChoice:
 class Sampling:
     """How often a film is looked at; the reference's `stage`."""
 
-    sample_rate: float = option(PER_SECOND, "frames per second looked at", 2.0)
+    sample_rate: float = option(
+        PER_SECOND, "frames per second looked at, fewer where nothing changes", 2.0
+    )
+    every_sample: bool = option(bool, "look at all of them, whatever changes", False)
+    no_pad_retry: bool = option(
+        bool,
+        "do not look again with a border where no face is found, for faces that fill the picture",
+        False,
+    )
 
 
 faceset_option = functools.partial(option, Path, default=(), unit="FACESET")
@@ -11403,13 +11424,20 @@ class Stretch(Record):
     pts: Annotated[list[Pts], msgspec.Meta(min_length=1)]  # rising
     sar: PositiveAmount
     joined: Joined | None = None
+    padded: list[Pts] = []  # of those the ones looked at with a border, too
 
 
 class Staged(OwnFile, tag="staged", kw_only=True):
-    """The frames to look at."""
+    """The frames to look at, as far as that follows from what is known of them."""
 
     rate: PositiveAmount  # frames per second looked at
+    every_sample: bool = True  # as Sampling says
+    no_pad_retry: bool = True
     items: list[Stretch]
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.rate, self.every_sample, self.no_pad_retry)
 
 
 class FrameMeta(Record, kw_only=True):
@@ -11443,6 +11471,8 @@ class FrameLine(Record):
     id: str  # frame_name
     meta: FrameMeta | None = None
     failed: str | None = None
+    wh: tuple[int, int] | None = None  # px; upright
+    padded: bool = False  # looked at with a border, too
     faces: list[SeenFace] = []
 
 
@@ -11768,23 +11798,24 @@ def scan_video(path: str, known: Video | None) -> Scanned:
 
 
 def find_scenes(
-    work: VideoWork, rate: float = Sampling.sample_rate, crew: Crew | None = None
+    work: VideoWork, sampling: Sampling = Sampling(), crew: Crew | None = None
 ) -> Outcome:
     """find the cuts of every video; cached in WORK/scenes"""
     if crew is None or crew.elsewhere:
-        return pass_over_videos(work, rate, None)
+        return pass_over_videos(work, sampling, None)
     with contextlib.closing(FrameLog(work.results, crew)) as frames:  # one decode finds faces, too
         frames.begin()
-        return pass_over_videos(work, rate, frames)
+        return pass_over_videos(work, sampling, frames)
 
 
-def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> Outcome:
+def pass_over_videos(work: VideoWork, sampling: Sampling, frames: FrameLog | None) -> Outcome:
     """Decode every video once whose scenes are not known; with `frames` look for faces, too."""
-    videos, failed = work.list_videos(), []
+    videos, failed, rate = work.list_videos(), [], sampling.sample_rate
     todo = [video for video in videos if not work.scenes_of(video)]
-    passed, label = decode_videos(work, todo, rate, frames, failed), "scenes"
-    if frames is not None:
-        passed, label = frames.look(passed), "decode and detect"
+    ahead = frames and companion("film_ahead").LookAhead(frames, sampling)
+    passed, label = decode_videos(work, todo, rate, ahead, failed), "scenes"
+    if ahead is not None:
+        passed, label = ahead.look(passed), "decode and detect"
     for _ in progress(passed, round(sum(video.duration for video in todo) * rate), label):
         pass
     known = [scenes for scenes in map(work.scenes_of, videos) if scenes]
@@ -11802,17 +11833,20 @@ Sample = tuple[Video, int, Any]  # (video, pts, upright picture unless it is kno
 
 
 def decode_videos(
-    work: VideoWork, todo: list[Video], rate: float, frames: FrameLog | None, failed: list[str]
+    work: VideoWork, todo: list[Video], rate: float, ahead: Any, failed: list[str]
 ) -> Iterator[Sample]:
     """The sampled frames of videos; the scenes of each are written once it is through.
 
-    Pictures only of frames that `frames` still needs. failed: collects what cannot be decoded.
+    Pictures only where `ahead` (film_ahead.LookAhead) is there to choose among them. failed:
+    collects what cannot be decoded.
     """
+    skip = None if ahead is None else lambda _: False
     for video in todo:
-        skip = None if frames is None else functools.partial(frames.has, video.id)
         try:
             with film_faults(), contextlib.closing(work.pass_log(video)) as so_far:
                 once = VideoPass(checked_source(video), rate, skip, so_far)
+                if ahead is not None:
+                    ahead.begin(once)
                 for pts, image in once.samples():
                     yield video, pts, image
                 scenes = once.result()
@@ -11837,23 +11871,25 @@ def checked_source(video: Video) -> Video:
     return video
 
 
-def stage_frames(work: VideoWork, sampling: Sampling) -> Outcome:
+def stage_frames(work: VideoWork, sampling: Sampling, known: Any = None) -> Outcome:
     """choose the frames to look at and write them to WORK/queue.json"""
-    rate, items, unknown = sampling.sample_rate, [], 0
+    film_sampling = companion("film_sampling")
+    known = known or film_sampling.Sightings(work.results)
+    items, left, unknown = [], 0, 0
     for video in work.list_videos():
         scenes = work.scenes_of(video)  # has the frame times: nothing is decoded
         unknown += scenes is None
-        chosen = sampled_pts(video, scenes, rate).tolist()
-        for some in batched(chosen, CHUNK_SAMPLES):
-            joined = scenes.joined and scenes.joined.between(some[0], some[-1])
-            items.append(Stretch(video.id, video.path, some, video.sar, joined))
+        if scenes:
+            chosen, missing = film_sampling.choose(video, scenes, sampling, known.of(video.id))
+            items += film_sampling.stretches(video, scenes, chosen)
+            left += len(missing)
     if not items:
         raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
-    work.write(Staged(rate=rate, items=items))
+    how = {"every_sample": sampling.every_sample, "no_pad_retry": sampling.no_pad_retry}
+    work.write(Staged(rate=sampling.sample_rate, **how, items=items))
     frames = sum(len(item.pts) for item in items)
-    return Outcome(
-        {"items": len(items), "frames": frames, "videos_without_scenes": unknown or None}
-    )
+    counts = {"items": len(items), "frames": frames, "to_look_at": left}
+    return Outcome({**counts, "videos_without_scenes": unknown or None})
 
 
 def sampled_pts(video: Video, scenes: Scenes | None, rate: float) -> np.ndarray:
@@ -11885,6 +11921,9 @@ def frame_lines(path: Path) -> Iterator[FrameLine]:
     yield from sound_lines(path, read, "that frame is looked at again", again)
 
 
+Frame = tuple[str, int]  # id of the video, pts
+
+
 class FrameLog(AppendOnly):
     """results.jsonl: what a crew finds in each frame, appended as it comes."""
 
@@ -11892,12 +11931,14 @@ class FrameLog(AppendOnly):
         super().__init__(path)
         self.crew = crew
         self.meta: FrameMeta | None = None
-        self.done: set[str] = set()  # frames that need not be looked at again
+        self.known = companion("film_sampling").Sightings()
+        self.failed: set[str] = set()  # frames that are looked at again, once
         self.counts: Counter[str] = Counter()
         for line in frame_lines(path):
             self.meta = line.meta or self.meta
-            if line.meta is None and line.failed is None:
-                self.done.add(line.id)
+            if line.meta is None:
+                self.known.add(line)
+                (self.failed.discard if line.failed is None else self.failed.add)(line.id)
         self.refuse_others({"model": model_label(crew.spec.model)})
 
     def begin(self) -> None:
@@ -11918,8 +11959,11 @@ class FrameLog(AppendOnly):
                     "or remove that file to begin again"
                 )
 
-    def has(self, video: str, pts: int) -> bool:
-        return frame_name(video, pts) in self.done
+    def lacks(self, video: str, pts: int, padded: bool) -> bool:
+        """Whether a frame must be looked at: it was not, not so, or without success."""
+        sight = self.known.of(video).get(pts)
+        blind = sight is None or (padded and not sight.padded and not len(sight.rows))
+        return blind or frame_name(video, pts) in self.failed
 
     def store(self, video: str, pts: int, result: Result) -> None:
         """Append the result of one frame."""
@@ -11927,19 +11971,21 @@ class FrameLog(AppendOnly):
         if "failed" in result:
             log.warning("%s: %s", name, result["failed"])
         self.counts.update(frames=1, failed="failed" in result, faces=len(result.get("faces", [])))
-        self.append({"schema": RECORD_SCHEMA, "id": name, **result})
+        self.append(line := {"schema": RECORD_SCHEMA, "id": name, **result})
+        self.known.add(as_record(FrameLine, line))
+        self.failed.discard(name)  # in this run it is not tried again
 
-    def look(self, samples: Iterable[Sample]) -> Iterator[None]:
+    def look(self, samples: Iterable[Sample], padded: Container[Frame]) -> Iterator[None]:
         """Find the faces of frames as they are decoded; yields once per frame, in their order."""
         engine, landmarks = self.crew.engine(), self.crew.spec.landmarks
 
-        def see(sample: Sample) -> tuple[str, int, Result | None]:
+        def see(sample: Sample) -> tuple[str, int, Result]:
             video, pts, image = sample
-            return video.id, pts, None if image is None else frame_result(engine, image, landmarks)
+            border = (video.id, pts) in padded
+            return video.id, pts, frame_result(engine, image, landmarks, border)
 
-        for video, pts, result in ordered_map(see, samples, self.crew.threads):
-            if result is not None:
-                self.store(video, pts, result)
+        for found in ordered_map(see, samples, self.crew.threads):
+            self.store(*found)
             yield None
 
     def look_elsewhere(self, items: Sequence[Item], folder: Path) -> Iterator[None]:
@@ -11954,35 +12000,61 @@ class FrameLog(AppendOnly):
 def detect_frames(work: VideoWork, crew: Crew) -> Outcome:
     """find and embed the faces of the chosen frames; here, on a worker or on a cluster"""
     videos = {video.id: video for video in work.list_videos()}
-    staged = work.read(Staged).items
+    staged, tried = work.read(Staged), set()
     with contextlib.closing(FrameLog(work.results, crew)) as frames:
-        items = []
-        for stretch in staged:
-            pts = [at for at in stretch.pts if not frames.has(stretch.video, at)]
-            if pts and stretch.video in videos:
-                path = videos[stretch.video].path
-                stretch = msgspec.structs.replace(stretch, path=path, pts=pts)
-                items.append({**as_json(stretch), "landmarks": True})
-        missing = sum(len(item["pts"]) for item in items)
-        if items:
-            frames.begin()
-            if crew.elsewhere:
-                looked = frames.look_elsewhere(items, work.folder / "workers")
-            else:
-                looked = frames.look(decode_stretches(videos, items))
-            for _ in progress(looked, missing, "detect"):
-                pass
-    wanted, counts = sum(len(stretch.pts) for stretch in staged), frames.counts
-    usable = counts["frames"] - counts["failed"] + wanted - missing
+        while items := missing_items(staged, videos, frames, tried):
+            if not tried:
+                frames.begin()
+            look_at_items(work, videos, frames, items)
+            tried |= {(i["video"], pts, pts in i["padded"]) for i in items for pts in i["pts"]}
+            with contextlib.suppress(SortFacesError):  # what was found may ask for more
+                stage_frames(work, staged.sampling, frames.known)
+            staged = work.read(Staged)
+    wanted = {(item.video, pts) for item in staged.items for pts in item.pts}
+    already, counts = len(wanted - {frame[:2] for frame in tried}), frames.counts
+    usable = counts["frames"] - counts["failed"] + already
     result = {
-        "wanted": wanted,
+        "wanted": len(wanted),
         "frames": counts["frames"],
-        "already_known": wanted - missing,
+        "already_known": already,
         "faces": counts["faces"],
         "failed": counts["failed"],
         "usable": usable,
     }
     return Outcome(result, bool(usable or not wanted))
+
+
+def missing_items(
+    staged: Staged, videos: dict[str, Video], frames: FrameLog, tried: set[tuple[str, int, bool]]
+) -> list[Item]:
+    """The stretches of the queue that `frames` lacks something of, without the rest.
+
+    tried: (video, pts, whether with a border) of what need not be tried again.
+    """
+    items = []
+    for stretch in staged.items:
+        asked = [(stretch.video, at, at in stretch.padded) for at in stretch.pts]
+        pts = [look[1] for look in asked if look not in tried and frames.lacks(*look)]
+        if pts and stretch.video in videos:
+            border = [at for at in pts if at in stretch.padded]
+            path = videos[stretch.video].path
+            stretch = msgspec.structs.replace(stretch, path=path, pts=pts, padded=border)
+            items.append({**as_json(stretch), "landmarks": True})
+    return items
+
+
+def look_at_items(
+    work: VideoWork, videos: dict[str, Video], frames: FrameLog, items: Sequence[Item]
+) -> None:
+    """Look at stretches, here or elsewhere."""
+    count = sum(len(item["pts"]) for item in items)
+    if frames.crew.elsewhere:
+        looked = frames.look_elsewhere(items, work.folder / "workers")
+    else:
+        padded = {(item["video"], pts) for item in items for pts in item["padded"]}
+        looked = frames.look(decode_stretches(videos, items), padded)
+    for _ in progress(looked, count, "detect"):
+        pass
 
 
 def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterator[Sample]:
@@ -12005,39 +12077,22 @@ def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterato
 
 def merge_frames(work: VideoWork) -> Outcome:
     """gather the results of all frames into WORK/frames.npz"""
-    staged = work.read(Staged)
-    meta: FrameMeta | None = None
-    data, rows = bytearray(), 0  # faces as they come, each 8 + dim float32
-    rows_of: dict[str, range] = {}  # of each frame
-    failed: set[str] = set()
-    for line in frame_lines(needed(work.results, "detect")):
-        if line.meta is not None:
-            meta = line.meta
-            continue
-        for face in line.faces:
-            data += np.array([*face.bbox, face.det_score], "<f4").tobytes()
-            data += face.pose + face.embedding
-        rows_of[line.id] = range(rows, rows + len(line.faces))
-        rows += len(line.faces)
-        (failed.discard if line.failed is None else failed.add)(line.id)
+    staged, film_sampling = work.read(Staged), companion("film_sampling")
+    needed(work.results, "detect")
+    meta = next((line.meta for line in frame_lines(work.results)), None)
     if meta is None:
         raise SortFacesError(f"{work.results}: is empty; run `video detect` again")
-    order = [(item.video, pts) for item in staged.items for pts in item.pts]
-    names = [frame_name(*frame) for frame in order]
-    found = [rows_of.get(name, range(0)) for name in names]
-    faces = np.frombuffer(data, "<f4").reshape(-1, 8 + meta.dim)
-    chosen = np.array([*itertools.chain(*found)], np.int64)
-    if not np.array_equal(chosen, np.arange(len(faces))):  # else they need no second copy
-        faces = faces[chosen]
-    frame = np.repeat(np.arange(len(order)), [*map(len, found)])
-    meta = msgspec.structs.replace(meta, rate=staged.rate)
-    video = np.array([video for video, _ in order], "U16")[frame]
-    pts = np.array([pts for _, pts in order], np.int64)[frame]
-    parts = faces[:, :4], faces[:, 4], faces[:, 5:8], faces[:, 8:]
-    work.write(Frames(meta, video, pts, *parts))
-    known = sum(name in rows_of for name in names)
-    result = {"frames": known, "faces": len(faces), "failed": sum(name in failed for name in names)}
-    return Outcome({**result, "missing": len(names) - known}, bool(known))
+    known = film_sampling.Sightings(work.results)
+    gathered = film_sampling.Gathered(meta, staged)
+    for video in work.list_videos():
+        gathered.add(video, work.scenes_of(video), known.of(video.id))
+    work.write(gathered.frames())
+    if gathered.empty:
+        names = [os.path.basename(path) for path in gathered.empty]
+        more = f" and {len(names) - FEW} more" if names[FEW:] else ""
+        log.warning("no face found in %s%s", ", ".join(names[:FEW]), more)
+    result = {**gathered.counts, "without_face": gathered.empty}
+    return Outcome(result, bool(gathered.counts["frames"]))
 
 
 def track_faces(work: VideoWork, reach: Reach) -> Outcome:
@@ -12389,7 +12444,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
     check_clip_folder(args.out, work.folder, args.input.resolve())
     steps: dict[str, Callable[[], Outcome]] = {
         "scan": lambda: scan_videos(work, args.input, of_args(VideoChoice, args), required=True),
-        "scenes": lambda: find_scenes(work, sampling.sample_rate, crew),
+        "scenes": lambda: find_scenes(work, sampling, crew),
         "stage": lambda: stage_frames(work, sampling),
         "detect": lambda: detect_frames(work, crew),
         "merge": lambda: merge_frames(work),
@@ -12414,6 +12469,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "look_at": results["report"]["look_at"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
+        "without_face": results["merge"]["without_face"],
         "clips": results["cut"]["clips"],
         "not_kept": results["cut"]["not_kept"],
         "failed": results["cut"]["failed"],
