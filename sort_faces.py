@@ -4220,7 +4220,10 @@ def content_id(path: str, size: int) -> str:
 
 
 class SceneFinder:
-    """PySceneDetect's AdaptiveDetector, fed with small pictures of frames and their times."""
+    """PySceneDetect's AdaptiveDetector, fed with small pictures of frames and their times.
+
+    soft: the same for what goes over slowly (soft_cuts.SoftCuts).
+    """
 
     def __init__(self, video: Video) -> None:
         try:
@@ -4238,11 +4241,12 @@ class SceneFinder:
                 "this scenedetect is not known to us; pip install scenedetect==0.7.2"
             )
         self.start = video.start
+        self.soft = companion("soft_cuts").SoftCuts(video)
         self.shape: tuple[int, ...] | None = None
         self.cuts: list[int] = []  # pts of the first frame of each scene but the first
         self.jumps: list[int] = []  # pts of frames unlike the one before, cut or not
 
-    def feed(self, frame: VideoFrame) -> None:
+    def feed(self, frame: VideoFrame, soft_only: bool = False) -> None:
         """Take the next frame in display order."""
         import cv2
 
@@ -4250,6 +4254,9 @@ class SceneFinder:
         self.shape = self.shape or small.shape
         if small.shape != self.shape:  # the picture size changed on the way
             small = cv2.resize(small, self.shape[1::-1])
+        self.soft.feed(frame.pts, small)
+        if soft_only:
+            return
         cuts = self.detector.process_frame(self.timecode(frame.pts), small)
         self.cuts += [cut.pts + self.start for cut in cuts]
         if (self.detector._frame_score or 0.0) >= SCENE_JUMP:
@@ -4268,6 +4275,22 @@ def scenes_between(
     starts = [first, *(max(some) for some in together)]
     ends = [*(min(some) for some in together), end]
     return [[low, high] for low, high in zip(starts, ends, strict=True) if low < high]
+
+
+def scenes_beside(
+    scenes: Sequence[Sequence[int]], gaps: Sequence[tuple[int, int]], near: float
+) -> list[list[int]]:
+    """Scenes without what lies in gaps, and without what is left beside one and under `near`."""
+    for gap in gaps:
+        parts = []
+        for low, high in scenes:
+            if high <= gap[0] or gap[1] <= low:
+                parts.append([low, high])
+                continue
+            left = [[low, min(high, gap[0])], [max(low, gap[1]), high]]
+            parts += [part for part in left if part[1] - part[0] >= near]
+        scenes = parts
+    return [[*scene] for scene in scenes]
 
 
 class Scenes(OwnFile, tag="scenes", kw_only=True):
@@ -4370,9 +4393,15 @@ class VideoPass:
         length = self.last_length or (self.pts[-1] - self.pts[0]) // max(1, len(self.pts) - 1) or 1
         near = SCENE_LENGTH / self.video.tick
         ends = self.pts[0], self.pts[-1] + length
+        scenes = scenes_between(*ends, self.finder.cuts, self.finder.jumps, near)
+        snap = [*self.pts, ends[1]]  # a scene begins with a frame
+        gaps = [
+            (snap[bisect.bisect_left(self.pts, low)], snap[bisect.bisect_left(self.pts, high)])
+            for low, high in self.finder.soft.transitions()
+        ]
         return Scenes(
             video=self.video.id,
-            scenes=scenes_between(*ends, self.finder.cuts, self.finder.jumps, near),
+            scenes=scenes_beside(scenes, gaps, near) or scenes,
             frames=len(self.pts),
             first=self.pts[0],
             steps=pack_steps(self.pts),

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from av import VideoFrame
 
-film_times = sf.companion("film_times")
+film_times, soft_cuts = sf.companion("film_times"), sf.companion("soft_cuts")
 
 SAVE_EVERY = 10.0  # s of work between two lines; what a kill costs
+GROWING = ("cuts", "jumps", "keys", "found", "flat")  # lists that a line adds to
 SEEN_AGAIN = 12  # frames at least that the finder sees again: more than twice its window
 
 
@@ -39,6 +40,8 @@ class Progress(sf.Record):
     cuts: list[sf.Pts]
     jumps: list[sf.Pts]
     keys: list[tuple[sf.Pts, int]]
+    found: list[tuple[sf.Pts, sf.Pts]]  # of soft_cuts.SoftCuts
+    flat: list[tuple[sf.Pts, sf.Pts]]
     joins: list[sf.Join]  # all of them so far
     shape: tuple[int, ...]  # of the finder's pictures
     length: int  # pts; of the last frame
@@ -53,6 +56,8 @@ class Known:
     cuts: list[int] = field(default_factory=list)
     jumps: list[int] = field(default_factory=list)
     keys: list[tuple[int, int]] = field(default_factory=list)
+    found: list[tuple[int, int]] = field(default_factory=list)
+    flat: list[tuple[int, int]] = field(default_factory=list)
     joins: list[sf.Join] = field(default_factory=list)
     shape: tuple[int, ...] | None = None
     length: int = 0
@@ -63,7 +68,7 @@ class Known:
         if line.after != (self.pts[-1] if self.pts else None):
             return False
         self.pts += sf.unpack_steps(line.first, line.steps).tolist()
-        for name in ("cuts", "jumps", "keys"):
+        for name in GROWING:
             getattr(self, name).extend(getattr(line, name))
         self.joins, self.shape = line.joins, line.shape
         self.length, self.lost = line.length, line.lost
@@ -87,7 +92,7 @@ class PassLog(sf.AppendOnly):
         """From now on a line says what is new."""
         self.saved = time.monotonic()
         known = self.known
-        self.counts = {name: len(getattr(known, name)) for name in ("pts", "cuts", "jumps", "keys")}
+        self.counts = {name: len(getattr(known, name)) for name in ("pts", *GROWING)}
         self.last = known.pts[-1] if known.pts else None
 
     def forget(self) -> None:
@@ -106,19 +111,21 @@ class PassLog(sf.AppendOnly):
 
         line: film_times.Timeline. Raises LookupError where the file does not show them again.
         """
-        known, again = self.known, []
-        at = warm_from(known.pts, len(known.pts), line.stream.time_base)
+        known, again, base = self.known, [], line.stream.time_base
+        at = warm_from(known.pts, len(known.pts), base, *soft_cuts.MEMORY)
+        both = known.pts[warm_from(known.pts, len(known.pts), base)]
         finder.shape = known.shape
         frames = film_times.sought(line, known.pts[at])
         for frame in frames:
             if frame.pts > known.pts[-1]:
                 frames = itertools.chain([frame], frames)
                 break
-            finder.feed(frame)
+            finder.feed(frame, soft_only=frame.pts < both)
             again.append(frame.pts)
         if again != known.pts[at:]:
             raise LookupError("other frames than before")
         finder.cuts, finder.jumps = known.cuts, known.jumps
+        finder.soft.found, finder.soft.flat = known.found, known.flat
         yield from frames
 
     def save(self, once: sf.VideoPass, line: Any, lost: int) -> None:
@@ -130,6 +137,7 @@ class PassLog(sf.AppendOnly):
         if calm < 0 or max(finder.cuts[-1:], default=-math.inf) >= once.pts[calm]:
             return
         whole = {"pts": once.pts, "cuts": finder.cuts, "jumps": finder.jumps, "keys": line.keys}
+        whole |= {"found": finder.soft.found, "flat": finder.soft.flat}
         new = {name: some[self.counts[name] :] for name, some in whole.items()}
         pts = new.pop("pts")
         about = {"after": self.last, "first": pts[0], "steps": sf.pack_steps(pts)}
@@ -139,7 +147,13 @@ class PassLog(sf.AppendOnly):
         self.saved, self.last = time.monotonic(), pts[-1]
 
 
-def warm_from(pts: Sequence[int], count: int, base: Fraction) -> int:
+def warm_from(
+    pts: Sequence[int],
+    count: int,
+    base: Fraction,
+    seconds: float = sf.SCENE_MEMORY,
+    frames: int = SEEN_AGAIN,
+) -> int:
     """Index of the frame from which on the finder sees what led up to the first `count` again."""
-    low = pts[count - 1] - round(sf.SCENE_MEMORY / base)
-    return max(0, min(bisect.bisect_left(pts, low), count - SEEN_AGAIN))
+    low = pts[count - 1] - round(seconds / base)
+    return max(0, min(bisect.bisect_left(pts, low), count - frames))

@@ -462,6 +462,7 @@ def video_pages(
         about = {**counts, "minutes": round(seconds / 60, 1), "out": plan.get("out")}
         title = "Segments with a usable face"
         about["failed"] = video_failures(work, plan, videos)
+        about["empty"] = [path.name for path, rows in shown if not rows]
         pages.write("index.html", "video.html", title, videos=shown, **about)
     return {"look_at": str(work.report / "index.html"), **counts}
 

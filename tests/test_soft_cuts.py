@@ -1,0 +1,150 @@
+"""Dissolves, wipes and fades end scenes; pans, zooms, flashes and lamps do not."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_video import known_video
+from video_material import EDGE, RATE, empty_picture, face_picture, write_video
+
+import sort_faces as sf
+
+soft_cuts = sf.companion("soft_cuts")
+LENGTH = 3.0  # s; of a shot beside a transition
+
+
+def panned(picture: np.ndarray, frames: int, speed: float) -> list[np.ndarray]:
+    """A picture that drifts to and fro, by `speed` px a frame."""
+    way = [round(abs(n * speed % 24 - 12)) for n in range(frames)]
+    return [np.ascontiguousarray(np.roll(picture, step, axis=1)) for step in way]
+
+
+def wipe(share: float, shape: tuple[int, ...]) -> np.ndarray:
+    """(h, w, 1) share of the second picture, which comes from the left."""
+    return np.broadcast_to(np.arange(shape[1])[None, :, None] < share * shape[1], (*shape[:2], 1))
+
+
+OVER: dict[str, Callable] = {
+    "dissolve": lambda share, shape: np.full((*shape[:2], 1), share),
+    "wipe": wipe,
+    "wipe down": lambda share, shape: wipe(share, (shape[1], shape[0])).transpose(1, 0, 2),
+}
+
+
+def joined_by(
+    kind: str, one: Sequence[np.ndarray], two: Sequence[np.ndarray], length: int
+) -> list[np.ndarray]:
+    """Two shots of which the first goes over into the second for `length` frames."""
+    film = list(one[: len(one) - length])
+    for number, (before, after) in enumerate(zip(one[-length:], two, strict=False), 1):
+        mask = OVER[kind](number / (length + 1), before.shape)
+        film.append(np.rint(before * (1 - mask) + after * mask).astype(np.uint8))
+    return film + list(two[length:])
+
+
+DRIFTS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "pan": lambda picture, n: np.roll(picture, 3 * n, axis=1),
+    "whip": lambda picture, n: np.roll(picture, 9 * n, axis=1),
+    "lamp": lambda picture, n: np.rint(picture * (0.4 + 0.6 * min(1, abs(n - 75) / 40))),
+    "flash": lambda picture, n: np.clip(picture.astype(int) + 70 * (n in (50, 51)), 0, 255),
+}
+
+
+def made_film(kind: str, picture: np.ndarray, frames: int = 150) -> Iterator[np.ndarray]:
+    for number in range(frames):
+        yield DRIFTS[kind](picture, number).astype(np.uint8)
+
+
+def scenes_of(path: Path) -> list[tuple[float, float]]:
+    video, found = known_video(path)
+    return [tuple(np.round(video.seconds(np.array(s)), 3).tolist()) for s in found.scenes]
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.0, 2.0])
+@pytest.mark.parametrize("kind", [*OVER])
+def test_what_goes_over_slowly_belongs_to_no_scene(tmp_path, kind, seconds):
+    shots = [panned(empty_picture(seed), round(LENGTH * RATE) + 50, 0.3) for seed in (1, 4)]
+    path = write_video(tmp_path / "v.mp4", joined_by(kind, *shots, round(seconds * RATE)))
+    first, last, *more = scenes_of(path)
+    assert not more
+    begins = len(shots[0]) / RATE - seconds
+    assert begins - 0.7 <= first[1] <= begins + 0.1
+    assert begins + seconds - 0.1 <= last[0] <= begins + seconds + 0.7
+
+
+@pytest.mark.parametrize("kind", [*DRIFTS])
+def test_what_moves_or_lights_up_is_no_transition(tmp_path, kind):
+    path = write_video(tmp_path / "v.mp4", list(made_film(kind, face_picture("anna"))))
+    once = sf.VideoPass(known_video(path)[0], 1.0, None)
+    assert len(list(once.samples())) == 6 and once.finder.soft.transitions() == []
+
+
+def test_black_between_two_shots_belongs_to_none(tmp_path):
+    black = [np.zeros((EDGE, EDGE, 3), np.uint8)] * RATE
+    shots = [panned(empty_picture(seed), 3 * RATE, 0.3) for seed in (1, 4)]
+    dim = [np.round(shots[0][-1] * k / 30).astype(np.uint8) for k in range(30, 0, -1)]
+    first, last = scenes_of(write_video(tmp_path / "v.mp4", [*shots[0], *dim, *black, *shots[1]]))
+    assert 2.5 <= first[1] <= 3.2 and last[0] == round(3 + 30 / RATE + 1, 3)
+
+
+def test_scenes_beside_gaps():
+    scenes = [(0, 100), (100, 200)]
+    assert sf.scenes_beside(scenes, [(40, 60)], 10) == [[0, 40], [60, 100], [100, 200]]
+    assert sf.scenes_beside(scenes, [(40, 95)], 10) == [[0, 40], [100, 200]]  # too little is left
+    assert sf.scenes_beside(scenes, [(90, 120)], 10) == [[0, 90], [120, 200]]
+    assert sf.scenes_beside(scenes, [], 10) == [[0, 100], [100, 200]]
+
+
+def test_it_finds_the_same_whenever_it_begins(tmp_path):
+    """What a kill costs must not change the outcome: a finder that saw MEMORY knows as much."""
+    shots = [panned(empty_picture(seed), 5 * RATE, 0.3) for seed in (1, 4)]
+    path = write_video(tmp_path / "v.mp4", joined_by("dissolve", *shots, RATE))
+    video, found = known_video(path)
+    frames = [
+        (pts, np.ascontiguousarray(image[::2, ::2]))
+        for pts, image in sf.frames_at(video.path, found.pts.tolist(), video.sar)
+    ]
+    whole = soft_cuts.SoftCuts(video)
+    at = [(whole.feed(*frame), len(whole.found))[1] for frame in frames]
+    assert at[-1] > 5
+    for stop in range(60, len(frames) - 1, 17):
+        seconds, count = soft_cuts.MEMORY
+        low = frames[stop - 1][0] - round(seconds / video.tick)
+        first = max(0, min(np.searchsorted(found.pts, low), stop - count))
+        again = soft_cuts.SoftCuts(video)
+        for frame in frames[first:stop]:
+            again.feed(*frame)
+        again.found = whole.found[: at[stop - 1]]
+        for frame in frames[stop:]:
+            again.feed(*frame)
+        assert again.found == whole.found
+
+
+def test_no_clip_of_a_made_film_ends_in_another_shot(run, mini, shared, tmp_path):
+    """Two shots of mixtape.mp4 with a face, which dissolve into each other."""
+    source = shared / "data/videos/mixtape.mp4"
+    truth = json.loads((shared / "data/videos/mixtape.truth.json").read_text())
+    rows = [r for r in truth if r["face"] == "yes" and r["end"] - r["start"] > 4][:2]
+    video, found = known_video(source)
+    times = video.seconds(found.pts)
+    shots = []
+    for row in rows:
+        wanted = found.pts[(times > row["start"] + 0.1) & (times < row["start"] + 3.9)]
+        shots.append([i for _, i in sf.frames_at(video.path, wanted.tolist(), video.sar)])
+    film = write_video(tmp_path / "films/v.mp4", joined_by("dissolve", *shots, RATE))
+    work, clips = tmp_path / "work", tmp_path / "clips"
+    code, _, err = run("video", "run", film.parent, work, clips, "--model", mini, "-q")
+    assert code == 0, err
+    begins = len(shots[0]) / RATE - 1
+    spans = [
+        (s["start"], s["end"]) for s in json.loads((work / "plan.json").read_text())["segments"]
+    ]
+    assert len(spans) == 2
+    for start, end in spans:
+        assert end <= begins + 0.05 or start >= begins + 0.95
+    assert all(b[0] - a[1] > 0.8 for a, b in itertools.pairwise(spans))

@@ -1,0 +1,196 @@
+"""Dissolves, wipes and fades: cuts that take a while, so that no frame is unlike the one before.
+
+Twin comparison: two pictures up to three seconds apart that have nothing in common, while every
+pixel between them lies between its two values. So it is in a dissolve, where all pixels go over
+together, in a wipe, where each does at its own time, and in a fade, where the one picture is black
+or white. A camera that pans, or somebody who walks through the picture, shows what neither of the
+two pictures has there.
+
+Looked at are thumbnails of the pictures that scene detection sees anyway, twelve and a half a
+second: how fast the film runs plays no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+import sort_faces as sf
+
+EVERY = 0.08  # s between thumbnails
+LONGEST = 3.0  # s; of a transition
+SPANS = (3, 5, 8, 12, 17, 23, 30, 37)  # thumbnails from the picture before to the one after
+BESIDE = 2  # thumbnails before and after that must be calm
+SIZE = (16, 9)  # px
+UNLIKE = 22.0  # mean levels between the two pictures at least
+COMMON = 0.6  # correlation of the two at most
+OUTSIDE = 0.16  # of the way from one picture to the other that pixels lie beside it, at most
+CALM = 0.35  # the same of what moves before and after
+JUMP = 0.6  # the same of a step from thumbnail to thumbnail: more is a cut
+BACK = 0.12  # the same of such a step back
+BLACK = 24.0  # levels
+FLAT = 24.0  # levels between the brightest and the darkest of a picture that shows nothing
+EMPTY = 0.3  # s; shortest time of such pictures that separates two scenes
+FEW_FOUND = 3  # times that a transition is found at least, with pictures a little farther apart
+WIDER = 20  # percent of these times that it may begin earlier, and end later
+MARGIN = 0.12  # of its length, that is given up on both sides, where a wipe takes few pixels
+HALFWAY = 0.4  # of the pixels, that are half over in the middle of a wipe at most
+FEW_PIXELS = 0.03  # of the pixels, that a wipe may have taken where it begins
+GOES_ON = 1.0  # goes_on at most; 0.02 to 0.95 in dissolves and wipes, pans and zooms from 1.12 on
+INNER = (0.2, 0.8)  # the same between which a transition runs evenly
+# (s, frames): what a finder must have seen at least to find what another one does
+MEMORY = (EVERY * (SPANS[-1] + 2 * BESIDE + 6), SPANS[-1] + 2 * BESIDE + 6)
+
+
+class SoftCuts:
+    """Finds transitions in the frames of a film, fed in display order.
+
+    found: (pts of a frame before, pts of one after) of each, often several times.
+    """
+
+    def __init__(self, video: sf.Video) -> None:
+        self.video = video
+        self.slot: int | None = None  # of the newest frame; None: no frame was seen
+        self.pts: list[int] = []  # of the thumbnails
+        self.table = np.zeros((0, SIZE[0] * SIZE[1] * 3), np.float32)
+        self.found: list[tuple[int, int]] = []
+        self.flat: list[tuple[int, int]] = []  # (thumbnail before, thumbnail that shows nothing)
+
+    def feed(self, pts: int, small: np.ndarray) -> None:
+        """Take the next frame; small (h, w, 3) uint8."""
+        slot = int(np.floor(self.video.seconds(pts) / EVERY + 1e-6))
+        begins, self.slot = slot != self.slot and self.slot is not None, slot
+        if not begins:  # the first slot may have begun before the first frame that we see
+            return
+        thumb = cv2.resize(small, SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
+        keep = SPANS[-1] + 2 * BESIDE
+        if self.pts and np.ptp(thumb.reshape(-1, 3), axis=0).max() <= FLAT:
+            self.flat.append((self.pts[-1], pts))
+        self.pts = [*self.pts[-keep:], pts]
+        self.table = np.vstack([self.table[-keep:], thumb.reshape(1, -1)])
+        self.look()
+
+    def transitions(self) -> list[tuple[int, int]]:
+        """[first frame, frame after the last) in pts of what lies between two scenes, rising.
+
+        That is what was found, and frames that show nothing, alone or beside that.
+        """
+        tick = self.video.tick
+        spans = [span for span in joined(self.flat) if (span[1] - span[0]) * tick >= EMPTY]
+        for low, high in joined(self.found):
+            own = np.array([span for span in self.found if low <= span[0] < high])
+            if len(own) >= FEW_FOUND:
+                ends = np.percentile(own[:, 0], WIDER), np.percentile(own[:, 1], 100 - WIDER)
+                margin = MARGIN * (ends[1] - ends[0]) + EVERY / tick
+                spans.append((round(ends[0] - margin), round(ends[1] + margin)))
+        return joined(spans)
+
+    def look(self) -> None:
+        """Compare the newest picture with calm ones after it with those up to LONGEST before."""
+        last = len(self.pts) - 1 - BESIDE
+        if last < BESIDE:
+            return
+        after = self.table[last]
+        for span in SPANS:
+            first = last - span
+            if first < BESIDE:
+                return
+            if self.pts[last] - self.pts[first] > 2 * LONGEST / self.video.tick:
+                return
+            before = self.table[first]
+            far = float(np.abs(after - before).mean())
+            if far < UNLIKE or alike(before, after) > COMMON:
+                continue
+            part = self.table[first - BESIDE : last + BESIDE + 1]
+            share = way_of(part, before, after)
+            if share is not None:
+                ends = local_ends(part[BESIDE:-BESIDE], before, after)
+                self.note(first, share, ends)
+
+    def note(self, first: int, share: np.ndarray, ends: tuple[int, int]) -> None:
+        """Note where the way from one picture to the other begins and ends.
+
+        That is where the line through what lies in its middle would do so: what moves in the
+        pictures hides the ends themselves.
+        """
+        at = np.array([np.flatnonzero(share <= ends)[-1] for ends in INNER], float)
+        reach = max(1.0, at[1] - at[0]) * INNER[0] / (INNER[1] - INNER[0])
+        low = max(0.0, min(at[0] - reach, ends[0]))
+        high = min(len(share) - 1.0, max(at[1] + 1 + reach, ends[1]))
+        rows = first + int(np.floor(low)), first + int(np.ceil(high))
+        if goes_on(self.table, *rows) <= GOES_ON:
+            self.found.append((self.pts[rows[0]], self.pts[rows[1]]))
+
+
+def joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those that touch or overlap as one, rising."""
+    together: list[tuple[int, int]] = []
+    for low, high in sorted(spans):
+        if together and low <= together[-1][1]:
+            together[-1] = together[-1][0], max(together[-1][1], high)
+        else:
+            together.append((low, high))
+    return together
+
+
+def alike(one: np.ndarray, two: np.ndarray) -> float:
+    """Correlation in [-1, 1] of two pictures where not both are black; 0 where one shows nothing.
+
+    Bars above and below the picture would make all of a film's pictures alike.
+    """
+    shown = np.maximum(one, two) > BLACK
+    one, two = (side[shown] - side[shown].mean() if shown.any() else side for side in (one, two))
+    size = float(np.linalg.norm(one) * np.linalg.norm(two))
+    return float(one @ two) / size if size > 1.0 else 0.0
+
+
+def goes_on(table: np.ndarray, first: int, last: int) -> float:
+    """How much a picture changes beside two rows of (n, d) thumbnails, of what it does between.
+
+    Times the detour it makes between them: what goes straight from one picture to the other has a
+    length of 1. A camera that pans does not stop, and goes a longer way.
+    """
+    steps = np.abs(np.diff(table, axis=0)).mean(axis=1)
+    within = steps[first:last]
+    beside = [part.mean() for part in (steps[max(0, first - 3) : first], steps[last : last + 3])]
+    detour = within.sum() / max(1e-6, np.abs(table[last] - table[first]).mean())
+    return float(detour * max(beside) / max(1e-6, within.mean()))
+
+
+def way_of(part: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
+    """How far each picture has come from one to the other, (n,) about 0 to 1; None: not so.
+
+    part: (n + 2 BESIDE, d) from BESIDE before the one to BESIDE after the other.
+    """
+    far = np.abs(after - before).mean()
+    calm = np.abs(part[:BESIDE] - before).mean(), np.abs(part[-BESIDE:] - after).mean()
+    if max(calm) > CALM * far:
+        return None
+    between = part[BESIDE:-BESIDE]
+    low, high = np.minimum(before, after), np.maximum(before, after)
+    beside = np.maximum(low - between, 0) + np.maximum(between - high, 0)
+    if beside.mean(axis=1).max() > OUTSIDE * far:
+        return None
+    move = after - before
+    share = (between - before) @ move / float(move @ move)
+    if np.diff(share).max() > JUMP or np.diff(share).min() < -BACK:
+        return None
+    return share
+
+
+def local_ends(between: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
+    """Rows of (n, d) between which a wipe goes from the first of its pixels to the last.
+
+    The middle of them where no wipe is it: there all pixels go over at once.
+    """
+    middle, differs = len(between) // 2, np.abs(after - before) > 2 * UNLIKE
+    if not differs.any():
+        return middle, middle
+    share = ((between - before) / np.where(differs, after - before, 1))[:, differs]
+    if (np.abs(share[middle] - 0.5) < 0.25).mean() > HALFWAY:
+        return middle, middle
+    begun = np.flatnonzero((share < 0.5).mean(axis=1) >= 1 - FEW_PIXELS)
+    ended = np.flatnonzero((share > 0.5).mean(axis=1) >= 1 - FEW_PIXELS)
+    return begun[-1] if len(begun) else 0, ended[0] if len(ended) else len(between) - 1
