@@ -95,7 +95,8 @@ def video_pages(
     known = sf.read_if_sound(work.path(sf.People), sf.People)  # an older run has none
     people = shown_people(known.people if known else [], plan, videos)
     by_id = {person["id"]: person for person in people}
-    shown = [(Path(video.path), video_rows(plan, video)) for video in videos]
+    own = {track: p.id for p in (known.people if known else ()) for track in p.tracks}
+    shown = [(Path(video.path), video_rows(plan, video, own)) for video in videos]
     pictures = [
         picture for _, rows in shown for row in rows for picture in (*row["faces"], *row["strip"])
     ]
@@ -163,8 +164,13 @@ def shown_people(
 # ============================================================================
 
 
-def video_rows(plan: dict[str, Any], video: sf.Video) -> list[dict[str, Any]]:
-    """What the page shows of a video: its segments, then what was left out, each by time."""
+def video_rows(
+    plan: dict[str, Any], video: sf.Video, owner: dict[str, str]
+) -> list[dict[str, Any]]:
+    """What the page shows of a video: its segments, then what was left out, each by time.
+
+    owner: {track: id of its person}.
+    """
     rows = []
     for kept, key in ((True, "segments"), (False, "rejected")):
         entries = [entry for entry in plan[key] if entry["video"] == video.id]
@@ -173,7 +179,11 @@ def video_rows(plan: dict[str, Any], video: sf.Video) -> list[dict[str, Any]]:
             frames = frames_of(entry, video) if kept or at < REPORT_REJECTED else []
             strip = [frame.picture(video, len(rows)) for frame in frames]
             faces = [face.picture(video, len(rows)) for face in clearest_faces(frames)]
-            rows.append({"entry": entry, "kept": kept, "faces": faces, "strip": strip})
+            tracks = entry["tracks"] if kept else entry["name"].split("+")
+            own = sorted({owner[track] for track in tracks if track in owner})
+            others = [who for who in entry.get("people", ()) if who not in own]
+            who = {"own": own, "others": others}
+            rows.append({"entry": entry, "kept": kept, "faces": faces, "strip": strip, **who})
     return rows
 
 
