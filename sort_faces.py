@@ -93,7 +93,11 @@ import sys
 
 def stop_at_once(number: int, _frame: Any) -> None:
     """End the process with one line, whatever it is at."""
-    os.write(2, b"sort_faces: interrupted; run the same command again to go on\n")
+    try:
+        terminal = sys.stderr.fileno()  # 2 may be a file just now, see work/hush.py
+    except Exception:
+        terminal = 2
+    os.write(terminal, b"sort_faces: interrupted; run the same command again to go on\n")
     os._exit(128 + number)
 
 
@@ -206,7 +210,8 @@ RECORD_SCHEMA = 2  # of one line of a JSONL file; those of 1 had no checksum
 # Photos. Suffixes are only a filter for the scan; the decoder looks at the bytes.
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
-    | {".heic", ".heif", ".hif", ".avif"}
+    | {".heic", ".heif", ".hif", ".avif", ".mpo", ".jps", ".insp", ".jpg_large", ".jpg_orig"}
+    | {".jpg_original", ".jpeg_large", ".jpeg_original", ".jp2", ".j2k", ".jpf", ".jpx", ".apng"}
 )
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts"}
@@ -1614,7 +1619,12 @@ class FaceCache:
     file_status: np.ndarray = of_file("uint8", "0 faces, 1 no face, 2 unreadable")
     file_error: np.ndarray = of_file(str, "why it is unreadable, else empty")
     file_passes: np.ndarray = of_file(str, "detection settings, `640@0.5+tiles+pad`")
-    alias_path: np.ndarray = of_alias(str, "absolute path of a further copy")
+    file_note: np.ndarray = of_text(
+        "what is wrong with a photo that was read, `incomplete: ...`; else empty"
+    )
+    alias_path: np.ndarray = of_alias(
+        str, "absolute path of a further copy, or of the RAW of the same photo"
+    )
     alias_file: np.ndarray = of_alias("int32", "row of its photo in `file_*`")
     alias_size: np.ndarray = of_alias("int64", "bytes")
     alias_mtime_ns: np.ndarray = of_alias("int64", FILE_TIME)
@@ -1695,6 +1705,23 @@ class FaceCache:
         for path, row in zip(self.alias_path.tolist(), self.alias_file.tolist(), strict=True):
             known[row].append(path)
         return known
+
+    @functools.cached_property
+    def copies(self) -> list[list[str]]:
+        """As `paths`, but only those that hold the photo's very bytes."""
+        raws = set(self.alias_path[~self.is_copy].tolist())
+        return [[path for path in paths if path not in raws] for paths in self.paths]
+
+    @property
+    def is_copy(self) -> np.ndarray:
+        """(a,) bool: which aliases hold the very bytes; the others are RAWs of the same photo."""
+        return self.alias_size == self.file_size[self.alias_file]
+
+    @property
+    def damaged(self) -> np.ndarray:
+        """Rows of the photos of which a part is missing or wrong."""
+        notes = self.file_note.tolist()
+        return np.flatnonzero([note.startswith(("incomplete", "damaged")) for note in notes])
 
     @property
     def enriched(self) -> np.ndarray:
@@ -3240,15 +3267,20 @@ class ScanReport:
     files: list[FoundFile] = field(default_factory=list)  # in path order
     films: list[FoundFile] = field(default_factory=list)  # likewise; see work/film_source.py
     folders: set[str] = field(default_factory=set)  # whose files could be listed
-    other_files: int = 0
+    others: Counter[str] = field(default_factory=Counter)  # by kind, see work/kinds.py
+    examples: dict[str, str] = field(default_factory=dict)  # the first file of some kinds
     unreadable: list[str] = field(default_factory=list)
     skipped_outputs: list[str] = field(default_factory=list)
+
+    def pass_over(self, kind: str, path: str) -> None:
+        self.others[kind] += 1
+        self.examples.setdefault(kind, path)
 
 
 def scan_photos(
     roots: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> ScanReport:
-    """All photo files below the roots.
+    """All photo files below the roots; those whose bytes are not on this disk are passed over.
 
     Follows symbolic links once per real folder, so loops end. Skips hidden and system folders
     and this tool's own outputs. Globs match the path relative to its root or the bare name.
@@ -3257,12 +3289,17 @@ def scan_photos(
     found: list[FoundFile] = []
     films: list[FoundFile] = []
     seen: set[tuple[int, int | str]] = set()
+    kinds = companion("kinds")
+    suffixes = kinds.read_suffixes()
     for root in roots:
         for path, name in walk_files(str(root), seen, report):
             suffix = os.path.splitext(name)[1].lower()
-            if suffix not in PHOTO_SUFFIXES and suffix not in CLIP_SUFFIXES:
-                report.other_files += 1
-                continue
+            clip = suffix in CLIP_SUFFIXES
+            if suffix not in suffixes and not clip:
+                kind = kinds.other_kind(path, name, suffixes)
+                if kind != "photo":
+                    report.pass_over(kind, path)
+                    continue
             if include or exclude:  # the relative path costs more than all else
                 relative = os.path.relpath(path, root)
                 if not wanted_path(relative, name, include, exclude):
@@ -3272,10 +3309,11 @@ def scan_photos(
             except OSError as error:  # a dangling link, or gone since the listing
                 report.unreadable.append(f"{path}: {error.strerror}")
                 continue
-            if is_special(path, facts):
-                report.other_files += 1
+            absent = "no files" if is_special(path, facts) else kinds.absence(path, facts)
+            if absent:
+                report.pass_over(absent, path)
                 continue
-            kind = found if suffix in PHOTO_SUFFIXES else films
+            kind = films if clip else found
             kind.append(FoundFile(path, *facts_of(facts)))
     if len(roots) > 1:  # one may be a file below another
         found, films = (list({file.path: file for file in x}.values()) for x in (found, films))
@@ -3321,6 +3359,8 @@ def walk_files(
         folders = []
         for entry in entries:
             if entry.name.startswith(".") or entry.name in SKIPPED_FOLDERS:
+                if companion("kinds").is_icloud_stub(entry.name):
+                    report.pass_over(companion("kinds").IN_CLOUD, entry.path)
                 continue
             try:
                 is_folder = entry.is_dir()
@@ -3377,9 +3417,30 @@ def note(line: str, level: int = logging.INFO) -> None:
         handler.emit(log.makeRecord(TOOL, level, "", 0, line, (), None))
 
 
+def bug_of_ours(error: BaseException) -> str:
+    """A bug in one line, with its place; the traceback goes to the log file, where there is one."""
+    import traceback
+
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        note(line, logging.ERROR)
+    *_, last = traceback.extract_tb(error.__traceback__)
+    place = f"{PurePath(last.filename).name}:{last.lineno}"
+    return f"a bug of ours ({type(error).__name__} at {place}: {one_line(error)})"
+
+
 def log_files() -> list[logging.FileHandler]:
     """The log file in use, if there is one."""
     return [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+
+
+class Stderr:
+    """sys.stderr as it is at the moment: work/hush.py puts another stream there for a while."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+STDERR = Stderr()
 
 
 def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Iterable:
@@ -3392,7 +3453,7 @@ def progress(items: Iterable, total: int, label: str, unit: str = "item") -> Ite
         return items
     from tqdm import tqdm
 
-    more: dict[str, Any] = {"file": sys.stderr, "dynamic_ncols": True}
+    more: dict[str, Any] = {"file": STDERR, "dynamic_ncols": True}
     if not sys.stderr.isatty():
         line = "{desc}: {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left"
         more = {"file": Lines(log.info), "bar_format": line, "miniters": 1}
@@ -3432,7 +3493,7 @@ class LogHandler(logging.Handler):
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         line = prefix + record.getMessage().encode(errors="backslashreplace").decode()
         if "tqdm" in sys.modules:
-            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+            sys.modules["tqdm"].tqdm.write(line, file=STDERR)
         else:
             print(line, file=sys.stderr)
 
@@ -3442,7 +3503,8 @@ class LogHandler(logging.Handler):
 # ============================================================================
 
 OPENCV_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # as Pillow names them
-PILLOW_FORMATS = ("DIB", "GIF", "HEIF", "AVIF")  # and no others: its PostScript runs a program
+# and no others: its PostScript runs a program
+PILLOW_FORMATS = ("DIB", "GIF", "HEIF", "AVIF", "JPEG2000")
 
 PILLOW_ERRORS = (  # its plugins raise whatever a damaged file makes them stumble over
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError),
@@ -3458,7 +3520,7 @@ EXIF_ORIGINAL, EXIF_DIGITIZED = 0x9003, 0x9004  # in the EXIF directory
 
 
 # Most bytes a pixel takes while it is decoded, by format; measured: docs/analysis/embed.md
-DECODED_BYTES = {"TIFF": 12, "GIF": 11, "HEIF": 16, "AVIF": 16}
+DECODED_BYTES = {"TIFF": 12, "GIF": 11, "HEIF": 16, "AVIF": 16, "JPEG2000": 24}
 USUAL_DECODED_BYTES = 6  # of all other formats
 
 
@@ -3485,6 +3547,8 @@ class Photo:
     scale: int = 1  # pixels of the photo per pixel of the image
     dates: str = "{}"  # as in FaceCache.file_dates
     name: str = ""  # of the file, which may tell its date
+    note: str = ""  # what is wrong with the file, as FaceCache.file_note
+    there: tuple[int, int, int, int] | None = None  # x1 y1 x2 y2 of the image; the rest is missing
 
     @functools.cached_property
     def when(self) -> Any:
@@ -3602,21 +3666,58 @@ def decode_photo(data: bytes, name: str = "", how: Reading = WHOLE) -> Photo:
     """Decode the bytes of a photo, upright, as 8-bit BGR; `name` may tell the capture time.
 
     JPEG, PNG, WebP, BMP and TIFF go through OpenCV, which also takes 16-bit and CMYK; all else
-    (HEIC, HEIF, AVIF, GIF, and what OpenCV refuses) through Pillow. Alpha is dropped, of an
-    animation the first frame counts. Orientation is applied exactly once: libheif has turned
-    HEIF pictures already, the rest is turned here. What needs more than DECODING.limit is refused,
-    but for JPEGs: they can be decoded at a half, a quarter or an eighth of their size.
+    (HEIC, HEIF, AVIF, GIF, JPEG 2000 and what OpenCV refuses) through Pillow; camera RAW and JPEG
+    XL through work/raw_photos.py. Alpha is dropped, of an animation the first frame counts, of a
+    TIFF the largest page. Orientation is applied exactly once: libheif has turned HEIF pictures
+    already, the rest is turned here. What needs more than DECODING.limit is refused, but for JPEGs:
+    they can be decoded at a half, a quarter or an eighth of their size. Of a photo that was cut off
+    what is there is read (work/damaged_photos.py). Raises PhotoError.
     """
     if not data:
         raise PhotoError("empty file")
-    header = open_with_pillow(data)
+    if not data.startswith((b"\xff\xd8", b"\x89PNG")):
+        kind = companion("kinds").special_kind(data, name)
+        if kind:
+            return special_photo(data, name, kind)
+    header, odd = open_with_pillow(data), ""
+    if header is None and not data.startswith((b"\xff\xd8", b"II", b"MM")):
+        data, odd = companion("damaged_photos").jpeg_within(data, name)
+        header = open_with_pillow(data) if odd else None
+    first, about = data, header  # what the dates are read from
+    if data.startswith((b"II", b"MM")):
+        data = companion("odd_tiffs").photo_first(data)
+        header = header if data is first else open_with_pillow(data)
     kind, wh = (header.format, header.size) if header is not None else format_and_size(data)
     progressive = bool(header and header.info.get("progressive"))
     scale, need = decoding_need(kind, wh, progressive, how.least)
     with DECODING.room(need, need // 2), SPENT.on("decode"):
         jpeg = kind == "JPEG" and how.nvjpeg and scale == 1
         image = companion("nvjpeg").decode(data) if jpeg else None
-        return decoded_photo(data, name, (header, image), scale)
+        photo = decoded_photo(data, (header, image), scale)
+        dates = companion("dates_in_photos").dates_of(about, io.BytesIO(first))
+    note = "; ".join(filter(None, (photo.note, odd)))
+    return replace(photo, dates=dates, name=name, note=note)
+
+
+def special_photo(data: bytes, name: str, kind: str) -> Photo:
+    """A camera RAW or JPEG XL."""
+    raw_photos, hushed = companion("raw_photos"), companion("hush").hushed
+    opened, _ = hushed.heard(lambda: raw_photos.opened(data, kind))
+    check_memory(opened.wh, opened.need)
+    with DECODING.room(opened.need, opened.need // 2), SPENT.on("decode"):
+        (found, orientation), lines = hushed.heard(opened.decode)
+        dates, _ = hushed.heard(opened.dates)
+    note = found.note or "".join(f"damaged: {line}" for line in lines[:1])
+    photo = photo_of(found._replace(note=note), orientation, 1)
+    return replace(photo, dates=dates, name=name)
+
+
+def photo_of(found: Any, orientation: int, scale: int) -> Photo:
+    """An upright photo; found: a Rescued of work/damaged_photos.py."""
+    image, rows, note = found
+    whole = rows >= len(image)
+    there = None if whole else turned_box(image.shape[1::-1], rows, orientation)
+    return Photo(turn_upright(image, orientation), scale, note=note, there=there)
 
 
 def format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
@@ -3636,6 +3737,8 @@ def format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
         if data.startswith(b"\xff\xd8"):
             small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
             return "JPEG", (small.shape[1] * 8, small.shape[0] * 8)
+        header = open_with_pillow(companion("damaged_photos").filled(data))
+        return header.format, header.size
     raise PhotoError("not a picture this tool can read")
 
 
@@ -3650,42 +3753,86 @@ def decoding_need(kind: str, wh: tuple[int, int], progressive: bool, least: int)
         need = pixels * each if scale == 1 else pixels * whole + pixels * each // scale**2
         if need <= DECODING.limit:
             return scale, need
-    raise PhotoError(
-        f"too large: {wh[0]} x {wh[1]} pixels take {pixels * each / 1e9:.1f} GB to decode, more "
-        f"than --memory {DECODING.limit // 1_000_000}"
-    )
+    check_memory(wh, pixels * each)
+    raise AssertionError
 
 
-def decoded_photo(data: bytes, name: str, known: tuple[Any, Any], scale: int) -> Photo:
-    """What decode_photo returns, for a photo that there is room for.
+def check_memory(wh: tuple[int, int], need: int) -> None:
+    """Raise PhotoError where a picture takes more bytes to decode than there may be."""
+    if need > DECODING.limit:
+        raise PhotoError(
+            f"too large: {wh[0]} x {wh[1]} pixels take {need / 1e9:.1f} GB to decode, more "
+            f"than --memory {DECODING.limit // 1_000_000}"
+        )
+
+
+def decoded_photo(data: bytes, known: tuple[Any, Any], scale: int) -> Photo:
+    """What decode_photo returns but for dates, for a photo that there is room for.
 
     known: what Pillow says of its header, and its pixels as they lie in the file; None if unknown.
     """
-    import cv2
-
     header, image = known
-
     bare = header is not None and header.format == "PNG" and not any(c in data for c in PNG_FACTS)
-    orientation = 1 if bare else orientation_of(header)
-    if image is None and (header is None or header.format in (*OPENCV_FORMATS, "MPO")):
-        cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
-        colour = {
-            1: cv2.IMREAD_COLOR,
-            2: cv2.IMREAD_REDUCED_COLOR_2,
-            4: cv2.IMREAD_REDUCED_COLOR_4,
-            8: cv2.IMREAD_REDUCED_COLOR_8,
-        }
-        flags = colour[scale] | cv2.IMREAD_IGNORE_ORIENTATION
-        with contextlib.suppress(cv2.error):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    orientation, turned, found = 1 if bare else orientation_of(header), False, None
     if image is None:
+        image, turned, found = pixels_of(data, header, scale)
+    if turned:
+        orientation = 1
+    return photo_of(found or (image, len(image), ""), orientation, scale)
+
+
+def pixels_of(data: bytes, header: Any, scale: int) -> tuple[np.ndarray, bool, Any]:
+    """(image as it lies in the file, whether it is upright already, what was wrong with it).
+
+    The last is a Rescued of work/damaged_photos.py, or None. Raises PhotoError.
+    """
+    hushed, lines, image = companion("hush").hushed, [], None
+    tiff = data.startswith((b"II", b"MM"))
+    if data.endswith(bytes(16)) and data.startswith(b"\xff\xd8"):
+        found = companion("damaged_photos").zero_tail(data, scale)
+        if found is not None:
+            return found.image, False, found
+    if header is None or header.format in (*OPENCV_FORMATS, "MPO"):
+        image, lines = hushed.heard(lambda: by_opencv(data, scale))
+    if tiff and (image is None or image.max() <= companion("odd_tiffs").DARK):
+        deep = companion("odd_tiffs").deep(data)
+        image = image if deep is None else deep
+        if deep is not None:
+            return deep, True, None
+    if image is not None:
+        found = companion("damaged_photos").noted(lines, data, image, scale) if lines else None
+        return image, tiff, found
+    try:
         if scale > 1:
             header.draft("RGB", (header.width // scale, header.height // scale))
-        image = pixels_from_pillow(header)
-    elif header is not None and header.format == "TIFF":
-        orientation = 1  # OpenCV turns TIFFs whatever its flags say
-    dates = companion("dates_in_photos").dates_of(header, io.BytesIO(data))
-    return Photo(turn_upright(image, orientation), scale, dates, name)
+        return hushed.heard(lambda: pixels_from_pillow(header))[0], False, None
+    except PhotoError:
+        found = companion("damaged_photos").rescued(data, header, scale)
+        if found is not None:
+            return found.image, False, found
+        image = companion("odd_tiffs").by_tifffile(data) if tiff else None
+        if image is None:
+            raise
+        return image, True, None
+
+
+def opencv_flags(scale: int, grey: bool = False) -> int:
+    """How OpenCV is told to decode at 1, 1/2, 1/4 or 1/8 of the size."""
+    import cv2
+
+    kind = "GRAYSCALE" if grey else "COLOR"
+    return getattr(cv2, f"IMREAD_{kind}" if scale == 1 else f"IMREAD_REDUCED_{kind}_{scale}")
+
+
+def by_opencv(data: bytes, scale: int) -> np.ndarray | None:
+    """(h, w, 3) uint8 BGR as it lies in the file, a TIFF upright; None where it cannot."""
+    import cv2
+
+    cv2.utils.logging.setLogLevel(0)  # what it cannot read is told as our own one line
+    flags = opencv_flags(scale) | cv2.IMREAD_IGNORE_ORIENTATION
+    with contextlib.suppress(cv2.error):
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None
 
 
 def open_with_pillow(data: bytes | BinaryIO) -> Any:
@@ -3747,6 +3894,16 @@ def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     return np.ascontiguousarray(image)
+
+
+def turned_box(wh: tuple[int, int], rows: int, orientation: int) -> tuple[int, int, int, int]:
+    """Where the first rows of a picture of this size lie once it is upright: x1 y1 x2 y2."""
+    (width, height), (right, below) = wh, (wh[0], rows)
+    if orientation in (5, 6, 7, 8):
+        width, height, right, below = height, width, below, right
+    x1, x2 = (width - right, width) if orientation in (2, 3, 6, 7) else (0, right)
+    y1, y2 = (height - below, height) if orientation in (3, 4, 7, 8) else (0, below)
+    return x1, y1, x2, y2
 
 
 def cut_window(image: np.ndarray, window: tuple[int, int, int], size: int) -> np.ndarray:
@@ -3811,6 +3968,7 @@ def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
 SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/analysis/video.md)
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
+SCENE_MEMORY = 1.0  # s; after so long without a cut the finder knows nothing of what was before
 SCENE_JUMP = 27.0  # content score; ContentDetector's threshold for a cut on its own
 MAX_FRAME_PIXELS = 8192 * 8192  # the largest cameras; several frames are in memory at once
 BROKEN_PACKETS = 200  # in a row, after which the rest of a video is given up
@@ -3854,6 +4012,35 @@ class Video(Record):
 
 
 @contextlib.contextmanager
+def film_faults() -> Iterator[None]:
+    """Let whatever goes wrong with one film be a VideoError of one line: the others go on.
+
+    A full disk is no film's fault. What is a bug of ours is told as one.
+    """
+    try:
+        yield
+    except (SortFacesError, VideoError):
+        raise
+    except Exception as error:
+        where, what = getattr(error, "filename", None), getattr(error, "strerror", None)
+        if getattr(error, "errno", None) in NO_SPACE:  # raised by what is written meanwhile
+            raise SortFacesError(f"{where}: {what}; free some space") from None
+        if isinstance(error, (OSError, MemoryError)) or is_of(error, "av"):
+            raise VideoError(what or one_line(error)) from None
+        raise VideoError(bug_of_ours(error)) from None
+
+
+def is_of(error: Exception, package: str) -> bool:
+    """Whether a package has raised an error, by its type or by where it arose."""
+    import traceback
+
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return (
+        type(error).__module__.startswith(f"{package}.") or package in PurePath(last.filename).parts
+    )
+
+
+@contextlib.contextmanager
 def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """(container, its main video stream, decoded in several threads) of a video file.
 
@@ -3863,7 +4050,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         import av
     except ImportError as error:
         raise SortFacesError(package_hint(error)) from None
-    try:
+    with film_faults():
         if os.path.getsize(path) == 0:
             raise VideoError("empty file")
         with av.open(path, metadata_errors="replace") as container:
@@ -3875,10 +4062,27 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise VideoError(f"too large: frames of {wide} x {high} pixels")
             stream.thread_type = "AUTO"
             yield container, stream
-    except (av.error.FFmpegError, OSError) as error:
-        if error.errno in NO_SPACE:  # raised by what is written meanwhile
-            raise SortFacesError(f"{error.filename}: {error.strerror}; free some space") from None
-        raise VideoError(error.strerror or str(error)) from None
+
+
+class Join(Record):
+    """Where the time of a film begins anew: it was joined of parts."""
+
+    pos: int  # byte at which the part begins
+    shift: Pts  # added to the time stamps of the part
+    first: Pts  # of its first frame, then
+
+
+class Joined(Record):
+    """How the times of a joined film are found again (work/film_times.py)."""
+
+    joins: list[Join]
+    keys: list[tuple[Pts, int]]  # (pts, byte) of its key frames: time cannot be sought in it
+
+    def between(self, low: int, high: int) -> Joined:
+        """What is needed to find the frames from one pts to another."""
+        first = max(0, bisect.bisect_right(self.keys, (low, -1)) - 3)
+        last = bisect.bisect_right(self.keys, (high, -1))
+        return Joined(self.joins, self.keys[:1] + self.keys[max(1, first) : last])
 
 
 def decoded(
@@ -3889,48 +4093,20 @@ def decoded(
     Packets that cannot be decoded are passed over; too many in a row raise VideoError. Frames
     whose time stamp does not rise are counted in `lost` and passed over.
     """
-    import av
-
-    newest, broken = -math.inf, 0
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-            broken = 0
-        except av.error.InvalidDataError:
-            broken += 1
-            if broken > BROKEN_PACKETS:
-                raise VideoError("damaged: nothing more can be decoded") from None
-            continue
-        for frame in frames:
-            if frame.pts is None:
-                frame.pts = frame.dts
-            if frame.pts is not None and frame.pts > newest:
-                newest = frame.pts
-                yield frame
-            elif lost is not None:
-                lost["frames"] += 1
+    return companion("film_times").Timeline(container, stream).rising(lost)
 
 
 def sought_frames(
-    container: InputContainer, stream: VideoStream, start: int
+    container: InputContainer, stream: VideoStream, start: int, joined: Joined | None = None
 ) -> Iterator[VideoFrame]:
     """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
-    back = 0.0
-    lowest = (stream.start_time or 0) - round(SEEK_BACK / stream.time_base)
-    while True:
-        at = start - round(back / stream.time_base)
-        container.seek(at, stream=stream)
-        frames = decoded(container, stream)
-        first = next(frames, None)
-        if (first is not None and first.pts <= start) or at < lowest:
-            break
-        back = 2 * back or SEEK_BACK  # some files list key frames by another time
-    for frame in itertools.chain([first] if first is not None else [], frames):
-        if frame.pts >= start:
-            yield frame
+    film_times = companion("film_times")
+    return film_times.sought(film_times.Timeline(container, stream, joined), start)
 
 
-def frames_at(path: str, wanted: Sequence[int], aspect: float) -> Iterator[tuple[int, np.ndarray]]:
+def frames_at(
+    path: str, wanted: Sequence[int], aspect: float, joined: Joined | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """(pts, upright picture) of the wanted frames (rising pts), those near each other in sequence.
 
     Samples of a video are so near that it is decoded once; thumbnails far apart are sought.
@@ -3940,7 +4116,8 @@ def frames_at(path: str, wanted: Sequence[int], aspect: float) -> Iterator[tuple
         breaks = np.flatnonzero(np.diff(wanted) > near) + 1
         for run in np.split(np.array(wanted, np.int64), breaks):
             left = set(run.tolist())
-            for frame in sought_frames(container, stream, int(run[0])) if left else ():
+            frames = sought_frames(container, stream, int(run[0]), joined) if left else ()
+            for frame in frames:
                 if frame.pts in left:
                     left.discard(frame.pts)
                     yield frame.pts, upright_frame(frame, aspect)
@@ -4031,7 +4208,7 @@ def video_facts(path: str, size: int, mtime_ns: int) -> Video:
 
 def has_varying_rate(container: InputContainer, stream: VideoStream) -> bool:
     """Whether frames are spaced unevenly, beyond the rounding of the time base."""
-    container.seek(0, backward=True)
+    companion("film_times").Timeline(container, stream).restart()
     packets = itertools.islice(container.demux(stream), PROBED_PACKETS)
     times = sorted(packet.pts for packet in packets if packet.pts is not None)
     steps = np.diff(times[:-16])  # the last ones may still miss frames shown between them
@@ -4108,6 +4285,7 @@ class Scenes(OwnFile, tag="scenes", kw_only=True):
     first: Pts
     steps: list[tuple[PositiveInt, PositiveInt]]  # pack_steps
     error: str = ""  # why the video ends early, "" if it does not
+    joined: Joined | None = None  # where its time begins anew, if it does
 
     def __post_init__(self) -> None:
         if self.frames != 1 + sum(times for _, times in self.steps):
@@ -4120,41 +4298,79 @@ class Scenes(OwnFile, tag="scenes", kw_only=True):
 
 
 class VideoPass:
-    """One sequential decode of a video: finds its scenes and yields the frames to look at."""
+    """One sequential decode of a video: finds its scenes and yields the frames to look at.
 
-    def __init__(self, video: Video, rate: float, skip: Callable[[int], bool] | None) -> None:
-        self.video, self.period, self.skip = video, 1.0 / rate, skip
-        self.finder = SceneFinder(video)
+    log: where it writes down how far it is (film_pass.PassLog), to go on there after a kill.
+    """
+
+    def __init__(
+        self, video: Video, rate: float, skip: Callable[[int], bool] | None, log: Any = None
+    ) -> None:
+        self.video, self.period, self.skip, self.log = video, 1.0 / rate, skip, log
+        self.begin()
+
+    def begin(self) -> None:
+        """Know nothing of its frames."""
+        self.finder = SceneFinder(self.video)
         self.pts: list[int] = []
         self.error = ""
         self.last_length = 0
-        self.slot = -1.0  # of the newest sample
+        self.joined: Joined | None = None
+        self.newest = -1  # slot of the newest frame asked about
 
-    def is_due(self, pts: int) -> bool:
-        """Whether a frame, in the order of their times, is one to look at."""
-        before, self.slot = self.slot, math.floor(self.video.seconds(pts) / self.period + 1e-6)
-        return self.slot > before
+    def is_due(self, frame: VideoFrame) -> bool:
+        """Whether a frame is one to look at; asked of each, in the order of their times."""
+        before, self.newest = self.newest, self.slot(frame.pts)
+        return self.newest > before
 
     def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
         """Yield (pts, upright picture) of each sampled frame; without a picture where `skip`."""
         video, lost = self.video, Counter()
         try:
             with open_video(video.path) as opened:
-                for frame in decoded(*opened, lost):
+                line = companion("film_times").Timeline(*opened)
+                for frame in self.frames(line, lost):
                     if frame.pts < video.start:
                         continue
                     self.pts.append(frame.pts)
                     self.last_length = frame.duration or self.last_length
                     self.finder.feed(frame)
-                    if self.is_due(frame.pts):
+                    if self.is_due(frame):
                         unwanted = self.skip is None or self.skip(frame.pts)
                         yield frame.pts, None if unwanted else upright_frame(frame, video.sar)
+                    if self.log:
+                        self.log.save(self, line, lost["frames"])
         except VideoError as error:
             if not self.pts:
                 raise
             self.error = str(error)  # what came before it is as good as ever
-        if lost["frames"] > video.fps:  # of films joined without new time stamps
+        self.joined = line.joined()
+        if lost["frames"] > video.fps:
             self.error = self.error or f"time stamps jump back; {lost['frames']} frames not used"
+
+    def slot(self, pts: int) -> int:
+        """The number of the sampling period that a frame lies in."""
+        return math.floor(self.video.seconds(pts) / self.period + 1e-6)
+
+    def frames(self, line: Any, lost: Counter) -> Iterator[VideoFrame]:
+        """All frames of the video, or those that a pass before this one has not seen."""
+        known = self.log.known if self.log else None
+        if known and known.pts:
+            line.joins, line.keys = [*known.joins], [*known.keys]
+            try:
+                frames = self.log.go_on(self.finder, line)
+                first = next(frames, None)
+            except LookupError:
+                line.joins, line.keys = [], []
+                self.log.forget()
+                self.begin()
+                line.restart()
+            else:
+                self.pts, self.last_length, lost["frames"] = known.pts, known.length, known.lost
+                self.newest = self.slot(known.pts[-1])
+                yield from itertools.chain([] if first is None else [first], frames)
+                return
+        yield from line.rising(lost)
 
     def result(self) -> Scenes:
         """What is known once all samples are taken."""
@@ -4168,6 +4384,7 @@ class VideoPass:
             first=self.pts[0],
             steps=pack_steps(self.pts),
             error=self.error,
+            joined=self.joined,
         )
 
 
@@ -4247,6 +4464,7 @@ class PhotoRecord(Record, kw_only=True):
     status: Literal[0, 1, 2]  # STATUS_*
     error: str
     faces: list[FaceRecord]
+    note: str = ""  # what is wrong with a photo that was read
 
 
 class MetaLine(Record, tag_field="op", tag="meta"):
@@ -5182,7 +5400,13 @@ def look(engine: Engine, item: Item, passes: Passes) -> tuple[Photo, Detections]
         if not isinstance(photo, Photo):
             return photo
         found = resized(found, scale / photo.scale)
-    return photo, found
+    return photo, found if photo.there is None else found.take(faces_there(found, photo.there))
+
+
+def faces_there(found: Detections, there: tuple[int, int, int, int]) -> np.ndarray:
+    """Rows of the faces of a damaged photo whose five key points lie in what is there of it."""
+    inside = (found.kps >= there[:2]) & (found.kps < there[2:])
+    return np.flatnonzero(inside.all(axis=(1, 2)))
 
 
 def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
@@ -5199,6 +5423,7 @@ def photo_result(photo: Photo, faces: list[FaceRecord]) -> Result:
             status=STATUS_FACES if faces else STATUS_NO_FACE,
             error="",
             faces=faces,
+            note=photo.note,
         )
     )
 
@@ -5274,7 +5499,8 @@ def frames_item(engine: Engine, item: Item) -> Result:
     """
     frames = {pts: {"failed": "not found in the video"} for pts in item["pts"]}
     try:
-        for pts, image in frames_at(item["path"], item["pts"], item["sar"]):
+        joined = item.get("joined") and as_record(Joined, item["joined"])
+        for pts, image in frames_at(item["path"], item["pts"], item["sar"], joined):
             frames[pts] = frame_result(engine, image, item["landmarks"])
     except VideoError as error:
         missing = [pts for pts, result in frames.items() if "failed" in result]
@@ -5364,8 +5590,9 @@ def run_here(
     def work(some: list[Item]) -> list[tuple[Item, Result]]:
         return list(zip(some, work_batch(task, engine(), some), strict=True))
 
-    for pairs in ordered_map(work, batched(items, batch), threads):
-        yield from pairs
+    with companion("hush").hushed.descriptor(note):  # begun once, not for every photo
+        for pairs in ordered_map(work, batched(items, batch), threads):
+            yield from pairs
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -5895,7 +6122,7 @@ class Library:
     def live_path(self, row: int) -> str:
         """First path of a photo that still holds its bytes (by size and time), "" if none."""
         if row not in self.live:
-            paths = (path for path in self.cache.paths[row] if self.unchanged(path))
+            paths = (path for path in self.cache.copies[row] if self.unchanged(path))
             self.live[row] = next(paths, "")
         return self.live[row]
 
@@ -5936,7 +6163,8 @@ class Library:
             taken.add(name.casefold())
             sha, size, _ = self.facts[path]
             size = MADE_SIZE if film_of(path) else size
-            source = path if self.unchanged(path) else self.live_path(row)
+            copy = self.live_path(row) if path in self.cache.copies[row] else ""
+            source = path if self.unchanged(path) else copy
             result.append(Placement(f"{folder}/{name}", sha, size, source))
         return result
 
@@ -7650,19 +7878,11 @@ def log_folder() -> Path:
 
 def report_bug(program: str, error: Exception, args: argparse.Namespace | None) -> int:
     """Say in one line that this is a bug of ours, and where its traceback is; the exit code."""
-    import traceback
-
-    lines = traceback.format_exception(error)
     if args is not None and not log_files():
         open_log(args)
-    files = log_files()
-    for line in "".join(lines).splitlines():
-        note(line, logging.ERROR)
-    *_, last = traceback.extract_tb(error.__traceback__)
-    place = f"{PurePath(last.filename).name}:{last.lineno}"
+    files, what = log_files(), bug_of_ours(error)
     told = f"the traceback is in {files[0].baseFilename}" if files else "there is no log file"
-    what = f"a bug of ours ({type(error).__name__} at {place}: {one_line(error)}); {told}"
-    complain(program, f"{what}; what was finished before is kept")
+    complain(program, f"{what}; {told}; what was finished before is kept")
     return EXIT_BUG
 
 
@@ -8290,6 +8510,11 @@ class ScanOptions:
         False,
     )
     films: FilmOptions = nested(FilmOptions)
+    tags: str = option(
+        ("read", "ignore"),
+        "names of faces that other programs wrote into the photos or beside them",
+        "read",
+    )
 
 
 MODEL_OF_CACHE = f"the cache's, of a new one {EngineSpec.model}"
@@ -8359,23 +8584,27 @@ def embed_library(
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
+        tags = companion("sources_word").take_in(path, options.tags)
     return {
         "cache": str(path),
         "photos": len(scan.files),
-        "unchanged": len(scan.files) - len(run.todo),
+        "unchanged": len(scan.files) - len(run.todo) - len(run.raws),
         "new": run.new,
-        "copies": len(cache.alias_path),
+        "copies": int(np.count_nonzero(cache.is_copy)),
+        "raw_of_pairs": int(np.count_nonzero(~cache.is_copy)),
         "moved_or_gone": len(run.forgotten),
         "faces": cache.faces,
         "without_face": int(np.count_nonzero(cache.file_status == STATUS_NO_FACE)),
         "unreadable": len(scan.files) - run.usable(cache),
+        "damaged": len(cache.damaged),
         **({"redated": run.redated} if options.redate else {}),
         **run.door.counts,
         **films,
+        **tags,
         **({"filtered": run.filtered} if run.filter is not None else {}),
         "failed": run.failed[:20],
         "folders_unreadable": len(scan.unreadable),
-        "other_files": scan.other_files,
+        "other_files": dict(scan.others.most_common()),
     }
 
 
@@ -8386,9 +8615,15 @@ def scan_sources(sources: Sequence[Path], options: ScanOptions) -> ScanReport:
         log.warning("%s", line)
     for folder in scan.skipped_outputs:
         log.info("%s: skipped, an output of this tool", folder)
+    kinds = companion("kinds")
+    passed_over = kinds.summary(scan.others, 0 if options.films.films else len(scan.films))
     if not scan.files and not (scan.films and options.films.films):
-        films = f", but {len(scan.films)} films; --films takes them" if scan.films else ""
-        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there{films}")
+        told = f": {passed_over}" if passed_over else "; name the photos' folder"
+        raise SortFacesError(f"{', '.join(map(str, sources))}: no photos found there{told}")
+    for line in kinds.told(scan.others, scan.examples):
+        log.warning("%s", line)
+    if passed_over:
+        log.info("passed over: %s", passed_over)
     return scan
 
 
@@ -8439,8 +8674,13 @@ class EmbedRun:
         self.told = companion("dating").read_told(options.dates, self.roots)
         self.redated = 0
         self.paths = known_paths(self.cache)
+        self.pairs: dict[str, str] = companion("kinds").pairs_of(scan.files)
+        self.seen: dict[str, str] = {}  # {path: sha256} of what this run looked at
+        self.unread: set[str] = set()  # paths of what it could not read
         self.redo = set(self.cache.file_sha256[self.wants_redo()].tolist())
-        self.todo = [file for file in scan.files if not self.is_unchanged(file)]
+        plain = (file for file in scan.files if file.path not in self.pairs)
+        self.changed = {file.path for file in plain if not self.is_unchanged(file)}
+        self.todo, self.raws = self.sort_out()
         self.journal = Journal(path, self.cache.meta)
 
     @functools.cached_property
@@ -8471,19 +8711,9 @@ class EmbedRun:
 
     def execute(self) -> None:
         """Work through the files; every finished photo is in the journal at once."""
-        crew, folder, todo = self.crew, queue_folder(self.path), len(self.todo)
-        hashed = ordered_map(hash_file, self.todo, crew.threads)
         try:
-            if crew.elsewhere:  # hashed here first; the long wait is for the results
-                items = list(self.new_items(progress(hashed, todo, "hash", "photo")))
-                results = crew.run("embed", items, folder)
-                results = progress(results, len(items), "embed", "photo")
-            else:
-                items = self.new_items(progress(hashed, todo, "embed", "photo"))
-                results = crew.run("embed", items, folder)
-            for item, result in results:
-                with SPENT.on("write"):
-                    self.store(item, result)
+            self.work_on(self.todo)
+            self.work_on(self.note_raws())
             if self.options.redate:
                 self.redated = companion("dating").read_again(self)
             if self.scan.films or self.options.films.motion:
@@ -8492,12 +8722,69 @@ class EmbedRun:
         finally:
             self.journal.close()
             self.door.close()
-        if self.new and not crew.elsewhere:
-            log.info("time of %d threads: %s", crew.threads, SPENT.shares())
+        if self.new and not self.crew.elsewhere:
+            log.info("time of %d threads: %s", self.crew.threads, SPENT.shares())
+
+    def work_on(self, files: list[FoundFile]) -> None:
+        """Hash files and find the faces of those whose bytes are new."""
+        crew, folder, todo = self.crew, queue_folder(self.path), len(files)
+        hashed = ordered_map(hash_file, files, crew.threads)
+        if crew.elsewhere:  # hashed here first; the long wait is for the results
+            items = list(self.new_items(progress(hashed, todo, "hash", "photo")))
+            results = crew.run("embed", items, folder)
+            results = progress(results, len(items), "embed", "photo")
+        else:
+            items = self.new_items(progress(hashed, todo, "embed", "photo"))
+            results = crew.run("embed", items, folder)
+        for item, result in results:
+            with SPENT.on("write"):
+                self.store(item, result)
 
     def is_unchanged(self, file: FoundFile) -> bool:
         sha, *facts = self.paths.get(file.path, (None,))
-        return facts == [file.size, file.mtime_ns] and sha not in self.redo
+        same = facts == [file.size, file.mtime_ns] and sha not in self.redo
+        return same and not self.is_other_raw(file.path, sha)
+
+    def is_other_raw(self, path: str, sha: str) -> bool:
+        """Whether a RAW stands for a photo that was beside it and is no more."""
+        kinds = companion("kinds")
+        others = [kinds.suffix_of(other) for other in self.paths_of[sha] if other != path]
+        raw = kinds.suffix_of(path) in kinds.RAW_SUFFIXES
+        return raw and any(suffix not in kinds.RAW_SUFFIXES for suffix in others)
+
+    def sort_out(self) -> tuple[list[FoundFile], list[FoundFile]]:
+        """(files to look at, RAWs that lie beside a photo of the same moment)."""
+        todo, raws = [], []
+        for file in self.files:
+            beside = self.pairs.get(file.path, "")
+            if beside and not self.is_settled(file, beside):
+                if companion("kinds").is_one_photo(file.path, beside):
+                    raws.append(file)
+                    continue
+            elif beside:
+                continue
+            if not self.is_unchanged(file):
+                todo.append(file)
+        return todo, raws
+
+    def is_settled(self, raw: FoundFile, beside: str) -> bool:
+        """Whether a RAW is known as one more path of the photo beside it, and that is unchanged."""
+        sha, *facts = self.paths.get(raw.path, (None,))
+        known = self.paths.get(beside, ("",))[0] == sha and beside not in self.changed
+        return known and facts == [raw.size, raw.mtime_ns]
+
+    def note_raws(self) -> list[FoundFile]:
+        """Note the RAWs of photos that could be read; the others are to be looked at."""
+        damaged = self.cache.file_sha256[self.cache.file_status == STATUS_UNREADABLE].tolist()
+        left = []
+        for file in self.raws:
+            beside = self.pairs[file.path]
+            sha = self.seen.get(beside) or self.paths.get(beside, ("",))[0]
+            if beside in self.unread or not sha or (sha in damaged and beside not in self.seen):
+                left += [] if self.is_unchanged(file) else [file]
+            elif beside not in self.passed_over:
+                self.note_path(file, sha)
+        return left
 
     def new_items(
         self, hashed: Iterable[tuple[FoundFile, str | None, str]]
@@ -8527,6 +8814,7 @@ class EmbedRun:
     def note_path(self, file: FoundFile, sha: str) -> None:
         """Record one more path of known bytes; paths they moved away from are forgotten."""
         self.journal.append("path", sha256=sha, **msgspec.structs.asdict(file))
+        self.seen[file.path] = sha
         if sha not in self.noted:  # what was noted since then is there
             self.noted.add(sha)
             for old in self.paths_of[sha]:
@@ -8541,6 +8829,11 @@ class EmbedRun:
             return
         if result["status"] == STATUS_UNREADABLE:
             self.fail(item["path"], result["error"])
+        if wrong := result.get("note", ""):
+            if wrong.startswith(("incomplete", "damaged")):
+                log.warning("%s: %s", item["path"], wrong)
+            else:
+                note(f"{item['path']}: {wrong}")
         faces = self.door.admitted(item["sha256"], result["faces"])
         if result["faces"] and not faces:
             self.shut_out(item)
@@ -8551,6 +8844,7 @@ class EmbedRun:
         result = {**result, "faces": faces}
         self.journal.append("photo", **{**item, **result, "passes": self.passes})
         self.paths_of[item["sha256"]].append(item["path"])
+        self.seen[item["path"]] = item["sha256"]
         self.new += 1
 
     def shut_out(self, item: dict[str, Any]) -> None:
@@ -8562,6 +8856,7 @@ class EmbedRun:
 
     def fail(self, path: str, reason: str) -> None:
         log.warning("%s: %s", path, reason)
+        self.unread.add(path)
         self.failed.append(f"{path}: {reason}")
 
     def usable(self, cache: FaceCache) -> int:
@@ -8621,16 +8916,17 @@ class EmbedRun:
         if not written and not self.cache.files and self.failed:
             raise SortFacesError(f"{self.failed[0]}; no file could be read, no cache was written")
         dating = companion("dating")
-        same = not written and roots <= set(self.cache.meta.roots)
-        if same and not dating.changes(self.cache, self.told):
+        dates = {} if written else dating.changes(self.cache, roots, self.told)
+        if not written and not dates and roots <= set(self.cache.meta.roots):
             return self.cache
         held, self.held, self.paths = self.held, None, {}  # room for what is built now
         vars(self).pop("paths_of", None)
         cache = load_cache(self.path, held) if cache_exists(self.path) else self.cache
         roots |= set(cache.meta.roots)
         meta = msgspec.structs.replace(cache.meta, roots=sorted(roots))
-        cache = replace(cache, meta=meta)
-        cache = replace(cache, **dating.changes(cache, self.told))
+        if written:
+            dates = dating.changes(cache, roots, self.told)
+        cache = replace(cache, meta=meta, **dates)
         save_cache(self.path, cache)
         return cache
 
@@ -8805,9 +9101,11 @@ def dedup_library(cache_path: Path, params: DedupParams) -> dict[str, Any]:
     cache = load_cache(cache_path)
     params = for_model(params, cache.meta.model)
     byte_groups = [
-        {"sha256": sha, "paths": paths}
-        for sha, paths in zip(cache.file_sha256.tolist(), cache.paths, strict=True)
-        if len(paths) > 1 and not film_of(paths[0])  # nobody deletes a film for a frame
+        {"sha256": str(cache.file_sha256[row]), "paths": paths}
+        for row, paths in enumerate(cache.copies)
+        if len(paths) > 1
+        and cache.file_status[row] != STATUS_UNREADABLE
+        and not film_of(paths[0])  # nobody deletes a film for a frame
     ]
     frame = np.array([bool(film_of(path)) for path in cache.file_path.tolist()], bool)
     photos = np.flatnonzero(~frame[cache.face_file])
@@ -10901,7 +11199,7 @@ def add_decisions_options(p: argparse.ArgumentParser) -> None:
     """What to do with what the operator has said of a library."""
     steps = {
         "list": (add_cache_argument, cmd_decisions_list),
-        "undo": (add_decisions_undo_options, cmd_decisions_undo),
+        "undo": (add_decisions_undo_source, cmd_decisions_undo),
         "redo": (add_decisions_undo_options, cmd_decisions_redo),
         "import": (add_decisions_import_options, cmd_decisions_import),
         "export": (add_decisions_export_options, cmd_decisions_export),
@@ -10926,9 +11224,20 @@ def add_decisions_undo_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("act", nargs="?", metavar="ACT", help=text)
 
 
+def add_decisions_undo_source(p: argparse.ArgumentParser) -> None:
+    add_decisions_undo_options(p)
+    text = "all that came from one source instead: tags, or a word of the author list shows"
+    p.add_argument("--source", metavar="WORD", help=text)
+
+
 def cmd_decisions_undo(args: argparse.Namespace) -> Outcome:
     """take a decision back; it stays in the file"""
-    return Outcome(companion("decisions").undo(args.cache, args.act))
+    there = companion("decisions")
+    if args.source is None:
+        return Outcome(there.undo(args.cache, args.act))
+    if args.act:
+        raise SortFacesError("name an act or a --source, not both")
+    return Outcome(there.undo_source(args.cache, args.source))
 
 
 def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
@@ -10939,12 +11248,19 @@ def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
 def add_decisions_import_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     text = "CSV or JSON: a row a face with path or sha256, its box and a name (docs/decisions.md)"
-    p.add_argument("file", type=Path, metavar="FILE", help=text)
+    p.add_argument("file", nargs="?", type=Path, metavar="FILE", help=text)
+    text = "read what new and changed photos say, as `embed` does (docs/sources.md)"
+    p.add_argument("--from-photos", action="store_true", help=text)
     add_dry_run(p)
 
 
 def cmd_decisions_import(args: argparse.Namespace) -> Outcome:
     """take in names of faces from another program, or decisions from another machine"""
+    if args.from_photos == (args.file is not None) or (args.from_photos and args.dry_run):
+        raise SortFacesError("name a FILE, or say --from-photos, which has no dry run")
+    if args.from_photos:
+        with locked_cache(args.cache):
+            return Outcome(companion("sources_word").take_in(args.cache))
     found = companion("decisions_exchange").take_in(args.cache, args.file, args.dry_run)
     return Outcome(found, not found["not_found"])
 
@@ -10994,6 +11310,7 @@ def cmd_decisions_from_faces(args: argparse.Namespace) -> Outcome:
 # cut), people.json (score), clips.jsonl (cut), report/ (report). docs/video.md describes them.
 
 CHUNK_SAMPLES = 64  # frames per queue item; what is lost when a worker dies
+SAME_VIDEO = "the same video as"  # why a file is left out, and no fault
 REPORT_FRAMES = 5  # thumbnails per strip
 CLIP_SPACE = "6f1c2f0e-8e0b-5d0a-9d3b-3a3b1f6f7c11"  # of the names of clips
 
@@ -11092,8 +11409,16 @@ class ClipOptions:
         "frame and copy the rest; encode everything",
         "smart",
     )
+    compatible: bool = option(
+        bool, "make clips that everything plays: 8-bit 4:2:0 H.264 with AAC sound", False
+    )
     write_sidecar: bool = option(bool, "write what plan.json says of a clip beside it, too", False)
     dry_run: bool = option(bool, "say what would be done and stop", False)
+
+    @property
+    def asked(self) -> str:
+        """How a clip is to be made, as its line of clips.jsonl remembers it."""
+        return f"{self.cut}, compatible" if self.compatible else self.cut
 
 
 LIST_KINDS = ("edl", "otio", "fcpxml", "csv", "concat", "chapters")  # work/clip_lists.py
@@ -11143,6 +11468,7 @@ class Stretch(Record):
     path: str
     pts: Annotated[list[Pts], msgspec.Meta(min_length=1)]  # rising
     sar: PositiveAmount
+    joined: Joined | None = None
 
 
 class Staged(OwnFile, tag="staged", kw_only=True):
@@ -11285,6 +11611,7 @@ class PlannedClip(Record):
     mode: str | msgspec.UnsetType = msgspec.UNSET
     fallback: str | msgspec.UnsetType = msgspec.UNSET
     checked: Checked | msgspec.UnsetType = msgspec.UNSET
+    notes: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET  # what of the source it lacks
     failed: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
@@ -11293,7 +11620,7 @@ class PlannedClip(Record):
 
     def cut(self, **facts: Any) -> PlannedClip:
         """The segment with what became of it now; of an earlier try nothing is left."""
-        late = ("clip", "mode", "fallback", "checked", "failed")
+        late = ("clip", "mode", "fallback", "checked", "notes", "failed")
         return msgspec.structs.replace(self, **{**dict.fromkeys(late, msgspec.UNSET), **facts})
 
 
@@ -11467,6 +11794,11 @@ class VideoWork:
     def scene_file(self, video: Video) -> Path:
         return place_in(self.folder, f"scenes/{video.id}.json")
 
+    def pass_log(self, video: Video) -> Any:
+        """How far the decode of a video has come (film_pass.PassLog)."""
+        path = self.scene_file(video).with_suffix(".part.jsonl")
+        return companion("film_pass").PassLog(path)
+
     def scenes_of(self, video: Video) -> Scenes | None:
         """Scenes and frame times of a video; None while they are not known, or damaged."""
         return read_if_sound(self.scene_file(video), Scenes)
@@ -11500,7 +11832,7 @@ def scan_videos(
         entry = scan_video(path, known.get(path))
         same = ids.setdefault(entry.facts.id, path) if entry.facts else path
         if same != path:
-            entry = Scanned(path, error=f"the same video as {same}")
+            entry = Scanned(path, error=f"{SAME_VIDEO} {same}")
         if entry.error:
             log.warning("%s: %s", path, entry.error)
         entries.append(entry)
@@ -11548,14 +11880,13 @@ def find_videos(root: Path) -> list[Path]:
 def scan_video(path: str, known: Video | None) -> Scanned:
     """What is in one file; it is opened only where it is not the `known` one."""
     try:
-        now = os.stat(path)
-        if known is None or (known.size, known.mtime_ns) != facts_of(now):
-            known = video_facts(path, *facts_of(now))
+        with film_faults():
+            now = os.stat(path)
+            if known is None or (known.size, known.mtime_ns) != facts_of(now):
+                known = video_facts(path, *facts_of(now))
         return Scanned(path, known)
     except VideoError as error:
         return Scanned(path, error=str(error))
-    except OSError as error:
-        return Scanned(path, error=error.strerror or str(error))
 
 
 def find_scenes(
@@ -11586,7 +11917,7 @@ def pass_over_videos(work: VideoWork, rate: float, frames: FrameLog | None) -> O
         "failed": failed,
         **({} if frames is None else {"frames": frames.counts["frames"]}),
     }
-    return Outcome(result, bool(known))
+    return Outcome(result, bool(known) and not failed)
 
 
 Sample = tuple[Video, int, Any]  # (video, pts, upright picture unless it is known)
@@ -11602,10 +11933,11 @@ def decode_videos(
     for video in todo:
         skip = None if frames is None else functools.partial(frames.has, video.id)
         try:
-            once = VideoPass(checked_source(video), rate, skip)
-            for pts, image in once.samples():
-                yield video, pts, image
-            scenes = once.result()
+            with film_faults(), contextlib.closing(work.pass_log(video)) as so_far:
+                once = VideoPass(checked_source(video), rate, skip, so_far)
+                for pts, image in once.samples():
+                    yield video, pts, image
+                scenes = once.result()
         except VideoError as error:
             log.warning("%s: %s", video.path, error)
             failed.append(f"{video.path}: {error}")
@@ -11613,6 +11945,7 @@ def decode_videos(
         if scenes.error:
             log.warning("%s: %s; using what came before", video.path, scenes.error)
         write_file(work.scene_file(video), scenes)
+        so_far.forget()
 
 
 def checked_source(video: Video) -> Video:
@@ -11634,7 +11967,8 @@ def stage_frames(work: VideoWork, sampling: Sampling) -> Outcome:
         unknown += scenes is None
         chosen = sampled_pts(video, scenes, rate).tolist()
         for some in batched(chosen, CHUNK_SAMPLES):
-            items.append(Stretch(video.id, video.path, some, video.sar))
+            joined = scenes.joined and scenes.joined.between(some[0], some[-1])
+            items.append(Stretch(video.id, video.path, some, video.sar, joined))
     if not items:
         raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
     work.write(Staged(rate=rate, items=items))
@@ -11775,10 +12109,17 @@ def detect_frames(work: VideoWork, crew: Crew) -> Outcome:
 
 def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterator[Sample]:
     """The frames of some items, in their order."""
-    for name, some in itertools.groupby(items, key=lambda item: item["video"]):
+
+    def together(item: Item) -> tuple[str, Any]:
+        """Decoded in one go: those of a video, but stretches of a joined one are sought alone."""
+        return item["video"], item["joined"] and item["pts"]
+
+    for (name, _), some in itertools.groupby(items, key=together):
+        some = list(some)
         video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
+        joined = some[0]["joined"] and as_record(Joined, some[0]["joined"])
         try:
-            for pts, image in frames_at(checked_source(video).path, wanted, video.sar):
+            for pts, image in frames_at(checked_source(video).path, wanted, video.sar, joined):
                 yield video, pts, image
         except VideoError as error:
             log.warning("%s: %s", video.path, error)
@@ -12109,15 +12450,18 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         table, results = run_steps(
             {name: lambda step=step: step().result for name, step in steps.items()}
         )
+    unread = [line for line in results["scan"]["left_out"] if SAME_VIDEO not in line]
+    failed = [*unread, *results["scenes"]["failed"], *results["cut"]["failed"]]
     result = {
         "out": str(args.out),
         "look_at": results["report"]["look_at"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
         "clips": results["cut"]["clips"],
+        "not_kept": results["cut"]["not_kept"],
         "failed": results["cut"]["failed"],
     }
-    return Outcome(result, bool(result["clips"]))
+    return Outcome(result, bool(result["clips"]) and not failed)
 
 
 def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Outcome:
@@ -12174,9 +12518,16 @@ ChainSteps = dict[str, Callable[[], dict[str, Any]]]  # name: does the step, ret
 
 
 def add_run_options(p: argparse.ArgumentParser) -> None:
+    """What `run` takes: its own few words, then the options of all its steps."""
     p.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="folders of photos")
     p.add_argument("out", type=Path, metavar="OUT", help="folder for the cache and all three trees")
     p.add_argument("--cache", type=Path, metavar="FILE", help="the cache (default: OUT/faces.npz)")
+    p.add_argument(
+        "--each",
+        action="store_true",
+        help="every folder in SRC is a source of its own, with outputs in OUT/<its name>; with "
+        "--films every film there, too",
+    )
     add_fields(p, ScanOptions)
     add_engine_and_work(p, own_model=MODEL_OF_CACHE)
     add_chain_options(p)
@@ -12194,18 +12545,27 @@ def add_chain_options(p: argparse.ArgumentParser) -> None:
 
 def cmd_run(args: argparse.Namespace) -> Outcome:
     """do the whole photo chain in one go: embed to swap-ready face sets"""
+    if args.each:
+        return companion("run_each").run_each(args)
     result = run_chain(args, args.sources, args.out, args.cache or args.out / "faces.npz")
     return Outcome(result, args.dry_run or bool(result["facesets"]))
 
 
 def run_chain(
-    args: argparse.Namespace, sources: Sequence[Path], out: Path, cache: Path
+    args: argparse.Namespace,
+    sources: Sequence[Path],
+    out: Path,
+    cache: Path,
+    steps: ChainSteps | None = None,
 ) -> dict[str, Any]:
-    """Run every photo step over one cache; returns what the closing tables show."""
+    """Run every photo step over one cache; returns what the closing tables show.
+
+    steps: in place of the usual ones.
+    """
     roots = [str(root.resolve()) for root in source_roots(sources)]
     for kind, name in RUN_TREES.items():
         check_output(out / name, roots, kind)
-    steps = chain_steps(args, sources, out, cache)
+    steps = steps or chain_steps(args, sources, out, cache)
     if args.quality_model or args.weight_learned_quality:
         companion("quality_model").check_chain(crew_of(args, False), args.quality_model, cache)
     about = {"out": str(out), "cache": str(cache)}
@@ -12251,11 +12611,14 @@ def preview_chain(
     """What a chain would do, as far as it can be known without looking at a photo."""
     scan = of_args(ScanOptions, args)
     found = scan_sources(sources, scan)
-    new = len(found.files)
+    new, films = len(found.files), len(found.films) if scan.films.films else 0
     if cache_exists(cache):
-        new = len(EmbedRun(cache, crew_of(args, True), scan, found).todo)
+        run = EmbedRun(cache, crew_of(args, True), scan, found)
+        new = len(run.todo)
+        films = companion("film_source").number_to_look_at(run) if scan.films.wanted else 0
     result = {"photos": len(found.files), "photos_to_look_at": new, "run": "none: dry run"}
-    if new:
+    result |= {"films_to_look_at": films} if scan.films.wanted else {}
+    if new or films:
         return {**result, "trees": "brought up to date with what the new photos show"}
     table, results = run_steps({name: steps[name] for name in ("cluster", "refine")})
     result |= {"steps": table, "left_out": gates_table(results)}

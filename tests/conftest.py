@@ -116,6 +116,7 @@ def make_cache(
         file_status=np.zeros(count, np.uint8),
         file_error=np.full(count, "", dtype="U1"),
         file_passes=np.full(count, "640@0.5"),
+        file_note=np.full(count, "", dtype="U1"),
         alias_path=np.zeros(0, "U1"),
         alias_file=np.zeros(0, np.int32),
         alias_size=np.zeros(0, np.int64),

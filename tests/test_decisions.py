@@ -351,7 +351,7 @@ def test_a_segment_holds_a_frame_that_was_looked_at(times, seen) -> None:
 def test_a_copy_begins_at_the_last_key_frame_before_or_else_at_the_first() -> None:
     pts, key = list(range(10, 50)), [number % 10 == 0 for number in range(40)]
     for start, begin in ((35, 30), (40, 40), (10, 10), (4, 10)):
-        parts = sf.companion("clips").plan_clip(pts, key, start, 47, copy=True)
+        parts = sf.companion("clip_writer").plan_clip(pts, key, start, 47, copy=True)
         assert (parts.first, parts.key) == (begin, begin)
         assert [pts[number] for number in parts.copied] == list(range(begin, 47))
 

@@ -162,7 +162,8 @@ def test_the_first_run_stores_every_face(embed, library, cache_path) -> None:
     code, result, err = embed(library)
     assert code == 0, err
     expected = {"photos": 4, "new": 4, "unchanged": 0, "copies": 0, "moved_or_gone": 0, "faces": 3,
-                "without_face": 1, "unreadable": 0, "failed": [], "other_files": 1}  # fmt: skip
+                "without_face": 1, "unreadable": 0, "failed": [], "damaged": 0,
+                "other_files": {"documents": 1}}  # fmt: skip
     assert {key: result[key] for key in expected} == expected
     cache = sf.load_cache(cache_path)
     assert sorted(cache.file_path.tolist()) == sorted(str(p) for p in library.glob("*.jpg"))
@@ -532,15 +533,13 @@ def test_a_photo_with_faces_is_redone_with_other_settings_only_on_rescan(
 
 def test_unreadable_files_are_recorded_and_named(embed, library, cache_path) -> None:
     put(library / "broken.jpg", b"no picture at all")
-    put(library / "empty.jpg", b"")
     code, result, err = embed(library)
-    assert (code, result["unreadable"], result["faces"]) == (0, 2, 3)
-    assert [line.split(": ")[0] for line in result["failed"]] == [
-        str(library / "broken.jpg"), str(library / "empty.jpg")]  # fmt: skip
+    assert (code, result["unreadable"], result["faces"]) == (0, 1, 3)
+    assert [line.split(": ")[0] for line in result["failed"]] == [str(library / "broken.jpg")]
     assert f"warning: {library / 'broken.jpg'}: " in err
     cache = sf.load_cache(cache_path)
     bad = cache.file_status == sf.STATUS_UNREADABLE
-    assert sorted(cache.file_error[bad]) == ["empty file", "not a picture this tool can read"]
+    assert cache.file_error[bad].tolist() == ["not a picture this tool can read"]
 
 
 def test_unreadable_files_are_retried_only_when_asked(
@@ -566,7 +565,7 @@ def test_unreadable_files_are_retried_only_when_asked(
 
 
 def test_a_repaired_file_is_read_again_by_itself(embed, library) -> None:
-    put(library / "dora.jpg", jpeg("dora")[:2000])
+    put(library / "dora.jpg", jpeg("dora")[:200])
     assert embed(library)[1]["unreadable"] == 1
     put(library / "dora.jpg", jpeg("dora"))
     result = embed(library)[1]
@@ -629,7 +628,7 @@ def test_a_damaged_avif_costs_nobody_else_anything_and_is_remembered(
 
 def test_only_unreadable_files_give_exit_code_1_every_time(embed, tmp_path) -> None:
     put(tmp_path / "photos/a.jpg", b"no picture")
-    put(tmp_path / "photos/b.jpg", b"")
+    put(tmp_path / "photos/b.jpg", b"no picture either")
     for run in range(2):
         code, result, err = embed(tmp_path / "photos")
         assert (code, result["unreadable"], result["faces"]) == (1, 2, 0), run

@@ -146,6 +146,34 @@ def test_films_without_a_picture_or_a_face_are_told(made, tmp_path, run):
     assert "films faceless      1" in out
 
 
+def test_frames_spoilt_by_damage_are_not_kept(made, tmp_path, embed):
+    """One key frame at the start: what follows the damage is drawn from garbage."""
+    data = bytearray((made / "party.mp4").read_bytes())
+    middle = len(data) // 2  # of the packets, in the second half of the film
+    for at in range(middle, middle + 4000, 7):
+        data[at] ^= 0xFF
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/hurt.mp4").write_bytes(data)
+    code, _, err = embed(tmp_path / "films", tmp_path / "c.npz", "--films")
+    assert code == 0, err
+    times = [when for _, when in frames_in(sf.load_cache(tmp_path / "c.npz"))]
+    assert times
+    whole, _ = decoded_pictures(made / "party.mp4")
+    hurt, corrupt = decoded_pictures(tmp_path / "films/hurt.mp4")
+    assert corrupt
+    for when in times:
+        assert np.abs(hurt[round(when * 25)].astype(int) - whole[round(when * 25)]).mean() < 1
+
+
+def decoded_pictures(path: Path) -> tuple[dict[int, np.ndarray], list[int]]:
+    """({number at 25 a second: picture}, numbers of the frames that say they are damaged)."""
+    with sf.open_video(str(path)) as (container, stream):
+        frames = list(sf.decoded(container, stream))
+        numbers = [round(float(frame.pts * stream.time_base) * 25) for frame in frames]
+    pictures = {n: sf.upright_frame(f, 1.0) for n, f in zip(numbers, frames, strict=True)}
+    return pictures, [n for n, f in zip(numbers, frames, strict=True) if f.is_corrupt]
+
+
 def test_every_nth_frame(made, tmp_path, embed):
     code, result, _ = embed(made, tmp_path / "c.npz", "--films", "--every-frames", 25)
     assert code == 0
@@ -178,20 +206,49 @@ def test_a_person_seen_for_long_gives_about_one_face_a_minute():
         assert far[~np.eye(10, dtype=bool)].min() > choice.DIFFERENT
 
 
+def test_a_face_that_hardly_changes_gives_one_a_minute_too():
+    """Ten minutes of somebody who talks into the camera: no two frames are far apart."""
+    rng = np.random.default_rng(5)
+    mean = rng.normal(size=64) / 8
+    units = mean + rng.normal(size=(600, 64)) * 0.035
+    units = (units / np.linalg.norm(units, axis=1, keepdims=True)).astype(np.float32)
+    far = 1.0 - units @ units.T
+    assert choice.ALIKE < np.median(far) < choice.DIFFERENT  # else the test says nothing
+    centre = units.mean(axis=0)
+    picks = [choice.Pick(None, u, 0.6, 0, float(at), 0, centre) for at, u in enumerate(units)]
+    some = choice.spread(picks, 10)
+    times = sorted(pick.time for pick in some)
+    assert len(some) == 10 and min(np.diff(times)) >= choice.LATER
+
+
 def test_poses_are_told_apart():
     yaw = np.array([0.0, 14.0, -20.0, 20.0, 60.0, -60.0, np.nan])
     assert choice.pose_bin(yaw).tolist() == [0, 0, -1, 1, 2, -2, 2]
 
 
-def test_a_film_says_when_it_was_made(made, tmp_path):
+def test_frames_have_the_time_of_their_film(made, tmp_path, embed):
     import imageio_ffmpeg
 
-    told = tmp_path / "told.mp4"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(made / "sea.mp4"), "-c",
-               "copy", "-metadata", "creation_time=2014-07-04T18:30:00Z", str(told)]  # fmt: skip
-    subprocess.run(command, check=True)
-    assert films.created(str(told)) == 1404498600.0
-    assert np.isnan(films.created(str(made / "sea.mp4")))
+    (tmp_path / "films").mkdir()
+    begun = {"a.mp4": "2014-07-04T18:30:00Z", "VID_20190512_142312.mp4": "1904-01-01T00:00:00Z"}
+    for name, when in begun.items():
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(made / "party.mp4"),
+                   "-c", "copy", "-metadata", f"creation_time={when}", "-metadata",
+                   f"title={name}", str(tmp_path / "films" / name)]  # fmt: skip
+        subprocess.run(command, check=True)
+    code, _, err = embed(tmp_path / "films", tmp_path / "c.npz", "--films")
+    assert code == 0, err
+    cache = sf.load_cache(tmp_path / "c.npz")
+    seen = set()
+    for row, (name, seconds) in enumerate(frames_in(cache)):
+        seen.add(name)
+        if name == "a.mp4":
+            assert abs(cache.file_taken[row] - (1404498600.0 + seconds)) <= 1
+            assert cache.file_taken_kind[row] == "container"
+        else:  # a clock that was never set; the name knows
+            assert cache.file_taken[row] == 1557670992.0
+            assert cache.file_taken_kind[row] == "name"
+    assert seen == {*begun}
 
 
 # -- films that move, change, go ---------------------------------------------
@@ -369,7 +426,7 @@ def test_a_worker_finds_the_same_frames(made, tmp_path, embedded, run):
 # -- clips of photos ---------------------------------------------------------
 
 
-def test_clips_belong_to_their_photos(made, tmp_path, embed):
+def test_clips_belong_to_their_photos(made, tmp_path, embed, monkeypatch):
     folder = tmp_path / "phone"
     folder.mkdir()
     photo, clip = demo_library.demo_photo(), tmp_path / "clip.mp4"
@@ -382,6 +439,10 @@ def test_clips_belong_to_their_photos(made, tmp_path, embed):
     assert code == 0 and result["films"] == 1
     code, result, _ = embed(folder, tmp_path / "c.npz", "--motion")
     assert code == 0 and result["films"] == 2
+    monkeypatch.setattr(films, "clip_start", lambda _: pytest.fail("a photo was searched again"))
+    code, again, _ = embed(folder, tmp_path / "c.npz", "--motion")
+    assert code == 0 and again["films"] == 2 and "films_looked_at" not in again
+    monkeypatch.undo()
     cache = sf.load_cache(tmp_path / "c.npz")
     assert {name for name, _ in frames_in(cache)} == {"IMG_1.mp4", "IMG_1.MOV", "MVIMG_2.jpg"}
     library = sf.Library(cache, tmp_path / "c.npz")
@@ -436,3 +497,37 @@ def test_a_kill_of_the_process(made, tmp_path):
     assert begun.exists()
     assert subprocess.run(command, check=False).returncode == 0
     assert not begun.exists() and frames_in(sf.load_cache(tmp_path / "c.npz"))
+
+
+# -- forgetting --------------------------------------------------------------
+
+
+def test_a_forgotten_person_of_a_film_is_gone_and_stays_away(made, tmp_path, run, embed):
+    """Of the cache, of the trees and of what is kept of films; a rescan does not bring her back."""
+    folder, out = tmp_path / "films", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(made / "party.mp4", folder)
+    cache = out / "faces.npz"
+    code, _, err = run("run", folder, out, "--films", *DLIB, "--min-faces", 1)
+    assert code in (0, 1), err
+    before = sf.load_cache(cache)
+    anna = [
+        face
+        for face, at in zip(before.face_ids, before.face_file.tolist(), strict=True)
+        if float(sf.FRAME_PATH.fullmatch(str(before.file_path[at]))[3]) < 6
+    ]
+    assert anna and len(anna) < before.faces
+    films.begun_path(cache).write_bytes(b"left by a killed run\n")
+    words = [word for face in anna for word in ("--face", face)]
+    code, text, err = run("forget", out, "--cache", cache, *words, "--json")
+    assert code == 0, text + err
+    assert not films.begun_path(cache).exists()
+    after = sf.load_cache(cache)
+    assert not {*anna} & {*after.face_ids} and after.faces == before.faces - len(anna)
+    gone = {face[:16] for face in anna}
+    for picture in out.rglob("*.jpg"):
+        assert films.frame_of_picture(picture)[:16] not in gone
+    _, result, _ = embed(folder, cache, "--films")
+    assert "films_looked_at" not in result
+    embed(folder, cache, "--films", "--every", 2.5, "--rescan")
+    assert not {*anna} & {*sf.load_cache(cache).face_ids}

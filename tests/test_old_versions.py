@@ -99,6 +99,7 @@ def test_embed_goes_on_where_the_killed_one_ended(run, old):
                          strict=True))  # fmt: skip
         errors = [text for text in archive["file_error"].tolist() if text]
         taken, owner = archive["file_taken"], archive["file_path"].tolist()
+        kinds = archive["file_taken_kind"].tolist()
         meta = json.loads(str(archive["meta"]))
     names = ("2019/anna_20190405.jpg", "2019/dora.jpg", "2019/nobody.jpg", "2019/broken.jpg",
              "2020/dora again.jpg", "2020/anna.jpg", "2021/moved.jpg", "2021/new.jpg")  # fmt: skip
@@ -108,7 +109,9 @@ def test_embed_goes_on_where_the_killed_one_ended(run, old):
         str(photos / "2021/copy of dora.jpg"): str(photos / "2019/dora.jpg"),
     }
     assert errors == ["not a picture this tool can read"]
-    assert np.isfinite(taken).sum() == 1  # by its name, of 5 April 2019
+    kind_of = {Path(path).name: kind for path, kind in zip(owner, kinds, strict=True)}
+    assert kind_of.pop("anna_20190405.jpg") == ""  # by its name, of 5 April 2019
+    assert set(kind_of.values()) == {"folder"}  # of what had no date
     assert taken[owner.index(str(photos / names[0]))] // 86400 == 17991
     assert (meta["schema"], meta["dim"], meta["roots"]) == (1, 128, [str(photos)])
     after = faces_of(cache)
@@ -668,7 +671,7 @@ def test_results_of_a_killed_worker_run_are_taken_over(run, old):
     lines = results.read_bytes().splitlines(keepends=True)
     kept = [json.loads(line) for line in lines[:-1]]
     assert len(kept) == 2 and not lines[-1].endswith(b"\n")
-    marked = "".join(json.dumps({**line, "taken": 86400.0}) + "\n" for line in kept)
+    marked = "".join(json.dumps({**line, "taken": 1e9}) + "\n" for line in kept)
     results.write_bytes(marked.encode() + lines[-1])
     argv = ("--model", "dlib", "--threads", 1, "--worker", sys.executable)
     told = ok(run, "embed", photos, cache, *argv)
@@ -676,7 +679,7 @@ def test_results_of_a_killed_worker_run_are_taken_over(run, old):
     with np.load(cache, allow_pickle=False) as archive:
         taken = archive["file_taken"]
         vectors = archive["embedding"]
-    assert (taken == 86400.0).sum() == 2 and np.isnan(taken).sum() == 2
+    assert (taken == 1e9).sum() == 2 and np.isnan(taken).sum() == 2
     for line in kept:
         known = np.frombuffer(base64.b64decode(line["faces"][0]["embedding"]), "<f4")
         assert (vectors == known).all(axis=1).sum() == 1

@@ -207,7 +207,7 @@ NOT_PHOTOS = {
     "nulls": (bytes(4096), "not a picture"),
     "a jpeg's first bytes": (b"\xff\xd8\xff\xe0 this is no picture", "not a picture"),
     "a picture beyond all photos": (hollow_png(60_000, 60_000), "too large"),
-    "a png without pixels": (hollow_png(100, 100), "cannot decode"),
+    "a png without pixels": (hollow_png(100, 100), "cut off"),
 }
 
 
@@ -218,8 +218,9 @@ def test_what_is_no_photo_is_refused_with_a_reason(kind) -> None:
         sf.decode_photo(data)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "HEIF"])
-def test_a_truncated_photo_is_refused_whole(kind, group_photo) -> None:
+@pytest.mark.parametrize("kind", ["GIF", "AVIF", "BMP", "JPEG2000"])
+def test_a_truncated_photo_of_which_nothing_is_sure_is_refused(kind, group_photo) -> None:
+    """What of the others is read: test_formats.py."""
     whole = encoded(PIL.Image.open(io.BytesIO(group_photo)).resize((320, 180)), kind)
     for share in (0.1, 0.5, 0.9):
         with pytest.raises(sf.PhotoError):
@@ -441,9 +442,7 @@ def test_every_real_format_is_read_with_its_size_and_time(shared) -> None:
 
 def test_every_shared_format_is_known_to_this_test(shared) -> None:
     here = {path.name for path in (shared / "data/formats").iterdir() if path.is_file()}
-    assert here == {*REAL_FORMATS, "8bit-sRGB.jxl"}
-    with pytest.raises(sf.PhotoError, match="not a picture"):
-        sf.read_photo(str(shared / "data/formats/8bit-sRGB.jxl"))
+    assert here == {*REAL_FORMATS, "8bit-sRGB.jxl"}  # of that: test_formats.py
 
 
 @pytest.mark.parametrize("kind", ["landscape", "portrait"])

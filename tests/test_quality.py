@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
 import sys
 from dataclasses import replace
@@ -212,9 +211,9 @@ def test_a_photo_decoded_at_a_part_of_its_size_gives_nearly_the_same_faces(cache
     cache = sf.load_cache(cache_path)
     image = sf.read_photo(cache.file_path[0]).image
     faces = [{"kps": kps.tolist()} for kps in cache.kps[cache.face_file == 0]]
-    whole = quality_model.aligned_faces(sf.Photo(image, math.nan), faces)
+    whole = quality_model.aligned_faces(sf.Photo(image), faces)
     half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    reduced = quality_model.aligned_faces(sf.Photo(half, math.nan, scale=2), faces)
+    reduced = quality_model.aligned_faces(sf.Photo(half, scale=2), faces)
     assert len(whole) == len(faces) >= 5
     for one, other in zip(whole, reduced, strict=True):
         assert one.shape == other.shape == (112, 112, 3)

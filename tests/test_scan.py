@@ -42,7 +42,7 @@ def test_all_photos_below_a_root_in_path_order(library) -> None:
     paths, report = scan(library)
     assert {Path(path).relative_to(library).as_posix() for path in paths} == ALL
     assert paths == sorted(paths)
-    assert report.other_files == 2 and [Path(f.path).name for f in report.films] == ["film.mp4"]
+    assert report.others.total() == 2 and [Path(f.path).name for f in report.films] == ["film.mp4"]
     assert not report.unreadable and not report.skipped_outputs
 
 
@@ -94,7 +94,7 @@ def test_overlapping_roots_find_every_file_once_and_none_less(library, order) ->
     paths, report = scan(*(library / part for part in order))
     assert len(paths) == len(set(paths))
     assert {Path(path).relative_to(library).as_posix() for path in paths} == ALL
-    assert report.other_files == 2 and [Path(f.path).name for f in report.films] == ["film.mp4"]
+    assert report.others.total() == 2 and [Path(f.path).name for f in report.films] == ["film.mp4"]
 
 
 def test_a_single_file_can_be_a_source(library) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import sort_faces as sf
 
-writer = sf.companion("clips")
+writer, clip_writer = sf.companion("clips"), sf.companion("clip_writer")
 
 PERIOD = 0.5  # s between samples
 DIM = 32
@@ -274,36 +274,38 @@ CLOSED = stream("I0 P3 b1 b2 P6 b4 b5 P9 b7 b8", "I10 P13 b11 b12 P16 b14 b15 P1
 OPEN = stream("I0 P3 b1 b2 P6 b4 b5", "I9 b7 b8 P12 b10 b11 P15 b13 b14")  # b7 b8 lead I9
 
 
-def shown(parts: writer.ClipParts, pts: list[int]) -> list[int]:
+def shown(parts: clip_writer.ClipParts, pts: list[int]) -> list[int]:
     return sorted(pts[at] for at in parts.copied)
 
 
 def test_smart_copies_from_the_next_key_frame():
-    parts = writer.plan_clip(*CLOSED, start=4, end=20, copy=False)
+    parts = clip_writer.plan_clip(*CLOSED, start=4, end=20, copy=False)
     assert shown(parts, CLOSED[0]) == list(range(10, 20))
     assert (parts.first, parts.key, parts.tail) == (4, 10, 20)
 
 
 def test_copying_ends_before_a_frame_that_needs_the_next_shot():
-    parts = writer.plan_clip(*CLOSED, start=0, end=5, copy=False)  # b4 needs P6, which is beyond
+    parts = clip_writer.plan_clip(
+        *CLOSED, start=0, end=5, copy=False
+    )  # b4 needs P6, which is beyond
     assert shown(parts, CLOSED[0]) == [0, 1, 2, 3]
     assert parts.tail == 4, "frame 4 is encoded"
 
 
 def test_frames_that_lead_a_key_frame_are_not_copied():
-    parts = writer.plan_clip(*OPEN, start=7, end=16, copy=False)
+    parts = clip_writer.plan_clip(*OPEN, start=7, end=16, copy=False)
     assert shown(parts, OPEN[0]) == list(range(9, 16))
     assert (parts.first, parts.key) == (7, 9)
 
 
 def test_copy_begins_at_the_key_frame_before():
-    parts = writer.plan_clip(*CLOSED, start=14, end=18, copy=True)
+    parts = clip_writer.plan_clip(*CLOSED, start=14, end=18, copy=True)
     assert shown(parts, CLOSED[0]) == [10, 11, 12, 13, 14, 15, 16]
     assert parts.first == 10
 
 
 def test_without_a_key_frame_inside_all_is_encoded():
-    assert writer.plan_clip(*CLOSED, start=11, end=19, copy=False).copied == []
+    assert clip_writer.plan_clip(*CLOSED, start=11, end=19, copy=False).copied == []
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=12), st.data())
@@ -318,7 +320,7 @@ def test_a_smart_clip_shows_each_of_its_frames_once(groups, data):
     pts, keys = stream(*words)
     start = data.draw(st.integers(0, at_))
     end = data.draw(st.integers(start + 1, at_ + 1))
-    parts = writer.plan_clip(pts, keys, start, end, False)
+    parts = clip_writer.plan_clip(pts, keys, start, end, False)
     copied = shown(parts, pts)
     whole = [*range(start, parts.key), *copied, *range(parts.tail, end)]
     assert (whole if copied else list(range(start, end))) == list(range(start, end))

@@ -34,8 +34,10 @@ RANKS = {
     "sidecar_photoshop": "XMP sidecar: photoshop:DateCreated",
     "xmp_photoshop": "XMP in the file: photoshop:DateCreated",
     "iptc": "IPTC DateCreated and TimeCreated",
+    "quicktime": "film: com.apple.quicktime.creationdate",
     "takeout": "Google Takeout's JSON: photoTakenTime; UTC",
     "gps": "EXIF GPSDateStamp and GPSTimeStamp; UTC",
+    "container": "film: creation_time of its container; UTC, if the camera kept to the standard",
     "png_text": "PNG text: Creation Time",
     "sidecar_digitized": "XMP sidecar: exif:DateTimeDigitized",
     "exif_digitized": "EXIF DateTimeDigitized, of a camera",
@@ -53,7 +55,8 @@ RANKS = {
 }
 RANK = {where: rank for rank, where in enumerate(RANKS)}
 TRUSTED = frozenset(RANKS) - {*sf.LATER_TIMES}  # kinds that tell when a photo was taken
-IN_UTC = frozenset({"takeout", "gps", "file_time"})
+IN_UTC = frozenset({"takeout", "gps", "container"})
+ORIGINAL = frozenset({"sidecar_original", "exif_original", "xmp_original"})
 BY_CAMERA = frozenset({"exif_original", "exif_digitized", "exif_modify", "xmp_original",
                        "xmp_digitized", "xmp_create", "xmp_photoshop"})  # fmt: skip
 NO_DATE = "none"  # kind and precision where nothing is known
@@ -87,6 +90,9 @@ NOT_MEANT = [  # (from, before): what unset clocks and programs' zeros say, wher
 ]
 APPLE_ZERO = moment("2001-01-01")  # to the second, in UTC: new year's parties are photographed
 GPS_ZEROS = (moment("1999-08-22"), moment("2019-04-07"))  # its weeks overflow; without a fix
+ZERO_YEARS = frozenset(one.year for pair in NOT_MEANT for one in pair) | frozenset(
+    one.year for one in (APPLE_ZERO, *GPS_ZEROS)
+)
 
 SCANNERS = re.compile(
     r"epson (?:perfection|expression|workforce|et-|xp-|gt-|v\d|ds-)|\bepson scan|canoscan|"
@@ -166,7 +172,7 @@ class Taken:
             return ""
         clock = dates_in_text.EPOCH + timedelta(seconds=self.seconds)
         count = {name: number for number, name in dates_in_text.PRECISIONS.items()}
-        return When(clock.timetuple()[: count[self.precision]]).text()
+        return When(clock.timetuple()[: count.get(self.precision, 6)]).text()
 
 
 UNKNOWN = Taken(math.nan, NO_DATE, NO_DATE)
@@ -184,8 +190,14 @@ def capture_time(
     which this camera's clock was not set (`reset_days`). The highest rank that says something
     plausible counts; one that says less is made finer by a lower one that lies inside it.
     """
-    last = moment((scan_day or date.today()).isoformat()) + timedelta(days=2)
-    told = plausible(list(statements), camera, last)
+    last = end_of(scan_day or date.today())
+    known = sorted(
+        (one for one in statements if one.where in RANK), key=lambda one: RANK[one.where]
+    )
+    sure = undisputed(known, camera, last)
+    if sure is not None and sure[1].start.date() not in not_these:
+        return Taken(sure[1].seconds, sure[0], sure[1].precision, sure[1].offset)
+    told = plausible(known, camera, last)
     told = without_resets(told, camera, frozenset(not_these))
     if not told:
         return UNKNOWN
@@ -197,6 +209,29 @@ def capture_time(
     return Taken(when.seconds, kind, when.precision, when.offset)
 
 
+@functools.lru_cache(10)
+def end_of(scan_day: date) -> datetime:
+    """What lies at or after it is the future, wherever on earth the scan is."""
+    return moment(scan_day.isoformat()) + timedelta(days=2)
+
+
+def undisputed(
+    statements: Sequence[Statement], camera: Camera, last: datetime
+) -> tuple[str, When] | None:
+    """(kind, what it says) of a first statement that nothing below can change, else None.
+
+    Most photos have one, and the reading of names and folders takes most of the time.
+    """
+    first = statements[0] if statements else Statement("", "")
+    if first.where not in ORIGINAL or any(one.where in IN_UTC for one in statements):
+        return None
+    when = said(first)
+    if when is None or len(when.fields) < 6 or when.fields[1:3] == (1, 1) or camera.is_scanner:
+        return None
+    good = when.fields[0] >= FIRST_YEAR and when.start < last and not is_zero(first.where, when)
+    return (first.where, when) if good else None
+
+
 def plausible(
     statements: Sequence[Statement], camera: Camera, last: datetime
 ) -> list[tuple[str, When]]:
@@ -204,7 +239,7 @@ def plausible(
 
     last: what lies at or after it is the future.
     """
-    read = [(one.where, one.text, said(one)) for one in statements if one.where in RANK]
+    read = [(one.where, one.text, said(one)) for one in statements]
     originals = {when for where, _, when in read if when and where == "exif_digitized"}
     told = []
     for where, text, when in read:
@@ -232,7 +267,7 @@ def kind_of(where: str, text: str, camera: Camera, as_digitized: bool) -> str:
 
 def is_zero(where: str, when: When) -> bool:
     """Whether nobody meant it: the zero or the end of some clock."""
-    if len(when.fields) < 3:
+    if len(when.fields) < 3 or when.fields[0] not in ZERO_YEARS:
         return False
     start = when.start
     if any(first <= start < end for first, end in NOT_MEANT):
@@ -270,11 +305,10 @@ def in_local_time(when: When, told: Sequence[tuple[str, When]]) -> When:
     if len(when.fields) < 6 or when.offset:
         return when
     for kind, other in told:
-        if (
-            len(other.fields) < 6
-            or kind not in TRUSTED
-            or (other.offset is None) == (when.offset is None)
-        ):
+        pair = (other.offset is None) != (when.offset is None)
+        if len(other.fields) < 6 or not pair or kind not in TRUSTED:
+            continue
+        if when.offset is None and kind not in IN_UTC:
             continue
         local, utc = (when, other) if when.offset is None else (other, when)
         if utc.offset:

@@ -115,6 +115,13 @@ def turned_back(
     return (y1, x1, y2, x2) if orientation in (5, 6, 7, 8) else (x1, y1, x2, y2)
 
 
+def turned(
+    box: tuple[float, float, float, float], orientation: int
+) -> tuple[float, float, float, float]:
+    """A box of the picture as it is stored, in shares, as a box of the upright picture."""
+    return turned_back(box, {6: 8, 8: 6}.get(orientation, orientation))
+
+
 def sidecar(regions: Iterable[Region], wh: tuple[int, int], orientation: int) -> bytes:
     """The XMP of a photo's regions; wh: width and height of the upright picture."""
     stored = wh[::-1] if orientation in (5, 6, 7, 8) else wh
@@ -159,7 +166,11 @@ def stored_orientation(data: bytes) -> int:
 
     Unlike orientation_of also of HEIC, where libheif turns the picture by other means.
     """
-    header = sf.open_with_pillow(data)
+    return told_orientation(sf.open_with_pillow(data))
+
+
+def told_orientation(header: Any) -> int:
+    """The same of an opened Pillow image, 1 for None."""
     orientation = 1
     with contextlib.suppress(*sf.PILLOW_ERRORS):
         told = (getattr(header, "info", None) or {}).get("original_orientation")

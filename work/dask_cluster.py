@@ -22,6 +22,8 @@ HERE = Path(__file__).resolve().parent
 COMPANIONS = (
     *("dask_cluster", "batches", "onnx_models", "insightface_engine", "nvjpeg", "dlib_engine"),
     *("clip_scorer", "clip_torch", "quality_model", "gpu_libraries", "hush", "demo_library"),
+    *("kinds", "damaged_photos", "odd_tiffs", "raw_photos", "dates_in_photos", "capture_time"),
+    *("dates_in_text", "dates_in_names"),
 )
 UPLOADED = (Path(sf.__file__).resolve(), *(HERE / f"{name}.py" for name in COMPANIONS))
 

@@ -10,11 +10,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
-from xml.etree import ElementTree
 
 import sort_faces as sf
 
-capture_time = sf.companion("capture_time")
+capture_time, regions = sf.companion("capture_time"), sf.companion("sources_regions")
 Statement, Camera = capture_time.Statement, capture_time.Camera
 
 MAKE, MODEL, SOFTWARE = 0x010F, 0x0110, 0x0131  # EXIF tags, CIPA DC-008
@@ -26,20 +25,6 @@ EXIF_DATES = {  # tag in the EXIF directory: (where it stands, tag of its zone)
 }
 CHANGED_ZONE = 0x9010
 IPTC_DAY, IPTC_TIME = (2, 55), (2, 60)  # IIM 4.2: DateCreated, TimeCreated
-XMP_DATES = {  # property: where
-    "{http://ns.adobe.com/exif/1.0/}DateTimeOriginal": "xmp_original",
-    "{http://ns.adobe.com/photoshop/1.0/}DateCreated": "xmp_photoshop",
-    "{http://ns.adobe.com/exif/1.0/}DateTimeDigitized": "xmp_digitized",
-    "{http://ns.adobe.com/xap/1.0/}CreateDate": "xmp_create",
-    "{http://ns.adobe.com/xap/1.0/}ModifyDate": "xmp_modify",
-}
-XMP_MARKS = (
-    b"DateTimeOriginal",
-    b"DateCreated",
-    b"DateTimeDigitized",
-    b"CreateDate",
-    b"ModifyDate",
-)
 LONGEST_XMP = 1 << 24  # bytes
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"tIME", b"eXIf")
@@ -48,7 +33,7 @@ PNG_XMP = "XML:com.adobe.xmp"
 LONGEST_TEXT = 1 << 22  # bytes of a PNG's text that are read
 ENCODINGS = ("utf-8", "gb18030", "cp949", "cp932")  # of phones that write their language into EXIF
 DAMAGE = (  # what Pillow and the parsers raise on files that are broken
-    *sf.PILLOW_ERRORS, ElementTree.ParseError, UnicodeError, AttributeError, KeyError, zlib.error,
+    *sf.PILLOW_ERRORS, UnicodeError, AttributeError, KeyError, zlib.error,
     struct.error, ZeroDivisionError,
 )  # fmt: skip
 
@@ -76,6 +61,12 @@ def dates_of(header: Any, stream: BinaryIO) -> str:
 def dates_in_file(path: str) -> str:
     """The same of a file. Raises OSError for one that cannot be read, PhotoError for no photo."""
     with open(path, "rb") as stream:
+        head = stream.read(1 << 16)
+        kind = sf.companion("kinds").special_kind(head, path)
+        if kind:  # a camera RAW or JPEG XL
+            data, opened = head + stream.read(), sf.companion("raw_photos").opened
+            return sf.companion("hush").hushed.heard(lambda: opened(data, kind).dates())[0]
+        stream.seek(0)
         header = sf.open_with_pillow(stream)
         return dates_of(header, stream)
 
@@ -152,19 +143,12 @@ def xmp_dates(header: Any) -> list[Any]:
 
 
 def packet_dates(packet: bytes) -> list[Any]:
-    """Dates of an XMP packet, whether they stand in attributes or in elements."""
-    if len(packet) > LONGEST_XMP or not any(mark in packet for mark in XMP_MARKS):
+    """Dates of an XMP packet. Raises ValueError for what is no XMP."""
+    if len(packet) > LONGEST_XMP or not regions.tells_of(packet, regions.DATE_MARKS):
         return []
-    if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:  # no XMP has one; entities can explode
-        return []
-    found: dict[str, str] = {}
-    for element in ElementTree.fromstring(packet.strip(b"\0 \r\n\t")).iter():
-        pairs = [(element.tag, element.text or ""), *element.attrib.items()]
-        for name, text in pairs:
-            where = XMP_DATES.get(name)
-            if where and text.strip():
-                found.setdefault(where, text.strip())
-    return [Statement(where, text) for where, text in found.items()]
+    values = regions.parse(packet)
+    told = ((where, regions.text_of(values.get(name))) for name, where in regions.DATES)
+    return [Statement(where.replace("sidecar", "xmp"), text) for where, text in told if text]
 
 
 def png_dates(stream: BinaryIO) -> Iterator[Any]:

@@ -177,7 +177,7 @@ HALF = (
 HALF_BEFORE = "(?:" + "|".join(re.escape(h) for h in HALF_OF if not h.isascii()) + "|[ap]\\.?m\\.?)"
 
 CLOCK = re.compile(  # after a date; blank fields stand for unknown ones
-    rf"[\s,T_]*(?:(?:at|um|à|à|alle|a las|kl\.|в|o|om|às)\s+)?"
+    rf"[\s,T_]*(?:[гр]\.,?\s*)?(?:(?:at|um|à|alle|a las|kl\.|в|o|om|às)\s+)?"
     rf"(?P<before>{HALF_BEFORE})?\s*(?P<hour>\d{{1,2}})\s?[:.hH時时시点]\s?"
     r"(?P<minute>\d{1,2}|\s+)(?:\s?[:.m分분]\s?(?P<second>\d{1,2}|\s+)(?P<part>[.,]\d+)?)?"
     rf"(?:\s?[秒초s])?\s*(?P<after>{HALF})?",

@@ -10,7 +10,7 @@ import csv
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ import numpy as np
 
 import sort_faces as sf
 
-capture_time = sf.companion("capture_time")
+capture_time, sources = sf.companion("capture_time"), sf.companion("sources")
 Statement = capture_time.Statement
 
 BEFORE = ("", "before")  # kinds of photos that only an older version has dated
-BESIDE = {
-    "xmp": "sidecar"
-}  # what an embedded packet and a sidecar have in common, by its beginning
+BY_CLOCK = ("exif_original", "exif_digitized", "xmp_original", "xmp_digitized")
 FEW = 20  # lines of a FILE that are named in full
 
 
@@ -100,13 +98,14 @@ def read_told(file: Path | None, roots: Sequence[Path]) -> Told | None:
     return Told(file, lines)
 
 
-def changes(cache: sf.FaceCache, told: Told | None) -> dict[str, np.ndarray]:
+def changes(cache: sf.FaceCache, roots: Iterable[str], told: Told | None) -> dict[str, np.ndarray]:
     """The columns of dates where they differ from what the cache has; nothing where none does.
 
-    told: what --dates says; without it what it said before stays.
+    roots: what is scanned, beside what ever was. told: what --dates says; without it what it said
+    before stays.
     """
-    picks = Picks(cache, told)
-    found = [picks.of(row) for row in range(cache.files)]
+    picks = Picks(cache, {*roots, *cache.meta.roots}, told)
+    found = picks.all()
     columns = {
         "file_taken": np.array([one.seconds for one in found], np.float64),
         "file_taken_kind": np.array([one.kind for one in found], str),
@@ -122,19 +121,35 @@ def changes(cache: sf.FaceCache, told: Told | None) -> dict[str, np.ndarray]:
 class Picks:
     """The date of each photo of a cache."""
 
-    def __init__(self, cache: sf.FaceCache, told: Told | None) -> None:
+    def __init__(self, cache: sf.FaceCache, roots: Iterable[str], told: Told | None) -> None:
         self.cache, self.told = cache, told
         self.by_place = told.by_place() if told else {}
         self.today = date.today()
         self.folders: dict[str, str] = {}
-        self.roots = sorted(cache.meta.roots, key=len, reverse=True)
+        self.roots = sorted(roots, key=len, reverse=True)
         self.kind, self.seconds = cache.file_taken_kind.tolist(), cache.file_taken.tolist()
         self.precision = cache.file_taken_precision.tolist()
         self.inside = [text.decode() for text in cache.file_dates.tolist()]
-        self.reset = capture_time.reset_days(camera_days(self.inside))
-        if told and (missing := told.missing({place_of(p) for ps in cache.paths for p in ps})):
+        self.reset: dict[str, set[date]] = {}
+        places = (place_of(sf.file_of(p)) for ps in cache.paths for p in ps)
+        if told and (missing := told.missing({*places})):
             sf.log.warning("%s: %d of its paths are no photos known here: %s", told.file,
                            len(missing), ", ".join(missing[:FEW]))  # fmt: skip
+
+    def all(self) -> list[Any]:
+        """capture_time.Taken of every photo, once the clocks that were not set are known."""
+        found = [self.of(row) for row in range(self.cache.files)]
+        days = []  # (row, camera, day) of photos dated by clocks that can be reset
+        for row, one in enumerate(found):
+            if one.kind in BY_CLOCK and one.precision in ("day", "minute", "second"):
+                _, camera = capture_time.restored(self.inside[row])
+                if camera.can_lose_its_clock:
+                    days.append((row, camera.name, day_of(one.seconds)))
+        self.reset = capture_time.reset_days((camera, day) for _, camera, day in days)
+        for row, camera, day in days:
+            if day in self.reset.get(camera, ()):
+                found[row] = self.of(row)
+        return found
 
     def of(self, row: int) -> Any:
         """capture_time.Taken of a photo."""
@@ -158,16 +173,17 @@ class Picks:
         if self.told is None:
             kept = capture_time.Taken(self.seconds[row], self.kind[row], self.precision[row])
             return [Statement("dates", kept.text())] if self.kind[row] == "dates" else []
-        found = [self.by_place.get(place_of(path)) for path in paths] if self.by_place else []
+        places = (place_of(sf.file_of(path)) for path in paths)
+        found = [self.by_place.get(place) for place in places] if self.by_place else []
         return [Statement("dates", text) for text in found if text]
 
     def of_paths(self, paths: Iterable[str]) -> list[Any]:
         """What the paths of a photo say, and what lies beside them."""
         said = []
-        for path in paths:
+        for path in map(sf.file_of, paths):  # of a frame what is said of its film
             folder, name = os.path.split(path)
             said += [Statement("name", name), Statement("folder", self.folder_of(folder))]
-            said += beside(path)
+            said += sources.beside(path).statements
         return said
 
     def folder_of(self, folder: str) -> str:
@@ -181,30 +197,9 @@ class Picks:
         return known
 
 
-def beside(path: str) -> list[Any]:
-    """What sidecars say of a photo."""
-    if not (sf.WORK_FOLDER / "sources.py").exists():
-        return []
-    said = []
-    for one in sf.companion("sources").beside(path).statements:
-        kind, _, rest = one.where.partition("_")
-        said.append(Statement(f"{BESIDE.get(kind, kind)}_{rest}" if rest else kind, one.text))
-    return said
-
-
-def camera_days(inside: Iterable[str]) -> Iterable[tuple[str, date]]:
-    """(camera, day) of the photos of cameras that can lose their clock, as their clock said."""
-    for text in inside:
-        statements, camera = capture_time.restored(text)
-        if not camera.can_lose_its_clock:
-            continue
-        for one in statements:
-            when = (
-                capture_time.said(one) if one.where in ("exif_original", "exif_digitized") else None
-            )
-            if when is not None and len(when.fields) >= 3:
-                yield camera.name, date(*when.fields[:3])
-                break
+def day_of(seconds: float) -> date:
+    """The day of a time as in FaceCache.file_taken."""
+    return (sf.EPOCH + timedelta(seconds=seconds)).date()
 
 
 def read_again(run: Any) -> int:

@@ -111,9 +111,10 @@ def rows_of_refs(cache: sf.FaceCache, some: Sequence[str]) -> np.ndarray:
 LOCK_SECONDS = 30.0  # an append takes milliseconds
 Kind = Literal[
     "name", "same", "different", "belongs", "not_belongs", "together", "not_face", "ignore",
-    "hide", "best", "keep", "drop", "born", "date", "box", "number", "skip", "revoke",
+    "hide", "best", "keep", "drop", "born", "date", "box", "number", "skip", "revoke", "maybe",
 ]  # fmt: skip
 Short = Annotated[str, msgspec.Meta(max_length=200)]
+OF_PHOTOS = "import tags: "  # begins the author of what other programs wrote in or beside photos
 
 
 class Line(sf.Record, omit_defaults=True, kw_only=True):
@@ -134,7 +135,12 @@ class Line(sf.Record, omit_defaults=True, kw_only=True):
     @property
     def authority(self) -> int:
         """The lower the more its word counts."""
-        return (self.author != "operator") + (self.author == "rule")
+        return (self.author != "operator") + (self.kind == "maybe") + 2 * (self.author == "rule")
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether nobody gave it here: by the tool itself, or read from the photos as it went."""
+        return self.author == "rule" or self.author.startswith(OF_PHOTOS)
 
 
 path_of = sf.decisions_path
@@ -256,13 +262,13 @@ class Book:
     def last_op(self, tab: str | None = None) -> str | None:
         """The latest act that stands; tab: of this page."""
         own = (line for line in reversed(self.standing()) if tab in (None, line.tab))
-        return next((line.op for line in own if line.author != "rule"), None)
+        return next((line.op for line in own if not line.is_noted), None)
 
     def last_undone(self, tab: str | None = None) -> str | None:
         """The revoking act that redo takes back; a new act leaves nothing to redo."""
         revoked, kinds = revocations(self.lines), {line.op: line.kind for line in self.lines}
         for line in reversed(self.lines):
-            if tab not in (None, line.tab) or line.op in revoked or line.author == "rule":
+            if tab not in (None, line.tab) or line.op in revoked or line.is_noted:
                 continue
             if line.kind != "revoke":
                 return None
@@ -338,11 +344,13 @@ class Resolver:
         self.carried: dict[tuple[int, ...], None] = {}
         self.conflicts: list[Conflict] = []
         self.lost: list[Line] = []
+        self.called: list[tuple[int, str]] = []  # (a face, name) as the operator named them
+        self.imported: dict[str, int] = {}  # a face of each name, since there are imported ones
 
     def take(self, line: Line) -> None:
         """Accept what a line says of who is who, as far as nothing accepted says otherwise."""
         faces, others = self.finder.rows(line.faces), self.finder.rows(line.others)
-        if line.kind in ("date", "number", "skip"):
+        if line.kind in ("date", "number", "skip", "maybe"):
             return
         if not faces or bool(line.others) > bool(others):
             self.lost.append(line)
@@ -351,6 +359,8 @@ class Resolver:
         else:
             person = self.bind(line, others) if line.kind in BINDS_OTHERS else None
             own = self.bind(line, faces) if line.kind in BINDS else None
+            if line.kind == "name" and line.text:
+                self.call(line, own)
             if line.kind == "same":
                 self.together(line, [(own, person)])
             elif line.kind == "belongs":
@@ -358,6 +368,25 @@ class Resolver:
                 self.together(line, [(person, face) for face in faces])
             elif line.kind == "not_belongs":
                 self.apart(line, [(person, face) for face in faces])
+
+    def call(self, line: Line, face: int) -> None:
+        """Make whom other programs call alike one person; also with the one whom the operator calls
+        so, if there is but one."""
+        name = line.text.casefold()
+        if not line.authority:
+            self.called.append((face, name))
+            return
+        if not self.imported:
+            self.imported = self.called_once()
+        self.join(line, self.imported.setdefault(name, face), face)
+
+    def called_once(self) -> dict[str, int]:
+        """{name: a face} of the people whom the operator named, where a name is only one's."""
+        own: dict[int, tuple[int, str]] = {}
+        for face, name in self.called:
+            own.setdefault(self.links.find(face), (face, name))
+        times = Counter(name for _, name in own.values())
+        return {name: face for face, name in own.values() if times[name] == 1}
 
     def bind(self, line: Line, rows: list[int]) -> int:
         """Make the faces that stood for a group one person, but for those that left it since;
@@ -453,14 +482,23 @@ def by_weight(lines: Sequence[Line]) -> list[Line]:
     return [lines[at] for at in order]
 
 
+def weighed_lines(finder: Finder, lines: Sequence[Line]) -> list[Line]:
+    """The decisions that nobody has revoked, by weight, and of what may be true what holds."""
+    weighed = by_weight(standing(lines))
+    if not any(line.kind == "maybe" for line in weighed):
+        return weighed
+    return sf.companion("weak_words").held(finder, weighed)
+
+
 def resolve(cache: sf.FaceCache, lines: Sequence[Line], finder: Finder | None = None) -> Resolved:
     """What the decisions say of a cache, conflicts settled: of those the later stands.
 
     lines: of a Book, revocations and all. Decisions that do not conflict can come in any order.
     finder: one of this cache that is kept for the next time.
     """
-    weighed = by_weight(standing(lines))
-    resolver = Resolver(finder or Finder(cache))
+    finder = finder or Finder(cache)
+    weighed = weighed_lines(finder, lines)
+    resolver = Resolver(finder)
     for line in weighed:
         resolver.take(line)
     word = word_of(cache, resolver, weighed)
@@ -730,6 +768,7 @@ def sentence(line: Line) -> str:
     not_ = "not " * line.off
     what = {
         "name": f"{first} faces are called {line.text!r}",
+        "maybe": f"{first} faces may be those of {line.text!r}",
         "same": f"{first} and {second} faces are one person",
         "different": f"{first} and {second} faces are two people",
         "belongs": f"{first} faces belong to a person of {second}",
@@ -755,6 +794,21 @@ def undo(cache_path: Path, op: str | None) -> dict[str, Any]:
     book = Book(cache_path)
     stands = {line.op for line in book.standing()}
     return revoked(book, op or book.last_op(), stands, "take back")
+
+
+def undo_source(cache_path: Path, source: str) -> dict[str, Any]:
+    """Take back all that came from one source: "tags" for all that was read from photos, or a part
+    of the author's name, such as "Lightroom". Raises SortFacesError where there is nothing."""
+    book, wanted = Book(cache_path), source.casefold()
+    given = [line for line in book.standing() if line.authority and line.author != "rule"]
+    ops = dict.fromkeys(line.op for line in given if wanted in line.author.casefold())
+    if not ops:
+        known = ", ".join(sorted({line.author for line in given})) or "none"
+        raise sf.SortFacesError(f"{book.path}: nothing came from {source!r}; sources: {known}")
+    act_of_undoing = new_op()
+    rev = book.append([act("revoke", act_of_undoing, text=op) for op in ops])
+    faces = sum(len(line.faces) for line in given if line.op in ops)
+    return {"decisions": str(book.path), "lines": rev, "taken_back": len(ops), "faces": faces}
 
 
 def redo(cache_path: Path, op: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -97,7 +97,13 @@ def take_in(cache_path: Path, file: Path, dry_run: bool) -> dict[str, Any]:
         exported = sf.read_if_sound(file, Exported)
         if exported is not None:
             return merged(book, file, exported.lines, dry_run)
-    lines, misses = lines_of(cache, file, rows_of_file(file))
+    libraries = sf.companion("sources_libraries")
+    is_database = file.suffix.lower() in libraries.DATABASES
+    value = None if is_database else value_of_file(file)
+    entries = libraries.digikam_entries(file) if is_database else libraries.entries_of(value)
+    if entries is not None:
+        return libraries.take_in(cache_path, file, entries, dry_run)
+    lines, misses = lines_of(cache, file, as_rows(file, value))
     fresh = [line for line in lines if line.op not in {known.op for known in book.lines}]
     if fresh and not dry_run:
         book.append(fresh)
@@ -125,17 +131,19 @@ def merged(
     return {"file": str(file), "lines": len(lines), "new": sum(map(len, new)), "not_found": 0}
 
 
-def rows_of_file(file: Path) -> list[dict[str, Any]]:
-    """The rows of a table. Raises SortFacesError for anything else."""
+def value_of_file(file: Path) -> Any:
+    """What is in a JSON file, or the rows of a CSV. Raises SortFacesError where it is neither."""
     try:
         text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-        rows = (
-            json.loads(text)
-            if file.suffix.lower() == ".json"
-            else list(csv.DictReader(io.StringIO(text)))
-        )
+        if file.suffix.lower() == ".json":
+            return json.loads(text)
+        return list(csv.DictReader(io.StringIO(text)))
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise sf.SortFacesError(f"{file}: cannot be read ({sf.one_line(error)})") from None
+
+
+def as_rows(file: Path, rows: Any) -> list[dict[str, Any]]:
+    """The rows of a table. Raises SortFacesError for anything else."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise sf.SortFacesError(f"{file}: is no table; a list of objects, or CSV with a first line")
     return rows
@@ -176,15 +184,13 @@ def name_of(row: dict[str, Any]) -> str:
 
 
 class Photos:
-    """Finds the photo of a row: by hash, by path, or by its file name if only one has it."""
+    """Finds the photo of a row: by hash, by path, or by an end of it that only one photo has."""
 
     def __init__(self, cache: sf.FaceCache) -> None:
         self.by_sha = {sha: row for row, sha in enumerate(cache.file_sha256.tolist())}
         self.by_short = {sha[:16]: row for sha, row in self.by_sha.items()}
         self.by_path = {path: row for row, paths in enumerate(cache.paths) for path in paths}
-        self.by_name: dict[str, set[int]] = defaultdict(set)
-        for path, row in self.by_path.items():
-            self.by_name[PurePath(path).name].add(row)
+        self.ends = sf.companion("sources_libraries").Photos(cache)
 
     def row(self, row: dict[str, Any]) -> int:
         """File row of the cache, -1 where there is none."""
@@ -192,8 +198,8 @@ class Photos:
         for known in (self.by_sha.get(sha), self.by_short.get(sha[:16]), self.by_path.get(path)):
             if known is not None:
                 return known
-        alike = self.by_name.get(PurePath(path.replace("\\", "/")).name, set())
-        return next(iter(alike)) if len(alike) == 1 else -1
+        alike = self.ends.likely(path)
+        return alike[0] if len(alike) == 1 else -1
 
 
 def face_at(cache: sf.FaceCache, finder: decisions.Finder, file: int, row: dict[str, Any]) -> int:

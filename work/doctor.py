@@ -6,6 +6,7 @@ A companion of sort_faces.py, loaded by that command. It downloads nothing.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import itertools
 import math
@@ -34,7 +35,7 @@ def examine(args: argparse.Namespace) -> sf.Outcome:
     """Check packages, engines and whoever does the work; one line each."""
     spec = sf.engine_spec(args, True)
     offline = replace(spec, model=sf.DLIB_MODEL, provider="auto", require_gpu=False)
-    checks = package_checks() + cuda_checks()
+    checks = [*package_checks(), formats_check(), *cuda_checks()]
     for engine in [offline] if spec.model == sf.DLIB_MODEL else [offline, spec]:
         checks.append(engine_check(engine, args.threads))
     checks += checks_elsewhere(args)
@@ -66,6 +67,19 @@ def package_checks() -> list[dict[str, Any]]:
         advice = f"pip uninstall {' '.join(owners)}, then install the one you need"
         checks.append(finding_of("packages", False, clash, advice))
     return checks
+
+
+def formats_check() -> dict[str, Any]:
+    """Which kinds of photos this installation reads, and what the others need."""
+    kinds = sf.companion("kinds")
+    usual = "JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF, JPEG 2000"
+    found, advice = [usual], []
+    for kind, package in kinds.READERS.items():
+        if importlib.util.find_spec(package):
+            found.append(f"{kind} ({package} {importlib.metadata.version(package)})")
+        else:
+            advice.append(f"{kind} needs `pip install {package}`")
+    return finding_of("formats", True, "; ".join([f"reads {', '.join(found)}", *advice]))
 
 
 def onnxruntime_check() -> dict[str, Any]:

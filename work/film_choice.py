@@ -17,6 +17,8 @@ import sort_faces as sf
 
 POSE_BINS = (15.0, 40.0)  # degrees of yaw: frontal, three quarters, profile; each side its own
 DIFFERENT = 0.15  # cosine distance from where on two faces of a track are two pictures
+ALIKE = 0.06  # and up to where it is one picture even if the head has turned beyond a bin's edge
+LATER = 30.0  # s; so far apart less than DIFFERENT will do, where else too little comes of a film
 SHARP_SHARE = 0.7  # of a track's faces of one pose are softer than those taken
 CUT_FRAMES = 3  # next to a cut: fades and the decoder's rest
 MIN_SHORT = 40.0  # px; smaller faces are of no use to anybody later
@@ -143,15 +145,17 @@ class Best:
             sharp |= own & (cache.blur[rows] >= least)
         minutes = (time[rows[-1]] - time[rows[0]]) / 60
         most = max(self.options.per_track, math.ceil(minutes * self.options.per_minute))
+        best = rows[sharp][np.argsort(-quality[rows[sharp]], kind="stable")]
         taken: list[int] = []
-        for row in rows[sharp][np.argsort(-quality[rows[sharp]], kind="stable")]:
-            if len(taken) == most:
-                break
-            apart = all(abs(time[row] - time[other]) >= self.options.every for other in taken)
-            new = all(bins[row] != bins[other] for other in taken)
-            far = 1.0 - cache.unit[taken] @ cache.unit[row]
-            if apart and (new or (far > DIFFERENT).all()):
-                taken.append(int(row))
+        for different, seconds in (DIFFERENT, self.options.every), (ALIKE, LATER):
+            for row in best.tolist():
+                if len(taken) == most:
+                    return taken
+                apart = all(abs(time[row] - time[other]) >= seconds for other in taken)
+                new = all(bins[row] != bins[other] for other in taken)
+                far = 1.0 - cache.unit[taken] @ cache.unit[row]
+                if apart and (far > (ALIKE if new else different)).all():
+                    taken.append(row)
         return taken
 
     def finish(self) -> list[sf.PhotoLine]:
@@ -199,18 +203,27 @@ def spread(picks: list[Pick], most: int) -> list[Pick]:
     quality = np.array([pick.quality for pick in picks])
     track = np.array([pick.track for pick in picks])
     turned = np.array([pick.pose_bin for pick in picks])
-    left = np.ones(len(picks), bool)
+    time = np.array([pick.time for pick in picks])
     chosen: list[int] = []
-    while left.any() and len(chosen) < most:
-        cost = [
-            SAME_TRACK * tracks[a] + SAME_BIN * bins[b] for a, b in zip(track, turned, strict=True)
-        ]
-        worth = np.where(left, quality - np.array(cost), -np.inf)
-        best = int(worth.argmax())
-        chosen.append(best)
-        tracks[track[best]] += 1
-        bins[turned[best]] += 1
-        left[best] = False
-        alike = (1.0 - units @ units[best] <= DIFFERENT) & (turned == turned[best])
-        left &= ~alike
+    for different, seconds in (DIFFERENT, 0.0), (ALIKE, LATER):
+        left = np.ones(len(picks), bool)
+        left[chosen] = False
+        for one in chosen:
+            left &= is_another(one, units, turned, different) & (abs(time - time[one]) >= seconds)
+        while left.any() and len(chosen) < most:
+            cost = [
+                SAME_TRACK * tracks[a] + SAME_BIN * bins[b]
+                for a, b in zip(track, turned, strict=True)
+            ]
+            best = int(np.where(left, quality - np.array(cost), -np.inf).argmax())
+            chosen.append(best)
+            tracks[track[best]] += 1
+            bins[turned[best]] += 1
+            left[best] = False
+            left &= is_another(best, units, turned, different) & (abs(time - time[best]) >= seconds)
     return [picks[at] for at in chosen]
+
+
+def is_another(one: int, units: np.ndarray, turned: np.ndarray, different: float) -> np.ndarray:
+    """(n,) bool: which faces are another picture than face `one`, in a pose of its own or not."""
+    return 1.0 - units @ units[one] > np.where(turned == turned[one], different, ALIKE)

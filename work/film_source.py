@@ -15,6 +15,7 @@ Contents
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -28,7 +29,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ import numpy as np
 
 import sort_faces as sf
 
-choice = sf.companion("film_choice")
+choice, capture_time = sf.companion("film_choice"), sf.companion("capture_time")
 
 # ============================================================================
 # Frames as photos
@@ -112,8 +113,11 @@ def reader_of(path: str, size: int, mtime_ns: int) -> FilmReader:
     return FilmReader(path)
 
 
+atexit.register(reader_of.cache_clear)  # while the decoder is still there to be closed
+
+
 def read_frame(path: str, sha256: str | None) -> sf.Photo:
-    """What read_photo returns for a frame of a film: (h, w, 3) uint8 BGR, upright, no time.
+    """What read_photo returns for a frame of a film: (h, w, 3) uint8 BGR, upright, without a date.
 
     Raises PhotoGone where the film is gone or another one, PhotoError where it cannot be decoded.
     """
@@ -123,7 +127,7 @@ def read_frame(path: str, sha256: str | None) -> sf.Photo:
         if sha256 is not None and frame_sha(film_id(film, *facts), int(pts)) != sha256:
             raise sf.PhotoGone("the film is another one now")
         with sf.SPENT.on("decode"):
-            return sf.Photo(reader_of(film, *facts).picture(int(pts)), math.nan)
+            return sf.Photo(reader_of(film, *facts).picture(int(pts)))
     except OSError as error:
         raise sf.PhotoGone(error.strerror or str(error)) from None
     except sf.VideoError as error:
@@ -242,35 +246,58 @@ def is_beside(film: sf.FoundFile, names: set[tuple[str, str]]) -> bool:
 # Looking at a film
 # ============================================================================
 
-CREATED = ("com.apple.quicktime.creationdate", "creation_time", "date")  # best first
-NEVER_SET = {1904, 1970}  # years of clocks that were not
+CREATED = {  # where a film says when it was begun, best first: of capture_time.RANKS
+    "com.apple.quicktime.creationdate": "quicktime",  # the local clock, with its zone
+    "creation_time": "container",
+}
 
 
-class EveryNth(sf.VideoPass):
+class SoundPass(sf.VideoPass):
+    """A pass that does not look at what a damaged place has spoilt, up to the next key frame."""
+
+    spoilt = False
+
+    def is_due(self, frame: Any) -> bool:
+        self.spoilt = frame.is_corrupt or (self.spoilt and not frame.key_frame)
+        return not self.spoilt and self.is_wanted(frame)
+
+    def is_wanted(self, frame: Any) -> bool:
+        """Whether a sound frame is one to look at."""
+        return super().is_due(frame)
+
+
+class EveryNth(SoundPass):
     """A pass that looks at every nth frame."""
 
     def __init__(self, video: sf.Video, nth: int, skip: Any) -> None:
         super().__init__(video, 1.0, skip)
         self.nth = nth
 
-    def is_due(self, pts: int) -> bool:
+    def is_wanted(self, frame: Any) -> bool:
         return (len(self.pts) - 1) % self.nth == 0
 
 
-def created(path: str) -> float:
-    """When a film was begun, seconds as in FaceCache.file_taken; NaN if it does not say.
-
-    Apple's own tag has the local clock and a zone, the one of the container is UTC.
-    """
+def created(path: str) -> dict[str, datetime]:
+    """{of capture_time.RANKS: when a film was begun}; whether to believe it is asked there."""
     with sf.open_video(path) as (container, stream):
         told = {**dict(stream.metadata), **dict(container.metadata)}
-    for key in CREATED:
+    found = {}
+    for key, where in CREATED.items():
         with contextlib.suppress(ValueError, KeyError):
             text = re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", told[key].replace("Z", "+00:00"))
-            when = datetime.fromisoformat(text).replace(tzinfo=timezone.utc)  # the clock as it is
-            if when.year not in NEVER_SET:
-                return when.timestamp()
-    return math.nan
+            found[where] = datetime.fromisoformat(text)
+    return found
+
+
+def dates_of(begun: dict[str, datetime], seconds: float) -> str:
+    """What a film that was begun then says of a frame, as FaceCache.file_dates holds it."""
+    after = timedelta(seconds=seconds)
+    told = []
+    for where, when in begun.items():
+        with contextlib.suppress(OverflowError):
+            text = (when + after).isoformat(timespec="seconds")
+            told.append(capture_time.Statement(where, text))
+    return capture_time.stored(told, capture_time.Camera())
 
 
 def seen_in(engine: Any, image: np.ndarray, how: dict[str, Any]) -> sf.Result:
@@ -296,10 +323,13 @@ def stretch_item(engine: Any, item: sf.Item) -> sf.Result:
     return {"frames": [{"pts": pts, **found} for pts, found in frames.items()]}
 
 
+NO_CLIP = "no clip"  # settings of the line of such a photo
+
+
 class FilmLine(sf.Record, kw_only=True):
     """A line of <cache>.films.jsonl: what came of looking at a film; the last of an id counts."""
 
-    id: str  # content id
+    id: str  # content id; "" of a photo that carries no clip
     path: str
     size: int  # bytes
     mtime_ns: int
@@ -334,7 +364,7 @@ class Film:
         """Decode it once and store the frames that are kept. Raises VideoError."""
         with playable(self.file.path) as file:
             self.video = sf.video_facts(file, *sf.facts_of(os.stat(file)))
-            self.taken = created(file)
+            self.begun = created(file)
             try:
                 kept = self.keep_all() if self.options.every_frames else self.keep_best()
             finally:
@@ -427,12 +457,15 @@ class Film:
     def photo_line(self, pts: int, found: sf.Result) -> sf.PhotoLine:
         """A frame as the journal tells of a photo."""
         seconds = float(self.video.seconds(pts))
-        taken = None if math.isnan(self.taken) else self.taken + seconds
+        dates = dates_of(self.begun, seconds)
+        when = capture_time.of_file(dates, os.path.basename(self.file.path))
         about = {
             "path": frame_path(self.file.path, pts, seconds),
             "sha256": frame_sha(self.id, pts),
         }
-        about |= {"size": self.file.size, "mtime_ns": self.file.mtime_ns, "taken": taken}
+        about |= {"size": self.file.size, "mtime_ns": self.file.mtime_ns, "dates": dates}
+        about |= {"taken_kind": when.kind, "taken_precision": when.precision}
+        about |= {"taken": when.seconds if when.is_known else None}
         about |= {"wh": found["wh"], "faces": found["faces"], "passes": self.run.passes}
         return sf.as_record(
             sf.PhotoLine, {"op": "photo", "status": sf.STATUS_FACES, "error": "", **about}
@@ -442,7 +475,7 @@ class Film:
         """Store the best few faces of each track; returns the paths of their frames."""
         self.known = self.known_frames()
         rate = sf.Sampling.sample_rate
-        self.once = sf.VideoPass(self.video, rate, self.known.__contains__)
+        self.once = SoundPass(self.video, rate, self.known.__contains__)
         best = choice.Best(self.once, self.run.cache.meta, self.options)
         for pts, found in self.noted():
             found = self.wanted(found)
@@ -502,10 +535,11 @@ def film_lines(cache: Path) -> list[FilmLine]:
 class Films:
     """The films below the sources of an EmbedRun, and what is known of them."""
 
-    def __init__(self, run: sf.EmbedRun) -> None:
-        self.run, self.options = run, run.options.films
+    def __init__(self, run: sf.EmbedRun, draft: bool = False) -> None:
+        """draft: nothing is written."""
+        self.run, self.options, self.draft = run, run.options.films, draft
         known = film_lines(run.path)
-        self.lines = {line.id: line for line in known}
+        self.lines = {line.id: line for line in known if line.id}
         self.by_path = {line.path: line for line in known}
         self.book = sf.AppendOnly(films_path(run.path))
         self.counts: Counter[str] = Counter()
@@ -565,11 +599,15 @@ class Films:
         """Whether a photo carries a clip, or was seen to carry one as it is."""
         known = self.by_path.get(photo.path)
         if known and (known.size, known.mtime_ns) == (photo.size, photo.mtime_ns):
-            return True
+            return bool(known.id)
         try:
-            return clip_start(photo.path) > 0
+            found = clip_start(photo.path) > 0
         except OSError:
             return False  # told when it was hashed
+        if not found and not self.draft:  # else every run would read all photos again
+            facts = msgspec.structs.asdict(photo)
+            self.book.append(sf.as_json(FilmLine(id="", settings=NO_CLIP, **facts)))
+        return found
 
     def one(self, file: sf.FoundFile) -> None:
         """Take one film, unless it is known; what goes wrong costs this film only."""
@@ -632,3 +670,10 @@ class Films:
 def take_films(run: sf.EmbedRun) -> dict[str, Any]:
     """Take the films of a library as the options say; returns counts for the summary."""
     return Films(run).take()
+
+
+def number_to_look_at(run: sf.EmbedRun) -> int:
+    """How many films an EmbedRun would decode."""
+    films = Films(run, draft=True)
+    names = ((film_id(file.path, file.size, file.mtime_ns)) for file in films.wanted())
+    return sum(not films.is_done(films.lines.get(name)) for name in names)

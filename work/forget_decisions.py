@@ -88,7 +88,7 @@ class Spoken:
         """The names of who has most of these faces; not those that others have, too."""
         finder, names = decisions.Finder(self.cache), {True: set(), False: set()}
         for line in decisions.standing(self.lines):
-            if line.kind == "name" and line.text:
+            if line.kind in ("name", "maybe") and line.text:
                 shown = self.ids(finder.rows(line.faces))
                 names[2 * len(shown & faces) > len(shown)].add(line.text)
         return names[True] - names[False]

@@ -31,7 +31,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timezone
+from datetime import timedelta
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -623,6 +623,8 @@ def cached_group(
             "source": str(cache.file_path[file]),
             "bbox": cache.bbox[row].tolist(),
             "taken": float(cache.file_taken[file]),
+            "taken_kind": str(cache.file_taken_kind[file]),
+            "taken_precision": str(cache.file_taken_precision[file]),
             "quality": float(quality[at]),
             "distance": float(distance[at]),
         }
@@ -683,7 +685,8 @@ REPORT_FRONTAL = 0.5  # frontality of a face turned by 45 degrees
 REPORT_SHARE = 0.5  # of a group's faces that makes a flag one of the group
 REPORT_GRAVE = ("missing", "far")  # flags of a group that has them on one face
 REPORT_FACTS = (  # of a face, in the order they are told
-    *("quality", "distance", "value", "pad", *sf.QUALITY_TERMS, "pixels", "taken"),
+    *("quality", "distance", "value", "pad", *sf.QUALITY_TERMS, "pixels"),
+    *("taken", "taken_kind"),
     *("kept_because", "reason", "run", "file", "source", "face"),
 )
 REASON_DETAIL = re.compile(r" \(|: | \d+\.\d")  # what follows differs from face to face
@@ -785,16 +788,17 @@ def face_flags(run: ReportRun, face: ShownFace) -> list[str]:
     return [flag for flag, is_so in tests.items() if is_so]
 
 
-def date_text(taken: Any) -> str:
-    """The day of a capture time in seconds, "" if unknown."""
-    with contextlib.suppress(ValueError, OverflowError, OSError):
-        return f"{datetime.fromtimestamp(number_of(taken), timezone.utc):%Y-%m-%d}"
+def date_text(taken: Any, precision: Any = "") -> str:
+    """The day of a capture time in seconds, or the month or year if no more is known; "" if not."""
+    with contextlib.suppress(ValueError, OverflowError):
+        day = f"{sf.EPOCH + timedelta(seconds=number_of(taken)):%Y-%m-%d}"
+        return day[: {"year": 4, "month": 7}.get(str(precision))]
     return ""
 
 
 def face_card(run: ReportRun, face: ShownFace, title: str) -> Card:
     """A face on the page of its group."""
-    day = date_text(face.facts.get("taken"))
+    day = date_text(face.facts.get("taken"), face.facts.get("taken_precision"))
     facts = {**face.facts, "pixels": np.round(face.number("pixels")), "taken": day}
     shown = [(key.replace("_", " "), facts.get(key)) for key in REPORT_FACTS]
     known = [(key, value) for key, value in shown if value not in (None, "") and value == value]

@@ -30,7 +30,7 @@ def cache_status(path: Path) -> dict[str, Any]:
     passing, _ = sf.gate_faces(cache, rows, sf.RefineParams(), length)
     journal = sf.journal_path(path)
     frames = [film for name in cache.file_path.tolist() if (film := sf.film_of(name))]
-    known = {line.path: line for line in sf.companion("film_source").film_lines(path)}
+    known = {line.path: line for line in sf.companion("film_source").film_lines(path) if line.id}
     told = {
         "films": len(known) or None,
         "film_frames": len(frames) or None,
@@ -55,10 +55,12 @@ def cache_status(path: Path) -> dict[str, Any]:
         "sources": cache.meta.roots,
         "photos": cache.files - len(frames),
         **about_films,
-        "copies": len(cache.alias_path),
+        "copies": int(np.count_nonzero(cache.is_copy)),
+        "raw_of_pairs": int(np.count_nonzero(~cache.is_copy)),
         "with_faces": int(np.count_nonzero(cache.file_status == sf.STATUS_FACES)),
         "without_face": int(np.count_nonzero(cache.file_status == sf.STATUS_NO_FACE)),
         "unreadable": int(np.count_nonzero(cache.file_status == sf.STATUS_UNREADABLE)),
+        "damaged": len(cache.damaged),
         "gone_or_changed": gone,
         "faces": cache.faces,
         "enriched": int(np.count_nonzero(cache.enriched)),

@@ -107,10 +107,24 @@ def video_pages(
         folder.start(["index.html"], pictures, draw=frame_parts)
         about = {**counts, "minutes": round(seconds / 60, 1), "out": plan.get("out")}
         title = "Segments with a usable face"
+        about["failed"] = video_failures(work, plan, videos)
         of = {"videos": shown, "people": people, "by_id": by_id, "corpus": known and known.corpus}
         folder.write("index.html", "video.html", title, **of, **about)
     found = {"look_at": str(work.report / "index.html"), **counts}
     return found | ({"people": len(known.people)} if known else {})
+
+
+def video_failures(
+    work: sf.VideoWork, plan: dict[str, Any], videos: Sequence[sf.Video]
+) -> list[str]:
+    """Clips that could not be made, and films that could not be read, a line each."""
+    listed = work.read(sf.VideoList).videos
+    lines = [f"{entry.path}: {entry.error}" for entry in listed if entry.error]
+    lines += [f"{v.path}: could not be decoded" for v in videos if work.scenes_of(v) is None]
+    for entry in plan["segments"]:
+        if entry.get("failed"):
+            lines.append(f"{entry['source']} at {sf.clock(entry['start'])}: {entry['failed']}")
+    return lines
 
 
 def after_video(work: sf.VideoWork, plan: dict[str, Any]) -> list[pages.Next]:

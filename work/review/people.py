@@ -320,7 +320,7 @@ class Model:
     def resolve(self, lines: Sequence[Any]) -> Any:
         """What decisions.resolve says of these lines; quick where they are those read before and
         more that fit in."""
-        weighed = decisions.by_weight(decisions.standing(lines))
+        weighed = decisions.weighed_lines(self.finder, lines)
         if self.resolver is None or not self.resolver.goes_on(lines):
             self.resolver = Further(self.finder)
             for line in weighed:
@@ -827,7 +827,8 @@ def photo_facts(model: Model, photo: str) -> dict[str, Any]:
         })  # fmt: skip
     width, height = cache.file_wh[file].tolist()
     path = str(cache.file_path[file])
-    taken = model.view.word.taken.get(file, float(cache.file_taken[file]))
+    word = model.view.word.taken
+    taken = word.get(file, float(cache.taken[file]))
     return {
         "id": photo,
         "width": width,
@@ -835,6 +836,7 @@ def photo_facts(model: Model, photo: str) -> dict[str, Any]:
         "name": path.replace("\\", "/").rpartition("/")[2],
         "path": path,
         "taken": taken if math.isfinite(taken) else None,
+        "taken_to": "" if file in word else str(cache.file_taken_precision[file]),
         "boxes": sorted(boxes, key=lambda box: box["box"][0]),
     }
 

@@ -10,6 +10,7 @@ import { t } from "./texts.js";
 
 const STEP = 0.01; // of the picture, a press of an arrow
 const SMALLEST = 0.01; // of the picture, an edge of a box
+const DATE_STYLES = { year: { year: "numeric" }, month: { year: "numeric", month: "long" } }; // as far as it is known
 const kept = new Map(); // photo id -> promise of its facts
 const MOST_KEPT = 60;
 
@@ -124,7 +125,7 @@ class Photo {
   drawSide(boxes) {
     const { photo } = this;
     const when = photo.taken ? new Date(typeof photo.taken === "number" ? photo.taken * 1000 : photo.taken) : null;
-    const date = when && !Number.isNaN(when.getTime()) ? new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeZone: "UTC" }).format(when) : t("undated");
+    const date = when && !Number.isNaN(when.getTime()) ? new Intl.DateTimeFormat(document.documentElement.lang, { ...(DATE_STYLES[photo.taken_to] ?? { dateStyle: "medium" }), timeZone: "UTC" }).format(when) : t("undated");
     fill(this.side, 
       h("h1", { class: "file" }, photo.name), h("p", { class: "facts" }, `${date} · ${photo.width} × ${photo.height}`), photo.path && h("p", { class: "path" }, photo.path),
       h("p", { class: "buttons" }, keyButton("add", () => this.add()), keyButton("date", () => this.date()), keyButton("leave", () => history.back(), { text: t("back") })),

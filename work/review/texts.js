@@ -274,6 +274,7 @@ const T = {
   "photo.gone": ["The photo cannot be read.", "Das Foto ist nicht lesbar."],
 
   "told.name": ["named {text}", "benannt: {text}"],
+  "told.maybe": ["may be {text}: {left_faces} faces", "vielleicht {text}: {left_faces} Gesichter"],
   "told.name_off": ["name taken off {left}", "Name entfernt von {left}"],
   "told.same": ["{left} ({left_faces}) and {right} ({right_faces}) are one person", "{left} ({left_faces}) und {right} ({right_faces}) sind eine Person"],
   "told.merge": ["several people became one: {left}", "mehrere Personen wurden eine: {left}"],

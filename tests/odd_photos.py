@@ -1,0 +1,249 @@
+"""Photos as cameras, phones, scanners and accidents leave them, made of one picture.
+
+For test_formats.py and bench/bench_formats.py. Pictures are (h, w, 3) uint8 BGR.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+
+LETTERS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "I", 7: "B", 10: "i"}  # TIFF 6.0, section 2
+Tags = dict[int, tuple[int, Sequence[int]]]  # {tag: (type, values)}
+
+
+def encoded(image: np.ndarray, kind: str, **options: Any) -> bytes:
+    """A picture as a file, by Pillow."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    stream = io.BytesIO()
+    PIL.Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+# --- TIFF -------------------------------------------------------------------
+
+
+def tiff(pages: Sequence[tuple[Tags, bytes, Sequence[Any]]]) -> bytes:
+    """A little-endian TIFF of (tags, pixels, pages within it); one strip each."""
+    parts = [b"II*\0\0\0\0\0"]
+    firsts = [add_page(parts, page) for page in pages]
+    for at, after in itertools.pairwise(firsts):
+        patch(parts, end_of(parts, at), after)
+    patch(parts, 4, firsts[0])
+    return b"".join(parts)
+
+
+def add_page(parts: list[bytes], page: tuple[Tags, bytes, Sequence[Any]]) -> int:
+    """Append a page and what it points to; returns the offset of its directory."""
+    tags, pixels, within = page
+    inner = [add_page(parts, one) for one in within]
+    tags = {**tags, 273: (4, [add(parts, pixels)]), 279: (4, [len(pixels)])}
+    if inner:
+        tags[330] = (4, inner)
+    entries = []
+    for tag, (kind, values) in sorted(tags.items()):
+        body = struct.pack(f"<{len(values)}{LETTERS[kind]}", *values)
+        count = len(values) // (2 if kind in (5, 10) else 1)
+        place = body.ljust(4, b"\0") if len(body) <= 4 else struct.pack("<I", add(parts, body))
+        entries.append(struct.pack("<HHI", tag, kind, count) + place)
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return add(parts, directory)
+
+
+def add(parts: list[bytes], body: bytes) -> int:
+    at = sum(map(len, parts))
+    parts.append(body + bytes(len(body) % 2))
+    return at
+
+
+def end_of(parts: list[bytes], at: int) -> int:
+    """Where a directory says where the next one lies."""
+    whole = b"".join(parts)
+    return at + 2 + 12 * struct.unpack_from("<H", whole, at)[0]
+
+
+def patch(parts: list[bytes], at: int, value: int) -> None:
+    whole = bytearray(b"".join(parts))
+    whole[at : at + 4] = struct.pack("<I", value)
+    parts[:] = [bytes(whole)]
+
+
+def page_of(image: np.ndarray, **more: Sequence[int]) -> tuple[Tags, bytes, Sequence[Any]]:
+    """A plain RGB page; reduced=[1] makes it a thumbnail, turned=[6] sets its orientation."""
+    height, width = image.shape[:2]
+    tags: Tags = {
+        256: (3, [width]),
+        257: (3, [height]),
+        258: (3, [8, 8, 8]),
+        259: (3, [1]),
+        262: (3, [2]),
+        277: (3, [3]),
+        278: (3, [height]),
+    }
+    if "reduced" in more:
+        tags[254] = (4, more["reduced"])
+    if "turned" in more:
+        tags[274] = (3, more["turned"])
+    return tags, np.ascontiguousarray(image[:, :, ::-1]).tobytes(), ()
+
+
+def thumbnail_first(image: np.ndarray, within: bool = False) -> bytes:
+    """A TIFF whose first page is a thumbnail; the photo is the second, or lies within the first."""
+    tags, pixels, _ = page_of(cv2.resize(image, None, fx=1 / 8, fy=1 / 8), reduced=[1])
+    return tiff(
+        [(tags, pixels, [page_of(image)])] if within else [(tags, pixels, ()), page_of(image)]
+    )
+
+
+def dng(image: np.ndarray, turned: int = 1, preview: bytes = b"", taken: str = "") -> bytes:
+    """A DNG of a picture as a sensor would see it (RGGB, 16 bits), perhaps with a JPEG preview."""
+    height, width = (size // 2 * 2 for size in image.shape[:2])
+    light = (image[:height, :width].astype(np.float32) / 255) ** 2.2 * 65535
+    sensor = np.empty((height, width), "<u2")
+    for (row, column), channel in {(0, 0): 2, (0, 1): 1, (1, 0): 1, (1, 1): 0}.items():
+        sensor[row::2, column::2] = light[row::2, column::2, channel]
+    raw: Tags = {
+        254: (4, [0]),
+        256: (4, [width]),
+        257: (4, [height]),
+        258: (3, [16]),
+        259: (3, [1]),
+        262: (3, [32803]),
+        277: (3, [1]),
+        278: (4, [height]),
+        33421: (3, [2, 2]),
+        33422: (1, [0, 1, 1, 2]),
+        50714: (3, [0]),
+        50717: (4, [65535]),
+    }
+    matrix = [32406, -15372, -4986, -9689, 18758, 415, 557, -2040, 10570]  # XYZ to linear sRGB
+    about: Tags = {
+        254: (4, [1]),
+        271: (2, list(b"Made\0")),
+        272: (2, list(b"Test\0")),
+        274: (3, [turned]),
+        50706: (1, [1, 4, 0, 0]),
+        50707: (1, [1, 1, 0, 0]),
+        50708: (2, list(b"Made Test\0")),
+        50721: (10, [part for value in matrix for part in (value, 10000)]),
+        50728: (5, [1, 1, 1, 1, 1, 1]),
+        50778: (3, [21]),  # D65
+    }
+    if taken:
+        about[306] = (2, list(taken.encode() + b"\0"))
+    if not preview:
+        return tiff([({**about, **raw, 254: (4, [0])}, sensor.tobytes(), ())])
+    with PIL.Image.open(io.BytesIO(preview)) as small:
+        wide, high = small.size
+    first = {
+        256: (4, [wide]),
+        257: (4, [high]),
+        258: (3, [8, 8, 8]),
+        259: (3, [7]),
+        262: (3, [6]),
+        277: (3, [3]),
+        278: (4, [high]),
+    }
+    return tiff([({**about, **first}, preview, [(raw, sensor.tobytes(), ())])])
+
+
+def by_tifffile(image: np.ndarray, kind: str) -> bytes:
+    """TIFFs of floats and deep integers."""
+    import tifffile
+
+    rgb = np.ascontiguousarray(image[:, :, ::-1])
+    more: dict[str, Any] = {"photometric": "rgb"}
+    made = {
+        "float 32": lambda: (rgb / 255).astype(np.float32),
+        "float 16": lambda: (rgb / 255).astype(np.float16),
+        "float 64": lambda: rgb / 255,
+        "float of 0 to 255": lambda: rgb.astype(np.float32),
+        "16 bits": lambda: rgb.astype(np.uint16) * 257,
+        "12 bits in 16": lambda: rgb.astype(np.uint16) << 4,
+        "32 bits": lambda: rgb.astype(np.uint32) * 16843009,
+        "planar": lambda: np.ascontiguousarray(rgb.transpose(2, 0, 1)),
+        "planar, 16 bits": lambda: np.ascontiguousarray(rgb.transpose(2, 0, 1)).astype("u2") * 257,
+        "tiles": lambda: rgb,
+        "deflate": lambda: rgb,
+        "big": lambda: rgb,
+    }[kind]()
+    more |= {"planarconfig": "separate"} if kind.startswith("planar") else {}
+    more |= {"tile": (64, 64)} if kind == "tiles" else {}
+    more |= {"compression": "zlib"} if kind == "deflate" else {}
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, made, bigtiff=kind == "big", **more)
+    return stream.getvalue()
+
+
+TIFFFILE_KINDS = ("float 32", "float 16", "float 64", "float of 0 to 255", "16 bits",
+                  "12 bits in 16", "32 bits", "planar", "planar, 16 bits", "tiles", "deflate",
+                  "big")  # fmt: skip
+
+
+# --- a whole folder ---------------------------------------------------------
+
+
+def readable_files(image: np.ndarray) -> dict[str, bytes]:
+    """{file name: bytes} of photos that show all of the picture."""
+    jpeg = encoded(image, "JPEG", quality=92)
+    files = {
+        **{f"plain.{kind.lower()}": encoded(image, kind) for kind in ("JPEG", "PNG", "GIF", "BMP")},
+        **{f"{kind}.tif": by_tifffile(image, kind) for kind in TIFFFILE_KINDS},
+        **dict.fromkeys(("a.jfif", "b.jpe", "c.jpg_large", "d.jpg_original", "e.insp"), jpeg),
+        **dict.fromkeys(("no ending", "photo.jpeg?width=900", "IMG.1234", "f.jps"), jpeg),
+        "g.mpo": encoded(image, "MPO", save_all=True, append_images=[PIL.Image.new("RGB", (9, 9))]),
+        "progressive.jpg": encoded(image, "JPEG", progressive=True),
+        "film behind.jpg": jpeg + b"\0\0\0\x18ftypmp42" + bytes(9000),
+        "no end.jpg": jpeg[:-2],
+        "bytes before.jpg": b"\r\nContent-Type: image/jpeg\r\n\r\n" + jpeg,
+        "lossy.webp": encoded(image, "WEBP", quality=90),
+        "h.heic": encoded(image, "HEIF", quality=90),
+        "i.avif": encoded(image, "AVIF", quality=90),
+        "j.jp2": encoded(image, "JPEG2000"),
+        "thumbnail first.tif": thumbnail_first(image),
+        "thumbnail around.tif": thumbnail_first(image, within=True),
+        "lzma.tif": encoded(image, "TIFF", compression="lzma"),
+        "zstd.tif": encoded(image, "TIFF", compression="zstd"),
+        "sensor.dng": dng(cv2.resize(image, None, fx=2, fy=2)),
+        "preview.dng": dng(image, preview=jpeg),
+    }
+    for mode in ("CMYK", "P", "LAB"):
+        stream = io.BytesIO()
+        picture = PIL.Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
+        if mode == "LAB":
+            from PIL import ImageCms
+
+            spaces = (ImageCms.createProfile(name) for name in ("sRGB", "LAB"))
+            picture = ImageCms.profileToProfile(picture, *spaces, outputMode=mode)
+        else:
+            picture = picture.convert(mode)
+        picture.save(stream, "TIFF")
+        files[f"{mode}.tif"] = stream.getvalue()
+    return files
+
+
+def cut_files(image: np.ndarray, share: float) -> dict[str, bytes]:
+    """{file name: bytes} of photos of which a share of the bytes is there."""
+    files = {
+        "base.jpg": encoded(image, "JPEG", quality=92),
+        "4-4-4.jpg": encoded(image, "JPEG", quality=92, subsampling=0),
+        "restarts.jpg": cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_RST_INTERVAL, 4])[
+            1
+        ].tobytes(),
+        "grey.jpg": cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))[1].tobytes(),
+        "a.png": encoded(image, "PNG"),
+        "b.webp": encoded(image, "WEBP", lossless=True),
+        "c.tif": by_tifffile(image, "tiles"),
+        "d.tif": encoded(image, "TIFF"),
+        "e.heic": encoded(image, "HEIF", quality=90),
+    }
+    return {name: data[: int(len(data) * share)] for name, data in files.items()}

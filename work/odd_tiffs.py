@@ -1,0 +1,197 @@
+"""TIFFs that are more than one plain picture: pages, floats, deep integers.
+
+A companion of sort_faces.py, loaded for TIFFs only. What OpenCV and Pillow do not read tifffile
+may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import sort_faces as sf
+
+KIND, OLD_KIND, WIDTH, LENGTH, SUB_PAGES = 254, 255, 256, 257, 330  # TIFF 6.0 and supplement 1
+MAKE, DNG_VERSION, ORIENTATION = 271, 50706, 274
+REDUCED, OLD_REDUCED = 1, 2  # what KIND & 1, OLD_KIND say of a thumbnail
+TILE_WIDTH, TILE_LENGTH = 322, 323
+MOST_PAGES, MOST_VALUES = 64, 65_536  # what is more is damage
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}
+LETTERS = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+DARK = 16  # in 8 bits; 12 bits in 16 are no brighter than that
+DEPTHS = (8, 10, 12, 16, 32)  # bits that integers are made of
+
+
+class Page(NamedTuple):
+    """One picture of a TIFF."""
+
+    offset: int  # of its directory in the file
+    tags: dict[int, list[int]]  # those of integers
+
+    def first(self, tag: int, default: int = 0) -> int:
+        return (self.tags.get(tag) or [default])[0]
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """The larger, the rather it is the photo."""
+        small = self.first(KIND) & REDUCED or self.first(OLD_KIND) == OLD_REDUCED
+        return not small, self.first(WIDTH) * self.first(LENGTH)
+
+
+def pages_of(data: bytes) -> list[Page]:
+    """The pages of a TIFF and those within them, in the file's order; [] of what is none."""
+    with contextlib.suppress(struct.error, IndexError, KeyError):
+        order = {b"II": "<", b"MM": ">"}[data[:2]]
+        big = {42: False, 43: True}[struct.unpack(order + "H", data[2:4])[0]]
+        first = struct.unpack(order + ("Q" if big else "I"), data[8:16] if big else data[4:8])[0]
+        return walk(data, order, big, first)
+    return []
+
+
+def walk(data: bytes, order: str, big: bool, first: int) -> list[Page]:
+    """Follow the chain of directories from an offset, and the directories they point to."""
+    pages: list[Page] = []
+    pending, seen = [first], set()
+    while pending and len(pages) < MOST_PAGES:
+        at = pending.pop(0)
+        if at in seen or not 0 < at < len(data):
+            continue
+        seen.add(at)
+        with contextlib.suppress(struct.error):
+            page, after = directory(data, order, big, at)
+            pages.append(page)
+            pending += [*page.tags.get(SUB_PAGES, []), after]
+    return pages
+
+
+def directory(data: bytes, order: str, big: bool, at: int) -> tuple[Page, int]:
+    """(the page whose directory lies at an offset, offset of the next one or 0)."""
+    count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
+    at_entry, size, word = (at + 8, 20, "Q") if big else (at + 2, 12, "I")
+    tags: dict[int, list[int]] = {}
+    for entry in range(at_entry, at_entry + min(count, 512) * size, size):
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        number = struct.unpack_from(order + word, data, entry + 4)[0]
+        place = entry + 4 + struct.calcsize(word)
+        if kind not in LETTERS or number > MOST_VALUES:
+            continue
+        if SIZES[kind] * number > struct.calcsize(word):
+            place = struct.unpack_from(order + word, data, place)[0]
+        with contextlib.suppress(struct.error):
+            tags[tag] = list(struct.unpack_from(f"{order}{number}{LETTERS[kind]}", data, place))
+    after = struct.unpack_from(order + word, data, at_entry + count * size)[0]
+    return Page(at, tags), after
+
+
+def photo_first(data: bytes) -> bytes:
+    """The same TIFF with its photo as the first page: the largest that is no thumbnail.
+
+    Where it is, or the file is no TIFF, the very same bytes.
+    """
+    pages = pages_of(data)
+    best = max(pages, key=lambda page: page.rank, default=None)
+    if best is None or best.rank <= pages[0].rank:
+        return data
+    order = "<" if data[:2] == b"II" else ">"
+    if struct.unpack(order + "H", data[2:4])[0] == 43:
+        return data[:8] + struct.pack(order + "Q", best.offset) + data[16:]
+    return data[:4] + struct.pack(order + "I", best.offset) + data[8:]
+
+
+def is_dng(data: bytes) -> bool:
+    """Whether a TIFF is a raw picture of a camera that says so."""
+    return any(DNG_VERSION in page.tags for page in pages_of(data)[:1])
+
+
+def end_of(data: bytes) -> int:
+    """Where the last strip or tile of any page of a TIFF ends; 0 of what is none."""
+    ends = [0]
+    for page in pages_of(data):
+        for offsets, sizes in ((273, 279), (324, 325)):
+            both = zip(page.tags.get(offsets, []), page.tags.get(sizes, []), strict=False)
+            ends += [at + size for at, size in both]
+    return max(ends)
+
+
+def lacks_tiles(data: bytes) -> bool:
+    """Whether a page of a TIFF names fewer tiles than its size needs."""
+    for page in pages_of(data):
+        wide, high = page.first(TILE_WIDTH), page.first(TILE_LENGTH)
+        if wide and high and 0 < len(page.tags.get(324, [])) <= MOST_VALUES:
+            needed = -(-page.first(WIDTH) // wide) * -(-page.first(LENGTH) // high)
+            if len(page.tags[324]) < min(needed, MOST_VALUES):
+                return True
+    return False
+
+
+def orientation_of(data: bytes) -> int:
+    """1 to 8, of the first page."""
+    pages = pages_of(data)
+    found = pages[0].first(ORIENTATION, 1) if pages else 1
+    return found if found in range(1, 9) else 1
+
+
+def deep(data: bytes) -> np.ndarray | None:
+    """(h, w, 3) uint8 BGR of a TIFF of floats or of integers of another depth, upright."""
+    import cv2
+
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    with contextlib.suppress(cv2.error):
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if found is not None:
+            return three_channels(eight_bits(found))
+    return None
+
+
+def by_tifffile(data: bytes) -> np.ndarray | None:
+    """The same of what only tifffile reads, such as half floats; None where it does not."""
+    try:
+        import tifffile
+    except ImportError:
+        return None
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as opened:
+            page: Any = opened.pages[0]
+            sf.check_memory((page.imagewidth, page.imagelength), page.nbytes * 4)
+            found = page.asarray()
+            if page.axes.startswith("S") and found.ndim == 3:
+                found = np.moveaxis(found, 0, -1)
+            white_is_zero = page.photometric == 0
+    except (tifffile.TiffFileError, ImportError, *sf.PILLOW_ERRORS):
+        return None
+    if found.ndim not in (2, 3) or not found.size or found.dtype.kind not in "uif":
+        return None
+    small = eight_bits(found)
+    small = 255 - small if white_is_zero else small
+    colour = three_channels(small[:, :, [2, 1, 0]] if small.shape[2:] > (2,) else small)
+    return sf.turn_upright(colour, orientation_of(data))
+
+
+def eight_bits(found: np.ndarray) -> np.ndarray:
+    """Floats from 0 to 1 or to 255, or integers of any depth, as uint8.
+
+    Integers count in the fewest usual bits that hold them all: 12 bits in 16 are common.
+    """
+    if found.dtype == np.uint8:
+        return found
+    if found.dtype.kind == "f":
+        found = np.nan_to_num(found.astype(np.float32), nan=0, posinf=0, neginf=0)
+        top = float(np.percentile(found[::4, ::4], 99.5))
+        scale = 255 if top <= 1.5 else 1 if top <= 255 else 255 / top
+        return np.rint(np.clip(found * scale, 0, 255)).astype(np.uint8)
+    top = max(int(found.max()), 1)
+    bits = next(bits for bits in DEPTHS if top < 1 << bits)
+    return np.clip(found.astype(np.float64) * (255 / ((1 << bits) - 1)), 0, 255).astype(np.uint8)
+
+
+def three_channels(found: np.ndarray) -> np.ndarray:
+    """(h, w, 3) of grey or of channels of which those after the third are alpha."""
+    if found.ndim == 2 or found.shape[2] < 3:
+        found = np.dstack([found if found.ndim == 2 else found[:, :, 0]] * 3)
+    return np.ascontiguousarray(found[:, :, :3])
