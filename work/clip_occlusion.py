@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,14 @@ class Spot:
     @property
     def key(self) -> str:
         return f"{self.video}:{self.pts}:" + ",".join(f"{edge:.0f}" for edge in self.box)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A film and where its time begins anew."""
+
+    video: sf.Video
+    joined: sf.Joined | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,9 @@ def masks_of(
                 "masks in it are not looked for", video.path,
             )  # fmt: skip
         try:
-            known.update(scored(scorer, video, spots, points))
+            scenes = work.scenes_of(video)
+            at = Place(sf.checked_source(video), scenes.joined if scenes else None)
+            known.update(scored(scorer, at, spots, points))
         except sf.VideoError as error:
             sf.log.warning("%s: %s; masks in it are not looked for", video.path, error)
         if not work.draft:
@@ -113,14 +124,14 @@ def key_points(work: sf.VideoWork, wanted: dict[str, dict[str, Spot]]) -> dict[s
 
 
 def scored(
-    scorer: object, video: sf.Video, spots: Sequence[Spot], points: dict[str, np.ndarray]
+    scorer: Any, film: Place, spots: Sequence[Spot], points: dict[str, np.ndarray]
 ) -> Iterator[tuple[str, tuple[float, ...]]]:
     """(face_key, P of each attribute) of faces of a film, decoded once. Raises VideoError."""
     at = defaultdict(list)
     for spot in spots:
         at[spot.pts].append(spot)
-    source = sf.checked_source(video)
-    for pts, image in sf.frames_at(source.path, sorted(at), video.sar):
+    video, wanted = film.video, sorted(at)
+    for pts, image in sf.frames_at(video.path, wanted, video.sar, film.joined):
         crops = [scorer.crop(image, points[spot.key]) for spot in at[pts]]
         for spot, row in zip(at[pts], scorer.score_crops(crops), strict=True):
             yield spot.key, tuple(round(float(value), 3) for value in row)

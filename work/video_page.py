@@ -12,6 +12,7 @@ Contents
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,14 +68,15 @@ class Seen:
 
 
 def frame_parts(
-    source: tuple[sf.Video, int], parts: dict[str, Seen]
+    joined: dict[str, sf.Joined | None], source: tuple[sf.Video, int], parts: dict[str, Seen]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(thumbnail, picture) of one row of the page, as far as the video can be read."""
     video, names = source[0], defaultdict(list)
     for name, seen in parts.items():
         names[seen.pts].append(name)
     try:
-        for pts, image in sf.frames_at(sf.checked_source(video).path, sorted(names), video.sar):
+        path, wanted = sf.checked_source(video).path, sorted(names)
+        for pts, image in sf.frames_at(path, wanted, video.sar, joined.get(video.id)):
             yield from ((name, parts[name].of(image)) for name in names[pts])
     except sf.VideoError as error:
         sf.log.warning("%s: %s", video.path, error)
@@ -104,7 +106,8 @@ def video_pages(
     seconds = sum(entry["end"] - entry["start"] for entry in plan["segments"])
     counts = {"segments": len(plan["segments"]), "rejected": len(plan["rejected"])}
     with pages.page_folder(work.report, work.folder, commands=after_video(work, plan)) as folder:
-        folder.start(["index.html"], pictures, draw=frame_parts)
+        joined = {v.id: scenes.joined for v in videos if (scenes := work.scenes_of(v))}
+        folder.start(["index.html"], pictures, draw=functools.partial(frame_parts, joined))
         about = {**counts, "minutes": round(seconds / 60, 1), "out": plan.get("out")}
         title = "Segments with a usable face"
         about["failed"] = video_failures(work, plan, videos)
