@@ -11387,8 +11387,9 @@ class ClipChoice:
     alone: bool = option(bool, "only clips in which one person is seen, whoever it is", False)
     max_faces: int = option(ANY_COUNT, "most faces in a frame, known or not; 0: any", 0)
     occlusion: str = option(
-        ("off", "drop"),
-        "drop: no clips whose face a mask or sunglasses hide; looks at films",
+        ("off", "rank", "drop"),
+        "look for masks and sunglasses in a few frames of each segment, and let them count for its "
+        "rank; drop: and no clips whose face they hide",
         "off",
     )
     top: int = option(ANY_COUNT, "only the best N clips; 0: all", 0)
@@ -12229,7 +12230,7 @@ def score_tracks(
     sightings = companion("video_people").Sightings(data, cast, gates.min_det)
     merged = [sightings.judged(segment, clips) for segment in merged]
     good = [segment for segment in merged if not segment.reason]
-    look = crew if clips.occlusion == "drop" else None
+    look = crew if clips.occlusion != "off" else None
     masks = companion("clip_occlusion").masks_of(work, data, good, look)
     planned = [
         planned_clip(s, data.videos[s.video], cast, ranking.envelope_of(s, sightings, masks))

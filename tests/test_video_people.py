@@ -312,6 +312,8 @@ def test_masks_are_looked_for_once_and_only_when_asked(run, filmed, tmp_path, mo
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(sf, "frames_at", refuse)
+    told = scored(run, work)["segments"]
+    assert all(s["envelope"]["occlusion"] == [None, None] for s in told)
     assert scored(run, work, "--occlusion", "drop", "--model", "dlib") == plan
     faces = {key: [0.99, 0.0] for key in kept}
     data = read(work / "masks.json")
@@ -391,6 +393,27 @@ def test_a_corpus_of_another_recogniser_names_nobody_and_says_so(run, work, tmp_
     code, _, err = run("video", "score", work, "--corpus", other)
     assert code == 0 and "another recogniser" in err
     assert {person["name"] for person in read(work / "people.json")["people"]} == {""}
+
+
+# --- forgetting -------------------------------------------------------------
+
+
+def test_forgetting_somebody_takes_them_out_of_the_people(run, work, ready):
+    scored(run, work, "--corpus", ready)
+    forget, traces = sf.companion("forget_video"), sf.companion("forget_traces")
+    shown = direction(0)[None]
+    looks = traces.Looks("m", DIM, shown, shown[:0], shown[:0], True)
+    target = traces.Target(what="person", asked="Anna", outs=[], faces=[], names=["Anna Müller"])
+    folder = sf.VideoWork(work)
+    seen = forget.who_is_seen(folder, looks)
+    assert seen.tracks == {"anna1", "anna2"}
+    words = traces.Words(target)
+    (change,) = forget.people_change(folder, seen, words, looks)
+    change.write(work / "people.json")
+    left = read(work / "people.json")["people"]
+    assert {track for person in left for track in person["tracks"]} == {"ben2", "ben3", "extra3"}
+    assert "Anna Müller" not in {person["name"] for person in left}
+    assert list(forget.people_change(folder, seen, words, looks)) == []
 
 
 # --- FaceFusion -------------------------------------------------------------

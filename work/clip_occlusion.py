@@ -64,12 +64,13 @@ class Masks:
 def masks_of(
     work: sf.VideoWork, data: sf.Tracks, segments: Sequence[sf.Segment], look: sf.Crew | None
 ) -> Masks:
-    """What is known of segments; with `look` faces nobody has looked at are scored first."""
+    """Masks of segments; faces nobody has looked at are scored first. Without `look` none are known:
+    those of earlier runs would let clips that were looked at rank behind those that were not."""
+    if look is None or not segments:
+        return Masks({}, data)
     path = work.folder / MASKS
     kept = sf.read_if_sound(path, FaceMasks)
     known = dict(kept.faces) if kept else {}
-    if look is None or not segments:
-        return Masks(known, data)
     scorer = sf.companion("occlusion_net").load_scorer("net", look)
     if kept is not None and kept.scorer != scorer.mark:
         known = {}

@@ -30,7 +30,7 @@ import numpy as np
 
 import sort_faces as sf
 
-COPIES_MOST = 4  # rows a track counts for at most; measured: docs/analysis/video.md
+COPIES_MOST = 2  # rows a track counts for at most; more change nothing: docs/analysis/video.md
 SURER = 0.1  # of its length a track is the stronger for twice the frames; measured: as above
 PERSON = "person_{:03d}"
 
