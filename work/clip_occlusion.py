@@ -64,8 +64,11 @@ class Masks:
 def masks_of(
     work: sf.VideoWork, data: sf.Tracks, segments: Sequence[sf.Segment], look: sf.Crew | None
 ) -> Masks:
-    """Masks of segments; faces nobody has looked at are scored first. Without `look` none are known:
-    those of earlier runs would let clips that were looked at rank behind those that were not."""
+    """Masks of segments; faces nobody has looked at are scored first.
+
+    Without `look` none are known: those of earlier runs would let clips that were looked at rank
+    behind those that were not.
+    """
     if look is None or not segments:
         return Masks({}, data)
     path = work.folder / MASKS
