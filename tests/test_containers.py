@@ -267,7 +267,7 @@ def test_a_pass_goes_on_where_it_was(suffix, tmp_path, monkeypatch):
         preset="fast",
     )
     if suffix == "mpg":  # a recorder's
-        ffmpeg("-i", long, *"-c:v mpeg2video -q:v 4 -g 15 -bf 2".split(), made)
+        ffmpeg("-i", long, *["-c:v", "mpeg2video", "-q:v", "4", "-g", "15", "-bf", "2"], made)
         made.write_bytes(made.read_bytes() * 2)
         long = made
     whole, _ = known_pass(long, tmp_path / "whole.part.jsonl")
