@@ -12416,7 +12416,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
         "clips": results["cut"]["clips"],
         "not_kept": results["cut"]["not_kept"],
-        "failed": results["cut"]["failed"],
+        "failed": failed,
     }
     return Outcome(result, bool(result["clips"]) and not failed)
 
