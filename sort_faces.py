@@ -4322,7 +4322,8 @@ class VideoPass:
         video, lost = self.video, Counter()
         try:
             with open_video(video.path) as opened:
-                line = companion("film_times").Timeline(*opened)
+                known = self.log.joined() if self.log else None
+                line = companion("film_times").Timeline(*opened, known)
                 for frame in self.frames(line, lost):
                     if frame.pts < video.start:
                         continue
@@ -4350,15 +4351,13 @@ class VideoPass:
         """All frames of the video, or those that a pass before this one has not seen."""
         known = self.log.known if self.log else None
         if known and known.pts:
-            line.joins, line.keys = [*known.joins], [*known.keys]
             try:
                 frames = self.log.go_on(self.finder, line)
                 first = next(frames, None)
             except LookupError:
-                line.joins, line.keys = [], []
                 self.log.forget()
                 self.begin()
-                line.restart()
+                line.begin()
             else:
                 self.pts, self.last_length, lost["frames"] = known.pts, known.length, known.lost
                 self.newest = self.slot(known.pts[-1])
@@ -12417,7 +12416,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
         "clips": results["cut"]["clips"],
         "not_kept": results["cut"]["not_kept"],
-        "failed": results["cut"]["failed"],
+        "failed": failed,
     }
     return Outcome(result, bool(result["clips"]) and not failed)
 
