@@ -8575,7 +8575,7 @@ def embed_library(
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
-        tags = companion("sources_word").take_in(path, options.tags)
+        tags = companion("sources_word").take_in(path, options.tags, cache)
     return {
         "cache": str(path),
         "photos": len(scan.files),
