@@ -11395,7 +11395,7 @@ class VideoList(WorkHead, tag="videos", kw_only=True):
     videos: list[Scanned]
 
 
-class Stretch(Record):
+class Stretch(Record, omit_defaults=True):
     """Frames of a video to look at, near each other: an item of the queue."""
 
     video: PlainName  # id
@@ -11990,12 +11990,12 @@ def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterato
 
     def together(item: Item) -> tuple[str, Any]:
         """Decoded in one go: those of a video, but stretches of a joined one are sought alone."""
-        return item["video"], item["joined"] and item["pts"]
+        return item["video"], item.get("joined") and item["pts"]
 
     for (name, _), some in itertools.groupby(items, key=together):
         some = list(some)
         video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
-        joined = some[0]["joined"] and as_record(Joined, some[0]["joined"])
+        joined = some[0].get("joined") and as_record(Joined, some[0].get("joined"))
         try:
             for pts, image in frames_at(checked_source(video).path, wanted, video.sar, joined):
                 yield video, pts, image
