@@ -4328,7 +4328,8 @@ class VideoPass:
         video, lost = self.video, Counter()
         try:
             with open_video(video.path) as opened:
-                line = companion("film_times").Timeline(*opened)
+                known = self.log.joined() if self.log else None
+                line = companion("film_times").Timeline(*opened, known)
                 for frame in self.frames(line, lost):
                     if frame.pts < video.start:
                         continue
@@ -4356,15 +4357,13 @@ class VideoPass:
         """All frames of the video, or those that a pass before this one has not seen."""
         known = self.log.known if self.log else None
         if known and known.pts:
-            line.joins, line.keys = [*known.joins], [*known.keys]
             try:
                 frames = self.log.go_on(self.finder, line)
                 first = next(frames, None)
             except LookupError:
-                line.joins, line.keys = [], []
                 self.log.forget()
                 self.begin()
-                line.restart()
+                line.begin()
             else:
                 self.pts, self.last_length, lost["frames"] = known.pts, known.length, known.lost
                 self.newest = self.slot(known.pts[-1])
@@ -8584,7 +8583,7 @@ def embed_library(
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
-        tags = companion("sources_word").take_in(path, options.tags)
+        tags = companion("sources_word").take_in(path, options.tags, cache)
     return {
         "cache": str(path),
         "photos": len(scan.files),
@@ -11462,7 +11461,7 @@ class VideoList(WorkHead, tag="videos", kw_only=True):
     videos: list[Scanned]
 
 
-class Stretch(Record):
+class Stretch(Record, omit_defaults=True):
     """Frames of a video to look at, near each other: an item of the queue."""
 
     video: PlainName  # id
@@ -11570,7 +11569,10 @@ def track_json(track: Track) -> dict[str, Any]:
         ]
         for name in ("pose", "look")
     }
-    return {**as_json(track), **known, "centre": pack_floats(track.centre)}
+    told = {**as_json(track), **known, "centre": pack_floats(track.centre)}
+    if not np.isfinite(track.look).any():  # of frames that an older version looked at
+        del told["look"]
+    return told
 
 
 class Checked(Record):
@@ -12113,12 +12115,12 @@ def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterato
 
     def together(item: Item) -> tuple[str, Any]:
         """Decoded in one go: those of a video, but stretches of a joined one are sought alone."""
-        return item["video"], item["joined"] and item["pts"]
+        return item["video"], item.get("joined") and item["pts"]
 
     for (name, _), some in itertools.groupby(items, key=together):
         some = list(some)
         video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
-        joined = some[0]["joined"] and as_record(Joined, some[0]["joined"])
+        joined = some[0].get("joined") and as_record(Joined, some[0].get("joined"))
         try:
             for pts, image in frames_at(checked_source(video).path, wanted, video.sar, joined):
                 yield video, pts, image
@@ -12460,7 +12462,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
         "clips": results["cut"]["clips"],
         "not_kept": results["cut"]["not_kept"],
-        "failed": results["cut"]["failed"],
+        "failed": failed,
     }
     return Outcome(result, bool(result["clips"]) and not failed)
 

@@ -129,10 +129,12 @@ def measure(cut: writer.Cut, mode: str, source: Shown, compatible: bool = False)
     made = writer.cut_clip(cut, mode, lambda *_: None, compatible)
     clip = shown_in(cut.path, source.rotation)
     start = int(np.searchsorted(cut.frames, cut.start))
-    if mode == "copy":
+    if made.mode == "copy":
         start = made.checked.first_frame
     count = int(np.searchsorted(cut.frames, cut.end)) - start
     expected = source.numbers[start : start + count]
+    if made.mode == "copy":  # may end before the last planned frame
+        count = min(count, len(clip.numbers))
     exact = sum(a == b for a, b in zip(clip.numbers, expected, strict=False))
     times = np.array(source.times[start : start + count]) - source.times[start]
     same = min(len(times), len(clip.times))

@@ -128,7 +128,12 @@ def test_what_is_passed_over_is_named_with_what_to_do(run, tmp_path, monkeypatch
     code, _, err = run("embed", tmp_path, tmp_path / "lib.npz", "--model", "dlib")
     assert code == 2 and err.count("\n") == 1
     assert "no photos found there: 2 camera RAW: pip install rawpy; " in err
-    for part in ("1 JPEG XL: pip install pylibjxl", "1 videos", "1 documents", "1 films: --films"):
+    for part in (
+        "1 JPEG XL: pip install pylibjxl",
+        "1 videos",
+        "1 documents",
+        "1 films; --films takes them",
+    ):
         assert part in err
 
 

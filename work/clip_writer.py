@@ -272,7 +272,7 @@ class ClipWriter:
         """Stand on a key frame at or before the clip."""
         start, back = self.cut.start, sf.SEEK_BACK
         at = start
-        while not line.joins and at > self.cut.video.start:
+        while not line.indexed and at > self.cut.video.start:
             line.seek(at)
             packets = line.container.demux(line.stream)
             keys = (p for p in packets if p.is_keyframe and p.pts is not None)

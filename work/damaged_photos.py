@@ -7,6 +7,7 @@ counts as there when it is there up to its right edge. What was measured: docs/a
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import struct
 from collections.abc import Callable
@@ -19,6 +20,8 @@ import sort_faces as sf
 hushed = sf.companion("hush").hushed
 
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+JPEG_TABLE, JPEG_SCAN = b"\xff\xc4", b"\xff\xda"  # begin what stands before a scan
+MOST_TABLES = 4  # of those one may be cut, between the scans of a progressive JPEG
 JPEG_NAMES = (".jpg", ".jpeg", ".jpe", ".jfif")
 MOST_BEFORE = 4096  # bytes; a JPEG may begin so late: a header of a transfer, of MacBinary
 NOTHING = 128  # what libjpeg gives for blocks without data, in the luma
@@ -104,12 +107,17 @@ def cut_off(
 
 def cut_jpeg(data: bytes, scale: int) -> Rescued | None:
     """A JPEG without an end marker; what a lost sector filled with zeros is no data."""
-    whole = data.rstrip(b"\0") + JPEG_END
-    image, lines = hushed.heard(lambda: jpeg_pixels(whole, scale))
+    data, early = data.rstrip(b"\0"), False
+    for _ in range(MOST_TABLES):
+        whole = data + JPEG_END
+        image, lines = hushed.heard(functools.partial(jpeg_pixels, whole, scale))
+        if image is not None:
+            break
+        data = data[: max(data.rfind(mark) for mark in (JPEG_TABLE, JPEG_SCAN))]  # it is cut, too
+        early = True
     if image is None:
         return None
-    early = any(DAMAGE.search(line) for line in lines)
-    if early:
+    if early or any(DAMAGE.search(line) for line in lines):
         return cut_off(image, jpeg_rows(whole, image, scale), scale)
     return Rescued(image, len(image), "odd: a JPEG without an end marker, but all of it is there")
 

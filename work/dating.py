@@ -131,6 +131,7 @@ class Picks:
         self.precision = cache.file_taken_precision.tolist()
         self.inside = [text.decode() for text in cache.file_dates.tolist()]
         self.reset: dict[str, set[date]] = {}
+        sources.forget_listings()  # of a process that has looked before
         places = (place_of(sf.file_of(p)) for ps in cache.paths for p in ps)
         if told and (missing := told.missing({*places})):
             sf.log.warning("%s: %d of its paths are no photos known here: %s", told.file,

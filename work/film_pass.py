@@ -97,6 +97,10 @@ class PassLog(sf.AppendOnly):
         self.known = Known()
         self.began()
 
+    def joined(self) -> sf.Joined | None:
+        """What is known of the film's time; None: nothing."""
+        return sf.Joined(self.known.joins, self.known.keys) if self.known.pts else None
+
     def go_on(self, finder: sf.SceneFinder, line: Any) -> Iterator[VideoFrame]:
         """The frames after those that are known; the finder has seen the last of these again.
 

@@ -72,8 +72,8 @@ class FilmReader:
     def __init__(self, path: str) -> None:
         self.stack = contextlib.ExitStack()
         try:
-            file = self.stack.enter_context(playable(path))
-            self.container, self.stream = self.stack.enter_context(sf.open_video(file))
+            self.file = self.stack.enter_context(playable(path))
+            self.container, self.stream = self.stack.enter_context(sf.open_video(self.file))
         except BaseException:
             self.stack.close()
             raise
@@ -96,14 +96,18 @@ class FilmReader:
         near = sf.SEEK_BACK / float(self.stream.time_base)
         if not self.at < pts <= self.at + near:
             self.frames = sf.sought_frames(self.container, self.stream, pts)
+        aspect = round(float(self.stream.sample_aspect_ratio or 1), 4)  # as Video.sar has it
         for frame in self.frames:
             self.at = frame.pts
             if frame.pts == pts:
-                aspect = float(self.stream.sample_aspect_ratio or 1)
-                return sf.upright_frame(frame, round(aspect, 4))  # as Video.sar has it
+                return sf.upright_frame(frame, aspect)
             if frame.pts > pts:
                 break
         self.at = math.inf
+        with sf.open_video(self.file) as opened:  # joined films have one line of time only so
+            found = (frame for frame in sf.decoded(*opened) if frame.pts == pts)
+            for frame in found:
+                return sf.upright_frame(frame, aspect)
         raise sf.VideoError("the frame is not found in the film")
 
 

@@ -46,6 +46,7 @@ class Timeline:
         self.container, self.stream = container, stream
         self.joins = [*joined.joins] if joined else []
         self.keys = [*joined.keys] if joined else []  # (pts, byte) of key frames
+        self.indexed = joined is not None  # time may begin anew, so that it cannot be sought
         self.bytes_seek = container.format.name in BY_BYTES
         self.part = 0  # 0 up to the first join
         self.newest: float = -math.inf  # stamp of the last packet of the picture
@@ -64,7 +65,7 @@ class Timeline:
     def seek(self, pts: int) -> None:
         """Stand on a key frame before `pts`, as well as the file knows."""
         self.forget()
-        if not self.joins:
+        if not self.indexed or not (self.bytes_seek or self.joins):
             seek_to(self.container, self.stream, pts)
             return
         # One key frame more: where reading begins in the middle, the first stamps may be wrong.
@@ -82,6 +83,11 @@ class Timeline:
         self.slots.clear()
         if self.shown is not None:
             self.shown.clear()
+
+    def begin(self) -> None:
+        """Stand at the beginning of a film of which nothing is known."""
+        self.joins, self.keys, self.indexed = [], [], False
+        self.restart()
 
     def restart(self) -> None:
         """Stand at the beginning."""

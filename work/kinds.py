@@ -192,7 +192,7 @@ def summary(counts: Counter[str], films: int) -> str:
         if kind in READERS and not (RAW_SUFFIXES if kind == RAW else JXL_SUFFIXES) <= readable:
             advice = f"pip install {READERS[kind]}"
         parts.append(f"{count} {kind}" + (f": {advice}" if advice else ""))
-    return "; ".join([*parts, *([f"{films} films: --films takes them"] if films else [])])
+    return "; ".join([*parts, *([f"{films} films; --films takes them"] if films else [])])
 
 
 # --- RAW and JPEG of one photo ----------------------------------------------

@@ -26,10 +26,9 @@ tiffs, dates = sf.companion("odd_tiffs"), sf.companion("dates_in_photos")
 LARGE_ENOUGH = 2000  # px of the longer edge; a preview this large shows what the photo does
 NEARLY_ALL = 0.9  # of the RAW's longer edge; the same
 LEAST_PREVIEW = 500  # px; what is smaller is not looked at in place of a RAW that cannot be read
-# Bytes for each pixel of the RAW, while it is developed at half the size or its preview is decoded;
-# measured on a DNG: 2.7 beyond its file (docs/analysis/sources.md)
-RAW_BYTES = 4
-JXL_BYTES = 24  # a pixel; measured on 1440 x 1080: 19
+# Bytes for each pixel while it is decoded, of a RAW at half the size; measured on 12 megapixels:
+# 4.8 and 9.1 beyond the file (docs/analysis/sources.md)
+RAW_BYTES, JXL_BYTES = 6, 12
 
 
 class Raw(NamedTuple):
