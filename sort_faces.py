@@ -3267,6 +3267,7 @@ class ScanReport:
     files: list[FoundFile] = field(default_factory=list)  # in path order
     films: list[FoundFile] = field(default_factory=list)  # likewise; see work/film_source.py
     folders: set[str] = field(default_factory=set)  # whose files could be listed
+    sidecars: list[str] = field(default_factory=list)  # files, named as a photo and .xmp
     others: Counter[str] = field(default_factory=Counter)  # by kind, see work/kinds.py
     examples: dict[str, str] = field(default_factory=dict)  # the first file of some kinds
     unreadable: list[str] = field(default_factory=list)
@@ -3299,6 +3300,7 @@ def scan_photos(
                 kind = kinds.other_kind(path, name, suffixes)
                 if kind != "photo":
                     report.pass_over(kind, path)
+                    report.sidecars += [path] if suffix == ".xmp" else []
                     continue
             if include or exclude:  # the relative path costs more than all else
                 relative = os.path.relpath(path, root)
@@ -3659,7 +3661,10 @@ def read_photo(path: str, sha256: str | None = None, how: Reading = WHOLE) -> Ph
         raise PhotoGone(error.strerror or str(error)) from None
     if changed:
         raise PhotoGone("changed while being read")
-    return decode_photo(data, os.path.basename(path), how)
+    photo = decode_photo(data, os.path.basename(path), how)
+    if os.path.isfile(f"{path}.xmp"):
+        photo = companion("sidecar_turn").turned(photo, path, data)
+    return photo
 
 
 def decode_photo(data: bytes, name: str = "", how: Reading = WHOLE) -> Photo:
@@ -8677,6 +8682,7 @@ class EmbedRun:
         self.seen: dict[str, str] = {}  # {path: sha256} of what this run looked at
         self.unread: set[str] = set()  # paths of what it could not read
         self.redo = set(self.cache.file_sha256[self.wants_redo()].tolist())
+        self.redo |= companion("sidecar_turn").otherwise(self.cache, scan.sidecars, path)
         plain = (file for file in scan.files if file.path not in self.pairs)
         self.changed = {file.path for file in plain if not self.is_unchanged(file)}
         self.todo, self.raws = self.sort_out()

@@ -151,9 +151,6 @@ def read(photo: Photo) -> Photo:
         turns = [one.orientation for one in found if one.orientation]
         own = regions.orientation_of(live[0])
         photo.orientations = [own, *turns, 1]
-        if turns and own == 1 != turns[0]:
-            text = "%s: only its sidecar says that it is turned; faces were looked for as it is"
-            sf.log.info(text, live[0])
     return photo
 
 
