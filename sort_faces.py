@@ -436,12 +436,13 @@ class Names:
     """An argparse type: words with commas between them, written as `metavar`."""
 
     metavar: str
+    known: tuple[str, ...]
 
     def __call__(self, text: str) -> list[str]:
         words = [word.strip() for word in text.split(",")]
-        unknown = [word for word in words if word not in EXPORT_KINDS]
+        unknown = [word for word in words if word not in self.known]
         if unknown:
-            known = ", ".join(EXPORT_KINDS)
+            known = ", ".join(self.known)
             raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {known}")
         return words
 
@@ -451,6 +452,7 @@ SHARE = Number(float, 0.0, 1.0, "a number from 0 to 1", "SHARE")
 SCORE = Number(float, 1e-9, 1.0 - 1e-9, "a number between 0 and 1", "SCORE")
 AT_LEAST_0 = Number(float, 0.0, 1e9, "a number of 0 or more", "N")
 COUNT = Number(int, 1, 1_000_000, "a whole number of 1 or more", "N")
+ANY_COUNT = Number(int, 0, 1_000_000, "a whole number of 0 or more", "N")
 PIXELS = Number(int, 32, 8192, "a size from 32 to 8192 pixels", "PX")
 DEGREES = Number(float, 0.0, 180.0, "an angle from 0 to 180 degrees", "DEG")
 PER_SECOND = Number(float, 0.01, 240.0, "a rate from 0.01 to 240 per second", "FPS")
@@ -867,7 +869,7 @@ class ToOptions:
     GROUP: ClassVar[str] = "exports for other programs"
 
     to: tuple[str, ...] = option(
-        Names("KIND[,KIND...]"),
+        Names("KIND[,KIND...]", EXPORT_KINDS),
         "also write face sets in these forms: "
         + ", ".join(EXPORT_KINDS)
         + "; docs/consumers.md says what each is. They follow every change from then on",
@@ -2598,11 +2600,15 @@ class Track:
     det: np.ndarray  # (n,) float32 in [0, 1]
     pose: np.ndarray  # (n, 3) float32 degrees pitch yaw roll; NaN unknown
     centre: np.ndarray  # (d,) float32 of length 1; mean direction of the embeddings
+    look: np.ndarray | None = None  # (n, 2) light and sharpness (clip_ranking.py); NaN unknown
+    length: float = 0.0  # mean length of the embeddings; 0 unknown
 
     def __post_init__(self) -> None:
-        arrays = self.time, self.bbox, self.det, self.pose
         n = len(self.time)
-        if not n or [array.shape for array in arrays] != [(n,), (n, 4), (n,), (n, 3)]:
+        if self.look is None:
+            object.__setattr__(self, "look", np.full((n, 2), np.nan))
+        arrays = self.time, self.bbox, self.det, self.pose, self.look
+        if not n or [array.shape for array in arrays] != [(n,), (n, 4), (n,), (n, 3), (n, 2)]:
             raise ValueError("its arrays do not fit together")
         if not all(np.isfinite(array).all() for array in arrays[:3]):
             raise ValueError("its times, boxes and scores are no numbers")
@@ -3261,6 +3267,7 @@ class ScanReport:
     files: list[FoundFile] = field(default_factory=list)  # in path order
     films: list[FoundFile] = field(default_factory=list)  # likewise; see work/film_source.py
     folders: set[str] = field(default_factory=set)  # whose files could be listed
+    sidecars: list[str] = field(default_factory=list)  # files, named as a photo and .xmp
     others: Counter[str] = field(default_factory=Counter)  # by kind, see work/kinds.py
     examples: dict[str, str] = field(default_factory=dict)  # the first file of some kinds
     unreadable: list[str] = field(default_factory=list)
@@ -3293,6 +3300,7 @@ def scan_photos(
                 kind = kinds.other_kind(path, name, suffixes)
                 if kind != "photo":
                     report.pass_over(kind, path)
+                    report.sidecars += [path] if suffix == ".xmp" else []
                     continue
             if include or exclude:  # the relative path costs more than all else
                 relative = os.path.relpath(path, root)
@@ -3653,7 +3661,10 @@ def read_photo(path: str, sha256: str | None = None, how: Reading = WHOLE) -> Ph
         raise PhotoGone(error.strerror or str(error)) from None
     if changed:
         raise PhotoGone("changed while being read")
-    return decode_photo(data, os.path.basename(path), how)
+    photo = decode_photo(data, os.path.basename(path), how)
+    if os.path.isfile(f"{path}.xmp"):
+        photo = companion("sidecar_turn").turned(photo, path, data)
+    return photo
 
 
 def decode_photo(data: bytes, name: str = "", how: Reading = WHOLE) -> Photo:
@@ -5552,7 +5563,9 @@ def frame_result(
     for face in faces:
         if "pose" not in face:  # a pack without landmark models
             face["pose"] = pack_floats(pose_from_kps(np.array([face["kps"]]), tuple(wh))[0])
-    kept = ("bbox", "det_score", "pose", "embedding")
+        face["look"] = pack_floats(companion("clip_ranking").look_of(image, face["bbox"]))
+        face["kps"] = pack_floats(face["kps"])
+    kept = ("bbox", "det_score", "pose", "embedding", "look", "kps")
     faces = [{key: face[key] for key in kept} for face in faces]
     return {"wh": wh, **({"padded": True} if padded else {}), "faces": faces}
 
@@ -8616,7 +8629,7 @@ def embed_library(
         if decisions_path(path).exists():
             companion("drawn_faces").add_again(path, run.crew)
         cache = run.finish()
-        tags = companion("sources_word").take_in(path, options.tags)
+        tags = companion("sources_word").take_in(path, options.tags, cache)
     return {
         "cache": str(path),
         "photos": len(scan.files),
@@ -8710,6 +8723,7 @@ class EmbedRun:
         self.seen: dict[str, str] = {}  # {path: sha256} of what this run looked at
         self.unread: set[str] = set()  # paths of what it could not read
         self.redo = set(self.cache.file_sha256[self.wants_redo()].tolist())
+        self.redo |= companion("sidecar_turn").otherwise(self.cache, scan.sidecars, path)
         plain = (file for file in scan.files if file.path not in self.pairs)
         self.changed = {file.path for file in plain if not self.is_unchanged(file)}
         self.todo, self.raws = self.sort_out()
@@ -10393,7 +10407,7 @@ def add_bundle_options(p: argparse.ArgumentParser) -> None:
     add_fields(p, ToOptions)
     p.add_argument(
         "--off",
-        type=Names("KIND[,KIND...]"),
+        type=Names("KIND[,KIND...]", EXPORT_KINDS),
         action=Repeated,
         default=[],
         metavar="KIND[,KIND...]",
@@ -11339,12 +11353,11 @@ def cmd_decisions_from_faces(args: argparse.Namespace) -> Outcome:
 # ============================================================================
 # WORK holds what each step leaves for the next: videos.json (scan), scenes/ (scenes), queue.json
 # (stage), results.jsonl (detect), frames.npz (merge), tracks.json (track), plan.json (score and
-# cut), clips.jsonl (cut), report/ (report). docs/video.md describes them.
+# cut), people.json (score), clips.jsonl (cut), report/ (report). docs/video.md describes them.
 
 CHUNK_SAMPLES = 64  # frames per queue item; what is lost when a worker dies
 SAME_VIDEO = "the same video as"  # why a file is left out, and no fault
 REPORT_FRAMES = 5  # thumbnails per strip
-FEW = 5  # films that a line names
 CLIP_SPACE = "6f1c2f0e-8e0b-5d0a-9d3b-3a3b1f6f7c11"  # of the names of clips
 
 
@@ -11393,12 +11406,50 @@ class IdentityChoice:
     GROUP: ClassVar[str] = "identity"
 
     identity: tuple[Path, ...] = faceset_option(
-        "keep only segments with this person: a .fsz or a folder of crops; repeatable"
+        "keep only segments with this person: a .fsz, a folder of crops, or with --corpus the name "
+        "of a face set; repeatable"
     )
     exclude_identity: tuple[Path, ...] = faceset_option(
         "drop segments in which this person is seen; repeatable"
     )
     identity_distance: float = model_distance("candidate", "farthest a track may be")
+
+
+who_option = functools.partial(option, str, default=(), unit="NAME")
+
+
+@dataclass(frozen=True)
+class ClipChoice:
+    """Which segments become clips: by whom they show, and by how well they suit a swap.
+
+    A NAME is that of an --identity or a face set of the corpus, or an id of the page.
+    """
+
+    GROUP: ClassVar[str] = "which clips"
+
+    corpus: Path | None = option(
+        Path, "swap-ready folder whose face sets say what people are called", unit="READY"
+    )
+    only: tuple[str, ...] = who_option(
+        "only clips in which nobody is seen but this person, by name or by the id on the page; "
+        "repeatable: nobody but these"
+    )
+    with_: tuple[str, ...] = who_option(
+        "only clips in which this person is seen, too; repeatable", name="with"
+    )
+    without: tuple[str, ...] = who_option("no clips in which this person is seen; repeatable")
+    alone: bool = option(bool, "only clips in which one person is seen, whoever it is", False)
+    max_faces: int = option(ANY_COUNT, "most faces in a frame, known or not; 0: any", 0)
+    occlusion: str = option(
+        ("off", "rank", "drop"),
+        "look for masks and sunglasses in a few frames of each segment, and let them count for its "
+        "rank; drop: and no clips whose face they hide",
+        "off",
+    )
+    top: int = option(ANY_COUNT, "only the best N clips; 0: all", 0)
+    total: float = option(
+        AT_LEAST_0, "only the best clips that fit in so many; 0: all", 0.0, unit="MINUTES"
+    )
 
 
 @dataclass(frozen=True)
@@ -11425,6 +11476,26 @@ class ClipOptions:
         return f"{self.cut}, compatible" if self.compatible else self.cut
 
 
+LIST_KINDS = ("edl", "otio", "fcpxml", "csv", "concat", "chapters")  # work/clip_lists.py
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """In which forms the plan is handed to other programs."""
+
+    GROUP: ClassVar[str] = "lists"
+
+    to: tuple[str, ...] = option(
+        Names("KIND[,KIND...]", LIST_KINDS),
+        f"which lists: {', '.join(LIST_KINDS)} (default: all)",
+        (),
+    )
+    order: str = option(
+        ("time", "rank"), "of the clips: as in the films, or the best first", "time"
+    )
+    in_file: bool = option(bool, "also copy each film, with its clips as chapters", False)
+
+
 class WorkHead(OwnFile, tag="videos", kw_only=True):
     """Of videos.json what tells whose work folder it is."""
 
@@ -11445,7 +11516,7 @@ class VideoList(WorkHead, tag="videos", kw_only=True):
     videos: list[Scanned]
 
 
-class Stretch(Record):
+class Stretch(Record, omit_defaults=True):
     """Frames of a video to look at, near each other: an item of the queue."""
 
     video: PlainName  # id
@@ -11485,6 +11556,9 @@ class FrameMeta(Record, kw_only=True):
     roots: list[str] = []
 
 
+FACE_FLOATS = 20  # of a face of a frame beside its embedding
+
+
 class SeenFace(Record):
     """A face of a frame, in upright pixels."""
 
@@ -11492,6 +11566,21 @@ class SeenFace(Record):
     det_score: float
     pose: packed(3)  # degrees
     embedding: bytes  # float32
+    look: packed(2) | None = None  # light and sharpness; this and kps: None in older results
+    kps: packed(5, 2) | None = None
+
+    def measured(self) -> bytes:
+        """bbox, score, pose, look, kps: FACE_FLOATS float32, NaN where not known."""
+        unknown = np.full(FACE_FLOATS, np.nan, "<f4").tobytes()
+        parts = (
+            np.array([*self.bbox, self.det_score], "<f4").tobytes(),
+            self.pose,
+            self.look,
+            self.kps,
+        )
+        return b"".join(
+            part or unknown[: 4 * n] for part, n in zip(parts, (5, 3, 2, 10), strict=True)
+        )
 
 
 class FrameLine(Record):
@@ -11538,8 +11627,16 @@ class Tracks(OwnFile, tag="tracks", kw_only=True):
 
 def track_json(track: Track) -> dict[str, Any]:
     """A track as tracks.json holds it; an unknown pose is null."""
-    pose = [[v if math.isfinite(v) else None for v in row] for row in track.pose.tolist()]
-    return {**as_json(track), "pose": pose, "centre": pack_floats(track.centre)}
+    known = {
+        name: [
+            [v if math.isfinite(v) else None for v in row] for row in getattr(track, name).tolist()
+        ]
+        for name in ("pose", "look")
+    }
+    told = {**as_json(track), **known, "centre": pack_floats(track.centre)}
+    if not np.isfinite(track.look).any():  # of frames that an older version looked at
+        del told["look"]
+    return told
 
 
 class Checked(Record):
@@ -11568,10 +11665,15 @@ class PlannedClip(Record):
     pts: tuple[Pts, Pts]  # of the first frame, and from where on frames are beyond
     frames: tuple[int, int]  # numbers at the average rate
     tracks: list[str]
-    identity: list[str]
+    identity: list[str]  # what the people of its tracks are called
     quality: dict[str, int | float]  # medians, and the mean score
     strip: list[Amount]  # s; of its thumbnails
     boxes: list[list[FrameBox]] = []  # of its faces in each of them
+    people: list[str] = []  # ids of people.json: all that are seen in it, the longest first
+    envelope: dict[str, tuple[float | None, float | None]] = {}  # median and worst; None unknown
+    terms: dict[str, float] = {}  # of what it is expected to be worth to a swap, each 0 to 1
+    expected: float = 0.0  # their product
+    rank: int = 0  # 1 is the best of the plan; 0 in plans of before there was one
     clip: str | msgspec.UnsetType | None = msgspec.UNSET  # its file below OUT; None: failed
     mode: str | msgspec.UnsetType = msgspec.UNSET
     fallback: str | msgspec.UnsetType = msgspec.UNSET
@@ -11615,6 +11717,28 @@ class ClipPlan(OwnFile, tag="segments", kw_only=True):
             raise ValueError("clips, but not where they are")
 
 
+class Person(Record, kw_only=True):
+    """Tracks of one person through scenes and films."""
+
+    id: PlainName
+    name: str = ""  # of whom it resembles: a face set of the corpus, or an --identity
+    faceset: str = ""  # the id of that set
+    distance: float | None = None  # cosine, to it
+    seconds: Amount  # in sight
+    videos: int
+    tracks: list[str]
+    face: tuple[PlainName, Amount, FrameBox]  # the clearest: video, s, box
+    centre: bytes  # float32 of length 1; mean direction
+
+
+class People(OwnFile, tag="people", kw_only=True):
+    """Who is seen in the films, the longest seen first."""
+
+    recognizer: str
+    corpus: str = ""  # whose sets gave names
+    people: list[Person]
+
+
 class Identities(OwnFile, tag="identities", kw_only=True):
     """Embeddings of the pictures that identities were given by."""
 
@@ -11622,7 +11746,8 @@ class Identities(OwnFile, tag="identities", kw_only=True):
     faces: dict[str, bytes]  # sha256 of a picture: float32 embedding of its face, "" if none
 
 
-FRAME_ARRAYS = ("video", "pts", "bbox", "det", "pose", "embedding")
+FRAME_ARRAYS = ("video", "pts", "bbox", "det", "pose", "embedding", "look", "kps")
+LATER_ARRAYS = {"look": (2,), "kps": (5, 2)}  # what older results lack, and its shape in a row
 
 
 @dataclass(frozen=True)
@@ -11636,6 +11761,8 @@ class Frames:
     det: np.ndarray  # (n,) float32 in [0, 1]
     pose: np.ndarray  # (n, 3) float32 degrees; NaN unknown
     embedding: np.ndarray  # (n, d) float32
+    look: np.ndarray  # (n, 2) float32 light and sharpness; NaN unknown
+    kps: np.ndarray  # (n, 5, 2) float32 upright pixels; NaN unknown
 
     def take(self, rows: np.ndarray | slice) -> Frames:
         return replace(self, **{name: getattr(self, name)[rows] for name in FRAME_ARRAYS})
@@ -11652,9 +11779,11 @@ class Frames:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 meta = as_record(FrameMeta, json.loads(str(archive["meta"])))
-                frames = cls(meta, *(archive[name] for name in FRAME_ARRAYS))
-            n = len(frames.video)
-            shapes = [(n,), (n,), (n, 4), (n,), (n, 3), (n, meta.dim)]
+                n = len(archive["video"])
+                unknown = {k: np.full((n, *row), np.nan) for k, row in LATER_ARRAYS.items()}
+                found = {**unknown, **{k: archive[k] for k in archive.files}}
+            frames = cls(meta, *(found[name] for name in FRAME_ARRAYS))
+            shapes = [(n,), (n,), (n, 4), (n,), (n, 3), (n, meta.dim), (n, 2), (n, 5, 2)]
             if [getattr(frames, name).shape for name in FRAME_ARRAYS] != shapes or meta.rate <= 0:
                 raise ValueError("its arrays do not fit together")
         except (*npz_errors(), msgspec.ValidationError) as error:
@@ -11670,6 +11799,7 @@ WORK_FILES: dict[type, tuple[str, str]] = {  # (name, the step that writes it)
     Frames: ("frames.npz", "merge"),
     Tracks: ("tracks.json", "track"),
     ClipPlan: ("plan.json", "score"),
+    People: ("people.json", "score"),
     Identities: ("identities.json", "score"),
 }
 
@@ -12068,7 +12198,7 @@ def missing_items(
             border = [at for at in pts if at in stretch.padded]
             path = videos[stretch.video].path
             stretch = msgspec.structs.replace(stretch, path=path, pts=pts, padded=border)
-            items.append({**as_json(stretch), "landmarks": True})
+            items.append({**as_json(stretch), "padded": border, "landmarks": True})
     return items
 
 
@@ -12091,12 +12221,12 @@ def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterato
 
     def together(item: Item) -> tuple[str, Any]:
         """Decoded in one go: those of a video, but stretches of a joined one are sought alone."""
-        return item["video"], item["joined"] and item["pts"]
+        return item["video"], item.get("joined") and item["pts"]
 
     for (name, _), some in itertools.groupby(items, key=together):
         some = list(some)
         video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
-        joined = some[0]["joined"] and as_record(Joined, some[0]["joined"])
+        joined = some[0].get("joined") and as_record(Joined, some[0].get("joined"))
         try:
             for pts, image in frames_at(checked_source(video).path, wanted, video.sar, joined):
                 yield video, pts, image
@@ -12106,22 +12236,47 @@ def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterato
 
 def merge_frames(work: VideoWork) -> Outcome:
     """gather the results of all frames into WORK/frames.npz"""
-    staged, film_sampling = work.read(Staged), companion("film_sampling")
-    needed(work.results, "detect")
-    meta = next((line.meta for line in frame_lines(work.results)), None)
+    staged = work.read(Staged)
+    meta: FrameMeta | None = None
+    data, rows = bytearray(), 0  # faces as they come, each FACE_FLOATS + dim float32
+    rows_of: dict[str, range] = {}  # of each frame
+    failed: set[str] = set()
+    bordered: set[str] = set()  # looked at with a border, too
+    for line in frame_lines(needed(work.results, "detect")):
+        if line.meta is not None:
+            meta = line.meta
+            continue
+        for face in line.faces:
+            data += face.measured() + face.embedding
+        rows_of[line.id] = range(rows, rows + len(line.faces))
+        rows += len(line.faces)
+        (failed.discard if line.failed is None else failed.add)(line.id)
+        (bordered.add if line.padded else bordered.discard)(line.id)
     if meta is None:
         raise SortFacesError(f"{work.results}: is empty; run `video detect` again")
-    known = film_sampling.Sightings(work.results)
-    gathered = film_sampling.Gathered(meta, staged)
-    for video in work.list_videos():
-        gathered.add(video, work.scenes_of(video), known.of(video.id))
-    work.write(gathered.frames())
-    if gathered.empty:
-        names = [os.path.basename(path) for path in gathered.empty]
-        more = f" and {len(names) - FEW} more" if names[FEW:] else ""
-        log.warning("no face found in %s%s", ", ".join(names[:FEW]), more)
-    result = {**gathered.counts, "without_face": gathered.empty}
-    return Outcome(result, bool(gathered.counts["frames"]))
+    order = [(item, pts) for item in staged.items for pts in item.pts]
+    names = [frame_name(item.video, pts) for item, pts in order]
+    asked = {name for name, (item, pts) in zip(names, order, strict=True) if pts in item.padded}
+    found = [range(0) if n in bordered - asked else rows_of.get(n, range(0)) for n in names]
+    faces = np.frombuffer(data, "<f4").reshape(-1, FACE_FLOATS + meta.dim)
+    meta = msgspec.structs.replace(meta, rate=staged.rate)
+    chosen = np.array([*itertools.chain(*found)], np.int64)
+    if not np.array_equal(chosen, np.arange(len(faces))):  # else they need no second copy
+        faces = faces[chosen]
+    frame = np.repeat(np.arange(len(order)), [*map(len, found)])
+    looked = [name in rows_of for name in names]
+    empty = companion("film_sampling").without_face(order, looked, frame)
+    video = np.array([item.video for item, _ in order], "U16")[frame]
+    pts = np.array([pts for _, pts in order], np.int64)[frame]
+    if not staged.every_sample:
+        even = companion("film_sampling").Even(work, staged, order, looked)
+        video, pts, faces = even.filled(video, pts, faces)
+    bbox, det, pose, look, kps, embedding = np.split(faces, [4, 5, 8, 10, FACE_FLOATS], axis=1)
+    places = kps.reshape(-1, 5, 2)
+    work.write(Frames(meta, video, pts, bbox, det[:, 0], pose, embedding, look, places))
+    result = {"frames": sum(looked), "faces": len(faces), "failed": len(failed & {*names})}
+    about = {"missing": len(names) - sum(looked), **({"without_face": empty} if empty else {})}
+    return Outcome({**result, **about}, any(looked))
 
 
 def track_faces(work: VideoWork, reach: Reach) -> Outcome:
@@ -12142,7 +12297,7 @@ def track_faces(work: VideoWork, reach: Reach) -> Outcome:
     return Outcome({"faces": len(faces.pts), "tracks": len(tracks)})
 
 
-TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1}  # decimals kept
+TRACK_DIGITS = {"time": 7, "bbox": 1, "det": 3, "pose": 1, "look": 1}  # decimals kept
 
 
 def video_tracks(
@@ -12150,12 +12305,12 @@ def video_tracks(
 ) -> list[Track]:
     """The tracks of one video from its sampled frames (pts) and its faces, sorted by time."""
     tracks: list[Track] = []
-    unit = unit_rows(faces.embedding)
+    unit, length = unit_rows(faces.embedding), np.linalg.norm(faces.embedding, axis=1)
     measured = {"time": video.seconds(faces.pts), **vars(faces)}
-    values = [
-        np.round(np.asarray(measured[key], np.float64), digits)
+    values = {
+        key: np.round(np.asarray(measured[key], np.float64), digits)
         for key, digits in TRACK_DIGITS.items()
-    ]
+    }
     for low, high in scenes:
         rows = np.arange(*np.searchsorted(faces.pts, [low, high]))
         scene = video.seconds(low), video.seconds(high)
@@ -12164,57 +12319,81 @@ def video_tracks(
         labels = stitch_tracks(measured["time"][rows], faces.bbox[rows], unit[rows], reach)
         for label in range(labels.max(initial=-1) + 1):
             own = rows[labels == label]
-            parts = (array[own] for array in values)
+            parts = {key: array[own] for key, array in values.items()}
             name = f"{video.id}-{len(tracks):04d}"
             about = name, video.id, scene, tuple(sampled.tolist())
-            tracks.append(Track(*about, *parts, centroid(unit[own])))
+            whose = {"centre": centroid(unit[own]), "length": round(float(length[own].mean()), 3)}
+            tracks.append(Track(*about, **parts, **whose))
     return tracks
 
 
 def score_tracks(
-    work: VideoWork, gates: Gates, choice: IdentityChoice, only: ReferenceOptions, crew: Crew
+    work: VideoWork,
+    gates: Gates,
+    choice: IdentityChoice,
+    only: ReferenceOptions,
+    clips: ClipChoice,
+    crew: Crew,
 ) -> Outcome:
-    """choose the segments in which a face is usable: WORK/plan.json; reads tracks.json alone"""
+    """choose the segments in which a face is usable: WORK/plan.json, and say who is seen:
+    WORK/people.json; reads tracks.json alone"""
     data = work.read(Tracks)
-    tracks, choice = data.tracks, for_model(choice, data.meta.model)
-    people = find_identities(work, data.meta, choice, crew)
-    who = identify_tracks(tracks, people, choice.identity_distance)
-    wanted = {path.stem for path in choice.identity}
-    unwanted = {path.stem for path in choice.exclude_identity}
+    choice, ranking = for_model(choice, data.meta.model), companion("clip_ranking")
+    cast = companion("video_people").cast_for(work, data, choice, clips, crew)
+    filtered = companion("reference_filter").unlike_tracks(data.tracks, only, crew, data.meta)
+    merged, left_out = usable_segments(data, gates, cast, filtered)
+    sightings = companion("video_people").Sightings(data, cast, gates.min_det)
+    merged = [sightings.judged(segment, clips) for segment in merged]
+    good = [segment for segment in merged if not segment.reason]
+    look = crew if clips.occlusion != "off" else None
+    masks = companion("clip_occlusion").masks_of(work, data, good, look)
+    planned = [
+        planned_clip(s, data.videos[s.video], cast, ranking.envelope_of(s, sightings, masks))
+        for s in good
+    ]
+    segments, late = ranking.ranked(planned, clips)
+    rejected = [rejected_row(s) for s in (*left_out, *merged) if s.reason] + late
+    rejected.sort(key=lambda row: (row.video, row.start, row.name))
+    asked = {
+        one.name: {"file": str(one.path), "distance": choice.identity_distance}
+        for one in cast.asked
+    }
+    work.write(ClipPlan(gates=gates, identities=asked, segments=segments, rejected=rejected))
+    result = {
+        "frames": sum(len(track.time) for track in data.tracks),
+        "tracks": len(data.tracks),
+        "people": len(cast.people),
+        "accepted_tracks": len(data.tracks) - len(left_out),
+        "segments": len(segments),
+        "seconds": round(sum(segment.end - segment.start for segment in segments), 1),
+    }
+    return Outcome(result, bool(segments))
+
+
+def usable_segments(
+    data: Tracks, gates: Gates, cast: Any, filtered: dict[str, str]
+) -> tuple[list[Segment], list[Segment]]:
+    """(segments, those that cannot be used with a reason; tracks left out, likewise).
+
+    cast: a Cast (work/video_people.py); filtered: {track: why --filter leaves it out}.
+    """
     passed: list[Track] = []
     left_out: list[Segment] = []
-    filtered = companion("reference_filter").unlike_tracks(tracks, only, crew, data.meta)
-    for track in tracks:
+    for track in data.tracks:
         reason = track_fault(track, gates) or filtered.get(track.name, "")
-        if not reason and wanted and who.get(track.name) not in wanted:
+        if not reason and not cast.is_wanted(track):
             reason = "another person"
         if reason:
             beyond = math.nextafter(track.time[-1], math.inf)
             left_out.append(Segment(track.video, track.time[0], beyond, (track,), reason))
         else:
             passed.append(track)
-    banned = [track for track in tracks if who.get(track.name) in unwanted]
+    banned = [track for track in data.tracks if cast.is_banned(track)]
     merged: list[Segment] = []
     for _, some in itertools.groupby(passed, key=lambda track: (track.video, track.scene)):
         parts = [s for track in some for s in track_segments(track, gates, data.period)]
         merged += merge_segments(parts, gates)
-    merged = [drop_banned(segment, banned, data.period) for segment in merged]
-    segments = [planned_clip(s, data.videos[s.video], who) for s in merged if not s.reason]
-    rejected = [rejected_row(s) for s in (*left_out, *merged) if s.reason]
-    rejected.sort(key=lambda row: (row.video, row.start, row.name))
-    asked = {
-        path.stem: {"file": str(path), "distance": choice.identity_distance}
-        for path in (*choice.identity, *choice.exclude_identity)
-    }
-    work.write(ClipPlan(gates=gates, identities=asked, segments=segments, rejected=rejected))
-    result = {
-        "frames": sum(len(track.time) for track in tracks),
-        "tracks": len(tracks),
-        "accepted_tracks": len(passed),
-        "segments": len(segments),
-        "seconds": round(sum(segment.end - segment.start for segment in segments), 1),
-    }
-    return Outcome(result, bool(segments))
+    return [drop_banned(segment, banned, data.period) for segment in merged], left_out
 
 
 def drop_banned(segment: Segment, banned: Sequence[Track], period: float) -> Segment:
@@ -12226,8 +12405,11 @@ def drop_banned(segment: Segment, banned: Sequence[Track], period: float) -> Seg
     return segment
 
 
-def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> PlannedClip:
-    """One segment of the plan with where it comes from and how good it is."""
+def planned_clip(segment: Segment, video: TrackedVideo, cast: Any, about: dict) -> PlannedClip:
+    """One segment of the plan with where it comes from and how good it is.
+
+    cast: a Cast (work/video_people.py); about: what clip_ranking.py knows of it.
+    """
     from uuid import UUID, uuid5
 
     span = segment.start, segment.end
@@ -12242,7 +12424,7 @@ def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> 
         pts=(low, high),
         frames=(round(segment.start * video.fps), round(segment.end * video.fps)),
         tracks=[track.name for track in segment.tracks],
-        identity=sorted({who[t.name] for t in segment.tracks if t.name in who}),
+        identity=cast.names_of(segment.tracks),
         quality={
             "samples": len(segment.seen("time")),
             "yaw": round(yaw, 1),
@@ -12250,6 +12432,7 @@ def planned_clip(segment: Segment, video: TrackedVideo, who: dict[str, str]) -> 
             "short": round(float(np.median(segment.seen("short")))),
             "det": round(float(np.mean(segment.seen("det"))), 3),
         },
+        **about,
         **strip_of(segment),
     )
 
@@ -12269,119 +12452,6 @@ def rejected_row(segment: Segment) -> LeftOut:
     span = round(float(segment.start), 4), round(float(segment.end), 4)
     name = "+".join(track.name for track in segment.tracks)
     return LeftOut(name, segment.video, *span, segment.reason, **strip_of(segment))
-
-
-def identify_tracks(
-    tracks: Sequence[Track], people: dict[str, np.ndarray], distance: float
-) -> dict[str, str]:
-    """{track: person} of tracks within a cosine distance of people {name: (d,) direction}."""
-    if not people or not tracks:
-        return {}
-    index, far = nearest(np.stack([track.centre for track in tracks]), np.stack([*people.values()]))
-    names = list(people)
-    found = zip(tracks, index, far, strict=True)
-    return {track.name: names[at] for track, at, gap in found if gap <= distance}
-
-
-def find_identities(
-    work: VideoWork, meta: FrameMeta, choice: IdentityChoice, crew: Crew
-) -> dict[str, np.ndarray]:
-    """{name: mean direction of its faces} of the identities the options name."""
-    paths = [*choice.identity, *choice.exclude_identity]
-    if not paths:
-        return {}
-    if len({path.stem for path in paths}) < len(paths):
-        raise SortFacesError("--identity: two of them have the same name; rename one")
-    asked = crew.spec.model
-    if asked and model_label(asked) != meta.model:
-        raise SortFacesError(
-            f"--model {asked}: the frames of {work.folder} were embedded with {meta.model}, "
-            "and faces of two models cannot be compared; use that one, or another work folder"
-        )
-    people = {}
-    for path, faces in identity_faces(work, meta, paths, crew).items():
-        if None in faces:
-            log.warning("%s: %d pictures cannot be read", path, faces.count(None))
-        vectors = [np.frombuffer(face, "<f4") for face in faces if face]
-        if not vectors:
-            raise SortFacesError(
-                f"--identity {path}: no face found in it; name a .fsz or its folder"
-            )
-        people[path.stem] = centroid(unit_rows(np.stack(vectors)))
-    return people
-
-
-def identity_faces(
-    work: VideoWork, meta: FrameMeta, paths: Sequence[Path], crew: Crew
-) -> dict[Path, list[bytes | None]]:
-    """Of each picture of some identities its embedding: b"" without a face, None if unreadable.
-
-    Pictures are embedded with the model of the work folder, once: identities.json keeps them.
-    """
-    file = work.path(Identities)
-    kept = read_if_sound(file, Identities)
-    if kept is None or {*map(len, kept.faces.values())} - {0, 4 * meta.dim}:
-        if file.exists():
-            log.warning("%s: is damaged; looking at the pictures of the identities again", file)
-        kept = None
-    known = kept.faces if kept and kept.recognizer == meta.recognizer else {}
-    shown: dict[Path, list[str]] = {path: [] for path in paths}
-    with work.scratch() as folder:
-        new: dict[str, Path] = {}
-        for path in paths:
-            for name, data in identity_pictures(path):
-                sha = hashlib.sha256(data).hexdigest()
-                shown[path].append(sha)
-                if sha not in known and sha not in new:
-                    new[sha] = folder / f"{sha}{PurePosixPath(name).suffix}"
-                    new[sha].write_bytes(data)
-        if new:
-            known |= embed_identities(meta, new, crew, folder)
-            work.write(Identities(recognizer=meta.recognizer, faces=known))
-    return {path: [known.get(sha) for sha in shas] for path, shas in shown.items()}
-
-
-def embed_identities(
-    meta: FrameMeta, pictures: dict[str, Path], crew: Crew, folder: Path
-) -> dict[str, bytes]:
-    """{sha256: embedding of the largest face, or b""} of those pictures that can be read."""
-    crew = crew.with_spec(replace(with_engine_of(crew.spec, meta), landmarks=False))
-    own = crew.facts["meta"]
-    if own["recognizer"] != meta.recognizer:
-        raise SortFacesError(
-            f"--identity: {own['model']} here is another recogniser ({own['recognizer']}) than "
-            "the frames were embedded with; use that model"
-        )
-    how = {"passes": asdict(Passes(pad_retry=True)), "landmarks": False}
-    items = [{"sha256": sha, "path": str(path), **how} for sha, path in pictures.items()]
-    found = {}
-    for item, result in crew.run("embed", items, folder / "workers"):
-        if not (result.get("failed") or result.get("error")):
-            largest = max(result["faces"], key=lambda face: face["face_short"], default=None)
-            found[item["sha256"]] = base64.b64decode(largest["embedding"]) if largest else b""
-    return found
-
-
-def identity_pictures(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of the pictures in a .fsz bundle or a folder; of a face set its faces alone."""
-    from zipfile import ZipFile
-
-    path = path / "faces" if path.is_dir() and told_by(path) else path  # not what it is exported as
-    try:
-        for file in sorted(path.rglob("*")) if path.is_dir() else ():
-            hidden = any(part[0] in "_." for part in file.relative_to(path).parts)
-            if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file() and not hidden:
-                yield file.name, file.read_bytes()
-        if path.is_dir():
-            return
-        with ZipFile(path) as archive:
-            for info in archive.infolist():
-                if os.path.splitext(info.filename)[1].lower() in PHOTO_SUFFIXES:
-                    yield info.filename, archive.read(info)
-    except npz_errors() as error:
-        raise SortFacesError(
-            f"--identity {path}: {one_line(error)}; name a .fsz bundle or a folder of crops"
-        ) from None
 
 
 def cut_clips(work: VideoWork, out: Path, options: ClipOptions) -> Outcome:
@@ -12407,15 +12477,21 @@ def check_clip_folder(out: Path, work: Path, source: Path) -> None:
 
 
 def show_videos(work: VideoWork) -> Outcome:
-    """show segments and rejected tracks on an HTML page: WORK/report/index.html"""
+    """show people, segments and rejected tracks on an HTML page: WORK/report/index.html"""
     plan = as_json(work.read(ClipPlan))
-    return Outcome(companion("pages").video_pages(work, plan, work.list_videos()))
+    return Outcome(companion("video_page").video_pages(work, plan, work.list_videos()))
+
+
+def list_clips(work: VideoWork, out: Path, options: ListOptions) -> Outcome:
+    """write edit lists, a table, ffmpeg's lists or chapters of the plan"""
+    check_clip_folder(out, work.folder, Path(work.read(VideoList).input))
+    return companion("clip_lists").write_lists(work, out, options)
 
 
 PLACES = {
     "input": ("INPUT", "folder of videos, or one video"),
     "work": ("WORK", "folder for what the steps leave"),
-    "out": ("OUT", "folder for the clips"),
+    "out": ("OUT", "folder for what is written"),
 }
 
 
@@ -12461,7 +12537,7 @@ def add_video_run_options(p: argparse.ArgumentParser) -> None:
     """Those of every step."""
     taken = (
         *(ClipOptions, VideoChoice, Sampling, Crew, Reach, Gates),
-        *(IdentityChoice, ReferenceOptions),
+        *(IdentityChoice, ReferenceOptions, ClipChoice),
     )
     add_step_options(p, "input work out", taken, look=True)
 
@@ -12470,6 +12546,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
     """do all of it in one go, with one decode of each video"""
     work, crew = VideoWork(args.work, args.dry_run), crew_of(args, True)
     clips, sampling, gates = (of_args(kind, args) for kind in (ClipOptions, Sampling, Gates))
+    whose = (IdentityChoice, ReferenceOptions, ClipChoice)
     check_clip_folder(args.out, work.folder, args.input.resolve())
     steps: dict[str, Callable[[], Outcome]] = {
         "scan": lambda: scan_videos(work, args.input, of_args(VideoChoice, args), required=True),
@@ -12478,9 +12555,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "detect": lambda: detect_frames(work, crew),
         "merge": lambda: merge_frames(work),
         "track": lambda: track_faces(work, of_args(Reach, args)),
-        "score": lambda: score_tracks(
-            work, gates, of_args(IdentityChoice, args), of_args(ReferenceOptions, args), crew
-        ),
+        "score": lambda: score_tracks(work, gates, *(of_args(kind, args) for kind in whose), crew),
         "cut": lambda: cut_clips(work, args.out, clips),
         "report": lambda: show_videos(work),
     }
@@ -12498,10 +12573,10 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "look_at": results["report"]["look_at"],
         "steps": table,
         "left_out": [*results["scan"]["left_out"], *results["scenes"]["failed"]],
-        "without_face": results["merge"]["without_face"],
+        "without_face": results["merge"].get("without_face", []),
         "clips": results["cut"]["clips"],
         "not_kept": results["cut"]["not_kept"],
-        "failed": results["cut"]["failed"],
+        "failed": failed,
     }
     return Outcome(result, bool(result["clips"]) and not failed)
 
@@ -12529,9 +12604,12 @@ VIDEO_STEPS: Steps = {  # in pipeline order
     "detect": video_step(detect_frames, "work", Crew, look=True),
     "merge": video_step(merge_frames),
     "track": video_step(track_faces, "work", Reach),
-    "score": video_step(score_tracks, "work", Gates, IdentityChoice, ReferenceOptions, Crew),
+    "score": video_step(
+        *(score_tracks, "work", Gates, IdentityChoice, ReferenceOptions, ClipChoice, Crew)
+    ),
     "cut": video_step(cut_clips, "work out", ClipOptions),
     "report": video_step(show_videos),
+    "lists": video_step(list_clips, "work out", ListOptions),
     "run": (add_video_run_options, cmd_video_run),
 }
 

@@ -49,7 +49,7 @@ class Shelf:
     def corpus(self, folder: Path) -> Path:
         """A corpus of all six, made by the commands."""
         call("cluster", self.path, folder / "raw")
-        call("refine", self.path, folder / "sets", "--min-faces", 2, "--min-short", 40)
+        call("refine", self.path, folder / "sets", "--min-faces", 1, "--min-short", 40)
         call("export-swap", self.path, folder / "sets/refine_manifest.json", folder / "ready",
              "--threads", 1)  # fmt: skip
         return folder / "ready"

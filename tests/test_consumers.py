@@ -728,6 +728,6 @@ def test_an_identity_of_a_video_is_the_faces_of_the_set_and_not_its_exports(tmp_
     home = root / "faceset_001"
     (home / "exports" / "lora").mkdir(parents=True)
     (home / "exports" / "lora" / "x.png").write_bytes(b"not looked at")
-    names = [name for name, _ in sf.identity_pictures(home)]
+    names = [name for name, _ in sf.companion("video_people").identity_pictures(home)]
     assert names == ["000.png", "001.png", "002.png"]
-    assert len(list(sf.identity_pictures(home / "exports"))) == 1
+    assert len(list(sf.companion("video_people").identity_pictures(home / "exports"))) == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from video_material import RATE, shot, write_video
+from test_video import known_video
+from video_material import RATE, empty_picture, shot, write_video
 
 import sort_faces as sf
 
@@ -17,14 +19,15 @@ DIM = 8
 
 
 def face(left: float, yaw: float = 0.0, size: float = 100.0, who: int = 0) -> np.ndarray:
-    """(8 + DIM,) a row of a Sight."""
+    """(FACE_FLOATS + DIM,) a face of a frame."""
     box = [left, 50.0, left + size, 50.0 + size]
-    return np.array([*box, 0.9, 0.0, yaw, 0.0, *np.eye(DIM)[who]], np.float32)
+    rest = np.zeros(sf.FACE_FLOATS - 8)
+    return np.array([*box, 0.9, 0.0, yaw, 0.0, *rest, *np.eye(DIM)[who]], np.float32)
 
 
 def sight(*faces: np.ndarray, padded: bool = False) -> sampling.Sight:
-    rows = np.stack(faces) if faces else sampling.NOTHING.rows
-    return sampling.Sight(rows, padded, 360.0)
+    seen = sampling.sight_of(np.stack(faces)) if faces else sampling.NOTHING
+    return replace(seen, padded=padded, short=360.0)
 
 
 def looked_at(truth: dict[int, sampling.Sight], **how: int) -> dict[int, bool]:
@@ -74,12 +77,22 @@ def test_a_border_is_tried_now_and_then_and_kept_where_it_helps():
 
 
 def test_what_was_left_out_gets_its_faces_from_both_sides(tmp_path):
-    scenes = sf.Scenes(video="v", scenes=[(0, 9)], frames=9, first=0, steps=[(1, 8)])
-    seen = {0: sight(face(10)), 4: sight(face(30)), 8: sight()}
-    chosen = dict.fromkeys(seen, False)
-    rows = dict(sampling.filled(np.arange(9), scenes, chosen, seen))
-    assert [*rows] == [0, 1, 2, 3, 4, 8]
-    assert [float(rows[n][0, 0]) for n in range(5)] == [10, 15, 20, 25, 30]
+    path = write_video(
+        tmp_path / "v.mp4", list(shot(empty_picture(1), 9)), times=[*range(0, 9000, 1000)]
+    )
+    video, scenes = known_video(path)
+    assert len(scenes.scenes) == 1
+    work = sf.VideoWork(tmp_path / "work", draft=True)
+    work.write(sf.VideoList(input="", videos=[sf.Scanned(str(path), video)]))
+    work.scenes_of = lambda _: scenes
+    looked = [int(scenes.pts[n]) for n in (0, 4, 8)]
+    item = sf.Stretch(video.id, str(path), looked, 1.0)
+    staged = sf.Staged(rate=1.0, every_sample=False, items=[item])
+    even = sampling.Even(work, staged, [(item, pts) for pts in looked], [True] * 3)
+    given = np.array([video.id] * 2), np.array(looked[:2]), np.stack([face(10), face(30)])
+    _, pts, rows = even.filled(*given)
+    assert pts.tolist() == scenes.pts[:5].tolist()
+    assert rows[:, 0].tolist() == [10, 15, 20, 25, 30]
 
 
 # -- whole films --------------------------------------------------------------

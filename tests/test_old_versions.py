@@ -562,6 +562,16 @@ def unversioned(data: bytes) -> bytes:
     return re.sub(rb'"version": "[^"]*"', b"", data)
 
 
+KNOWN_OF_OLD = {"yaw", "pitch", "size", "faces"}  # of a clip's envelope: no light, no sharpness
+
+
+def assert_tracks_grew(now: dict, before: dict) -> None:
+    """Tracks of old have no length of their embeddings, which the frames tell."""
+    for track in now["tracks"]:
+        assert track.pop("length") > 0
+    assert without(now, "version") == without(before, "version")
+
+
 def test_a_finished_work_folder_has_nothing_left_to_do(run, video):
     work, clips = video / "work", video / "clips"
     files = {p: p.read_bytes() for p in work.rglob("*") if p.suffix in (".json", ".jsonl")}
@@ -578,11 +588,18 @@ def test_a_finished_work_folder_has_nothing_left_to_do(run, video):
     assert (told["clips"], told["written"]) == (2, 0)
     plan = work / "plan.json"
     for path, data in files.items():
-        if path != plan:
+        if path == work / "tracks.json":
+            assert_tracks_grew(read(path), json.loads(data))
+        elif path != plan:
             assert unversioned(data) == unversioned(path.read_bytes()), path
     now, before = read(plan), json.loads(files[plan])
     for row in (*now["segments"], *now["rejected"]):
         assert len(row.pop("boxes")) == len(row["strip"])  # plans of old have none
+    for row in now["segments"]:  # nor do they say who is seen, and which are the best
+        assert len(row.pop("people")) == 1 and row.pop("rank") in (1, 2)
+        assert 0 < row.pop("expected") <= 1 and set(row.pop("terms")) == KNOWN_OF_OLD
+        envelope = row.pop("envelope")
+        assert {name for name, pair in envelope.items() if pair != [None, None]} == KNOWN_OF_OLD
     assert {**now, "version": ""} == {**before, "version": ""}
     assert {path: path.stat().st_mtime_ns for path in clips.rglob("*.mp4")} == was
 
@@ -613,7 +630,7 @@ def test_tracks_are_made_of_old_frames(run, video):
     (work / "tracks.json").unlink()
     assert len(before["tracks"]) == 2
     ok(run, "video", "track", work)
-    assert without(read(work / "tracks.json"), "version") == without(before, "version")
+    assert_tracks_grew(read(work / "tracks.json"), before)
 
 
 def test_identities_of_then_are_believed(run, video):

@@ -380,7 +380,7 @@ def rows_of(work: Path) -> list[str]:
 @pytest.mark.parametrize(("limit", "pictured"), [(0, 2), (2, 4), (3, 5), (9, 5)])
 def test_so_many_rejected_tracks_get_thumbnails(run, work, monkeypatch, limit, pictured):
     """Segments do not count; what has no thumbnails still says when and why."""
-    monkeypatch.setattr(pages, "REPORT_REJECTED", limit)
+    monkeypatch.setattr(sf.companion("video_page"), "REPORT_REJECTED", limit)
     ok(run, "video", "report", work)
     rows = rows_of(work)
     assert [("<img" in row) for row in rows] == [True] * pictured + [False] * (5 - pictured)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ import unicodedata
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -31,6 +33,7 @@ from sources_material import (
     picasa,
     stored,
 )
+from video_material import face_picture
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 sources = sf.companion("sources")
@@ -893,9 +896,8 @@ def test_the_curies_are_named_by_embed(shared, mini, run, tmp_path):
     cache = tmp_path / "lib.npz"
     code, out, err = run("embed", folder, cache, "--model", mini, "--det-size", 320, "--json")
     assert code == 0, err
-    assert json.loads(out)["tagged_faces"] == 8
-    assert "4 digiKam, 4 exiftool" in err
-    assert "only its sidecar says" in err
+    assert json.loads(out)["tagged_faces"] == 12
+    assert "8 exiftool, 4 digiKam" in err
     known = sf.load_cache(cache)
     told = sf.operators_word(cache, known)
     for row in range(known.faces):
@@ -904,10 +906,74 @@ def test_the_curies_are_named_by_embed(shared, mini, run, tmp_path):
     again = ("embed", folder, cache, "--det-size", 320, "--json")
     code, out, err = run(*again, "--tags", "ignore")
     assert code == 0, err
-    assert json.loads(out)["tags_withdrawn"] == 8
+    assert json.loads(out)["tags_withdrawn"] == 12
     code, out, err = run("decisions", "import", cache, "--from-photos", "--json")
     assert code == 0, err
-    assert json.loads(out)["tagged_faces"] == 8
+    assert json.loads(out)["tagged_faces"] == 12
+
+
+def turning(turn: int) -> str:
+    """A sidecar that says how its photo is turned, and nothing else."""
+    tiff, rdf = "http://ns.adobe.com/tiff/1.0/", "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+    told = f'<rdf:Description xmlns:tiff="{tiff}" tiff:Orientation="{turn}"/>'
+    return (
+        f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{rdf}">{told}</rdf:RDF>'
+        "</x:xmpmeta>"
+    )
+
+
+def test_a_sidecar_turns_a_photo_that_does_not_say_how(run, tmp_path):
+    """While it is there, and as it says now; boxes and crops follow."""
+    folder, cache, engine = tmp_path / "photos", tmp_path / "lib.npz", ("--model", "dlib")
+    folder.mkdir()
+    photo, upright = folder / "a.jpg", face_picture("anna")
+    height, width = upright.shape[:2]
+
+    def lying(turn: int) -> np.ndarray:
+        """What is stored so that it stands upright under an orientation."""
+        back = {3: 3, 6: 8, 8: 6}[turn]
+        return sf.turn_upright(upright, back)
+
+    def embed() -> dict:
+        code, out, err = run("embed", folder, cache, *engine, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    def say(turn: int) -> None:
+        sidecar.write_text(turning(turn), "utf-8")
+        later = cache.stat().st_mtime + 5 if cache.exists() else None
+        os.utime(sidecar, later and (later, later))
+
+    sidecar = folder / "a.jpg.xmp"
+    photo.write_bytes(cv2.imencode(".png", lying(6))[1].tobytes())  # its bytes tell what it is
+    say(6)
+    assert embed()["faces"] == 1
+    held = sf.load_cache(cache)
+    assert held.file_wh.tolist() == [[width, height]] and "turned" in held.file_note[0]
+    assert len(held.damaged) == 0
+    again = sf.read_photo(str(photo), str(held.file_sha256[0]))
+    assert np.array_equal(again.image, upright)
+    assert embed()["unchanged"] == 1
+    sidecar.unlink()
+    assert embed()["new"] == 1
+    assert sf.load_cache(cache).file_wh.tolist() == [[height, width]]
+    say(6)
+    assert embed()["new"] == 1 and sf.load_cache(cache).faces == 1
+    say(8)
+    assert embed()["new"] == 1
+    assert "8" in sf.load_cache(cache).file_note[0] and sf.load_cache(cache).faces == 0
+
+
+def test_a_photo_that_says_how_it_is_turned_is_right(tmp_path):
+    picture = np.zeros((20, 30, 3), np.uint8)
+    exif = PIL.Image.Exif()
+    exif[sf.EXIF_ORIENTATION] = 1
+    path = tmp_path / "a.jpg"
+    PIL.Image.fromarray(picture).save(path, exif=exif)
+    Path(f"{path}.xmp").write_text(turning(6), "utf-8")
+    assert sf.read_photo(str(path)).image.shape[:2] == (20, 30)
+    PIL.Image.fromarray(picture).save(path)
+    assert sf.read_photo(str(path)).image.shape[:2] == (30, 20)
 
 
 @exiftool

@@ -222,7 +222,7 @@ def test_export_drops_keeps_names_and_puts_the_best_picture_first(run, photos):
     ]
     assert (photos.root / "faceset_001" / "NAME.txt").read_text("utf-8").strip() == "Zoë"
     say(path, "keep", [row[face] for face in first[:3]])
-    said = export(run, photos, manifest, "--min-face-short", 100000)
+    said = export(run, photos, manifest, "--min-face-short", 100000, "--min-survivors", 1)
     assert said["faces"] == 3
     assert set(faces_in(photos.root, "faceset_001")) == set(first[:3])
 

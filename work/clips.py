@@ -308,7 +308,7 @@ def cut_segment(
         mode=line.mode,
         fallback=line.fallback,
         checked=line.checked,
-        notes=line.notes,
+        notes=line.notes or sf.UNSET,
     )
     if options.write_sidecar:
         sf.write_json((folder.out / line.file).with_suffix(".json"), sf.as_json(segment))

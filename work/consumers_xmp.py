@@ -215,7 +215,8 @@ def sidecars(
             left[str(cache.file_path[file])] = sf.PHOTO_GONE
             continue
         wh = tuple(cache.file_wh[file].tolist())
-        text = sidecar(some, wh, stored_orientation(data))
+        turn = sf.companion("sidecar_turn").noted(str(cache.file_note[file]))
+        text = sidecar(some, wh, turn if turn > 1 else stored_orientation(data))
         made.update(dict.fromkeys(cache.paths[file], text))
     return made
 

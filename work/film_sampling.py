@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 import sort_faces as sf
@@ -33,6 +32,7 @@ TURN = 20.0  # degrees that a head turns at most between two frames that are ali
 GROWTH = 1.3  # times that a face grows at most between them
 OVERLAP = 0.3  # IoU of its boxes at least; Reach.iou
 MINOR = 40.0  # px; short edge under which a face changes nothing; half of Gates.min_face_short
+FEW = 5  # films that a line names
 APART = 0.55  # cosine distance of its embeddings at most; Reach.strict
 
 
@@ -40,10 +40,10 @@ APART = 0.55  # cosine distance of its embeddings at most; Reach.strict
 class Sight:
     """What was found in a frame; row i of each array is one face."""
 
-    rows: np.ndarray  # (k, 8 + dim) float32: box, score, pose, embedding
+    rows: np.ndarray  # (k, 8) float32 or more: box, score, pose
+    embedding: np.ndarray  # (k, dim) float16 or float32
     padded: bool = False  # looked at with a border, too
     short: float = 0.0  # short edge of the frame, px
-    failed: bool = False  # the engine gave up on it
 
     @property
     def is_close(self) -> bool:
@@ -52,7 +52,7 @@ class Sight:
         return bool(len(edges) and self.short and edges.max() >= LARGE * self.short)
 
 
-NOTHING = Sight(np.zeros((0, 8), np.float32))
+NOTHING = Sight(np.zeros((0, 8), np.float32), np.zeros((0, 0), np.float16))
 
 
 class Sightings:
@@ -71,41 +71,47 @@ class Sightings:
         """Take a line of results.jsonl; the last of a frame counts."""
         video, _, pts = line.id.rpartition(":")
         if line.failed is not None:  # nothing can be seen there, with a border or without
-            self.of(video).setdefault(int(pts), Sight(NOTHING.rows, True, failed=True))
+            self.of(video).setdefault(int(pts), replace(NOTHING, padded=True))
             return
-        rows = [face_row(face) for face in line.faces]
-        table = np.stack(rows) if rows else NOTHING.rows
-        self.of(video)[int(pts)] = Sight(table, line.padded, float(min(line.wh or (0,))))
+        data = b"".join(face.measured()[:32] for face in line.faces)  # box, score, pose
+        rows = np.frombuffer(data, "<f4").reshape(-1, 8)
+        vectors = [np.frombuffer(face.embedding, "<f4") for face in line.faces]
+        own = np.array(vectors, np.float16).reshape(len(vectors), -1) if vectors else None
+        embedding = NOTHING.embedding if own is None else own
+        short = float(min(line.wh or (0,)))
+        self.of(video)[int(pts)] = Sight(rows, embedding, line.padded, short)
 
 
-def face_row(face: sf.SeenFace) -> np.ndarray:
-    """(8 + dim,) float32: box, score, pose, embedding."""
-    head = np.array([*face.bbox, face.det_score], np.float32)
-    return np.concatenate([head, np.frombuffer(face.pose + face.embedding, "<f4")])
+def large(sight: Sight) -> np.ndarray:
+    """(k,) which faces of a frame are large enough to matter."""
+    return (sight.rows[:, 2:4] - sight.rows[:, :2]).min(axis=1, initial=np.inf) >= MINOR
 
 
-def large(rows: np.ndarray) -> np.ndarray:
-    """Of faces (k, 8 + dim) those large enough to matter."""
-    return rows[(rows[:, 2:4] - rows[:, :2]).min(axis=1) >= MINOR] if len(rows) else rows
+def matched(one: Sight, two: Sight) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows of the same faces in two frames, (k,) each; None if the frames are not alike.
 
-
-def matched(one: np.ndarray, two: np.ndarray) -> np.ndarray | None:
-    """Which face of `two` (k, 8 + dim) each of `one` is; None if the frames are not alike."""
-    if len(one) != len(two) or not len(one):
-        return None if len(one) != len(two) else np.zeros(0, int)
-    boxes = (one[:, :4], two[:, :4])
-    iou = np.array([sf.box_iou(box, boxes[1]) for box in boxes[0]]).reshape(len(one), len(two))
+    They are where each large face of the one is in the other, much as it is there.
+    """
+    rows = [np.flatnonzero(large(sight)) for sight in (one, two)]
+    if len(rows[0]) != len(rows[1]) or not len(rows[0]):
+        return (rows[0], rows[1]) if len(rows[0]) == len(rows[1]) else None
+    first, last = one.rows[rows[0]], two.rows[rows[1]]
+    iou = np.stack([sf.box_iou(box, last[:, :4]) for box in first[:, :4]])
     order = iou.argmax(axis=1)
     if len(set(order.tolist())) < len(order):
         return None
-    other = two[order]
-    sides = [np.maximum(rows[:, 2:4] - rows[:, :2], 1.0) for rows in (one, other)]
+    last, other = last[order], rows[1][order]
+    sides = [np.maximum(some[:, 2:4] - some[:, :2], 1.0) for some in (first, last)]
     growth = np.maximum(sides[0] / sides[1], sides[1] / sides[0])
-    turn = np.abs(one[:, 5:7] - other[:, 5:7])  # an unknown pose is alike to none
-    near = (sf.unit_rows(one[:, 8:]) * sf.unit_rows(other[:, 8:])).sum(axis=1) >= 1 - APART
-    overlaps = iou[np.arange(len(one)), order] >= OVERLAP
+    turn = np.abs(first[:, 5:7] - last[:, 5:7])  # an unknown pose is alike to none
+    units = [
+        sf.unit_rows(sight.embedding[own].astype(np.float32))
+        for sight, own in ((one, rows[0]), (two, other))
+    ]
+    near = (units[0] * units[1]).sum(axis=1) >= 1 - APART
+    overlaps = iou[np.arange(len(order)), order] >= OVERLAP
     fits = near.all() and overlaps.all() and (growth <= GROWTH).all() and (turn <= TURN).all()
-    return order if fits else None
+    return (rows[0], other) if fits else None
 
 
 @dataclass
@@ -162,11 +168,7 @@ class Rule:
     def between(self, low: int, high: int) -> None:
         """Choose from what lies between two chosen samples."""
         ends = self.sight(low), self.sight(high)
-        if (
-            high - low < 2
-            or None in ends
-            or matched(large(ends[0].rows), large(ends[1].rows)) is not None
-        ):
+        if high - low < 2 or None in ends or matched(*ends) is not None:
             return
         middle = (low + high) // 2
         self.take(middle, self.close)
@@ -228,73 +230,90 @@ def stretches(video: sf.Video, scenes: sf.Scenes, chosen: dict[int, bool]) -> It
 # -- what was left out -------------------------------------------------------
 
 
-def filled(
-    samples: np.ndarray,
-    scenes: sf.Scenes,
-    chosen: dict[int, bool],
-    seen: dict[int, Sight],
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(pts, (k, 8 + dim) faces) of every sample of a film, of those left out between alike ones.
+def without_face(
+    order: Sequence[tuple[sf.Stretch, int]], looked: Sequence[bool], frame: np.ndarray
+) -> list[str]:
+    """Films that were looked at and show no face, one line told of them.
 
-    Boxes, scores and poses lie on the line from the one to the other; the embedding is the
-    nearer one's.
+    order: all frames, and `looked` which were looked at; frame (n,): in which one each face is.
     """
-    rows_of = {pts: sight.rows for pts in chosen if (sight := counted(pts, chosen, seen, None))}
-    for low, high in scenes.scenes:
-        own = samples[slice(*np.searchsorted(samples, [low, high]))].tolist()
-        known = [at for at, pts in enumerate(own) if pts in rows_of]
-        for one, other in itertools.pairwise([*known, len(own)]):
-            yield own[one], rows_of[own[one]]
-            if other == len(own) or other - one < 2:
+    shown = {order[at][0].video for at in np.unique(frame).tolist()}
+    films = {item.video: item.path for (item, _), known in zip(order, looked, strict=True) if known}
+    empty = [path for video, path in films.items() if video not in shown]
+    if empty:
+        names = [Path(path).name for path in empty]
+        more = f" and {len(names) - FEW} more" if names[FEW:] else ""
+        sf.log.warning("no face found in %s%s", ", ".join(names[:FEW]), more)
+    return empty
+
+
+class Even:
+    """Gives the samples that were left out between alike ones their faces."""
+
+    def __init__(
+        self,
+        work: sf.VideoWork,
+        staged: sf.Staged,
+        order: Sequence[tuple[sf.Stretch, int]],
+        looked: Sequence[bool],
+    ) -> None:
+        self.work, self.rate = work, staged.rate
+        self.known: dict[str, list[int]] = {}  # pts of frames that were looked at
+        for (item, pts), known in zip(order, looked, strict=True):
+            self.known.setdefault(item.video, []).extend([pts] * known)
+
+    def filled(
+        self, video: np.ndarray, pts: np.ndarray, faces: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(videos, pts, faces) with those of samples left out; faces (n, FACE_FLOATS + dim).
+
+        What is given is sorted by video and pts within it, in the order of the queue.
+        """
+        films: list[np.ndarray] = []
+        times: list[np.ndarray] = []
+        more: list[np.ndarray] = []
+        for one in self.work.list_videos():
+            scenes, own = self.work.scenes_of(one), np.flatnonzero(video == one.id)
+            if not scenes or not len(own):
                 continue
-            first, last = large(rows_of[own[one]]), large(rows_of[own[other]])
-            order = matched(first, last)
-            if order is None or not len(first):
-                continue
-            for at in range(one + 1, other):
-                share = (own[at] - own[one]) / (own[other] - own[one])
-                mixed = (1 - share) * first + share * last[order]
-                mixed[:, 8:] = first[:, 8:] if share <= 1 / 2 else last[order][:, 8:]
-                yield own[at], mixed.astype(np.float32)
+            rows = slice(own[0], own[-1] + 1)
+            for at, mixed in self.between(one, scenes, pts[rows], faces[rows]):
+                films.append(np.full(len(mixed), one.id, video.dtype))
+                times.append(np.full(len(mixed), at, np.int64))
+                more.append(mixed)
+        if not more:
+            return video, pts, faces
+        films, times = np.concatenate([video, *films]), np.concatenate([pts, *times])
+        order = np.lexsort((times, films))
+        return films[order], times[order], np.concatenate([faces, *more])[order]
+
+    def between(
+        self, video: sf.Video, scenes: sf.Scenes, pts: np.ndarray, faces: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(pts, faces) of samples of a film between two that are alike; pts, faces: of its frames.
+
+        Boxes, scores and whatever was measured lie on the line from the one to the other; the
+        embedding is the nearer one's.
+        """
+        samples = sf.sampled_pts(video, scenes, self.rate)
+        known = np.array(self.known.get(video.id, []), np.int64)
+        for low, high in scenes.scenes:
+            own = known[slice(*np.searchsorted(known, [low, high]))]
+            for first, last in itertools.pairwise(own.tolist()):
+                left = samples[slice(*np.searchsorted(samples, [first + 1, last]))].tolist()
+                ends = [faces[slice(*np.searchsorted(pts, [at, at + 1]))] for at in (first, last)]
+                same = matched(*map(sight_of, ends)) if left else None
+                if same is None or not len(same[0]):
+                    continue
+                one, two = ends[0][same[0]], ends[1][same[1]]
+                for at in left:
+                    share = (at - first) / (last - first)
+                    mixed = ((1 - share) * one + share * two).astype(np.float32)
+                    nearer = one if share <= 1 / 2 else two
+                    mixed[:, sf.FACE_FLOATS :] = nearer[:, sf.FACE_FLOATS :]
+                    yield at, mixed
 
 
-class Gathered:
-    """The faces of all samples of films, as frames.npz holds them."""
-
-    def __init__(self, meta: sf.FrameMeta, staged: sf.Staged) -> None:
-        self.meta = msgspec.structs.replace(meta, rate=staged.rate)
-        self.rate = staged.rate
-        self.chosen: dict[str, dict[int, bool]] = {}
-        for item in staged.items:
-            own, padded = self.chosen.setdefault(item.video, {}), {*item.padded}
-            own |= {pts: pts in padded for pts in item.pts}
-        self.data = bytearray()  # (n, 8 + dim) float32
-        self.video: list[str] = []
-        self.pts: list[int] = []
-        self.counts = dict.fromkeys(("frames", "faces", "filled", "failed", "missing"), 0)
-        self.empty: list[str] = []  # films in which nothing was found
-
-    def add(self, video: sf.Video, scenes: sf.Scenes | None, seen: dict[int, Sight]) -> None:
-        """Take what was found in the frames of a film."""
-        chosen = self.chosen.get(video.id, {})
-        if not scenes or not chosen:
-            return
-        before = len(self.pts)
-        for pts, rows in filled(sf.sampled_pts(video, scenes, self.rate), scenes, chosen, seen):
-            self.data += rows.astype("<f4").tobytes() if len(rows) else b""
-            self.pts += [pts] * len(rows)
-            self.video += [video.id] * len(rows)
-            self.counts["filled"] += bool(len(rows)) and pts not in chosen
-        known = [seen[pts] for pts in chosen if pts in seen]
-        self.counts["frames"] += len(known)
-        self.counts["failed"] += sum(sight.failed for sight in known)
-        self.counts["missing"] += len(chosen) - len(known)
-        self.counts["faces"] += len(self.pts) - before
-        if known and len(self.pts) == before:
-            self.empty.append(video.path)
-
-    def frames(self) -> sf.Frames:
-        table = np.frombuffer(self.data, "<f4").reshape(-1, 8 + self.meta.dim)
-        parts = table[:, :4], table[:, 4], table[:, 5:8], table[:, 8:]
-        about = np.array(self.video, "U16"), np.array(self.pts, np.int64)
-        return sf.Frames(self.meta, *about, *parts)
+def sight_of(faces: np.ndarray) -> Sight:
+    """What matched wants to know of faces (k, FACE_FLOATS + dim)."""
+    return Sight(faces[:, :8], faces[:, sf.FACE_FLOATS :])

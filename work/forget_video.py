@@ -149,6 +149,10 @@ def fits(work: sf.VideoWork, scene: Any) -> bool:
 def work_changes(work: sf.VideoWork, seen: Seen, words: Words, looks: Looks) -> Iterator[Change]:
     """Take the person out of the files of a work folder, so that a kill in between does no harm."""
     yield from plan_change(work, seen, words)  # first what is found by the tracks
+    yield from people_change(work, seen, words, looks)
+    masks = sf.companion("clip_occlusion").MASKS
+    if seen.times and (work.folder / masks).exists():
+        yield Change(masks, "tells where faces are; looked at again when asked for")
     yield from identities_change(work, words, looks)
     yield from frames_change(work, seen, looks)
     yield from traces.cleaned_lines(work.results, frame_keeper(work, seen, looks))
@@ -212,7 +216,7 @@ def tracks_change(work: sf.VideoWork, seen: Seen) -> Iterator[Change]:
             tracks.append(track)
         else:
             changed += 1
-            parts = {name: getattr(track, name)[stay] for name in ("time", "bbox", "det", "pose")}
+            parts = {name: getattr(track, name)[stay] for name in sf.TRACK_DIGITS}
             tracks.append(replace(track, **parts))
     if changed:
         fresh = msgspec.structs.replace(known, tracks=tracks)
@@ -247,6 +251,23 @@ def plan_change(work: sf.VideoWork, seen: Seen, words: Words) -> Iterator[Change
         )
         gone = len(plan.segments) - len(segments)
         yield Change(path.name, f"{gone} segments", lambda target: sf.write_file(target, fresh))
+
+
+def people_change(work: sf.VideoWork, seen: Seen, words: Words, looks: Looks) -> Iterator[Change]:
+    """people.json without the person, and without what others have of their tracks."""
+    path = work.path(sf.People)
+    known = sf.read_if_sound(path, sf.People)
+    if known is None:
+        return
+    stay = []
+    for person in known.people:
+        left = [name for name in person.tracks if name not in seen.tracks]
+        own = words.mention(person.name) or is_of(person.centre, looks)
+        if left and not own:
+            stay.append(msgspec.structs.replace(person, tracks=left))
+    if stay != known.people:
+        fresh = msgspec.structs.replace(known, people=stay)
+        yield Change(path.name, "the person", functools.partial(write_record, fresh))
 
 
 def identities_change(work: sf.VideoWork, words: Words, looks: Looks) -> Iterator[Change]:

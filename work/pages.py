@@ -6,7 +6,6 @@ each of them calls one function here:
     report            report_pages      every face of an output, and what was left out and why
     occlusion report  occlusion_pages   every face by its score, with the threshold drawn
     consolidate       review_pages      pairs of face sets that are nearly the same person
-    video report      video_pages       segments of videos with a usable face
 
 Pages are static files that fetch nothing, with a thumbnail (a Picture) per face or frame. They lie
 in a PageFolder, which knows its own files: a run cut short is finished by the next, and what is
@@ -17,7 +16,6 @@ Contents
     Folders of pages
     Occluded faces
     Pairs of face sets
-    Segments of videos
     Report: what is shown
     Report: its pages
 """
@@ -402,138 +400,6 @@ def review_pages(
             "unnamed": sf.UNNAMED,
         }
         pages.write("index.html", "review.html", "Nearly the same person", **about)
-
-
-# ============================================================================
-# Segments of videos
-# ============================================================================
-
-REPORT_REJECTED = 500  # rejected tracks of a video that get thumbnails
-BOX_LINES = (((0, 0, 0), 3), ((255, 255, 255), 1))  # BGR, px: seen on any ground
-
-
-Box = Sequence[float]  # (4,) of a face, in upright pixels of a frame
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a picture shows of a video: a frame with boxes drawn, or the face in one box."""
-
-    pts: int
-    boxes: Sequence[Box] = ()
-    crop: bool = False
-
-    def picture(self, video: sf.Video, row: int) -> Picture:
-        """The picture for a row of the page; those of a row are read together."""
-        what = [f"{self.pts}", "-crop" * self.crop]
-        if self.boxes:
-            what.append("-" + sf.path_mark(str([list(box) for box in self.boxes])))
-        return Picture(f"{THUMBS}/{video.id}/{''.join(what)}.jpg", (video, row), self)
-
-    def of(self, frame: np.ndarray) -> np.ndarray:
-        """The picture (h, w, 3) uint8 BGR from its frame."""
-        height, width = frame.shape[:2]
-        if self.crop:
-            square = sf.crop_square(np.asarray(self.boxes[0]), (width, height), PAGE_PAD)
-            return sf.cut_window(frame, square, PAGE_THUMBNAIL)
-        small = thumbnail(frame)
-        for box in self.boxes:
-            corners = np.rint(np.asarray(box) * (small.shape[1] / width)).astype(int).tolist()
-            for colour, thick in BOX_LINES:
-                cv2.rectangle(small, corners[:2], corners[2:], colour, thick)
-        return small
-
-
-def video_pages(
-    work: sf.VideoWork, plan: dict[str, Any], videos: Sequence[sf.Video]
-) -> dict[str, Any]:
-    """Write the page of a work folder; thumbnails that are there already stay.
-
-    plan: plan.json as JSON. Returns where the page lies, and the counts.
-    """
-    shown = [(Path(video.path), video_rows(plan, video)) for video in videos]
-    pictures = [
-        picture for _, rows in shown for row in rows for picture in (*row["faces"], *row["strip"])
-    ]
-    seconds = sum(entry["end"] - entry["start"] for entry in plan["segments"])
-    counts = {"segments": len(plan["segments"]), "rejected": len(plan["rejected"])}
-    with page_folder(work.report, work.folder, commands=after_video(work, plan)) as pages:
-        pages.start(["index.html"], pictures, draw=frame_parts)
-        about = {**counts, "minutes": round(seconds / 60, 1), "out": plan.get("out")}
-        title = "Segments with a usable face"
-        about["failed"] = video_failures(work, plan, videos)
-        about["empty"] = [path.name for path, rows in shown if not rows]
-        pages.write("index.html", "video.html", title, videos=shown, **about)
-    return {"look_at": str(work.report / "index.html"), **counts}
-
-
-def video_failures(
-    work: sf.VideoWork, plan: dict[str, Any], videos: Sequence[sf.Video]
-) -> list[str]:
-    """Clips that could not be made, and films that could not be read, a line each."""
-    listed = work.read(sf.VideoList).videos
-    lines = [f"{entry.path}: {entry.error}" for entry in listed if entry.error]
-    lines += [f"{v.path}: could not be decoded" for v in videos if work.scenes_of(v) is None]
-    for entry in plan["segments"]:
-        if entry.get("failed"):
-            lines.append(f"{entry['source']} at {sf.clock(entry['start'])}: {entry['failed']}")
-    return lines
-
-
-def after_video(work: sf.VideoWork, plan: dict[str, Any]) -> list[Next]:
-    """Cut the clips of the plan; once they are there, choose others."""
-    out = Path(plan.get("out") or sf.beside(work.folder, "-clips"))
-    cut = ("Write these segments as clips", to_paste("video", "cut", work.folder, out))
-    if not plan["segments"] or all(entry.get("clip") for entry in plan["segments"]):
-        gates = options_of(sf.Gates(**plan["gates"]))
-        again = "Choose other segments: change or add options (and name --identity again)"
-        return [(again, to_paste("video", "score", work.folder, *gates)), cut]
-    return [cut]
-
-
-def video_rows(plan: dict[str, Any], video: sf.Video) -> list[dict[str, Any]]:
-    """What the page shows of a video: its segments, then what was left out, each by time."""
-    rows = []
-    for kept, key in ((True, "segments"), (False, "rejected")):
-        entries = [entry for entry in plan[key] if entry["video"] == video.id]
-        entries.sort(key=lambda entry: (entry["start"], entry["end"]))
-        for at, entry in enumerate(entries):
-            frames = frames_of(entry, video) if kept or at < REPORT_REJECTED else []
-            strip = [frame.picture(video, len(rows)) for frame in frames]
-            faces = [face.picture(video, len(rows)) for face in clearest_faces(frames)]
-            rows.append({"entry": entry, "kept": kept, "faces": faces, "strip": strip})
-    return rows
-
-
-def frames_of(entry: dict[str, Any], video: sf.Video) -> list[Seen]:
-    """The frames of a row by time, with the boxes of its faces; a plan of old has no boxes."""
-    boxes = [*entry.get("boxes", ()), *([] for _ in entry["strip"])]
-    frames = sorted(zip(entry["strip"], boxes, strict=False))
-    return [Seen(video.start + round(time / video.tick), own) for time, own in frames]
-
-
-def clearest_faces(frames: Sequence[Seen]) -> list[Seen]:
-    """The faces of the frame that shows most of them, and then the largest."""
-
-    def clear(frame: Seen) -> tuple[float, ...]:
-        return len(frame.boxes), *map(short_edge, frame.boxes[:1])
-
-    best = max(frames, key=clear, default=Seen(0))
-    return [Seen(best.pts, [box], crop=True) for box in best.boxes]
-
-
-def frame_parts(
-    source: tuple[sf.Video, int], parts: dict[str, Seen]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(thumbnail, picture) of one row of the page, as far as the video can be read."""
-    video, names = source[0], defaultdict(list)
-    for name, seen in parts.items():
-        names[seen.pts].append(name)
-    try:
-        for pts, image in sf.frames_at(sf.checked_source(video).path, sorted(names), video.sar):
-            yield from ((name, parts[name].of(image)) for name in names[pts])
-    except sf.VideoError as error:
-        sf.log.warning("%s: %s", video.path, error)
 
 
 # ============================================================================

@@ -151,9 +151,6 @@ def read(photo: Photo) -> Photo:
         turns = [one.orientation for one in found if one.orientation]
         own = regions.orientation_of(live[0])
         photo.orientations = [own, *turns, 1]
-        if turns and own == 1 != turns[0]:
-            text = "%s: only its sidecar says that it is turned; faces were looked for as it is"
-            sf.log.info(text, live[0])
     return photo
 
 
@@ -262,7 +259,8 @@ def take_names(
 
 def marked(cache: sf.FaceCache, finder: Any) -> Iterator[Photo]:
     """Every photo, but for frames of films, with a mark of all that its reading depends on: its
-    copies, what lies beside them, and the faces it has."""
+    copies, what lies beside them, how its faces were found and how many there are."""
+    passes = cache.file_passes.tolist()
     own = [
         [fact] for fact in zip(cache.file_size.tolist(), cache.file_mtime_ns.tolist(), strict=True)
     ]
@@ -273,9 +271,10 @@ def marked(cache: sf.FaceCache, finder: Any) -> Iterator[Photo]:
         rows, paths = finder.rows_of_photo.get(sha[:16], []), cache.paths[file]
         if sf.film_of(paths[0]):  # of a frame nobody tells anything
             continue
-        beside = [told for path in paths for told in facts_beside(path)]
-        text = repr((READER, sha, paths, own[file], beside)).encode("utf-8", "surrogateescape")
-        seen = hashlib.blake2b(cache.bbox[rows].tobytes() + text, digest_size=8)
+        beside = [one for path in paths for one in facts_beside(path)]
+        told = (READER, sha, paths, own[file], beside, passes[file], len(rows))
+        text = repr(told).encode("utf-8", "surrogateescape")
+        seen = hashlib.blake2b(text, digest_size=8)
         mark = int.from_bytes(seen.digest(), "little")
         yield Photo(file, sha, paths, own[file], mark, rows)
 
@@ -377,20 +376,25 @@ def withdrawals(ops: Iterable[str]) -> list[Any]:
     return [decisions.act("revoke", decisions.new_op(), text=op, author="rule") for op in ops]
 
 
-def take_in(cache_path: Path, tags: str = "read") -> dict[str, int]:
+def take_in(
+    cache_path: Path, tags: str = "read", cache: sf.FaceCache | None = None
+) -> dict[str, int]:
     """Read what new and changed photos say of people and bring the decisions up to date.
 
-    tags: "read", or "ignore", which withdraws what was read before. The caller holds the cache.
+    tags: "read", or "ignore", which withdraws what was read before. cache: as it is, perhaps of its
+    photos alone; without one it is read. The caller holds it.
     Returns counts that are not 0; one line of the log sums them up.
     """
     book, marks = decisions.Book(cache_path), marks_path(cache_path)
     if tags == "ignore":
         return left_out(book, marks)
-    cache = load_boxes(cache_path)
-    finder, known = decisions.Finder(cache), set(read_marks(marks).tolist())
+    cache = cache or load_boxes(cache_path)
+    known = set(read_marks(marks).tolist())
     sources.forget_listings()
-    photos = list(marked(cache, finder))
+    photos = list(marked(cache, decisions.Finder(cache)))
     new = [photo for photo in photos if photo.mark not in known]
+    if new and not cache.bbox.any():  # of its photos alone
+        cache = load_boxes(cache_path)
     stone = sf.Doorkeeper(cache_path, cache.meta).stone
     outcome = Outcome()
     results = sf.ordered_map(read, new, THREADS)
@@ -399,7 +403,7 @@ def take_in(cache_path: Path, tags: str = "read") -> dict[str, int]:
             guarded = bool(stone.salt) and stone.mark(photo.sha) in stone.boxes
             take_photo(photo, cache, outcome, guarded)
             outcome.partly |= set() if photo.is_whole else {photo.sha[:16]}
-    counts = bring_up_to_date(book, finder, outcome)
+    counts = bring_up_to_date(book, decisions.Finder(cache), outcome)
     missing = {photo.mark for photo in new if not photo.is_read}
     if new or len(known) != len(photos):
         kept = known if missing else set()

@@ -85,7 +85,7 @@ GROUPS: dict[str, tuple[str, str, str]] = {  # functions, test files, further py
         "",
     ),
     "score": (
-        "score_tracks drop_banned planned_clip strip_of rejected_row identify_tracks video_tracks",
+        "score_tracks usable_segments drop_banned planned_clip strip_of rejected_row video_tracks",
         "test_video_core test_video test_video_review",
         "-k 'not mixtape and not killed and not worker and not chain and not hundred'",
     ),
