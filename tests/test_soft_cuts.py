@@ -148,3 +148,18 @@ def test_no_clip_of_a_made_film_ends_in_another_shot(run, mini, shared, tmp_path
     for start, end in spans:
         assert end <= begins + 0.05 or start >= begins + 0.95
     assert all(b[0] - a[1] > 0.8 for a, b in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize("kind", ["cut", "dissolve"])
+def test_the_check_of_a_clip_sees_another_scene_in_it(tmp_path, kind):
+    clips = sf.companion("clips")
+    shots = [panned(empty_picture(seed), 3 * RATE, 0.3) for seed in (1, 4)]
+    film = joined_by("dissolve", *shots, RATE) if kind == "dissolve" else [*shots[0], *shots[1]]
+    video, found = known_video(write_video(tmp_path / "v.mp4", film))
+    changes = []
+    for low, high in ((0, 40), (10, len(film) - 10)):
+        span = int(found.pts[low]), int(found.pts[high])
+        cut = clips.Cut(video, *span, tmp_path / f"{low}.mp4", found.pts)
+        changes.append(clips.cut_clip(cut, "smart", lambda *_: None).checked.changes)
+    assert changes[0] == ()
+    assert changes[1] == pytest.approx([2.6 if kind == "cut" else 2.1], abs=0.3)

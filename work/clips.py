@@ -19,6 +19,7 @@ import numpy as np
 import sort_faces as sf
 
 clip_writer, clip_sound = sf.companion("clip_writer"), sf.companion("clip_sound")
+soft_cuts = sf.companion("soft_cuts")
 Cut, ClipWriter = clip_writer.Cut, clip_writer.ClipWriter
 
 CLIP_DIFFERENCE = 12.0  # mean grey levels between a frame and its re-encoded copy; measured < 3
@@ -46,7 +47,9 @@ def check_clip(path: Path, writer: ClipWriter) -> sf.Checked:
     joins = set(np.searchsorted(expected, writer.joins).tolist())
     beside = {0} | joins | {at - 1 for at in joins}
     with sf.open_video(str(path)) as (container, stream):
+        watch = soft_cuts.ClipWatch(float(stream.time_base))
         for number, frame in enumerate(sf.decoded(container, stream)):
+            watch.feed(frame)
             times.append(float(frame.pts * stream.time_base))
             if number in beside:
                 looks[number] = look_of(sf.upright_frame(frame, 1.0))
@@ -72,6 +75,7 @@ def check_clip(path: Path, writer: ClipWriter) -> sf.Checked:
         last_time=round(cut.video.seconds(int(shown[-1])), 3),
         duration=round(times[-1] - times[0] + (times[-1] - times[-2] if times[1:] else 0.0), 3),
         difference=round(difference, 2),
+        changes=watch.found(),
     )
 
 
@@ -268,6 +272,10 @@ def cut_plan(
     lacks = lacking(done)
     for line in lacks:
         sf.log.warning("%s", line)
+    for segment in done:
+        if segment.clip and segment.checked.changes:
+            at = ", ".join(f"{change:g}" for change in segment.checked.changes)
+            sf.log.warning("%s: shows another scene from %s s on", segment.clip, at)
     failed = [f"{s.source} at {s.start:.1f} s: {s.failed}" for s in done if s.clip is None]
     result = {
         "out": str(out),

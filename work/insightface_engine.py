@@ -8,6 +8,7 @@ embeddings and landmarks is here, so that the faces of several photos can share 
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import warnings
 import zipfile
@@ -26,6 +27,7 @@ import sort_faces as sf
 onnx_models = sf.companion("onnx_models")
 
 PACK_URL = "https://github.com/deepinsight/insightface/releases/tag/model-zoo"
+STRIDE = 32  # px; the coarsest grid of SCRFD, of which its input is a multiple
 LANDMARK_ROOM = 1.5  # edge of what a landmark model sees, in edges of the box; insightface Landmark
 
 
@@ -59,12 +61,24 @@ class InsightFaceEngine(sf.Engine):
         if spec.fp16:
             self.use_half_precision(spec, threads)
 
-    def detect(self, image: np.ndarray, det_size: int | None = None) -> sf.Detections:
+    def detect(
+        self, image: np.ndarray, det_size: int | tuple[int, int] | None = None
+    ) -> sf.Detections:
         size = det_size or self.det_size
-        boxes, kps = self.detector.detect(image, input_size=(size, size))
+        shape = size if isinstance(size, tuple) else (size, size)
+        boxes, kps = self.detector.detect(image, input_size=shape)
         if kps is None:
             raise sf.SortFacesError(f"--model {self.model}: its detector gives no key points")
         return sf.Detections(boxes[:, :4], boxes[:, 4], kps.astype(np.float32))
+
+    def fitted_size(self, image: np.ndarray) -> tuple[int, int] | None:
+        """On CPUs and CUDA; other providers compile every shape."""
+        fixed = isinstance(self.detector.session.get_inputs()[0].shape[2], int)
+        if fixed or self.provider not in ("cpu", "cuda"):
+            return None
+        scale = self.det_size / max(image.shape[:2])
+        wide, high = (STRIDE * math.ceil(edge * scale / STRIDE) for edge in image.shape[1::-1])
+        return min(wide, self.det_size), min(high, self.det_size)
 
     def align(self, image: np.ndarray, found: sf.Detections) -> list[np.ndarray]:
         side = self.recogniser.input_size[0]

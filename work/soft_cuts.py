@@ -12,6 +12,8 @@ second: how fast the film runs plays no part.
 
 from __future__ import annotations
 
+import types
+from collections import deque
 from collections.abc import Sequence
 
 import cv2
@@ -194,3 +196,35 @@ def local_ends(between: np.ndarray, before: np.ndarray, after: np.ndarray) -> tu
     begun = np.flatnonzero((share < 0.5).mean(axis=1) >= 1 - FEW_PIXELS)
     ended = np.flatnonzero((share > 0.5).mean(axis=1) >= 1 - FEW_PIXELS)
     return begun[-1] if len(begun) else 0, ended[0] if len(ended) else len(between) - 1
+
+
+class ClipWatch:
+    """Looks for scene changes in a clip that should show one scene; fed with all of its frames.
+
+    It is sure: what changes at once must leave nothing of the picture, and be calm on both sides.
+    """
+
+    def __init__(self, tick: float) -> None:
+        self.soft = SoftCuts(types.SimpleNamespace(tick=tick, seconds=lambda pts: pts * tick))
+        self.tick, self.times = tick, deque(maxlen=2 * BESIDE)
+        self.thumbs: deque[np.ndarray] = deque(maxlen=2 * BESIDE)  # of the newest frames
+        self.changes: list[float] = []  # s
+
+    def feed(self, frame: sf.VideoFrame) -> None:
+        """Take the next frame."""
+        small = sf.small_picture(frame)
+        self.soft.feed(frame.pts, small)
+        thumb = cv2.resize(small, SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
+        self.thumbs.append(thumb.reshape(-1))
+        self.times.append(frame.pts * self.tick)
+        if len(self.thumbs) == 2 * BESIDE:
+            steps = np.abs(np.diff(np.stack(self.thumbs), axis=0)).mean(axis=1)
+            most, beside = steps[BESIDE - 1], np.delete(steps, BESIDE - 1).max()
+            apart = alike(self.thumbs[BESIDE - 1], self.thumbs[BESIDE]) < COMMON / 2
+            if most > 2 * UNLIKE and beside < CALM * most and apart:
+                self.changes.append(self.times[BESIDE])
+
+    def found(self) -> tuple[float, ...]:
+        """When a scene changes, s of the clip's time, rising."""
+        soft = [(low + high) / 2 * self.tick for low, high in self.soft.transitions()]
+        return tuple(round(at, 2) for at in sorted([*self.changes, *soft]))
