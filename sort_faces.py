@@ -4046,9 +4046,10 @@ def is_of(error: Exception, package: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: str, hwaccel: str = "") -> Iterator[tuple[InputContainer, VideoStream]]:
     """(container, its main video stream, decoded in several threads) of a video file.
 
+    hwaccel: kind of device that decodes it, as --hwaccel says.
     Raises VideoError for what cannot be opened or read further on.
     """
     try:
@@ -4058,7 +4059,14 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     with film_faults():
         if os.path.getsize(path) == 0:
             raise VideoError("empty file")
-        with av.open(path, metadata_errors="replace") as container:
+        device = companion("hardware").accelerator(hwaccel) if hwaccel else None
+        try:
+            container = av.open(path, metadata_errors="replace", hwaccel=device)
+        except av.error.FFmpegError as error:
+            if device is None or isinstance(error, av.error.InvalidDataError):
+                raise
+            raise companion("hardware").refused(hwaccel, error) from None
+        with container:
             stream = container.streams.best("video")
             if stream is None or stream.disposition & type(stream.disposition).attached_pic:
                 raise VideoError("holds no video")
@@ -4335,6 +4343,7 @@ class VideoPass:
         self, video: Video, rate: float, skip: Callable[[int], bool] | None, log: Any = None
     ) -> None:
         self.video, self.period, self.skip, self.log = video, 1.0 / rate, skip, log
+        self.hwaccel = ""  # open_video
         self.begin()
 
     def begin(self) -> None:
@@ -4355,7 +4364,7 @@ class VideoPass:
         """Yield (pts, upright picture) of each sampled frame; without a picture where `skip`."""
         video, lost = self.video, Counter()
         try:
-            with open_video(video.path) as opened:
+            with open_video(video.path, self.hwaccel) as opened:
                 known = self.log.joined() if self.log else None
                 line = companion("film_times").Timeline(*opened, known)
                 for frame in self.frames(line, lost):
@@ -11411,6 +11420,19 @@ class Sampling:
     )
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """What decodes films."""
+
+    hwaccel: str = option(
+        str,
+        "decode films on this kind of device (cuda, qsv, vaapi, videotoolbox, ...), where PyAV "
+        "and the machine have it; default: on the CPU",
+        "",
+        unit="KIND",
+    )
+
+
 faceset_option = functools.partial(option, Path, default=(), unit="FACESET")
 
 
@@ -11973,22 +11995,28 @@ def scan_video(path: str, known: Video | None) -> Scanned:
 
 
 def find_scenes(
-    work: VideoWork, sampling: Sampling = Sampling(), crew: Crew | None = None
+    work: VideoWork,
+    decoding: Decoding,
+    sampling: Sampling = Sampling(),
+    crew: Crew | None = None,
 ) -> Outcome:
     """find the cuts of every video; cached in WORK/scenes"""
+    companion("hardware").accelerator(decoding.hwaccel)  # refuses what is not offered
     if crew is None or crew.elsewhere:
-        return pass_over_videos(work, sampling, None)
+        return pass_over_videos(work, decoding, sampling, None)
     with contextlib.closing(FrameLog(work.results, crew)) as frames:  # one decode finds faces, too
         frames.begin()
-        return pass_over_videos(work, sampling, frames)
+        return pass_over_videos(work, decoding, sampling, frames)
 
 
-def pass_over_videos(work: VideoWork, sampling: Sampling, frames: FrameLog | None) -> Outcome:
+def pass_over_videos(
+    work: VideoWork, decoding: Decoding, sampling: Sampling, frames: FrameLog | None
+) -> Outcome:
     """Decode every video once whose scenes are not known; with `frames` look for faces, too."""
     videos, failed, rate = work.list_videos(), [], sampling.sample_rate
     todo = [video for video in videos if not work.scenes_of(video)]
     ahead = frames and companion("film_ahead").LookAhead(frames, sampling)
-    passed, label = decode_videos(work, todo, rate, ahead, failed), "scenes"
+    passed, label = decode_videos(work, todo, rate, ahead, failed, decoding), "scenes"
     if ahead is not None:
         passed, label = ahead.look(passed), "decode and detect"
     for _ in progress(passed, round(sum(video.duration for video in todo) * rate), label):
@@ -12008,7 +12036,12 @@ Sample = tuple[Video, int, Any]  # (video, pts, upright picture unless it is kno
 
 
 def decode_videos(
-    work: VideoWork, todo: list[Video], rate: float, ahead: Any, failed: list[str]
+    work: VideoWork,
+    todo: list[Video],
+    rate: float,
+    ahead: Any,
+    failed: list[str],
+    decoding: Decoding,
 ) -> Iterator[Sample]:
     """The sampled frames of videos; the scenes of each are written once it is through.
 
@@ -12020,6 +12053,7 @@ def decode_videos(
         try:
             with film_faults(), contextlib.closing(work.pass_log(video)) as so_far:
                 once = VideoPass(checked_source(video), rate, skip, so_far)
+                once.hwaccel = decoding.hwaccel
                 if ahead is not None:
                     ahead.begin(once)
                 for pts, image in once.samples():
@@ -12552,7 +12586,7 @@ def video_step(
 def add_video_run_options(p: argparse.ArgumentParser) -> None:
     """Those of every step."""
     taken = (
-        *(ClipOptions, VideoChoice, Sampling, Crew, Reach, Gates),
+        *(ClipOptions, VideoChoice, Sampling, Decoding, Crew, Reach, Gates),
         *(IdentityChoice, ReferenceOptions, ClipChoice),
     )
     add_step_options(p, "input work out", taken, look=True)
@@ -12566,7 +12600,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
     check_clip_folder(args.out, work.folder, args.input.resolve())
     steps: dict[str, Callable[[], Outcome]] = {
         "scan": lambda: scan_videos(work, args.input, of_args(VideoChoice, args), required=True),
-        "scenes": lambda: find_scenes(work, sampling, crew),
+        "scenes": lambda: find_scenes(work, of_args(Decoding, args), sampling, crew),
         "stage": lambda: stage_frames(work, sampling),
         "detect": lambda: detect_frames(work, crew),
         "merge": lambda: merge_frames(work),
@@ -12615,7 +12649,7 @@ def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Out
 
 VIDEO_STEPS: Steps = {  # in pipeline order
     "scan": video_step(scan_videos, "input work", VideoChoice),
-    "scenes": video_step(find_scenes),
+    "scenes": video_step(find_scenes, "work", Decoding),
     "stage": video_step(stage_frames, "work", Sampling),
     "detect": video_step(detect_frames, "work", Crew, look=True),
     "merge": video_step(merge_frames),

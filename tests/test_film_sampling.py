@@ -154,3 +154,10 @@ def test_mixtape_gives_the_same_clips_from_half_the_frames(run, mini, shared, tm
         looked.append(len(chosen_of(work)))
     assert plans[0] == plans[1] == plans[2] and len(plans[0]) == 7
     assert looked[1] == looked[2] <= 0.55 * looked[0]
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_line(run, close_up, tmp_path):
+    argv = (close_up, tmp_path / "work", tmp_path / "clips", "--model", "dlib", "-q")
+    code, _, err = run("video", "run", *argv, "--hwaccel", "abacus")
+    assert code == 2 and err.count("\n") == 1 and "--hwaccel abacus: this PyAV offers" in err
+    assert run("video", "scenes", tmp_path / "work", "-q", "--hwaccel", "abacus")[0] == 2
