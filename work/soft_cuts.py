@@ -31,6 +31,7 @@ COMMON = 0.6  # correlation of the two at most
 OUTSIDE = 0.16  # of the way from one picture to the other that pixels lie beside it, at most
 CALM = 0.35  # the same of what moves before and after
 JUMP = 0.6  # the same of a step from thumbnail to thumbnail: more is a cut
+MOST_STEP = 0.85  # the same in mean levels, for a first look
 BACK = 0.12  # the same of such a step back
 BLACK = 24.0  # levels
 FLAT = 24.0  # levels between the brightest and the darkest of a picture that shows nothing
@@ -57,6 +58,7 @@ class SoftCuts:
         self.slot: int | None = None  # of the newest frame; None: no frame was seen
         self.pts: list[int] = []  # of the thumbnails
         self.table = np.zeros((0, SIZE[0] * SIZE[1] * 3), np.float32)
+        self.steps: list[float] = []  # mean levels from each thumbnail to the next
         self.found: list[tuple[int, int]] = []
         self.flat: list[tuple[int, int]] = []  # (thumbnail before, thumbnail that shows nothing)
 
@@ -70,8 +72,12 @@ class SoftCuts:
         keep = SPANS[-1] + 2 * BESIDE
         if self.pts and np.ptp(thumb.reshape(-1, 3), axis=0).max() <= FLAT:
             self.flat.append((self.pts[-1], pts))
+        thumb = thumb.reshape(1, -1)
+        if self.pts:
+            step = float(np.abs(thumb - self.table[-1]).mean())
+            self.steps = [*self.steps[-keep + 1 :], step]
         self.pts = [*self.pts[-keep:], pts]
-        self.table = np.vstack([self.table[-keep:], thumb.reshape(1, -1)])
+        self.table = np.vstack([self.table[-keep:], thumb])
         self.look()
 
     def transitions(self) -> list[tuple[int, int]]:
@@ -95,15 +101,16 @@ class SoftCuts:
         if last < BESIDE:
             return
         after = self.table[last]
-        for span in SPANS:
+        spans = [span for span in SPANS if last - span >= BESIDE]
+        fars = np.abs(self.table[[last - span for span in spans]] - after).mean(axis=1)
+        for span, far in zip(spans, fars.tolist(), strict=True):
             first = last - span
-            if first < BESIDE:
-                return
             if self.pts[last] - self.pts[first] > 2 * LONGEST / self.video.tick:
                 return
             before = self.table[first]
-            far = float(np.abs(after - before).mean())
-            if far < UNLIKE or alike(before, after) > COMMON:
+            if far < UNLIKE or max(self.steps[first:last]) > MOST_STEP * far:
+                continue
+            if alike(before, after) > COMMON:
                 continue
             part = self.table[first - BESIDE : last + BESIDE + 1]
             share = way_of(part, before, after)
