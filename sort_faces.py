@@ -5267,7 +5267,8 @@ def find_faces(
     if max(image.shape[:2]) > LONGEST_PHOTO * min(image.shape[:2]):
         return no_detections()  # a spacer, which detectors would shrink to nothing
     with SPENT.on("detect"):
-        found = engine.detect(image, engine.fitted_size(image) if fitted else None)
+        size = engine.fitted_size(image) if fitted else None
+        found = engine.detect(image, size) if size else engine.detect(image)
         if passes.tiles:
             found = add_tiles(engine, image, found)
         if passes.pad_retry and not len(found):

@@ -67,13 +67,17 @@ def one_pass(video: sf.Video) -> None:
     n = len(pts) * FACES
     rng = np.random.default_rng(0)
     bbox = np.tile(np.array([[50, 50, 170, 190], [300, 50, 420, 190]], np.float32), (len(pts), 1))
-    faces = {
+    seen = {
+        "video": np.full(n, video.id),
         "pts": np.repeat(pts, FACES),
         "bbox": bbox,
         "det": np.full(n, 0.8, np.float32),
         "pose": rng.normal(0, 20, (n, 3)).astype(np.float32),
         "embedding": np.tile(rng.normal(size=(FACES, 512)), (len(pts), 1)).astype(np.float32),
+        "look": np.full((n, 2), np.nan, np.float32),
+        "kps": np.full((n, 5, 2), np.nan, np.float32),
     }
+    faces = sf.Frames(meta=None, **seen)
     tracks = sf.video_tracks(video, scenes, np.array(pts), faces, sf.Reach())
     gates = sf.Gates()
     good = [track for track in tracks if not sf.track_fault(track, gates)]
