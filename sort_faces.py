@@ -387,7 +387,11 @@ def companion(name: str) -> Any:
         if module_name not in sys.modules:
             spec = importlib.util.spec_from_file_location(module_name, path)
             module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[module_name]  # the next one who asks is told why, too
+                raise
         return sys.modules[module_name]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -19,12 +20,28 @@ import sort_faces as sf
 AHEAD = 4  # batches sent per worker thread before the first is back
 RETRIES = 3  # times a batch is repeated when the worker that held it is lost
 HERE = Path(__file__).resolve().parent
-COMPANIONS = (
+TASKS = (  # what sort_faces itself loads for the tasks of a worker
     *("dask_cluster", "batches", "onnx_models", "insightface_engine", "nvjpeg", "dlib_engine"),
     *("clip_scorer", "clip_torch", "quality_model", "gpu_libraries", "hush", "demo_library"),
     *("kinds", "damaged_photos", "odd_tiffs", "raw_photos", "dates_in_photos", "capture_time"),
-    *("dates_in_text", "dates_in_names"),
+    *("sidecar_turn", "film_source"),
 )
+LOADED = re.compile(r'companion\("(\w+)"\)')
+
+
+def with_what_they_load(names: Iterable[str]) -> list[str]:
+    """Companions and all that these load, each once."""
+    found, left = {}, [*names]
+    while left:
+        name = left.pop()
+        if name not in found:
+            text = (HERE / f"{name}.py").read_text("utf-8")
+            found[name] = None
+            left += LOADED.findall(text)
+    return [*found]
+
+
+COMPANIONS = with_what_they_load(TASKS)
 UPLOADED = (Path(sf.__file__).resolve(), *(HERE / f"{name}.py" for name in COMPANIONS))
 
 
