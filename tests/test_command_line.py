@@ -252,7 +252,7 @@ def test_the_python_beside_the_script_is_named(monkeypatch, tmp_path):
     [
         (("demo", "OUT"), "demo_library"),
         (("doctor",), "doctor"),
-        (("embed", "SRC", "OUT/lib.npz", "--model", "dlib"), "dlib_engine"),
+        (("embed", "SRC", "OUT/lib.npz", "--model", "dlib"), "kinds"),
     ],
     ids=["demo", "doctor", "offline engine"],
 )

@@ -15,11 +15,15 @@ from __future__ import annotations
 import types
 from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 import sort_faces as sf
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 EVERY = 0.08  # s between thumbnails
 LONGEST = 3.0  # s; of a transition
@@ -217,7 +221,7 @@ class ClipWatch:
         self.thumbs: deque[np.ndarray] = deque(maxlen=2 * BESIDE)  # of the newest frames
         self.changes: list[float] = []  # s
 
-    def feed(self, frame: sf.VideoFrame) -> None:
+    def feed(self, frame: VideoFrame) -> None:
         """Take the next frame."""
         small = sf.small_picture(frame)
         self.soft.feed(frame.pts, small)

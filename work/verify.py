@@ -135,9 +135,11 @@ def png_fault(data: bytes, size: int) -> str:
     if (depth, colour) != (8, 2):
         return "is not 8-bit RGB"
     try:
-        sf.decode_photo(data)
+        note = sf.decode_photo(data).note
     except sf.PhotoError as error:
         return f"cannot be decoded: {error}"
+    if note:
+        return note
     return "has an orientation tag" if b"eXIf" in data[:4096] else ""
 
 
