@@ -106,6 +106,10 @@ class SoftCuts:
             return
         after = self.table[last]
         spans = [span for span in SPANS if last - span >= BESIDE]
+        # No picture is farther off than all steps to it together.
+        spans = [span for span in spans if sum(self.steps[last - span : last]) >= UNLIKE]
+        if not spans:
+            return
         fars = np.abs(self.table[[last - span for span in spans]] - after).mean(axis=1)
         for span, far in zip(spans, fars.tolist(), strict=True):
             first = last - span
