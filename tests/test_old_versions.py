@@ -578,7 +578,7 @@ def test_a_finished_work_folder_has_nothing_left_to_do(run, video):
     was = {path: path.stat().st_mtime_ns for path in clips.rglob("*.mp4")}
     assert ok(run, "video", "scan", video / "films", work)["videos"] == 1
     assert ok(run, "video", "scenes", work)["decoded"] == 0
-    ok(run, "video", "stage", work)
+    ok(run, "video", "stage", work, "--every-sample", "--no-pad-retry")
     told = ok(run, "video", "detect", work, "--model", "dlib")
     assert (told["frames"], told["already_known"]) == (0, told["wanted"])
     ok(run, "video", "merge", work)
@@ -590,6 +590,9 @@ def test_a_finished_work_folder_has_nothing_left_to_do(run, video):
     for path, data in files.items():
         if path == work / "tracks.json":
             assert_tracks_grew(read(path), json.loads(data))
+        elif path.name == "queue.json":  # now says how it was chosen
+            now, before = read(path), json.loads(data)
+            assert now["items"] == before["items"] and now["every_sample"] is True
         elif path != plan:
             assert unversioned(data) == unversioned(path.read_bytes()), path
     now, before = read(plan), json.loads(files[plan])
@@ -600,6 +603,7 @@ def test_a_finished_work_folder_has_nothing_left_to_do(run, video):
         assert 0 < row.pop("expected") <= 1 and set(row.pop("terms")) == KNOWN_OF_OLD
         envelope = row.pop("envelope")
         assert {name for name, pair in envelope.items() if pair != [None, None]} == KNOWN_OF_OLD
+        assert row["checked"].pop("changes") == []  # nobody looked for any
     assert {**now, "version": ""} == {**before, "version": ""}
     assert {path: path.stat().st_mtime_ns for path in clips.rglob("*.mp4")} == was
 

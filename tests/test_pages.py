@@ -77,7 +77,7 @@ def work(scanned, tmp_path) -> Path:
     [video] = sf.VideoWork(tmp_path / "work").list_videos()
     rows = [{"video": video.id, "start": at, "end": at + 0.4, "strip": [at + 0.2], "name": f"t{n}"}
             for n, at in enumerate((1.2, 0.4, 0.8, 0.0, 1.6))]  # fmt: skip
-    seen = dict.fromkeys(sf.Checked.__struct_fields__[:-1], 1)
+    seen = dict.fromkeys(sf.Checked.__struct_fields__[:-2], 1)
     plan = {
         "tool": sf.TOOL, "kind": "segments", "version": sf.VERSION, "identities": {},
         "gates": asdict(sf.Gates()), "out": str(tmp_path / "clips & more"),
