@@ -13004,7 +13004,17 @@ def run_as_program() -> None:
     def terminated(_number: int, _frame: Any) -> None:
         raise Terminated
 
+    def swallowed(what: Any) -> None:
+        """A signal that came in a callback whose errors Python drops comes again after it."""
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            ended = isinstance(what.exc_value, Terminated)
+            number = signal.SIGTERM if ended else signal.SIGINT
+            threading.Timer(0.05, signal.raise_signal, (number,)).start()
+        else:
+            sys.__unraisablehook__(what)
+
     def listen() -> None:
+        sys.unraisablehook = swallowed
         signal.signal(signal.SIGTERM, terminated)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

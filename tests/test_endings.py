@@ -169,3 +169,28 @@ def test_a_folder_is_skipped_aloud_and_only_if_it_came_before(
     report = sf.scan_photos([tmp_path])
     assert len(report.files) == 3
     assert [record.args for record in caplog.records] == [(str(tmp_path / "link"),)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_a_callback_whose_errors_are_dropped_is_not_lost(number, code):
+    """Python drops what is raised in one, such as those of its import locks."""
+    program = f"""if True:
+        import os, weakref, sort_faces as sf
+        class Thing: pass
+        def main(listen):
+            listen()
+            thing = Thing()
+            stop = lambda _: [os.kill(os.getpid(), {int(number)}), sum(range(9))]
+            last = weakref.ref(thing, stop)
+            del thing
+            for _ in range(3000):
+                sum(range(10000))
+            return 0
+        sf.main = main
+        sf.run_as_program()"""
+    where = {**os.environ, "PYTHONPATH": str(Path(sf.__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=where, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (code, "")
