@@ -1599,6 +1599,7 @@ FIVE_POINTS = (
 )
 CAPTURE_TIME = "capture time, seconds since 1970, local clock read as UTC; NaN unknown"
 FILE_TIME = "modification time, nanoseconds since 1970"
+DAMAGED = ("incomplete", "damaged")  # begin notes on photos that lack a part or are wrong
 LATER_TIMES = (  # kinds of dates that do not tell when a photo was taken; work/capture_time.py
     *("scan", "exif_modify", "sidecar_create", "xmp_create", "sidecar_modify", "xmp_modify"),
     *("png_modify", "file_time"),
@@ -1724,8 +1725,7 @@ class FaceCache:
     @property
     def damaged(self) -> np.ndarray:
         """Rows of the photos of which a part is missing or wrong."""
-        notes = self.file_note.tolist()
-        return np.flatnonzero([note.startswith(("incomplete", "damaged")) for note in notes])
+        return np.flatnonzero([note.startswith(DAMAGED) for note in self.file_note.tolist()])
 
     @property
     def enriched(self) -> np.ndarray:
@@ -3762,17 +3762,21 @@ def decoding_need(kind: str, wh: tuple[int, int], progressive: bool, least: int)
         need = pixels * each if scale == 1 else pixels * whole + pixels * each // scale**2
         if need <= DECODING.limit:
             return scale, need
-    check_memory(wh, pixels * each)
-    raise AssertionError
+    raise too_large(wh, pixels * each)
+
+
+def too_large(wh: tuple[int, int], need: int) -> PhotoError:
+    """What is said of a picture that takes more bytes to decode than there may be."""
+    return PhotoError(
+        f"too large: {wh[0]} x {wh[1]} pixels take {need / 1e9:.1f} GB to decode, more "
+        f"than --memory {DECODING.limit // 1_000_000}"
+    )
 
 
 def check_memory(wh: tuple[int, int], need: int) -> None:
     """Raise PhotoError where a picture takes more bytes to decode than there may be."""
     if need > DECODING.limit:
-        raise PhotoError(
-            f"too large: {wh[0]} x {wh[1]} pixels take {need / 1e9:.1f} GB to decode, more "
-            f"than --memory {DECODING.limit // 1_000_000}"
-        )
+        raise too_large(wh, need)
 
 
 def decoded_photo(data: bytes, known: tuple[Any, Any], scale: int) -> Photo:
@@ -8905,7 +8909,7 @@ class EmbedRun:
         if result["status"] == STATUS_UNREADABLE:
             self.fail(item["path"], result["error"])
         if wrong := result.get("note", ""):
-            if wrong.startswith(("incomplete", "damaged")):
+            if wrong.startswith(DAMAGED):
                 log.warning("%s: %s", item["path"], wrong)
             else:
                 note(f"{item['path']}: {wrong}")
@@ -9788,18 +9792,17 @@ class Heritage:
         old = self.old.get(name)
         if old is None or not old.shelf or self.is_thin_export(old):
             return name
-        same = old.id == name
-        return old.folder if same else free_shelf(self.corpus.root, f"{old.shelf}/{name}")
+        return self.on_shelf(old.shelf, name)
+
+    def on_shelf(self, shelf: str, name: str) -> str:
+        """A new set's place on a shelf: that of its old self, if it lies there under this id."""
+        old = self.old.get(name)
+        stays = old is not None and old.shelf == shelf and old.id == name
+        return old.folder if stays else free_shelf(self.corpus.root, f"{shelf}/{name}")
 
     def is_thin_export(self, old: FaceSet) -> bool:
         """Whether an export took a set out of use because too few faces were left."""
         return old.shelf == "_thin" and self.corpus.note(old.folder)["reason"].endswith(THIN_EXPORT)
-
-    def thin_folder(self, name: str) -> str:
-        """Where a new set with too few faces goes; it stays where its old self lies as such."""
-        old = self.old.get(name)
-        same = old is not None and self.is_thin_export(old) and old.id == name
-        return old.folder if same else free_shelf(self.corpus.root, f"_thin/{name}")
 
     def dropped(self, name: str) -> dict[str, Left]:
         """{face id: its entry} of what runs took out of the old selves of a new set."""
@@ -10254,7 +10257,7 @@ def thin_drafts(drafts: Sequence[Draft], heritage: Heritage, least: int) -> dict
         if "/" in draft.folder or not few:
             continue
         why = ", ".join(f"{reason} {count}" for reason, count in took.most_common(2))
-        draft.folder = heritage.thin_folder(draft.folder)
+        draft.folder = heritage.on_shelf("_thin", draft.folder)
         found[draft.folder] = f"{len(draft.faces)} of {least} faces ({why}) {THIN_EXPORT}"
         log.warning("%s: %s", draft.folder, found[draft.folder])
     return found

@@ -72,7 +72,7 @@ def otherwise(cache: sf.FaceCache, sidecars: Iterable[str], cache_path: Path) ->
         if turn > 1 and is_left_alone(str(cache.file_path[file]))
     }
     since = cache_path.stat().st_mtime if cache_path.exists() else 0.0
-    changed = [path for path in sidecars if os.path.getmtime(path) > since]
+    changed = [path for path in sidecars if changed_at(path) > since]
     rows = {path: file for file, path in enumerate(cache.file_path.tolist())} if changed else {}
     for path in (sidecar.removesuffix(".xmp") for sidecar in changed):
         file = rows.get(path)
@@ -81,6 +81,13 @@ def otherwise(cache: sf.FaceCache, sidecars: Iterable[str], cache_path: Path) ->
             if not own and turn_beside(path) != turns.get(file, 1):
                 found.add(str(cache.file_sha256[file]))
     return found
+
+
+def changed_at(path: str) -> float:
+    """When a file was changed, seconds since 1970; 0 where it is gone, or a link to nowhere."""
+    with contextlib.suppress(OSError):
+        return os.path.getmtime(path)
+    return 0.0
 
 
 def is_left_alone(path: str) -> bool:

@@ -63,13 +63,6 @@ def cut(text: str, limit: int) -> str:
     return text.encode("utf-16-le", "surrogatepass")[: 2 * limit].decode("utf-16-le", "ignore")
 
 
-def sidecar_name(photo: str, extra: bool = True) -> str:
-    """The name that Google gives a photo's JSON; extra: in the form since October 2024."""
-    bare, number = without_number(photo)
-    whole = f"{bare}.{EXTRA}" if extra else bare
-    return cut(whole, STEM_LIMIT) + (f"({number})" if number else "") + ENDING
-
-
 def without_number(name: str) -> tuple[str, int]:
     """`a(1).jpg` as (`a.jpg`, 1); a name without a number as (name, 0)."""
     found = NUMBER_IN_NAME.match(name)
