@@ -4252,7 +4252,7 @@ class SceneFinder:
     soft: the same for what goes over slowly (soft_cuts.SoftCuts).
     """
 
-    def __init__(self, video: Video) -> None:
+    def __init__(self, video: Video, network: Any = None) -> None:
         try:
             from scenedetect.common import FrameTimecode, Timecode
             from scenedetect.detectors import AdaptiveDetector
@@ -4269,6 +4269,8 @@ class SceneFinder:
             )
         self.start = video.start
         self.soft = companion("soft_cuts").SoftCuts(video)
+        if network is not None:
+            self.soft.windows = companion("transnet").Windows(network)
         self.shape: tuple[int, ...] | None = None
         self.cuts: list[int] = []  # pts of the first frame of each scene but the first
         self.jumps: list[int] = []  # pts of frames unlike the one before, cut or not
@@ -4330,6 +4332,7 @@ class Scenes(OwnFile, tag="scenes", kw_only=True):
     steps: list[tuple[PositiveInt, PositiveInt]]  # pack_steps
     error: str = ""  # why the video ends early, "" if it does not
     joined: Joined | None = None  # where its time begins anew, if it does
+    soft_cuts: str = ""  # sha256 of the network that was asked, if one was
 
     def __post_init__(self) -> None:
         if self.frames != 1 + sum(times for _, times in self.steps):
@@ -4345,18 +4348,25 @@ class VideoPass:
     """One sequential decode of a video: finds its scenes and yields the frames to look at.
 
     log: where it writes down how far it is (film_pass.PassLog), to go on there after a kill.
+    network: transnet.Network, where one is asked for transitions, too.
     """
 
     def __init__(
-        self, video: Video, rate: float, skip: Callable[[int], bool] | None, log: Any = None
+        self,
+        video: Video,
+        rate: float,
+        skip: Callable[[int], bool] | None,
+        log: Any = None,
+        network: Any = None,
     ) -> None:
         self.video, self.period, self.skip, self.log = video, 1.0 / rate, skip, log
+        self.network = network
         self.hwaccel = ""  # open_video
         self.begin()
 
     def begin(self) -> None:
         """Know nothing of its frames."""
-        self.finder = SceneFinder(self.video)
+        self.finder = SceneFinder(self.video, self.network)
         self.pts: list[int] = []
         self.error = ""
         self.last_length = 0
@@ -4435,6 +4445,7 @@ class VideoPass:
             steps=pack_steps(self.pts),
             error=self.error,
             joined=self.joined,
+            soft_cuts=self.network.name if self.network else "",
         )
 
 
@@ -11439,6 +11450,12 @@ class Decoding:
         "",
         unit="KIND",
     )
+    network: Any = None  # transnet.Network, of soft_cuts
+    soft_cuts: Path | None = option(
+        Path,
+        "TransNetV2 as ONNX: asked as well where a dissolve or a fade may be; see docs/video.md",
+        unit="MODEL.onnx",
+    )
 
 
 faceset_option = functools.partial(option, Path, default=(), unit="FACESET")
@@ -11907,10 +11924,10 @@ class VideoWork:
     def scene_file(self, video: Video) -> Path:
         return place_in(self.folder, f"scenes/{video.id}.json")
 
-    def pass_log(self, video: Video) -> Any:
+    def pass_log(self, video: Video, network: Any) -> Any:
         """How far the decode of a video has come (film_pass.PassLog)."""
         path = self.scene_file(video).with_suffix(".part.jsonl")
-        return companion("film_pass").PassLog(path)
+        return companion("film_pass").PassLog(path, network.name if network else "")
 
     def scenes_of(self, video: Video) -> Scenes | None:
         """Scenes and frame times of a video; None while they are not known, or damaged."""
@@ -12010,6 +12027,8 @@ def find_scenes(
 ) -> Outcome:
     """find the cuts of every video; cached in WORK/scenes"""
     companion("hardware").accelerator(decoding.hwaccel)  # refuses what is not offered
+    if decoding.soft_cuts:
+        decoding = replace(decoding, network=companion("transnet").load(decoding.soft_cuts, crew))
     if crew is None or crew.elsewhere:
         return pass_over_videos(work, decoding, sampling, None)
     with contextlib.closing(FrameLog(work.results, crew)) as frames:  # one decode finds faces, too
@@ -12022,7 +12041,7 @@ def pass_over_videos(
 ) -> Outcome:
     """Decode every video once whose scenes are not known; with `frames` look for faces, too."""
     videos, failed, rate = work.list_videos(), [], sampling.sample_rate
-    todo = [video for video in videos if not work.scenes_of(video)]
+    todo = videos_to_decode(work, decoding)
     ahead = frames and companion("film_ahead").LookAhead(frames, sampling)
     passed, label = decode_videos(work, todo, rate, ahead, failed, decoding), "scenes"
     if ahead is not None:
@@ -12038,6 +12057,16 @@ def pass_over_videos(
         **({} if frames is None else {"frames": frames.counts["frames"]}),
     }
     return Outcome(result, bool(known) and not failed)
+
+
+def videos_to_decode(work: VideoWork, decoding: Decoding) -> list[Video]:
+    """Those whose scenes are not known, or were found with another --soft-cuts."""
+    model = companion("transnet").name_of(decoding.soft_cuts) if decoding.soft_cuts else ""
+    known = [(video, work.scenes_of(video)) for video in work.list_videos()]
+    others = sum(scenes is not None and scenes.soft_cuts != model for _, scenes in known)
+    if others:
+        log.warning("%s: %d films have scenes of another --soft-cuts", work.folder, others)
+    return [video for video, scenes in known if scenes is None or scenes.soft_cuts != model]
 
 
 Sample = tuple[Video, int, Any]  # (video, pts, upright picture unless it is known)
@@ -12059,8 +12088,9 @@ def decode_videos(
     skip = None if ahead is None else lambda _: False
     for video in todo:
         try:
-            with film_faults(), contextlib.closing(work.pass_log(video)) as so_far:
-                once = VideoPass(checked_source(video), rate, skip, so_far)
+            known = work.pass_log(video, decoding.network)
+            with film_faults(), contextlib.closing(known) as so_far:
+                once = VideoPass(checked_source(video), rate, skip, so_far, decoding.network)
                 once.hwaccel = decoding.hwaccel
                 if ahead is not None:
                     ahead.begin(once)
@@ -12618,7 +12648,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "report": lambda: show_videos(work),
     }
     if args.dry_run:
-        return foresee_run(work, steps)
+        return foresee_run(work, steps, of_args(Decoding, args))
     make_folder(work.folder)
     with work.lock():
         table, results = run_steps(
@@ -12639,13 +12669,15 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
     return Outcome(result, bool(result["clips"]) and not failed)
 
 
-def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Outcome:
+def foresee_run(
+    work: VideoWork, steps: dict[str, Callable[[], Outcome]], decoding: Decoding
+) -> Outcome:
     """What a run would do, from a draft of its work folder: nothing is decoded.
 
     The clips are those of the videos, and of the frames, that are known so far.
     """
     found = steps["scan"]().result
-    todo = [video.path for video in work.list_videos() if not work.scenes_of(video)]
+    todo = [video.path for video in videos_to_decode(work, decoding)]
     result = {"videos": found["videos"], "left_out": found["left_out"], "would_decode": todo}
     if len(todo) == found["videos"] or not work.results.exists():
         return Outcome(result)

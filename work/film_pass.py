@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 film_times, soft_cuts = sf.companion("film_times"), sf.companion("soft_cuts")
 
 SAVE_EVERY = 10.0  # s of work between two lines; what a kill costs
-GROWING = ("cuts", "jumps", "keys", "found", "flat")  # lists that a line adds to
+GROWING = ("cuts", "jumps", "keys", "found", "flat", "sure", "hot")  # lists that a line adds to
 SEEN_AGAIN = 12  # frames at least that the finder sees again: more than twice its window
 
 
@@ -46,6 +46,9 @@ class Progress(sf.Record):
     shape: tuple[int, ...]  # of the finder's pictures
     length: int  # pts; of the last frame
     lost: int  # frames not used so far
+    sure: list[tuple[sf.Pts, sf.Pts]] = []
+    hot: list[tuple[sf.Pts, sf.Pts, float, sf.PositiveInt]] = []  # of transnet.Windows
+    soft_cuts: str = ""  # its network
 
 
 @dataclass
@@ -58,6 +61,8 @@ class Known:
     keys: list[tuple[int, int]] = field(default_factory=list)
     found: list[tuple[int, int]] = field(default_factory=list)
     flat: list[tuple[int, int]] = field(default_factory=list)
+    sure: list[tuple[int, int]] = field(default_factory=list)
+    hot: list[tuple[int, int, float, int]] = field(default_factory=list)
     joins: list[sf.Join] = field(default_factory=list)
     shape: tuple[int, ...] | None = None
     length: int = 0
@@ -78,12 +83,15 @@ class Known:
 class PassLog(sf.AppendOnly):
     """scenes/<id>.part.jsonl of one video."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, soft_cuts: str = "") -> None:
+        """soft_cuts: what Scenes say of the network that is asked; lines of another are no use."""
         super().__init__(path)
-        self.known = Known()
+        self.known, self.soft_cuts = Known(), soft_cuts
         read = functools.partial(sf.as_record, Progress)
         lines = sf.sound_lines(path, read, "the film is decoded again") if path.exists() else ()
-        whole = [self.known.add(line) for line in lines]  # read to the end before it is removed
+        whole = [  # read to the end before it is removed
+            line.soft_cuts == soft_cuts and self.known.add(line) for line in lines
+        ]
         if not all(whole):
             self.forget()
         self.began()
@@ -113,6 +121,9 @@ class PassLog(sf.AppendOnly):
         """
         known, again, base = self.known, [], line.stream.time_base
         at = warm_from(known.pts, len(known.pts), base, *soft_cuts.MEMORY)
+        windows = finder.soft.windows
+        if windows:
+            at = windows.sleep(warm_from(known.pts, len(known.pts), base, *windows.MEMORY))
         both = known.pts[warm_from(known.pts, len(known.pts), base)]
         finder.shape = known.shape
         frames = film_times.sought(line, known.pts[at])
@@ -126,6 +137,9 @@ class PassLog(sf.AppendOnly):
             raise LookupError("other frames than before")
         finder.cuts, finder.jumps = known.cuts, known.jumps
         finder.soft.found, finder.soft.flat = known.found, known.flat
+        finder.soft.sure = known.sure
+        if windows:
+            windows.wake(known.hot)
         yield from frames
 
     def save(self, once: sf.VideoPass, line: Any, lost: int) -> None:
@@ -137,11 +151,14 @@ class PassLog(sf.AppendOnly):
         if calm < 0 or max(finder.cuts[-1:], default=-math.inf) >= once.pts[calm]:
             return
         whole = {"pts": once.pts, "cuts": finder.cuts, "jumps": finder.jumps, "keys": line.keys}
-        whole |= {"found": finder.soft.found, "flat": finder.soft.flat}
+        soft, windows = finder.soft, finder.soft.windows
+        whole |= {"found": soft.found, "flat": soft.flat, "sure": soft.sure}
+        whole["hot"] = windows.found if windows else []
         new = {name: some[self.counts[name] :] for name, some in whole.items()}
         pts = new.pop("pts")
         about = {"after": self.last, "first": pts[0], "steps": sf.pack_steps(pts)}
         about |= {"joins": line.joins, "shape": finder.shape, "lost": lost}
+        about["soft_cuts"] = self.soft_cuts
         self.append(sf.as_json(Progress(**about, **new, length=once.last_length)))
         self.counts = {name: len(some) for name, some in whole.items()}
         self.saved, self.last = time.monotonic(), pts[-1]

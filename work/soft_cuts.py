@@ -12,15 +12,18 @@ second: how fast the film runs plays no part.
 
 from __future__ import annotations
 
+import math
 import types
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 import sort_faces as sf
+
+slides = sf.companion("slides")
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -42,11 +45,23 @@ FLAT = 24.0  # levels between the brightest and the darkest of a picture that sh
 EMPTY = 0.3  # s; shortest time of such pictures that separates two scenes
 FEW_FOUND = 3  # times that a transition is found at least, with pictures a little farther apart
 WIDER = 20  # percent of these times that it may begin earlier, and end later
-MARGIN = 0.12  # of its length, that is given up on both sides, where a wipe takes few pixels
+MARGIN = 0.115  # of its length, that is given up on both sides, where a wipe takes few pixels
 HALFWAY = 0.4  # of the pixels, that are half over in the middle of a wipe at most
 FEW_PIXELS = 0.03  # of the pixels, that a wipe may have taken where it begins
+FEWEST = 0.005  # the same of those it has taken for good, as it takes corners first
+WIDENED = 0.4  # of its length, by which that makes it begin earlier and end later at most
+BEGUN = 0.3  # of its way, that a pixel has gone that has begun it
 GOES_ON = 1.0  # goes_on at most; 0.02 to 0.95 in dissolves and wipes, pans and zooms from 1.12 on
 INNER = (0.2, 0.8)  # the same between which a transition runs evenly
+KEEP = SPANS[-1] + 2 * BESIDE + 1  # thumbnails that are compared
+DIP = 0.3  # contrast in the middle of a fade over a colour, of that beside it, at most
+FADED = 0.7  # the same of two of its thumbnails at least
+RISE = 1.02  # times that contrast grows from thumbnail to thumbnail, at least, until it is over
+MIXED = 0.25  # what a fade leaves unexplained of its pictures, of the contrast beside, at most
+SLIDES = 2.0  # mean levels of a slide's last step at least
+STOPS = 0.5  # of them after it, at most
+GOES = 0.1  # of the largest of its steps, that each of them has at least
+SLIDE = 0.35  # what slides leave unexplained, of the way from one picture to the other, at most
 # (s, frames): what a finder must have seen at least to find what another one does
 MEMORY = (EVERY * (SPANS[-1] + 2 * BESIDE + 6), SPANS[-1] + 2 * BESIDE + 6)
 
@@ -55,34 +70,61 @@ class SoftCuts:
     """Finds transitions in the frames of a film, fed in display order.
 
     found: (pts of a frame before, pts of one after) of each, often several times.
+    sure: the same of fades over a colour and of slides, which are found once.
     """
 
     def __init__(self, video: sf.Video) -> None:
         self.video = video
+        self.windows: Any = None  # transnet.Windows, where a network is asked as well
         self.slot: int | None = None  # of the newest frame; None: no frame was seen
         self.pts: list[int] = []  # of the thumbnails
-        self.table = np.zeros((0, SIZE[0] * SIZE[1] * 3), np.float32)
+        self.store = np.zeros((4 * KEEP, SIZE[0] * SIZE[1] * 3), np.float32)
+        self.end = 0  # of what is used of it
         self.steps: list[float] = []  # mean levels from each thumbnail to the next
+        self.shook: list[float] = []  # mean levels from each thumbnail to those before it
+        self.contrast: list[float] = []  # of each thumbnail
         self.found: list[tuple[int, int]] = []
+        self.sure: list[tuple[int, int]] = []
         self.flat: list[tuple[int, int]] = []  # (thumbnail before, thumbnail that shows nothing)
+
+    @property
+    def table(self) -> np.ndarray:
+        """(n, d) the thumbnails that are compared, row by row as in pts."""
+        return self.store[self.end - len(self.pts) : self.end]
 
     def feed(self, pts: int, small: np.ndarray) -> None:
         """Take the next frame; small (h, w, 3) uint8."""
-        slot = int(np.floor(self.video.seconds(pts) / EVERY + 1e-6))
+        if self.windows:
+            self.windows.feed(pts, small)
+        slot = math.floor(self.video.seconds(pts) / EVERY + 1e-6)
         begins, self.slot = slot != self.slot and self.slot is not None, slot
         if not begins:  # the first slot may have begun before the first frame that we see
             return
-        thumb = cv2.resize(small, SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
-        keep = SPANS[-1] + 2 * BESIDE
-        if self.pts and np.ptp(thumb.reshape(-1, 3), axis=0).max() <= FLAT:
+        self.append(pts, cv2.resize(small, SIZE, interpolation=cv2.INTER_AREA))
+        if self.windows:
+            self.windows.thumbnail()
+        if len(self.pts) > 2 * BESIDE:
+            self.look()
+            self.look_for_dip()
+            self.look_for_slide()
+
+    def append(self, pts: int, thumb: np.ndarray) -> None:
+        """Take the next thumbnail."""
+        if self.end == len(self.store):
+            self.store[: KEEP - 1] = self.store[-KEEP + 1 :]
+            self.end = KEEP - 1
+        row = self.store[self.end]
+        row[:] = thumb.reshape(-1)
+        beside = np.abs(self.store[max(0, self.end - BESIDE) : self.end] - row)
+        contrast = float(cv2.meanStdDev(cv2.cvtColor(thumb, cv2.COLOR_BGR2GRAY))[1][0, 0])
+        if self.pts and contrast <= FLAT / 2 + 1 and np.ptp(thumb.reshape(-1, 3), 0).max() <= FLAT:
             self.flat.append((self.pts[-1], pts))
-        thumb = thumb.reshape(1, -1)
         if self.pts:
-            step = float(np.abs(thumb - self.table[-1]).mean())
-            self.steps = [*self.steps[-keep + 1 :], step]
-        self.pts = [*self.pts[-keep:], pts]
-        self.table = np.vstack([self.table[-keep:], thumb])
-        self.look()
+            self.steps = [*self.steps[-KEEP + 2 :], float(beside[-1].mean())]
+        self.shook = [*self.shook[-KEEP + 1 :], float(beside.mean()) if self.pts else 0.0]
+        self.contrast = [*self.contrast[-KEEP + 1 :], contrast]
+        self.pts = [*self.pts[-KEEP + 1 :], pts]
+        self.end += 1
 
     def transitions(self) -> list[tuple[int, int]]:
         """[first frame, frame after the last) in pts of what lies between two scenes, rising.
@@ -91,6 +133,10 @@ class SoftCuts:
         """
         tick = self.video.tick
         spans = [span for span in joined(self.flat) if (span[1] - span[0]) * tick >= EMPTY]
+        spans += self.sure
+        if self.windows:
+            self.windows.finish()
+            spans += self.windows.transitions(tick)
         for low, high in joined(self.found):
             own = np.array([span for span in self.found if low <= span[0] < high])
             if len(own) >= FEW_FOUND:
@@ -101,30 +147,74 @@ class SoftCuts:
 
     def look(self) -> None:
         """Compare the newest picture with calm ones after it with those up to LONGEST before."""
-        last = len(self.pts) - 1 - BESIDE
-        if last < BESIDE:
-            return
-        after = self.table[last]
-        spans = [span for span in SPANS if last - span >= BESIDE]
+        last, table = len(self.pts) - 1 - BESIDE, self.table
+        after = table[last]
         # No picture is farther off than all steps to it together.
+        spans = [span for span in SPANS if last - span >= BESIDE]
         spans = [span for span in spans if sum(self.steps[last - span : last]) >= UNLIKE]
         if not spans:
             return
-        fars = np.abs(self.table[[last - span for span in spans]] - after).mean(axis=1)
+        calm = float(np.abs(table[-BESIDE:] - after).mean())
+        fars = np.abs(table[[last - span for span in spans]] - after).mean(axis=1)
         for span, far in zip(spans, fars.tolist(), strict=True):
             first = last - span
             if self.pts[last] - self.pts[first] > 2 * LONGEST / self.video.tick:
                 return
-            before = self.table[first]
             if far < UNLIKE or max(self.steps[first:last]) > MOST_STEP * far:
                 continue
+            if max(self.shook[first], calm) > CALM * far:
+                continue
+            before = table[first]
             if alike(before, after) > COMMON:
                 continue
-            part = self.table[first - BESIDE : last + BESIDE + 1]
+            if self.windows:
+                self.windows.mark(span + BESIDE, BESIDE)
+            part = table[first : last + 1]
             share = way_of(part, before, after)
             if share is not None:
-                ends = local_ends(part[BESIDE:-BESIDE], before, after)
-                self.note(first, share, ends)
+                self.note(first, share, local_ends(part, before, after))
+
+    def look_for_dip(self) -> None:
+        """See whether the picture has gone into one colour and come back as another."""
+        last, level = len(self.pts) - 1 - BESIDE, self.contrast
+        low = min(level[:last])
+        if low >= DIP * level[last]:
+            return
+        bottom = level.index(low)
+        first, last = bottom, bottom
+        while first and (level[first - 1] > RISE * level[first] or level[first] < 2 * low + 1):
+            first -= 1
+        while last + BESIDE + 1 < len(level) and (
+            level[last + 1] > RISE * level[last] or level[last] < 2 * low + 1
+        ):
+            last += 1
+        sides = min(level[first], level[last])
+        few = sum(one < FADED * sides for one in level[first:last])
+        if first < BESIDE or low >= DIP * sides or few < 2 or last + BESIDE + 1 >= len(level):
+            return
+        if (self.pts[last] - self.pts[first]) * self.video.tick > LONGEST:
+            return
+        before, after = self.table[first], self.table[last]
+        if alike(before, after) <= COMMON and faded(self.table[first : last + 1]) <= MIXED * sides:
+            self.sure.append((self.pts[first], self.pts[last]))
+
+    def look_for_slide(self) -> None:
+        """See whether a picture has been pushed out, covered or uncovered by another."""
+        last, steps = len(self.pts) - 1 - BESIDE, self.steps
+        most = steps[last - 1]
+        if most < SLIDES or max(steps[last : last + BESIDE]) > STOPS * most:
+            return
+        first = last - 1
+        while first and steps[first - 1] > max(SLIDES, GOES * max(steps[first:last])):
+            first -= 1
+        if last - first < 3 or first < BESIDE:
+            return
+        before, after = self.table[first - 1], self.table[last + 1]
+        far = float(np.abs(after - before).mean())
+        if far < UNLIKE or alike(before, after) > COMMON:
+            return
+        if slides.fits(self.table[first : last + 1], before, after, SIZE) <= SLIDE * far:
+            self.sure.append((self.pts[first - 1], self.pts[last + 1]))
 
     def note(self, first: int, share: np.ndarray, ends: tuple[int, int]) -> None:
         """Note where the way from one picture to the other begins and ends.
@@ -163,6 +253,18 @@ def alike(one: np.ndarray, two: np.ndarray) -> float:
     return float(one @ two) / size if size > 1.0 else 0.0
 
 
+def faded(part: np.ndarray) -> float:
+    """Mean levels by which (n, d) pictures are no mixtures of the first, the last and one colour.
+
+    Those of the picture that is it least.
+    """
+    n = part.shape[1] // 3
+    colours = np.tile(np.eye(3, dtype=np.float32), (n, 1))
+    base = np.column_stack([part[0], part[-1], colours])
+    rest = base @ np.linalg.lstsq(base, part.T, rcond=None)[0] - part.T
+    return float(np.abs(rest).mean(axis=0).max())
+
+
 def goes_on(table: np.ndarray, first: int, last: int) -> float:
     """How much a picture changes beside two rows of (n, d) thumbnails, of what it does between.
 
@@ -176,19 +278,17 @@ def goes_on(table: np.ndarray, first: int, last: int) -> float:
     return float(detour * max(beside) / max(1e-6, within.mean()))
 
 
-def way_of(part: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
+def way_of(between: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
     """How far each picture has come from one to the other, (n,) about 0 to 1; None: not so.
 
-    part: (n + 2 BESIDE, d) from BESIDE before the one to BESIDE after the other.
+    between: (n, d) from the one to the other.
     """
     far = np.abs(after - before).mean()
-    calm = np.abs(part[:BESIDE] - before).mean(), np.abs(part[-BESIDE:] - after).mean()
-    if max(calm) > CALM * far:
-        return None
-    between = part[BESIDE:-BESIDE]
     low, high = np.minimum(before, after), np.maximum(before, after)
-    beside = np.maximum(low - between, 0) + np.maximum(between - high, 0)
-    if beside.mean(axis=1).max() > OUTSIDE * far:
+    middle = between[len(between) // 2]
+    if np.abs(middle - np.clip(middle, low, high)).mean() > OUTSIDE * far:  # most often
+        return None
+    if np.abs(between - np.clip(between, low, high)).mean(axis=1).max() > OUTSIDE * far:
         return None
     move = after - before
     share = (between - before) @ move / float(move @ move)
@@ -208,9 +308,19 @@ def local_ends(between: np.ndarray, before: np.ndarray, after: np.ndarray) -> tu
     share = ((between - before) / np.where(differs, after - before, 1))[:, differs]
     if (np.abs(share[middle] - 0.5) < 0.25).mean() > HALFWAY:
         return middle, middle
-    begun = np.flatnonzero((share < 0.5).mean(axis=1) >= 1 - FEW_PIXELS)
-    ended = np.flatnonzero((share > 0.5).mean(axis=1) >= 1 - FEW_PIXELS)
-    return begun[-1] if len(begun) else 0, ended[0] if len(ended) else len(between) - 1
+    core = ends_of(share > 0.5, share > 0.5, FEW_PIXELS)
+    for_good = np.logical_and.accumulate(share[::-1] > BEGUN)[::-1]
+    not_yet = np.logical_and.accumulate(share < 1 - BEGUN)
+    wide = ends_of(for_good, ~not_yet, FEWEST)
+    most = 1 + WIDENED * (core[1] - core[0])
+    return max(wide[0], round(core[0] - most)), min(wide[1], round(core[1] + most))
+
+
+def ends_of(begun: np.ndarray, over: np.ndarray, few: float) -> tuple[int, int]:
+    """The last of (n, k) rows in which few have begun, and the first in which few are not over."""
+    first = np.flatnonzero(begun.mean(axis=1) <= few)
+    last = np.flatnonzero(over.mean(axis=1) >= 1 - few)
+    return first[-1] if len(first) else 0, last[0] if len(last) else len(begun) - 1
 
 
 class ClipWatch:
