@@ -195,13 +195,15 @@ def test_a_file_that_is_no_such_network_is_refused(run, tmp_path):
     for path, why in wrong.items():
         code, out, err = run("video", "scenes", work, "--soft-cuts", path, "-q")
         assert code == 2 and out == "" and err.count("\n") == 1, (path, err)
-        assert f"--soft-cuts {path}: {why}" in err and "transnet.py OUT.onnx" in err
+        assert f"--soft-cuts {path}: {why}" in err and "transnet_export.py OUT.onnx" in err
 
 
 def test_the_real_network_finds_a_dissolve(shared, tmp_path):
     real = Path(os.environ.get("TRANSNETV2") or shared / "models/transnetv2.onnx")
     if not real.is_file():
-        pytest.skip("needs TransNetV2 as ONNX: work/transnet.py writes it, $TRANSNETV2 names it")
+        pytest.skip(
+            "needs TransNetV2 as ONNX: work/transnet_export.py writes it, $TRANSNETV2 names it"
+        )
     truth = json.loads((shared / "data/videos/mixtape.truth.json").read_text())
     rows = [r for r in truth if r["face"] == "yes" and r["end"] - r["start"] > 4][:2]
     video, found = known_video(shared / "data/videos/mixtape.mp4")

