@@ -51,7 +51,8 @@ FEW_PIXELS = 0.03  # of the pixels, that a wipe may have taken where it begins
 FEWEST = 0.005  # the same of those it has taken for good, as it takes corners first
 WIDENED = 0.4  # of its length, by which that makes it begin earlier and end later at most
 BEGUN = 0.3  # of its way, that a pixel has gone that has begun it
-GOES_ON = 1.0  # goes_on at most; 0.02 to 0.95 in dissolves and wipes, pans and zooms from 1.12 on
+GOES_ON = 1.0  # goes_on, of how far both ends are apart, at most; 0.02 to 0.95 in dissolves and
+# wipes, pans and zooms from 1.12 on
 INNER = (0.2, 0.8)  # the same between which a transition runs evenly
 KEEP = SPANS[-1] + 2 * BESIDE + 1  # thumbnails that are compared
 DIP = 0.3  # contrast in the middle of a fade over a colour, of that beside it, at most
@@ -60,6 +61,7 @@ RISE = 1.02  # times that contrast grows from thumbnail to thumbnail, at least, 
 MIXED = 0.25  # what a fade leaves unexplained of its pictures, of the contrast beside, at most
 SLIDES = 2.0  # mean levels of a slide's last step at least
 STOPS = 0.5  # of them after it, at most
+ALONE = 2.0  # times the second largest of its steps, that the largest has at most; a cut has more
 GOES = 0.1  # of the largest of its steps, that each of them has at least
 SLIDE = 0.35  # what slides leave unexplained, of the way from one picture to the other, at most
 # (s, frames): what a finder must have seen at least to find what another one does
@@ -115,13 +117,13 @@ class SoftCuts:
             self.end = KEEP - 1
         row = self.store[self.end]
         row[:] = thumb.reshape(-1)
-        beside = np.abs(self.store[max(0, self.end - BESIDE) : self.end] - row)
+        beside = [apart(self.store[at], row) for at in range(max(0, self.end - BESIDE), self.end)]
         contrast = float(cv2.meanStdDev(cv2.cvtColor(thumb, cv2.COLOR_BGR2GRAY))[1][0, 0])
         if self.pts and contrast <= FLAT / 2 + 1 and np.ptp(thumb.reshape(-1, 3), 0).max() <= FLAT:
             self.flat.append((self.pts[-1], pts))
         if self.pts:
-            self.steps = [*self.steps[-KEEP + 2 :], float(beside[-1].mean())]
-        self.shook = [*self.shook[-KEEP + 1 :], float(beside.mean()) if self.pts else 0.0]
+            self.steps = [*self.steps[-KEEP + 2 :], beside[-1]]
+        self.shook = [*self.shook[-KEEP + 1 :], sum(beside) / BESIDE]
         self.contrast = [*self.contrast[-KEEP + 1 :], contrast]
         self.pts = [*self.pts[-KEEP + 1 :], pts]
         self.end += 1
@@ -149,15 +151,16 @@ class SoftCuts:
         """Compare the newest picture with calm ones after it with those up to LONGEST before."""
         last, table = len(self.pts) - 1 - BESIDE, self.table
         after = table[last]
-        # No picture is farther off than all steps to it together.
         spans = [span for span in SPANS if last - span >= BESIDE]
-        spans = [span for span in spans if sum(self.steps[last - span : last]) >= UNLIKE]
-        if not spans:
-            return
-        calm = float(np.abs(table[-BESIDE:] - after).mean())
-        fars = np.abs(table[[last - span for span in spans]] - after).mean(axis=1)
-        for span, far in zip(spans, fars.tolist(), strict=True):
+        # No picture is farther off than all steps to it together, and these only grow.
+        while spans and sum(self.steps[last - spans[0] : last]) < UNLIKE:
+            if sum(self.steps[last - spans[-1] : last]) < UNLIKE:
+                return
+            spans.pop(0)
+        calm = sum(apart(one, after) for one in table[-BESIDE:]) / BESIDE
+        for span in spans:
             first = last - span
+            far = apart(table[first], after)
             if self.pts[last] - self.pts[first] > 2 * LONGEST / self.video.tick:
                 return
             if far < UNLIKE or max(self.steps[first:last]) > MOST_STEP * far:
@@ -209,8 +212,11 @@ class SoftCuts:
             first -= 1
         if last - first < 3 or first < BESIDE:
             return
+        second, largest = sorted(steps[first:last])[-2:]
+        if largest > ALONE * second:
+            return
         before, after = self.table[first - 1], self.table[last + 1]
-        far = float(np.abs(after - before).mean())
+        far = apart(before, after)
         if far < UNLIKE or alike(before, after) > COMMON:
             return
         if slides.fits(self.table[first : last + 1], before, after, SIZE) <= SLIDE * far:
@@ -227,7 +233,7 @@ class SoftCuts:
         low = max(0.0, min(at[0] - reach, ends[0]))
         high = min(len(share) - 1.0, max(at[1] + 1 + reach, ends[1]))
         rows = first + int(np.floor(low)), first + int(np.ceil(high))
-        if goes_on(self.table, *rows) <= GOES_ON:
+        if goes_on(self.steps, *rows) <= GOES_ON * apart(self.table[rows[0]], self.table[rows[1]]):
             self.found.append((self.pts[rows[0]], self.pts[rows[1]]))
 
 
@@ -240,6 +246,11 @@ def joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             together.append((low, high))
     return together
+
+
+def apart(one: np.ndarray, two: np.ndarray) -> float:
+    """Mean levels between two pictures."""
+    return cv2.norm(one, two, cv2.NORM_L1) / one.size
 
 
 def alike(one: np.ndarray, two: np.ndarray) -> float:
@@ -265,17 +276,14 @@ def faded(part: np.ndarray) -> float:
     return float(np.abs(rest).mean(axis=0).max())
 
 
-def goes_on(table: np.ndarray, first: int, last: int) -> float:
-    """How much a picture changes beside two rows of (n, d) thumbnails, of what it does between.
+def goes_on(steps: Sequence[float], first: int, last: int) -> float:
+    """Mean levels that pictures would change between two thumbnails at the pace beside them.
 
-    Times the detour it makes between them: what goes straight from one picture to the other has a
-    length of 1. A camera that pans does not stop, and goes a longer way.
+    steps: from each thumbnail to the next. Of a transition that is less than the two are apart; a
+    camera that pans does not stop, and takes longer for what it shows.
     """
-    steps = np.abs(np.diff(table, axis=0)).mean(axis=1)
-    within = steps[first:last]
-    beside = [part.mean() for part in (steps[max(0, first - 3) : first], steps[last : last + 3])]
-    detour = within.sum() / max(1e-6, np.abs(table[last] - table[first]).mean())
-    return float(detour * max(beside) / max(1e-6, within.mean()))
+    beside = steps[max(0, first - 3) : first], steps[last : last + 3]
+    return (last - first) * max(sum(part) / len(part) for part in beside)
 
 
 def way_of(between: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
@@ -308,19 +316,25 @@ def local_ends(between: np.ndarray, before: np.ndarray, after: np.ndarray) -> tu
     share = ((between - before) / np.where(differs, after - before, 1))[:, differs]
     if (np.abs(share[middle] - 0.5) < 0.25).mean() > HALFWAY:
         return middle, middle
-    core = ends_of(share > 0.5, share > 0.5, FEW_PIXELS)
-    for_good = np.logical_and.accumulate(share[::-1] > BEGUN)[::-1]
-    not_yet = np.logical_and.accumulate(share < 1 - BEGUN)
-    wide = ends_of(for_good, ~not_yet, FEWEST)
+    over = (share > 0.5).mean(axis=1)
+    begun, ended = np.flatnonzero(over <= FEW_PIXELS), np.flatnonzero(over >= 1 - FEW_PIXELS)
+    last = len(share) - 1
+    core = begun[-1] if len(begun) else 0, ended[0] if len(ended) else last
+    first_for_good, last_to_arrive = wide_ends(share)
     most = 1 + WIDENED * (core[1] - core[0])
-    return max(wide[0], round(core[0] - most)), min(wide[1], round(core[1] + most))
+    return max(first_for_good, round(core[0] - most)), min(last_to_arrive, round(core[1] + most))
 
 
-def ends_of(begun: np.ndarray, over: np.ndarray, few: float) -> tuple[int, int]:
-    """The last of (n, k) rows in which few have begun, and the first in which few are not over."""
-    first = np.flatnonzero(begun.mean(axis=1) <= few)
-    last = np.flatnonzero(over.mean(axis=1) >= 1 - few)
-    return first[-1] if len(first) else 0, last[0] if len(last) else len(begun) - 1
+def wide_ends(share: np.ndarray) -> tuple[int, int]:
+    """Rows of (n, k) between which the first pixel has begun for good and the last has arrived.
+
+    But for the FEWEST of them.
+    """
+    last, few = len(share) - 1, int(FEWEST * share.shape[1])
+    waits, arrived = share[::-1] <= BEGUN, share >= 1 - BEGUN
+    leaves = np.where(waits.any(axis=0), last - waits.argmax(axis=0), 0)
+    comes = np.where(arrived.any(axis=0), arrived.argmax(axis=0), last)
+    return int(np.sort(leaves)[few]), int(np.sort(comes)[-1 - few])
 
 
 class ClipWatch:
