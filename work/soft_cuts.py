@@ -294,9 +294,10 @@ def way_of(between: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.nda
     far = np.abs(after - before).mean()
     low, high = np.minimum(before, after), np.maximum(before, after)
     middle = between[len(between) // 2]
-    if np.abs(middle - np.clip(middle, low, high)).mean() > OUTSIDE * far:  # most often
+    if apart(middle, np.minimum(np.maximum(middle, low), high)) > OUTSIDE * far:  # most often
         return None
-    if np.abs(between - np.clip(between, low, high)).mean(axis=1).max() > OUTSIDE * far:
+    beside = np.abs(between - np.minimum(np.maximum(between, low), high))
+    if beside.mean(axis=1).max() > OUTSIDE * far:
         return None
     move = after - before
     share = (between - before) @ move / float(move @ move)
@@ -313,9 +314,10 @@ def local_ends(between: np.ndarray, before: np.ndarray, after: np.ndarray) -> tu
     middle, differs = len(between) // 2, np.abs(after - before) > 2 * UNLIKE
     if not differs.any():
         return middle, middle
-    share = ((between - before) / np.where(differs, after - before, 1))[:, differs]
-    if (np.abs(share[middle] - 0.5) < 0.25).mean() > HALFWAY:
+    before, move = before[differs], (after - before)[differs]
+    if (np.abs((between[middle][differs] - before) / move - 0.5) < 0.25).mean() > HALFWAY:
         return middle, middle
+    share = (between[:, differs] - before) / move
     over = (share > 0.5).mean(axis=1)
     begun, ended = np.flatnonzero(over <= FEW_PIXELS), np.flatnonzero(over >= 1 - FEW_PIXELS)
     last = len(share) - 1
