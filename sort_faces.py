@@ -4298,7 +4298,8 @@ def scenes_between(
     The detector makes one cut of what follows within `near`, such as a black frame between two
     shots; the frames between the first and the last of those jumps belong to neither scene.
     """
-    together = [[cut, *(jump for jump in jumps if abs(jump - cut) < near)] for cut in cuts]
+    edges = [(bisect.bisect(jumps, c - near), bisect.bisect_left(jumps, c + near)) for c in cuts]
+    together = [[cut, *jumps[slice(*own)]] for cut, own in zip(cuts, edges, strict=True)]
     starts = [first, *(max(some) for some in together)]
     ends = [*(min(some) for some in together), end]
     return [[low, high] for low, high in zip(starts, ends, strict=True) if low < high]
@@ -4352,6 +4353,7 @@ class VideoPass:
     ) -> None:
         self.video, self.period, self.skip, self.log = video, 1.0 / rate, skip, log
         self.hwaccel = ""  # open_video
+        self.line: Any = None  # film_times.Timeline
         self.begin()
 
     def begin(self) -> None:
@@ -4360,7 +4362,6 @@ class VideoPass:
         self.pts: list[int] = []
         self.error = ""
         self.last_length = 0
-        self.joined: Joined | None = None
         self.newest = -1  # slot of the newest frame asked about
 
     def is_due(self, frame: VideoFrame) -> bool:
@@ -4374,7 +4375,7 @@ class VideoPass:
         try:
             with open_video(video.path, self.hwaccel) as opened:
                 known = self.log.joined() if self.log else None
-                line = companion("film_times").Timeline(*opened, known)
+                self.line = line = companion("film_times").Timeline(*opened, known)
                 for frame in self.frames(line, lost):
                     if frame.pts < video.start:
                         continue
@@ -4390,7 +4391,6 @@ class VideoPass:
             if not self.pts:
                 raise
             self.error = str(error)  # what came before it is as good as ever
-        self.joined = line.joined()
         if lost["frames"] > video.fps:
             self.error = self.error or f"time stamps jump back; {lost['frames']} frames not used"
 
@@ -4416,8 +4416,16 @@ class VideoPass:
                 return
         yield from line.rising(lost)
 
-    def result(self) -> Scenes:
-        """What is known once all samples are taken."""
+    @property
+    def joined(self) -> Joined | None:
+        """Where its time begins anew, as far as it was read."""
+        return self.line.joined() if self.line else None
+
+    def scenes(self) -> list[list[int]]:
+        """Scenes [first frame, frame after the last) in pts of the frames so far; the last is open.
+
+        The last few seconds may still be divided otherwise by frames to come.
+        """
         length = self.last_length or (self.pts[-1] - self.pts[0]) // max(1, len(self.pts) - 1) or 1
         near = SCENE_LENGTH / self.video.tick
         ends = self.pts[0], self.pts[-1] + length
@@ -4427,9 +4435,13 @@ class VideoPass:
             (snap[bisect.bisect_left(self.pts, low)], snap[bisect.bisect_left(self.pts, high)])
             for low, high in self.finder.soft.transitions()
         ]
+        return scenes_beside(scenes, gaps, near) or scenes
+
+    def result(self) -> Scenes:
+        """What is known once all samples are taken."""
         return Scenes(
             video=self.video.id,
-            scenes=scenes_beside(scenes, gaps, near) or scenes,
+            scenes=self.scenes(),
             frames=len(self.pts),
             first=self.pts[0],
             steps=pack_steps(self.pts),
@@ -5284,6 +5296,18 @@ def find_faces(
         return found
 
 
+def find_in_frame(
+    engine: Engine, image: np.ndarray, passes: Passes, border: bool, fitted: bool = False
+) -> tuple[Detections, bool]:
+    """(what find_faces finds, whether that was looked for with a border, too).
+
+    border: look again with one where nothing is found.
+    """
+    found = find_faces(engine, image, passes, fitted)
+    padded = border and not len(found)
+    return (detect_padded(engine, image) if padded else found), padded
+
+
 def add_tiles(engine: Engine, image: np.ndarray, whole: Detections) -> Detections:
     """Add the small faces that show only when parts of a large picture are looked at closely.
 
@@ -5585,9 +5609,7 @@ def frame_result(
     border: look again with one around it where nothing is found; `padded` says that this was done.
     """
     try:
-        found = find_faces(engine, image, Passes(), fitted=True)
-        padded = border and not len(found)
-        found = detect_padded(engine, image) if padded else found
+        found, padded = find_in_frame(engine, image, Passes(), border, fitted=True)
         seen = [(image, found)]
         faces = as_json(face_records(engine, seen, landmarks)[0])
     except engine_errors() as error:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import SCRIPT
@@ -333,11 +334,11 @@ def test_a_kill_in_the_middle_costs_only_the_rest(made, tmp_path, embed, monkeyp
     shutil.copy(made / "party.mp4", folder)
     seen, plain = [], films.seen_in
 
-    def dies(engine, image, how):
+    def dies(engine, image, how, border):
         seen.append(1)
         if len(seen) > 14:
             raise KeyboardInterrupt
-        return plain(engine, image, how)
+        return plain(engine, image, how, border)
 
     monkeypatch.setattr(films, "seen_in", dies)
     assert sf.main(["embed", str(folder), str(tmp_path / "c.npz"), "--films", *DLIB, "-q",
@@ -364,6 +365,113 @@ def test_other_settings_are_told_and_taken_with_rescan(own, embed, run):
     assert result["films_looked_at"] >= 1
     times = {w for name, w in frames_in(sf.load_cache(cache)) if name == "party.mp4"}
     assert {0.0, 2.0, 4.0} <= times
+
+
+# -- transitions, close-ups, joined films -------------------------------------
+
+
+def dissolve(path: Path, seconds: float = 1.5) -> Path:
+    """Six seconds of anna, which go over to dora slowly from 4.5 s on."""
+    shots = []
+    for seed, name in enumerate(("anna", "dora"), 1):
+        picture = cv2.resize(empty_picture(seed), (400, 400))
+        picture[120:300, 110:290] = cv2.resize(face_picture(name), (180, 180))
+        shots.append(list(shot(picture, 6 * 25)))
+    one, other = shots
+    length = round(seconds * 25)
+    shares = [(n + 1) / (length + 1) for n in range(length)]
+    pairs = zip(one[-length:], other[:length], shares, strict=True)
+    mixed = [cv2.addWeighted(a, 1 - share, b, share, 0) for a, b, share in pairs]
+    return write_video(path, [*one[:-length], *mixed, *other[length:]])
+
+
+def test_frames_in_a_transition_give_no_face(tmp_path, embed, monkeypatch):
+    dissolve(tmp_path / "films/slow.mp4")
+    options = ("--films", "--every-frames", 5)
+    code, _, err = embed(tmp_path / "films", tmp_path / "c.npz", *options)
+    assert code == 0, err
+    times = [when for _, when in frames_in(sf.load_cache(tmp_path / "c.npz"))]
+    assert not [when for when in times if 4.55 < when < 5.95]
+    assert [when for when in times if 3.5 < when < 4.5]
+    assert [when for when in times if 6.0 < when < 7.0]
+    parts, plain = [], choice.Best.choose
+    monkeypatch.setattr(choice.Best, "choose", lambda s, part: parts.append(part) or plain(s, part))
+    assert embed(tmp_path / "films", tmp_path / "best.npz", "--films")[0] == 0
+    tick = sf.video_facts(str(tmp_path / "films/slow.mp4"), 1, 1).tick
+    assert [(part.low * tick > 5, part.high * tick > 5) for part in parts] == [(0, 0), (1, 1)]
+    assert all(not 4.55 < frame.pts * tick < 5.95 for part in parts for frame in part.frames)
+
+
+@pytest.fixture
+def close_up(mini, shared, tmp_path) -> Path:
+    """A film whose one face fills the picture after two seconds of nothing."""
+    photo = sf.decode_photo((shared / "data/portraits/img12.jpg").read_bytes()).image
+    engine = sf.load_engine(sf.EngineSpec(model=str(mini)), 1)
+    x1, y1, x2, y2 = sf.detect_padded(engine, photo).bbox[0].astype(int)
+    picture = cv2.resize(photo[max(0, y1) : y2, max(0, x1) : x2], (256, 256))
+    frames = [*shot(empty_picture(1), 50), *shot(picture, 150)]
+    return write_video(tmp_path / "films/close.mp4", frames)
+
+
+def test_a_face_that_fills_the_picture_is_kept(close_up, mini, tmp_path, run, monkeypatch):
+    """Whatever of it is foreseen while the film is decoded, and whoever looks."""
+    kept, again, plain = [], [], films.Film.seen_again
+
+    def counted(film, wanted):
+        again.extend(wanted)
+        return plain(film, wanted)
+
+    monkeypatch.setattr(films.Film, "seen_again", counted)
+    for name, *more in (("here",), ("blind",), ("there", "--worker", sys.executable)):
+        if name == "blind":
+            monkeypatch.setattr(films.Film, "is_probed", lambda *_: False)
+        cache = tmp_path / f"{name}.npz"
+        code, _, err = run("embed", close_up.parent, cache, "--films", "--model", mini, *more)
+        assert code == 0, err
+        kept.append(frames_in(sf.load_cache(cache)))
+    assert kept[0] and min(when for _, when in kept[0]) >= 2.0
+    assert kept[0] == kept[1] == kept[2]
+    assert len(again) >= 12
+
+
+def test_a_kill_between_two_looks_costs_only_the_rest(close_up, mini, tmp_path, run, monkeypatch):
+    looks, plain = [], films.seen_in
+
+    def dies(*args):
+        looks.append(args[-1])
+        if looks.count(True) == 4:
+            raise KeyboardInterrupt
+        return plain(*args)
+
+    monkeypatch.setattr(films.Film, "is_probed", lambda *_: False)  # all are looked at twice
+    argv = ("embed", close_up.parent, tmp_path / "c.npz", "--films", "--model", mini)
+    with monkeypatch.context() as killed:
+        killed.setattr(films, "seen_in", dies)
+        assert run(*argv, "--threads", 1)[0] == 130
+    looks.clear()
+    monkeypatch.setattr(films, "seen_in", lambda *a: looks.append(a[-1]) or plain(*a))
+    assert run(*argv)[0] == 0
+    assert looks and all(looks) and len(looks) <= 14  # 13 to look at again, three were done
+    assert run("embed", close_up.parent, tmp_path / "w.npz", *argv[3:])[0] == 0
+    one, other = (sf.load_cache(tmp_path / name) for name in ("c.npz", "w.npz"))
+    assert one.file_path.tolist() == other.file_path.tolist() and one.files
+    assert one.face_ids == other.face_ids
+
+
+def test_a_worker_finds_the_frames_of_joined_films(tmp_path, run):
+    """Time begins anew in the second part, so that a time stamp alone does not find a frame."""
+    part = write_video(tmp_path / "part.ts", list(film((("anna", 3.0), ("dora", 3.0)))))
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/two.ts").write_bytes(part.read_bytes() * 2)
+    argv = ("embed", tmp_path / "films", "--films", "--every-frames", 30, *DLIB)
+    caches = [tmp_path / "here.npz", tmp_path / "there.npz"]
+    for cache, *more in ((caches[0],), (caches[1], "--worker", sys.executable)):
+        code, _, err = run(*argv[:2], cache, *argv[2:], *more)
+        assert code == 0, err
+    here, there = map(sf.load_cache, caches)
+    assert max(when for _, when in frames_in(there)) > 6.0
+    assert here.file_path.tolist() == there.file_path.tolist()
+    assert np.allclose(here.embedding, there.embedding, atol=1e-4)
 
 
 # -- what the other commands make of frames ----------------------------------
