@@ -11872,6 +11872,15 @@ WORK_FILES: dict[type, tuple[str, str]] = {  # (name, the step that writes it)
 }
 
 
+STEP_FILES = {  # what each step leaves, and the steps whose files it reads
+    "scan": ("videos.json",),
+    "scenes": ("scenes", "scan"),
+    "stage": ("queue.json", "scenes"),
+    "detect": ("results.jsonl", "stage"),
+    "merge": ("frames.npz", "stage", "detect"),
+    "track": ("tracks.json", "merge"),
+    "score": ("plan.json", "track"),
+}
 WorkFile = TypeVar("WorkFile")
 
 
@@ -11903,7 +11912,12 @@ class VideoWork:
         if kind in self.drafts:
             return self.drafts[kind]
         path = needed(self.path(kind), WORK_FILES[kind][1])
-        return kind.load(path) if hasattr(kind, "load") else read_file(path, kind)
+        try:
+            return kind.load(path) if hasattr(kind, "load") else read_file(path, kind)
+        except SortFacesError:
+            if kind is VideoList:
+                head_of(path)  # where that is lost `scan` cannot mend it
+            raise
 
     def write(self, content: Any) -> None:
         """Write one of them."""
@@ -11942,8 +11956,26 @@ class VideoWork:
 def needed(path: Path, step: str) -> Path:
     """A file of a work folder that an earlier step writes."""
     if not path.exists():
-        raise SortFacesError(f"{path}: not found; run `video {step}` first")
+        first = first_to_run(path.parent, step)
+        also = "" if first == step else f" to `{step}`"
+        raise SortFacesError(f"{path}: not found; run `video {first}`{also} first")
     return path
+
+
+def first_to_run(folder: Path, step: str) -> str:
+    """The step to begin with in a work folder so that `step` finds what it reads."""
+    for before in STEP_FILES[step][1:]:
+        if not (folder / STEP_FILES[before][0]).exists():
+            return first_to_run(folder, before)
+    return step
+
+
+def head_of(path: Path) -> WorkHead:
+    """Whose work folder it is. Raises SortFacesError where videos.json does not tell."""
+    head = read_if_sound(path, WorkHead)
+    if head is None:
+        raise SortFacesError(f"{path}: is damaged; use another work folder, or remove this one")
+    return head
 
 
 def scan_videos(
@@ -11991,9 +12023,7 @@ def known_entries(work: VideoWork, root: str) -> dict[str, Video]:
                 f"{work.folder}: holds {file.name} of something else; use another work folder"
             )
         return {}
-    head = read_if_sound(path, WorkHead)
-    if head is None:
-        raise SortFacesError(f"{path}: is damaged; use another work folder, or remove this one")
+    head = head_of(path)
     if head.input != root:
         raise SortFacesError(
             f"{work.folder}: belongs to the videos in {head.input}; use another work folder"
@@ -12106,7 +12136,7 @@ def checked_source(video: Video) -> Video:
     except OSError as error:
         raise VideoError(error.strerror or str(error)) from None
     if facts_of(now) != (video.size, video.mtime_ns):
-        raise VideoError("changed since the scan; run `video scan` again")
+        raise VideoError("changed since the scan; run all steps again, from `video scan` on")
     return video
 
 
@@ -12123,7 +12153,9 @@ def stage_frames(work: VideoWork, sampling: Sampling, known: Any = None) -> Outc
             items += film_sampling.stretches(video, scenes, chosen)
             left += len(missing)
     if not items:
-        raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
+        raise SortFacesError(
+            f"{work.folder}: no scenes known yet; run `video scenes`, which says of which and why"
+        )
     how = {"every_sample": sampling.every_sample, "no_pad_retry": sampling.no_pad_retry}
     work.write(Staged(rate=sampling.sample_rate, **how, items=items))
     frames = sum(len(item.pts) for item in items)
@@ -12630,7 +12662,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
     check_clip_folder(args.out, work.folder, args.input.resolve())
     steps: dict[str, Callable[[], Outcome]] = {
         "scan": lambda: scan_videos(work, args.input, of_args(VideoChoice, args), required=True),
-        "scenes": lambda: find_scenes(work, of_args(Decoding, args), sampling, crew),
+        "scenes": lambda: some_decoded(find_scenes(work, of_args(Decoding, args), sampling, crew)),
         "stage": lambda: stage_frames(work, sampling),
         "detect": lambda: detect_frames(work, crew),
         "merge": lambda: merge_frames(work),
@@ -12659,6 +12691,13 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "failed": failed,
     }
     return Outcome(result, bool(result["clips"]) and not failed)
+
+
+def some_decoded(found: Outcome) -> Outcome:
+    """What find_scenes found. Raises SortFacesError where the steps after it have nothing to do."""
+    if not found.result["videos"]:
+        raise SortFacesError(f"no video could be decoded; {found.result['failed'][0]}")
+    return found
 
 
 def foresee_run(work: VideoWork, steps: dict[str, Callable[[], Outcome]]) -> Outcome:

@@ -149,11 +149,11 @@ def test_a_face_that_fills_the_picture_gives_a_clip(run, mini, close_up, tmp_pat
 
 
 def test_a_face_that_is_there_for_a_second_gives_a_clip(run, mini, tmp_path):
-    back = cv2.resize(empty_picture(3), (640, 360))
+    back = cv2.resize(empty_picture(3), (960, 540))
     for name, begins in (("early", 2.35), ("late", 3.1)):
         frames = list(shot(back, 6 * RATE))
         for frame in frames[round(begins * RATE) : round((begins + 1.2) * RATE)]:
-            frame[70:290, 200:420] = cv2.resize(face_picture("anna"), (220, 220))
+            frame[170:390, 400:620] = cv2.resize(face_picture("anna"), (220, 220))
         write_video(tmp_path / f"films/{name}.mp4", frames)
     plans = []
     for name, *more in (("dense", "--every-sample"), ("sparse",)):

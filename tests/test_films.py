@@ -458,20 +458,54 @@ def test_a_kill_between_two_looks_costs_only_the_rest(close_up, mini, tmp_path, 
     assert one.face_ids == other.face_ids
 
 
-def test_a_worker_finds_the_frames_of_joined_films(tmp_path, run):
-    """Time begins anew in the second part, so that a time stamp alone does not find a frame."""
-    part = write_video(tmp_path / "part.ts", list(film((("anna", 3.0), ("dora", 3.0)))))
+@pytest.fixture
+def two_parts(tmp_path) -> Path:
+    """A film joined byte by byte of two that show different things at the same time stamps."""
+    parts = (("anna", 6.0), ("dora", 6.0)), (("", 5.0), ("dora", 6.0))
+    files = [
+        write_video(tmp_path / f"{at}.ts", list(film(part)), g="25")
+        for at, part in enumerate(parts)
+    ]
     (tmp_path / "films").mkdir()
-    (tmp_path / "films/two.ts").write_bytes(part.read_bytes() * 2)
-    argv = ("embed", tmp_path / "films", "--films", "--every-frames", 30, *DLIB)
-    caches = [tmp_path / "here.npz", tmp_path / "there.npz"]
-    for cache, *more in ((caches[0],), (caches[1], "--worker", sys.executable)):
-        code, _, err = run(*argv[:2], cache, *argv[2:], *more)
-        assert code == 0, err
-    here, there = map(sf.load_cache, caches)
-    assert max(when for _, when in frames_in(there)) > 6.0
-    assert here.file_path.tolist() == there.file_path.tolist()
-    assert np.allclose(here.embedding, there.embedding, atol=1e-4)
+    path = tmp_path / "films/two.ts"
+    path.write_bytes(b"".join(file.read_bytes() for file in files))
+    return path
+
+
+def samples_of(path: Path) -> tuple[sf.VideoPass, dict[int, np.ndarray]]:
+    """(a pass over a film, {pts: picture} of the frames it samples)."""
+    video = sf.video_facts(str(path), *sf.facts_of(os.stat(path)))
+    once = sf.VideoPass(video, 2.0, lambda _: False)
+    return once, dict(once.samples())
+
+
+def test_frames_of_joined_films_are_read_in_any_order(two_parts):
+    _, pictures = samples_of(two_parts)
+    order = np.random.default_rng(1).permutation([*pictures])
+    for pts in order.tolist():
+        found = sf.read_photo(films.frame_path(str(two_parts), pts, 0.0))
+        assert np.array_equal(found.image, pictures[pts])
+
+
+def test_a_worker_decodes_the_frames_of_joined_films(two_parts, monkeypatch):
+    """A time stamp alone finds another frame, or none."""
+    once, pictures = samples_of(two_parts)
+    monkeypatch.setattr(films, "seen_in", lambda _, image, *how: {"image": image})
+    items = []
+
+    class Somebody:
+        def run(self, _, wanted, folder):
+            items.extend(wanted)
+            return ((item, films.stretch_item(None, item)) for item in wanted)
+
+    run_of = type("Run", (), {"crew": Somebody(), "path": two_parts.with_name("c.npz")})()
+    looked = films.Film.__new__(films.Film)
+    looked.run, looked.once, looked.video, looked.how = run_of, once, once.video, {}
+    looked.file, looked.id = sf.FoundFile(str(two_parts), 1, 1), "a"
+    monkeypatch.setattr(sf, "CHUNK_SAMPLES", 4)
+    found = dict(looked.seen_elsewhere([*pictures], []))
+    assert len(items) > 8 and [*found] == [*pictures]
+    assert all(np.array_equal(found[pts].get("image"), pictures[pts]) for pts in pictures)
 
 
 # -- what the other commands make of frames ----------------------------------

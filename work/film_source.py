@@ -41,7 +41,7 @@ import numpy as np
 import sort_faces as sf
 
 choice, capture_time = sf.companion("film_choice"), sf.companion("capture_time")
-film_sampling = sf.companion("film_sampling")
+film_sampling, film_times = sf.companion("film_sampling"), sf.companion("film_times")
 
 # ============================================================================
 # Frames as photos
@@ -77,6 +77,7 @@ class FilmReader:
         try:
             self.file = self.stack.enter_context(playable(path))
             self.container, self.stream = self.stack.enter_context(sf.open_video(self.file))
+            self.joined = film_times.joined_in(self.file)
         except BaseException:
             self.stack.close()
             raise
@@ -98,7 +99,7 @@ class FilmReader:
         """The same, which nobody has asked for lately."""
         near = sf.SEEK_BACK / float(self.stream.time_base)
         if not self.at < pts <= self.at + near:
-            self.frames = sf.sought_frames(self.container, self.stream, pts)
+            self.frames = sf.sought_frames(self.container, self.stream, pts, self.joined)
         aspect = round(float(self.stream.sample_aspect_ratio or 1), 4)  # as Video.sar has it
         for frame in self.frames:
             self.at = frame.pts
@@ -107,7 +108,7 @@ class FilmReader:
             if frame.pts > pts:
                 break
         self.at = math.inf
-        with sf.open_video(self.file) as opened:  # joined films have one line of time only so
+        with sf.open_video(self.file) as opened:  # of some a seek finds no key frame before it
             found = (frame for frame in sf.decoded(*opened) if frame.pts == pts)
             for frame in found:
                 return sf.upright_frame(frame, aspect)
