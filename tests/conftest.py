@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -24,7 +26,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Of fixtures that serve a whole file; quiet_machine comes after them.
-os.environ.setdefault("SORT_FACES_LOGS", tempfile.mkdtemp(prefix="sort_faces-tests-"))
+if "SORT_FACES_LOGS" not in os.environ:
+    os.environ["SORT_FACES_LOGS"] = tempfile.mkdtemp(prefix="sort_faces-tests-")
+    atexit.register(shutil.rmtree, os.environ["SORT_FACES_LOGS"], ignore_errors=True)
 
 SCRIPT = ROOT / "sort_faces.py"
 demo_library = sf.companion("demo_library")

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -201,3 +202,30 @@ def test_scheduler_that_goes_away(run, library, content_here, tmp_path) -> None:
     assert kept >= 1
     assert embed(run, root, cache, "--model", model)["new"] < len(content_here) - 2
     assert content(cache) == content_here
+
+
+@pytest.mark.parametrize("what", ["gone before more is sent", "left without workers"])
+def test_a_cluster_that_ends_while_photos_are_sent_is_told(library, tmp_path, monkeypatch, what):
+    """What waits for results then waits no more, whatever was on its way."""
+    photos, model = sorted(library[0].rglob("*.jpg")), library[1]
+    there, done = sf.companion("dask_cluster"), []
+    monkeypatch.setattr(there, "STILL", 1.0)
+    with distributed.LocalCluster(
+        processes=True, n_workers=1, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        work = sf.WorkOptions(threads=1, cluster=cluster.scheduler_address, batch=1)
+        crew = sf.Crew(sf.EngineSpec(model=str(model)), work)
+
+        def items():
+            for number in range(30):
+                if number == there.AHEAD + 1 and what.startswith("gone"):
+                    cluster.close()
+                    time.sleep(12)  # until the client has given up
+                elif number == there.AHEAD + 1:
+                    cluster.scale(0)
+                yield {"id": str(number), "sha256": None, "path": str(photos[0]),
+                       "passes": asdict(sf.Passes()), "landmarks": False}  # fmt: skip
+
+        with pytest.raises(sf.SortFacesError, match=r"is gone|no workers are left"):
+            done += there.run_on_cluster("embed", items(), crew)
+    assert 0 < len(done) < 30 and all("faces" in result for _, result in done)

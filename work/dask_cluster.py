@@ -10,6 +10,7 @@ import functools
 import itertools
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ import sort_faces as sf
 
 AHEAD = 4  # batches sent per worker thread before the first is back
 RETRIES = 3  # times a batch is repeated when the worker that held it is lost
+STILL = 60.0  # s without a result after which the scheduler is asked for its workers
 HERE = Path(__file__).resolve().parent
 TASKS = (  # what sort_faces itself loads for the tasks of a worker
     *("dask_cluster", "batches", "onnx_models", "insightface_engine", "nvjpeg", "dlib_engine"),
@@ -61,22 +63,52 @@ def run_on_cluster(
         def send_next() -> None:
             for some in itertools.islice(batches, 1):
                 there = [paths.item_there(crew, item) for item in some]
-                future = client.submit(errand, task, spec, there, pure=False, retries=RETRIES)
+                try:
+                    future = client.submit(errand, task, spec, there, pure=False, retries=RETRIES)
+                except Exception:  # of a kind that differs from version to version
+                    if client.status in ("closing", "closed"):
+                        raise scheduler_gone() from None
+                    raise
                 held[future] = some
                 pending.add(future)
 
         for _ in range(AHEAD * max(1, sum(client.nthreads().values()))):
             send_next()
-        for future in pending:
+        for future in finished(pending, client):
             some = held.pop(future)
             send_next()
             yield from zip(some, batch_results(future, len(some), distributed), strict=True)
 
 
+def finished(pending: Any, client: Any) -> Iterator[Any]:
+    """The futures of an as_completed as they finish.
+
+    Its own iterator waits forever for what was sent while the scheduler went away, and for workers
+    that do not come back.
+    """
+    since = time.monotonic()
+    while not pending.is_empty():
+        if ready := pending.next_batch(block=False):
+            yield from ready
+            since = time.monotonic()
+        elif client.status == "closed":
+            raise scheduler_gone()
+        elif time.monotonic() - since > STILL:
+            if not client.nthreads():
+                raise sf.SortFacesError("--cluster: no workers are left; start one and run again")
+            since = time.monotonic()
+        else:
+            time.sleep(0.02)
+
+
+def scheduler_gone() -> sf.SortFacesError:
+    return sf.SortFacesError("--cluster: the scheduler is gone; start it and run again")
+
+
 def batch_results(future: Any, size: int, distributed: Any) -> list[sf.Result]:
     """What a finished future brings; a batch that killed its workers is given up, not the run."""
     if future.cancelled():
-        raise sf.SortFacesError("--cluster: the scheduler is gone; start it and run again")
+        raise scheduler_gone()
     error = future.exception()
     if error is None:
         return future.result()
