@@ -4300,7 +4300,8 @@ def scenes_between(
     The detector makes one cut of what follows within `near`, such as a black frame between two
     shots; the frames between the first and the last of those jumps belong to neither scene.
     """
-    together = [[cut, *(jump for jump in jumps if abs(jump - cut) < near)] for cut in cuts]
+    edges = [(bisect.bisect(jumps, c - near), bisect.bisect_left(jumps, c + near)) for c in cuts]
+    together = [[cut, *jumps[slice(*own)]] for cut, own in zip(cuts, edges, strict=True)]
     starts = [first, *(max(some) for some in together)]
     ends = [*(min(some) for some in together), end]
     return [[low, high] for low, high in zip(starts, ends, strict=True) if low < high]
@@ -4362,6 +4363,7 @@ class VideoPass:
         self.video, self.period, self.skip, self.log = video, 1.0 / rate, skip, log
         self.network = network
         self.hwaccel = ""  # open_video
+        self.line: Any = None  # film_times.Timeline
         self.begin()
 
     def begin(self) -> None:
@@ -4370,7 +4372,6 @@ class VideoPass:
         self.pts: list[int] = []
         self.error = ""
         self.last_length = 0
-        self.joined: Joined | None = None
         self.newest = -1  # slot of the newest frame asked about
 
     def is_due(self, frame: VideoFrame) -> bool:
@@ -4384,7 +4385,7 @@ class VideoPass:
         try:
             with open_video(video.path, self.hwaccel) as opened:
                 known = self.log.joined() if self.log else None
-                line = companion("film_times").Timeline(*opened, known)
+                self.line = line = companion("film_times").Timeline(*opened, known)
                 for frame in self.frames(line, lost):
                     if frame.pts < video.start:
                         continue
@@ -4400,7 +4401,6 @@ class VideoPass:
             if not self.pts:
                 raise
             self.error = str(error)  # what came before it is as good as ever
-        self.joined = line.joined()
         if lost["frames"] > video.fps:
             self.error = self.error or f"time stamps jump back; {lost['frames']} frames not used"
 
@@ -4426,8 +4426,16 @@ class VideoPass:
                 return
         yield from line.rising(lost)
 
-    def result(self) -> Scenes:
-        """What is known once all samples are taken."""
+    @property
+    def joined(self) -> Joined | None:
+        """Where its time begins anew, as far as it was read."""
+        return self.line.joined() if self.line else None
+
+    def scenes(self) -> list[list[int]]:
+        """Scenes [first frame, frame after the last) in pts of the frames so far; the last is open.
+
+        The last few seconds may still be divided otherwise by frames to come.
+        """
         length = self.last_length or (self.pts[-1] - self.pts[0]) // max(1, len(self.pts) - 1) or 1
         near = SCENE_LENGTH / self.video.tick
         ends = self.pts[0], self.pts[-1] + length
@@ -4437,9 +4445,13 @@ class VideoPass:
             (snap[bisect.bisect_left(self.pts, low)], snap[bisect.bisect_left(self.pts, high)])
             for low, high in self.finder.soft.transitions()
         ]
+        return scenes_beside(scenes, gaps, near) or scenes
+
+    def result(self) -> Scenes:
+        """What is known once all samples are taken."""
         return Scenes(
             video=self.video.id,
-            scenes=scenes_beside(scenes, gaps, near) or scenes,
+            scenes=self.scenes(),
             frames=len(self.pts),
             first=self.pts[0],
             steps=pack_steps(self.pts),
@@ -5295,6 +5307,18 @@ def find_faces(
         return found
 
 
+def find_in_frame(
+    engine: Engine, image: np.ndarray, passes: Passes, border: bool, fitted: bool = False
+) -> tuple[Detections, bool]:
+    """(what find_faces finds, whether that was looked for with a border, too).
+
+    border: look again with one where nothing is found.
+    """
+    found = find_faces(engine, image, passes, fitted)
+    padded = border and not len(found)
+    return (detect_padded(engine, image) if padded else found), padded
+
+
 def add_tiles(engine: Engine, image: np.ndarray, whole: Detections) -> Detections:
     """Add the small faces that show only when parts of a large picture are looked at closely.
 
@@ -5596,9 +5620,7 @@ def frame_result(
     border: look again with one around it where nothing is found; `padded` says that this was done.
     """
     try:
-        found = find_faces(engine, image, Passes(), fitted=True)
-        padded = border and not len(found)
-        found = detect_padded(engine, image) if padded else found
+        found, padded = find_in_frame(engine, image, Passes(), border, fitted=True)
         seen = [(image, found)]
         faces = as_json(face_records(engine, seen, landmarks)[0])
     except engine_errors() as error:
@@ -11867,6 +11889,15 @@ WORK_FILES: dict[type, tuple[str, str]] = {  # (name, the step that writes it)
 }
 
 
+STEP_FILES = {  # what each step leaves, and the steps whose files it reads
+    "scan": ("videos.json",),
+    "scenes": ("scenes", "scan"),
+    "stage": ("queue.json", "scenes"),
+    "detect": ("results.jsonl", "stage"),
+    "merge": ("frames.npz", "stage", "detect"),
+    "track": ("tracks.json", "merge"),
+    "score": ("plan.json", "track"),
+}
 WorkFile = TypeVar("WorkFile")
 
 
@@ -11898,7 +11929,12 @@ class VideoWork:
         if kind in self.drafts:
             return self.drafts[kind]
         path = needed(self.path(kind), WORK_FILES[kind][1])
-        return kind.load(path) if hasattr(kind, "load") else read_file(path, kind)
+        try:
+            return kind.load(path) if hasattr(kind, "load") else read_file(path, kind)
+        except SortFacesError:
+            if kind is VideoList:
+                head_of(path)  # where that is lost `scan` cannot mend it
+            raise
 
     def write(self, content: Any) -> None:
         """Write one of them."""
@@ -11937,8 +11973,26 @@ class VideoWork:
 def needed(path: Path, step: str) -> Path:
     """A file of a work folder that an earlier step writes."""
     if not path.exists():
-        raise SortFacesError(f"{path}: not found; run `video {step}` first")
+        first = first_to_run(path.parent, step)
+        also = "" if first == step else f" to `{step}`"
+        raise SortFacesError(f"{path}: not found; run `video {first}`{also} first")
     return path
+
+
+def first_to_run(folder: Path, step: str) -> str:
+    """The step to begin with in a work folder so that `step` finds what it reads."""
+    for before in STEP_FILES[step][1:]:
+        if not (folder / STEP_FILES[before][0]).exists():
+            return first_to_run(folder, before)
+    return step
+
+
+def head_of(path: Path) -> WorkHead:
+    """Whose work folder it is. Raises SortFacesError where videos.json does not tell."""
+    head = read_if_sound(path, WorkHead)
+    if head is None:
+        raise SortFacesError(f"{path}: is damaged; use another work folder, or remove this one")
+    return head
 
 
 def scan_videos(
@@ -11986,9 +12040,7 @@ def known_entries(work: VideoWork, root: str) -> dict[str, Video]:
                 f"{work.folder}: holds {file.name} of something else; use another work folder"
             )
         return {}
-    head = read_if_sound(path, WorkHead)
-    if head is None:
-        raise SortFacesError(f"{path}: is damaged; use another work folder, or remove this one")
+    head = head_of(path)
     if head.input != root:
         raise SortFacesError(
             f"{work.folder}: belongs to the videos in {head.input}; use another work folder"
@@ -12114,7 +12166,7 @@ def checked_source(video: Video) -> Video:
     except OSError as error:
         raise VideoError(error.strerror or str(error)) from None
     if facts_of(now) != (video.size, video.mtime_ns):
-        raise VideoError("changed since the scan; run `video scan` again")
+        raise VideoError("changed since the scan; run all steps again, from `video scan` on")
     return video
 
 
@@ -12131,7 +12183,9 @@ def stage_frames(work: VideoWork, sampling: Sampling, known: Any = None) -> Outc
             items += film_sampling.stretches(video, scenes, chosen)
             left += len(missing)
     if not items:
-        raise SortFacesError(f"{work.folder}: no scenes known yet; run `video scenes` first")
+        raise SortFacesError(
+            f"{work.folder}: no scenes known yet; run `video scenes`, which says of which and why"
+        )
     how = {"every_sample": sampling.every_sample, "no_pad_retry": sampling.no_pad_retry}
     work.write(Staged(rate=sampling.sample_rate, **how, items=items))
     frames = sum(len(item.pts) for item in items)
@@ -12638,7 +12692,7 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
     check_clip_folder(args.out, work.folder, args.input.resolve())
     steps: dict[str, Callable[[], Outcome]] = {
         "scan": lambda: scan_videos(work, args.input, of_args(VideoChoice, args), required=True),
-        "scenes": lambda: find_scenes(work, of_args(Decoding, args), sampling, crew),
+        "scenes": lambda: some_decoded(find_scenes(work, of_args(Decoding, args), sampling, crew)),
         "stage": lambda: stage_frames(work, sampling),
         "detect": lambda: detect_frames(work, crew),
         "merge": lambda: merge_frames(work),
@@ -12667,6 +12721,13 @@ def cmd_video_run(args: argparse.Namespace) -> Outcome:
         "failed": failed,
     }
     return Outcome(result, bool(result["clips"]) and not failed)
+
+
+def some_decoded(found: Outcome) -> Outcome:
+    """What find_scenes found. Raises SortFacesError where the steps after it have nothing to do."""
+    if not found.result["videos"]:
+        raise SortFacesError(f"no video could be decoded; {found.result['failed'][0]}")
+    return found
 
 
 def foresee_run(

@@ -209,11 +209,12 @@ def test_photo_folders_may_have_any_name(telling) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_folders_of_a_video_chain_may_have_any_name(telling, name: str) -> None:
     told = telling(
-        "run_video_pipeline.sh", WORK=name, INPUT_DIR=name, OUTPUT_DIR=name, IDENTITY=name
+        "run_video_pipeline.sh",
+        **dict.fromkeys(("WORK", "INPUT_DIR", "OUTPUT_DIR", "IDENTITY", "CORPUS"), name),
     )
     args = sf.build_parser().parse_args(["video", *told["video"]])
-    places = (args.input, args.work, args.out, *args.identity)
-    assert [str(path) for path in places] == [name] * 4
+    places = (args.input, args.work, args.out, *args.identity, args.corpus)
+    assert [str(path) for path in places] == [name] * 5
 
 
 def test_a_colon_in_the_name_of_a_folder_separates_nothing(telling, tmp_path) -> None:

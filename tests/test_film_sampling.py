@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from test_video import known_video
-from video_material import RATE, empty_picture, shot, write_video
+from video_material import RATE, empty_picture, face_picture, shot, write_video
 
 import sort_faces as sf
 
@@ -64,6 +64,17 @@ def test_where_something_changes_it_is_looked_at_closely():
 def test_faces_too_small_to_matter_change_nothing():
     flicker = {n: sight(*[face(10, size=20.0)] * (n % 2)) for n in range(21)}
     assert len(looked_at(flicker)) == 6
+
+
+def test_nobody_is_overlooked_for_as_long_as_a_clip():
+    """Of samples twice a second a clip of a second has two; three lie between those looked at."""
+    for first in range(1, 15):
+        come = {n: sight(face(10)) if first <= n < first + 2 else sight() for n in range(17)}
+        assert {first, first + 1} <= looked_at(come, brief=2.0).keys()
+    empty = {n: sight() for n in range(17)}
+    assert sorted(looked_at(empty, brief=2.0)) == [*range(0, 17, 2)]
+    assert sorted(looked_at(empty, brief=1.0)) == [*range(17)]
+    assert len(looked_at({n: sight(face(10)) for n in range(17)}, brief=2.0)) == 5
 
 
 def test_a_border_is_tried_now_and_then_and_kept_where_it_helps():
@@ -135,6 +146,22 @@ def test_a_face_that_fills_the_picture_gives_a_clip(run, mini, close_up, tmp_pat
     assert code == 1 and err == "warning: no face found in close.mp4\n"
     assert json.loads(out)["without_face"] == [str(close_up / "close.mp4")]
     assert "No face found in: close.mp4" in (work / "report/index.html").read_text()
+
+
+def test_a_face_that_is_there_for_a_second_gives_a_clip(run, mini, tmp_path):
+    back = cv2.resize(empty_picture(3), (960, 540))
+    for name, begins in (("early", 2.35), ("late", 3.1)):
+        frames = list(shot(back, 6 * RATE))
+        for frame in frames[round(begins * RATE) : round((begins + 1.2) * RATE)]:
+            frame[170:390, 400:620] = cv2.resize(face_picture("anna"), (220, 220))
+        write_video(tmp_path / f"films/{name}.mp4", frames)
+    plans = []
+    for name, *more in (("dense", "--every-sample"), ("sparse",)):
+        work = tmp_path / name
+        argv = (tmp_path / "films", work, tmp_path / f"{name} clips", "--model", mini, "-q", *more)
+        assert run("video", "run", *argv)[0] == 0
+        plans.append(plan_of(work))
+    assert plans[0] == plans[1] and len(plans[0]) == 2
 
 
 def test_mixtape_gives_the_same_clips_from_half_the_frames(run, mini, shared, tmp_path):

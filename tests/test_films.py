@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import SCRIPT
@@ -333,11 +334,11 @@ def test_a_kill_in_the_middle_costs_only_the_rest(made, tmp_path, embed, monkeyp
     shutil.copy(made / "party.mp4", folder)
     seen, plain = [], films.seen_in
 
-    def dies(engine, image, how):
+    def dies(engine, image, how, border):
         seen.append(1)
         if len(seen) > 14:
             raise KeyboardInterrupt
-        return plain(engine, image, how)
+        return plain(engine, image, how, border)
 
     monkeypatch.setattr(films, "seen_in", dies)
     assert sf.main(["embed", str(folder), str(tmp_path / "c.npz"), "--films", *DLIB, "-q",
@@ -364,6 +365,147 @@ def test_other_settings_are_told_and_taken_with_rescan(own, embed, run):
     assert result["films_looked_at"] >= 1
     times = {w for name, w in frames_in(sf.load_cache(cache)) if name == "party.mp4"}
     assert {0.0, 2.0, 4.0} <= times
+
+
+# -- transitions, close-ups, joined films -------------------------------------
+
+
+def dissolve(path: Path, seconds: float = 1.5) -> Path:
+    """Six seconds of anna, which go over to dora slowly from 4.5 s on."""
+    shots = []
+    for seed, name in enumerate(("anna", "dora"), 1):
+        picture = cv2.resize(empty_picture(seed), (400, 400))
+        picture[120:300, 110:290] = cv2.resize(face_picture(name), (180, 180))
+        shots.append(list(shot(picture, 6 * 25)))
+    one, other = shots
+    length = round(seconds * 25)
+    shares = [(n + 1) / (length + 1) for n in range(length)]
+    pairs = zip(one[-length:], other[:length], shares, strict=True)
+    mixed = [cv2.addWeighted(a, 1 - share, b, share, 0) for a, b, share in pairs]
+    return write_video(path, [*one[:-length], *mixed, *other[length:]])
+
+
+def test_frames_in_a_transition_give_no_face(tmp_path, embed, monkeypatch):
+    dissolve(tmp_path / "films/slow.mp4")
+    options = ("--films", "--every-frames", 5)
+    code, _, err = embed(tmp_path / "films", tmp_path / "c.npz", *options)
+    assert code == 0, err
+    times = [when for _, when in frames_in(sf.load_cache(tmp_path / "c.npz"))]
+    assert not [when for when in times if 4.55 < when < 5.95]
+    assert [when for when in times if 3.5 < when < 4.5]
+    assert [when for when in times if 6.0 < when < 7.0]
+    parts, plain = [], choice.Best.choose
+    monkeypatch.setattr(choice.Best, "choose", lambda s, part: parts.append(part) or plain(s, part))
+    assert embed(tmp_path / "films", tmp_path / "best.npz", "--films")[0] == 0
+    tick = sf.video_facts(str(tmp_path / "films/slow.mp4"), 1, 1).tick
+    assert [(part.low * tick > 5, part.high * tick > 5) for part in parts] == [(0, 0), (1, 1)]
+    assert all(not 4.55 < frame.pts * tick < 5.95 for part in parts for frame in part.frames)
+
+
+@pytest.fixture
+def close_up(mini, shared, tmp_path) -> Path:
+    """A film whose one face fills the picture after two seconds of nothing."""
+    photo = sf.decode_photo((shared / "data/portraits/img12.jpg").read_bytes()).image
+    engine = sf.load_engine(sf.EngineSpec(model=str(mini)), 1)
+    x1, y1, x2, y2 = sf.detect_padded(engine, photo).bbox[0].astype(int)
+    picture = cv2.resize(photo[max(0, y1) : y2, max(0, x1) : x2], (256, 256))
+    frames = [*shot(empty_picture(1), 50), *shot(picture, 150)]
+    return write_video(tmp_path / "films/close.mp4", frames)
+
+
+def test_a_face_that_fills_the_picture_is_kept(close_up, mini, tmp_path, run, monkeypatch):
+    """Whatever of it is foreseen while the film is decoded, and whoever looks."""
+    kept, again, plain = [], [], films.Film.seen_again
+
+    def counted(film, wanted):
+        again.extend(wanted)
+        return plain(film, wanted)
+
+    monkeypatch.setattr(films.Film, "seen_again", counted)
+    for name, *more in (("here",), ("blind",), ("there", "--worker", sys.executable)):
+        if name == "blind":
+            monkeypatch.setattr(films.Film, "is_probed", lambda *_: False)
+        cache = tmp_path / f"{name}.npz"
+        code, _, err = run("embed", close_up.parent, cache, "--films", "--model", mini, *more)
+        assert code == 0, err
+        kept.append(frames_in(sf.load_cache(cache)))
+    assert kept[0] and min(when for _, when in kept[0]) >= 2.0
+    assert kept[0] == kept[1] == kept[2]
+    assert len(again) >= 12
+
+
+def test_a_kill_between_two_looks_costs_only_the_rest(close_up, mini, tmp_path, run, monkeypatch):
+    looks, plain = [], films.seen_in
+
+    def dies(*args):
+        looks.append(args[-1])
+        if looks.count(True) == 4:
+            raise KeyboardInterrupt
+        return plain(*args)
+
+    monkeypatch.setattr(films.Film, "is_probed", lambda *_: False)  # all are looked at twice
+    argv = ("embed", close_up.parent, tmp_path / "c.npz", "--films", "--model", mini)
+    with monkeypatch.context() as killed:
+        killed.setattr(films, "seen_in", dies)
+        assert run(*argv, "--threads", 1)[0] == 130
+    looks.clear()
+    monkeypatch.setattr(films, "seen_in", lambda *a: looks.append(a[-1]) or plain(*a))
+    assert run(*argv)[0] == 0
+    assert looks and all(looks) and len(looks) <= 14  # 13 to look at again, three were done
+    assert run("embed", close_up.parent, tmp_path / "w.npz", *argv[3:])[0] == 0
+    one, other = (sf.load_cache(tmp_path / name) for name in ("c.npz", "w.npz"))
+    assert one.file_path.tolist() == other.file_path.tolist() and one.files
+    assert one.face_ids == other.face_ids
+
+
+@pytest.fixture
+def two_parts(tmp_path) -> Path:
+    """A film joined byte by byte of two that show different things at the same time stamps."""
+    parts = (("anna", 6.0), ("dora", 6.0)), (("", 5.0), ("dora", 6.0))
+    files = [
+        write_video(tmp_path / f"{at}.ts", list(film(part)), g="25")
+        for at, part in enumerate(parts)
+    ]
+    (tmp_path / "films").mkdir()
+    path = tmp_path / "films/two.ts"
+    path.write_bytes(b"".join(file.read_bytes() for file in files))
+    return path
+
+
+def samples_of(path: Path) -> tuple[sf.VideoPass, dict[int, np.ndarray]]:
+    """(a pass over a film, {pts: picture} of the frames it samples)."""
+    video = sf.video_facts(str(path), *sf.facts_of(os.stat(path)))
+    once = sf.VideoPass(video, 2.0, lambda _: False)
+    return once, dict(once.samples())
+
+
+def test_frames_of_joined_films_are_read_in_any_order(two_parts):
+    _, pictures = samples_of(two_parts)
+    order = np.random.default_rng(1).permutation([*pictures])
+    for pts in order.tolist():
+        found = sf.read_photo(films.frame_path(str(two_parts), pts, 0.0))
+        assert np.array_equal(found.image, pictures[pts])
+
+
+def test_a_worker_decodes_the_frames_of_joined_films(two_parts, monkeypatch):
+    """A time stamp alone finds another frame, or none."""
+    once, pictures = samples_of(two_parts)
+    monkeypatch.setattr(films, "seen_in", lambda _, image, *how: {"image": image})
+    items = []
+
+    class Somebody:
+        def run(self, _, wanted, folder):
+            items.extend(wanted)
+            return ((item, films.stretch_item(None, item)) for item in wanted)
+
+    run_of = type("Run", (), {"crew": Somebody(), "path": two_parts.with_name("c.npz")})()
+    looked = films.Film.__new__(films.Film)
+    looked.run, looked.once, looked.video, looked.how = run_of, once, once.video, {}
+    looked.file, looked.id = sf.FoundFile(str(two_parts), 1, 1), "a"
+    monkeypatch.setattr(sf, "CHUNK_SAMPLES", 4)
+    found = dict(looked.seen_elsewhere([*pictures], []))
+    assert len(items) > 8 and [*found] == [*pictures]
+    assert all(np.array_equal(found[pts].get("image"), pictures[pts]) for pts in pictures)
 
 
 # -- what the other commands make of frames ----------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from video_material import (
     RATE,
     empty_picture,
     face_picture,
+    ffmpeg,
     film,
     frames_of,
     renamed,
@@ -326,6 +328,40 @@ def test_every_kind_is_sampled_and_cut_exactly(kind, tmp_path):
         assert len(clip.audio) == 1
 
 
+RATES = {  # how ffmpeg makes them of a film of 25 frames a second
+    "60 a second.mp4": "-vf fps=60",
+    "120 a second.mp4": "-vf fps=120",
+    "telecined.mkv": "-vf setpts=25/24*PTS,fps=24,telecine=pattern=23 -flags +ildct+ilme",
+    "50 fields.ts": "-vf fps=50,tinterlace=interleave_top -flags +ildct+ilme -c:v mpeg2video -q 2",
+    "varying.mkv": "-vf select='gt(random(1)\\,0.5)' -fps_mode vfr",
+    "one a second.mp4": "-vf setpts=25*PTS -r 1",
+}
+
+
+def test_films_of_all_rates_are_cut_where_their_shots_end(run, tmp_path):
+    """Frames that show both shots, as fields do, belong to neither."""
+    source = write_video(
+        tmp_path / "source.mp4", list(film((("anna", 2.2), ("", 1.2), ("dora", 2.0))))
+    )
+    (tmp_path / "in").mkdir()
+    for name, words in RATES.items():
+        ffmpeg("-i", source, *words.split(), tmp_path / "in" / name)
+    argv = (tmp_path / "in", tmp_path / "work", tmp_path / "clips", "--model", "dlib", "-q")
+    assert run("video", "run", *argv)[0] == 0
+    plan = json.loads((tmp_path / "work/plan.json").read_text())
+    slow = {"one a second.mp4": 25, "telecined.mkv": 25 / 24}
+    for name in RATES:
+        own = [clip for clip in plan["segments"] if Path(clip["source"]).name == name]
+        shots = np.array([(0.0, 2.2), (3.4, 5.4)]) * slow.get(name, 1)
+        found = np.array([(clip["start"], clip["end"]) for clip in own])
+        assert found.shape == shots.shape, name
+        assert np.abs(found - shots).max() <= (1.0 if name.startswith("one") else 0.13), name
+        for clip in own:
+            assert clip["checked"]["difference"] < 6 and not clip["checked"]["changes"]
+            looks = frames_of(tmp_path / "clips" / clip["clip"])
+            assert max(np.abs(look - looks[0]).mean() for look in looks) < 32  # shots differ by 50
+
+
 def test_pictures_are_upright_and_square(tmp_path):
     flat = [np.full((96, 160, 3), 90, np.uint8) for _ in range(10)]
     for image in flat:
@@ -383,11 +419,11 @@ def test_a_truncated_film_counts_as_far_as_it_goes(run, tmp_path):
         (lambda p: None, ("scan", "nowhere", "work"), "no such file"),
         (lambda p: None, ("scenes", "work"), "run `video scan` first"),
         (lambda p: None, ("stage", "work"), "run `video scan` first"),
-        (lambda p: None, ("merge", "work"), "run `video stage` first"),
-        (lambda p: None, ("track", "work"), "run `video merge` first"),
-        (lambda p: None, ("score", "work"), "run `video track` first"),
-        (lambda p: None, ("cut", "work", "out"), "run `video score` first"),
-        (lambda p: None, ("report", "work"), "run `video score` first"),
+        (lambda p: None, ("merge", "work"), "run `video scan` to `stage` first"),
+        (lambda p: None, ("track", "work"), "run `video scan` to `merge` first"),
+        (lambda p: None, ("score", "work"), "run `video scan` to `track` first"),
+        (lambda p: None, ("cut", "work", "out"), "run `video scan` to `score` first"),
+        (lambda p: None, ("report", "work"), "run `video scan` to `score` first"),
         (lambda p: None, ("score", "work", "--max-yaw", "181"), "is not an angle"),
         (lambda p: None, ("score", "work", "--min-good", "1.1"), "is not a number from 0 to 1"),
         (lambda p: None, ("score", "work", "--min-dur", "9", "--max-dur", "3"), "--min-dur 9"),
@@ -401,6 +437,65 @@ def test_bad_input_is_one_line(run, tmp_path, monkeypatch, make, argv, word):
     make(tmp_path)
     code, out, err = run("video", *argv)
     assert (code, out) == (2, "") and word in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("lost", "step"),
+    [
+        (["tracks.json"], "score"),
+        (["frames.npz", "tracks.json"], "score"),
+        (["queue.json", "frames.npz", "tracks.json", "plan.json"], "report"),
+        (["plan.json"], "report"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) else value,
+)
+def test_the_advice_of_what_to_run_first_is_true(run, again, lost, step):
+    work, _ = again
+    for name in lost:
+        (work / name).unlink()
+    code, _, err = run("video", step, work, "-q")
+    assert code == 2
+    told = re.search(r"run `video (\w+)`(?: to `(\w+)`)? first", err)
+    steps = [*sf.STEP_FILES]
+    low, high = steps.index(told[1]), steps.index(told[2] or told[1])
+    for name in steps[low : high + 1]:
+        more = ("--model", "dlib") if name == "detect" else ()
+        assert run("video", name, work, "-q", *more)[0] == 0
+    assert run("video", step, work, "-q")[0] == 0
+
+
+def test_what_running_a_step_again_does_not_mend_is_not_advised(run, films, again, monkeypatch):
+    work, clips = again
+    run("video", "score", work, "--min-face-short", "2000", "-q")
+    code, _, err = run("video", "lists", work, clips.parent / "lists", "-q")
+    assert code == 2 and "no segment is planned" in err and "score again" not in err
+    (work / "videos.json").write_text("{")
+    told = [run("video", *argv, "-q")[2] for argv in (("stage", work), ("scan", films, work))]
+    assert told[0].endswith(told[1].partition(": ")[2]) and "remove this one" in told[0]
+
+    def refuses(_):
+        raise sf.VideoError("its disk is gone")
+        yield
+
+    monkeypatch.setattr(sf.VideoPass, "samples", refuses)
+    argv = (films, work.parent / "new", clips.parent / "new clips", "--model", "dlib", "-q")
+    code, _, err = run("video", "run", *argv)
+    assert code == 2 and "no video could be decoded" in err.splitlines()[-1]
+
+
+def test_a_film_that_changed_is_cut_after_all_steps(run, tmp_path):
+    film_path = write_video(tmp_path / "in/a.mp4", list(film((("anna", 2.0),))))
+    work, clips = tmp_path / "work", tmp_path / "clips"
+    argv = (tmp_path / "in", work, clips, "--model", "dlib", "-q")
+    assert run("video", "run", *argv)[0] == 0
+    shutil.rmtree(clips)
+    write_video(film_path, list(film((("dora", 2.4),))))
+    code, _, err = run("video", "cut", work, clips, "-q")
+    assert code == 1 and "run all steps again, from `video scan` on" in err
+    assert run("video", "scan", tmp_path / "in", work, "-q")[0] == 0
+    code, _, err = run("video", "cut", work, clips, "-q")
+    assert code == 1 and "run all steps again, from `video scan` on" in err
+    assert run("video", "run", *argv)[0] == 0
 
 
 def test_a_folder_without_one_readable_video_exits_1(run, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import sf
-from corpora import axis, copied, read
+from corpora import assert_clean, axis, copied, read
 from material import ok
 from test_consumers import job, stamped
 from test_video_core import at
@@ -457,3 +457,22 @@ def test_facefusion_gets_a_job_of_the_clips_that_show_the_person(
         assert args["face_selector_order"] == "large-small"
         assert 0 <= args["reference_frame_number"] < 250
     assert ben[1]["reference_face_position"] == 0  # beside him somebody small
+
+
+def test_jobs_follow_who_is_who_though_the_plan_stays(run, work, ready, tmp_path):
+    """Scored again with the corpus that gave no names before: the clips are the same."""
+    scored(run, work, "--corpus", ready)
+    plan = cut_by_hand(work, tmp_path / "clips")
+    people = json.loads((work / "people.json").read_text())
+    told = ("bundle", ready, "--to", "facefusion", "--clips", plan)
+    ok(run, *told)
+    job_file = ready / "exports/facefusion/jobs/drafted/faceset-001-own.json"
+    before = job_file.read_bytes()
+    ok(run, *told)
+    assert job_file.read_bytes() == before
+    for person in people["people"]:
+        person["faceset"] = {"faceset_001": "faceset_002"}.get(person["faceset"], "")
+    sf.write_json(work / "people.json", people)
+    ok(run, *told)
+    assert not job_file.exists()
+    assert_clean(run, ready)

@@ -478,7 +478,10 @@ def write_lists(work: sf.VideoWork, out: Path, options: sf.ListOptions) -> sf.Ou
     plan = work.read(sf.ClipPlan)
     entries = entries_of(work, plan, options.order)
     if not entries:
-        raise sf.SortFacesError(f"{work.folder}: no segment is planned; run video score again")
+        raise sf.SortFacesError(
+            f"{work.folder}: no segment is planned; the page of `video report` says what was left "
+            "out, `video score` takes other thresholds"
+        )
     kinds = dict.fromkeys(options.to) or dict.fromkeys(LISTS)
     sf.make_folder(out)
     failed, files = [], []
@@ -493,7 +496,12 @@ def write_lists(work: sf.VideoWork, out: Path, options: sf.ListOptions) -> sf.Ou
         for kind in kinds:
             made = list(LISTS[kind](entries))
             if not made:
-                failed.append(f"{kind}: no clip is cut yet; run `video cut` first")
+                cut = (
+                    "no clip could be cut"
+                    if plan.out
+                    else "no clip is cut yet; run `video cut` first"
+                )
+                failed.append(f"{kind}: {cut}")
             for name, data in made:
                 sf.write_bytes(sf.place_in(out, name), data)
                 files.append(name)

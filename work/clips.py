@@ -163,7 +163,9 @@ class ClipFolder:
         """What is to be cut for it. Raises VideoError where its source is gone."""
         video = self.videos.get(segment.video)
         if video is None:
-            raise sf.VideoError("its video is no longer listed; run `video scan` again")
+            raise sf.VideoError(
+                "its video is no longer listed; run all steps again, from `video scan` on"
+            )
         scenes = self.scenes_of(video)
         if scenes is None:
             raise sf.VideoError("its scenes are gone; run `video scenes` again")

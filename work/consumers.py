@@ -236,6 +236,9 @@ def wanted(master: sf.SwapManifest, to: sf.ToOptions, off: Sequence[str] = ()) -
     return exports
 
 
+BESIDE = {"clips": "people.json"}  # what lies beside the file of an option and belongs to it
+
+
 def as_option(name: str, value: Any) -> dict[str, Any]:
     """An option as manifests keep it: a file by its absolute path and what it holds now."""
     if not isinstance(value, Path):
@@ -243,7 +246,9 @@ def as_option(name: str, value: Any) -> dict[str, Any]:
     sha = sf.sha_of_own(value)
     if not sha:
         raise sf.SortFacesError(f"--{name} {value}: not there; name a file")
-    return {name: str(value.resolve()), f"{name}_sha256": sha}
+    beside = sf.sha_of_own(value.with_name(BESIDE[name])) if name in BESIDE else ""
+    more = {f"{name}_beside_sha256": beside} if beside else {}
+    return {name: str(value.resolve()), f"{name}_sha256": sha, **more}
 
 
 def decide(corpus: sf.Corpus, to: sf.ToOptions, off: Sequence[str]) -> sf.Decision:

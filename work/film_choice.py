@@ -1,7 +1,8 @@
 """Which faces of a film are worth keeping: the best few different ones of each track.
 
-Scenes and tracks are those of `video`. A scene is chosen from as soon as it is over, so that what
-is held of a film is its best faces and one scene. Numbers: docs/analysis/sources.md.
+Scenes and tracks are those of `video`, and so is which frames are looked at with a border. A scene
+is chosen from once it is known where it ends, so that what is held of a film is its best faces and
+one scene. Numbers: docs/analysis/sources.md.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import bisect
 import math
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 import sort_faces as sf
+
+film_sampling = sf.companion("film_sampling")
 
 POSE_BINS = (15.0, 40.0)  # degrees of yaw: frontal, three quarters, profile; each side its own
 DIFFERENT = 0.15  # cosine distance from where on two faces of a track are two pictures
@@ -24,8 +28,9 @@ CUT_FRAMES = 3  # next to a cut: fades and the decoder's rest
 MIN_SHORT = 40.0  # px; smaller faces are of no use to anybody later
 SAID_OFTEN = 10  # faces of a person that even the shortest film may give
 LONGEST_SCENE = 600.0  # s; a scene without an end is chosen from in parts
+CLOSE_EVERY = 30.0  # s of film after which it is asked which scenes are over
+UNSETTLED = 10.0  # s; a slow transition is known no later than that after it began
 SAME_TRACK, SAME_BIN = 0.04, 0.01  # of quality, that each face of its kind costs the next one
-BEYOND = 2**62  # later than any frame
 
 
 @dataclass
@@ -59,52 +64,136 @@ def poses_of(cache: sf.FaceCache) -> np.ndarray:
     return pose
 
 
+@dataclass
+class Looked:
+    """A sampled frame of a film."""
+
+    pts: int
+    sight: film_sampling.Sight | None  # None: it was known before, and is not looked at again
+    line: sf.PhotoLine | None  # with its faces, if it shows any
+
+
+@dataclass
+class Part:
+    """A scene, or of a very long one a part."""
+
+    low: int  # pts of its first frame
+    high: int  # pts of the first frame beyond
+    frames: list[Looked]
+    opens: bool  # it begins where the scene does
+    ends: bool = True  # likewise
+
+
+class ByScene:
+    """Hands out the sampled frames of a film scene by scene; those in transitions are dropped."""
+
+    def __init__(self, once: sf.VideoPass) -> None:
+        """once: the pass the frames come from, whose finder has seen no less than we have."""
+        self.once, self.video = once, once.video
+        self.frames: list[Looked] = []  # of the scene at hand and after it
+        self.low: int | None = None  # pts; where the scene at hand begins
+        self.opens = True  # nothing of it was handed out yet
+        self.next = CLOSE_EVERY  # s; when to look again
+
+    def add(self, frame: Looked) -> Iterator[Part]:
+        """Take the next frame; yields what is over."""
+        self.frames.append(frame)
+        self.low = frame.pts if self.low is None else self.low
+        if self.video.seconds(frame.pts) >= self.next:
+            self.next = self.video.seconds(frame.pts) + CLOSE_EVERY
+            yield from self.over(self.settled(frame.pts))
+
+    def finish(self) -> Iterator[Part]:
+        """The rest; to be asked when the pass is over."""
+        if self.low is not None:
+            yield from self.over(math.inf)
+
+    def settled(self, pts: int) -> float:
+        """Up to where (pts) the scenes stay as they are now, when a sample has come."""
+        until = pts - round(UNSETTLED / self.video.tick)
+        for low, high in self.once.finder.soft.transitions():
+            if low < until < high:  # it may go on, and begin elsewhere then
+                return low - round(sf.SCENE_LENGTH / self.video.tick)
+        return until
+
+    def over(self, until: float) -> Iterator[Part]:
+        """The scenes, or parts of one, that end before `until`."""
+        for low, high in self.once.scenes():
+            if high <= self.low:
+                continue
+            low = max(low, self.low)
+            if high <= until:
+                yield self.part(low, high, True)
+                continue
+            if self.video.seconds(until) - self.video.seconds(low) > LONGEST_SCENE:
+                yield self.part(low, int(until), False)
+            return
+
+    def part(self, low: int, high: int, ends: bool) -> Part:
+        """The frames from `low` to `high`; what comes before is let go of."""
+        at = [bisect.bisect_left(self.frames, pts, key=lambda f: f.pts) for pts in (low, high)]
+        part = Part(low, high, self.frames[slice(*at)], self.opens, ends)
+        self.frames, self.low, self.opens = self.frames[at[1] :], high, ends
+        return part
+
+
+class Retry:
+    """Looks again with a border at the frames of a scene that film_sampling.Rule names."""
+
+    def __init__(
+        self, video: sf.Video, probe: int, again: Callable[[list[int]], Iterable[Looked]]
+    ) -> None:
+        """probe: of the Rule; again: looks at frames (pts) with a border."""
+        self.video, self.probe, self.again = video, probe, again
+        self.close = False  # of the Rule
+
+    def lines(self, part: Part) -> list[tuple[int, sf.PhotoLine]]:
+        """(pts, faces) of the frames of the next part that show any."""
+        seen = {frame.pts: frame.sight for frame in part.frames}
+        lines = {frame.pts: frame.line for frame in part.frames}
+        samples, tried = [*seen], set()
+        slots = film_sampling.slots_of(self.video, np.array(samples), sf.Sampling.sample_rate)
+        while True:
+            how = {"probe": self.probe, "opens": part.opens, "close": self.close}
+            rule = film_sampling.Rule(samples, slots, seen, step=1, **how).choose()
+            missing = [pts for pts in rule.missing if pts not in tried]
+            if not missing:
+                break
+            tried.update(missing)
+            for frame in self.again(missing):
+                seen[frame.pts], lines[frame.pts] = frame.sight, frame.line
+        self.close = rule.close and not part.ends
+        counts = {pts: not seen[pts].padded or rule.chosen[pts] for pts in samples}
+        return [(pts, line) for pts, line in lines.items() if line and counts[pts]]
+
+
 class Best:
     """Takes the sampled frames of a film in order and tells in the end which are kept."""
 
-    def __init__(self, once: sf.VideoPass, meta: sf.CacheMeta, options: sf.FilmOptions) -> None:
-        """once: the pass the frames come from, whose finder has seen no less than we have."""
+    def __init__(
+        self,
+        once: sf.VideoPass,
+        meta: sf.CacheMeta,
+        options: sf.FilmOptions,
+        retry: Retry,
+    ) -> None:
         self.once, self.video, self.meta, self.options = once, once.video, meta, options
+        self.scenes, self.retry = ByScene(once), retry
         self.reach = sf.for_model(sf.Reach(strict=None), meta.model)
-        self.near = sf.SCENE_LENGTH / self.video.tick
-        self.low: int | None = None  # pts; where the scene at hand begins
-        self.cuts = 0  # of the finder's, used so far
-        self.frames: list[tuple[int, sf.PhotoLine]] = []  # of the scene at hand, with a face
         self.picks: list[Pick] = []
-        self.tracks = self.scenes = 0
+        self.tracks = 0
 
-    def add(self, pts: int, line: sf.PhotoLine | None) -> None:
-        """The next sampled frame; line: its faces, if it shows any."""
-        self.low = pts if self.low is None else self.low
-        self.close_scenes(pts - 2 * self.near)
-        if line is not None:
-            self.frames.append((pts, line))
-        if self.video.seconds(pts) - self.video.seconds(self.low) > LONGEST_SCENE:
-            self.choose(pts, pts)
+    def add(self, frame: Looked) -> None:
+        """The next sampled frame."""
+        for part in self.scenes.add(frame):
+            self.choose(part)
 
-    def close_scenes(self, until: float) -> None:
-        """Choose from the scenes that ended before `until` (pts); see sf.scenes_between."""
-        cuts, jumps = self.once.finder.cuts, self.once.finder.jumps
-        while self.cuts < len(cuts) and cuts[self.cuts] <= until:
-            cut = cuts[self.cuts]
-            self.cuts += 1
-            if cut <= self.low:
-                continue
-            low, high = (bisect.bisect_left(jumps, cut + way * self.near) for way in (-1, 1))
-            *over, (start, _) = sf.scenes_between(
-                self.low, BEYOND, [cut], jumps[low:high], self.near
-            )
-            self.choose(over[0][1] if over else self.low, start)
-
-    def choose(self, end: int, start: int) -> None:
-        """Pick the faces of the scene at hand, which ends at `end`; the next begins at `start`."""
-        self.scenes += 1
+    def choose(self, part: Part) -> None:
+        """Pick the faces of a scene."""
         beside = CUT_FRAMES * max(1, self.once.last_length)
-        inside = [(pts, line) for pts, line in self.frames if self.low <= pts < end]
-        clear = [pair for pair in inside if self.low + beside <= pair[0] < end - beside]
-        self.frames = [pair for pair in self.frames if pair[0] >= start]
-        self.low = start
-        if clear or inside:
+        inside = self.retry.lines(part) if part.frames else []
+        clear = [(p, line) for p, line in inside if part.low + beside <= p < part.high - beside]
+        if inside:
             self.pick([line for _, line in clear or inside])
 
     def pick(self, lines: list[sf.PhotoLine]) -> None:
@@ -160,9 +249,8 @@ class Best:
 
     def finish(self) -> list[sf.PhotoLine]:
         """The frames to keep, in order of time; to be asked when the pass is over."""
-        if self.low is not None:
-            self.close_scenes(BEYOND)
-            self.choose(BEYOND, BEYOND)
+        for part in self.scenes.finish():
+            self.choose(part)
         minutes = self.video.seconds(self.once.pts[-1]) / 60 if self.once.pts else 0.0
         most = max(SAID_OFTEN, math.ceil(minutes * self.options.per_minute))
         kept: dict[str, sf.PhotoLine] = {}

@@ -3,7 +3,8 @@
 A film has a sample twice a second, as before; what is looked at of those is chosen scene by scene.
 First its first and last sample and one every two seconds. Where two neighbours are not alike, the
 one in the middle, and so on until nothing lies between; what was left out between two that are
-alike gets its faces from them, so that all that comes later sees even samples.
+alike gets its faces from them, so that all that comes later sees even samples. Where nobody is
+seen, no more is left out than what is shorter than a clip.
 
 A detector is blind for a face that fills the picture. Where it finds none it looks again with a
 border around the picture: in a scene's first sample, every eight seconds, and beside a large face.
@@ -17,14 +18,17 @@ known so far; what that misses is looked at by the step `detect`.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import sort_faces as sf
 
+BRIEF = sf.Gates.min_dur  # s; a face that comes and goes in less gives no clip
 SPARSE = 2.0  # s between samples looked at where nothing changes; under Reach.gap
 PROBE = 8.0  # s between frames without a face that are looked at again with a border
 LARGE = 0.35  # short edge of a face, in short edges of the frame, beside which one is
@@ -132,6 +136,7 @@ class Rule:
     missing: dict[int, bool] = field(default_factory=dict)
     opens: bool = True  # the first sample is the scene's first
     close: bool = False  # a border has shown a face in this scene
+    brief: float = math.inf  # sampling periods; nobody may be overlooked for so long
 
     def choose(self) -> Rule:
         """Fill in chosen and missing."""
@@ -168,7 +173,11 @@ class Rule:
     def between(self, low: int, high: int) -> None:
         """Choose from what lies between two chosen samples."""
         ends = self.sight(low), self.sight(high)
-        if high - low < 2 or None in ends or matched(*ends) is not None:
+        if high - low < 2 or None in ends:
+            return
+        same = matched(*ends)
+        hidden = self.slots[high - 1] - self.slots[low + 1] + 1
+        if same is not None and (len(same[0]) or hidden < self.brief):
             return
         middle = (low + high) // 2
         self.take(middle, self.close)
@@ -188,12 +197,13 @@ def counted(
     return known
 
 
-def rule_steps(sampling: sf.Sampling) -> dict[str, int]:
-    """step and probe of a Rule."""
+def rule_steps(sampling: sf.Sampling) -> dict[str, Any]:
+    """step, probe and brief of a Rule."""
     rate = sampling.sample_rate
     return {
         "step": 1 if sampling.every_sample else max(1, round(SPARSE * rate)),
         "probe": 0 if sampling.no_pad_retry else max(1, round(PROBE * rate)),
+        "brief": BRIEF * rate,
     }
 
 

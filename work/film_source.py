@@ -16,10 +16,12 @@ Contents
 from __future__ import annotations
 
 import atexit
+import bisect
 import contextlib
 import functools
 import hashlib
 import io
+import itertools
 import math
 import mmap
 import os
@@ -39,6 +41,7 @@ import numpy as np
 import sort_faces as sf
 
 choice, capture_time = sf.companion("film_choice"), sf.companion("capture_time")
+film_sampling, film_times = sf.companion("film_sampling"), sf.companion("film_times")
 
 # ============================================================================
 # Frames as photos
@@ -74,6 +77,7 @@ class FilmReader:
         try:
             self.file = self.stack.enter_context(playable(path))
             self.container, self.stream = self.stack.enter_context(sf.open_video(self.file))
+            self.joined = film_times.joined_in(self.file)
         except BaseException:
             self.stack.close()
             raise
@@ -95,7 +99,7 @@ class FilmReader:
         """The same, which nobody has asked for lately."""
         near = sf.SEEK_BACK / float(self.stream.time_base)
         if not self.at < pts <= self.at + near:
-            self.frames = sf.sought_frames(self.container, self.stream, pts)
+            self.frames = sf.sought_frames(self.container, self.stream, pts, self.joined)
         aspect = round(float(self.stream.sample_aspect_ratio or 1), 4)  # as Video.sar has it
         for frame in self.frames:
             self.at = frame.pts
@@ -104,7 +108,7 @@ class FilmReader:
             if frame.pts > pts:
                 break
         self.at = math.inf
-        with sf.open_video(self.file) as opened:  # joined films have one line of time only so
+        with sf.open_video(self.file) as opened:  # of some a seek finds no key frame before it
             found = (frame for frame in sf.decoded(*opened) if frame.pts == pts)
             for frame in found:
                 return sf.upright_frame(frame, aspect)
@@ -304,27 +308,40 @@ def dates_of(begun: dict[str, datetime], seconds: float) -> str:
     return capture_time.stored(told, capture_time.Camera())
 
 
-def seen_in(engine: Any, image: np.ndarray, how: dict[str, Any]) -> sf.Result:
-    """Size and FaceRecords of an upright frame, or why the engine gave up on it."""
+def seen_in(engine: Any, image: np.ndarray, how: dict[str, Any], border: bool = False) -> sf.Result:
+    """Size and FaceRecords of an upright frame, or why the engine gave up on it.
+
+    border: look again with one around it where nothing is found; `padded` says that this was done.
+    """
     try:
-        found = sf.find_faces(engine, image, sf.Passes(**how["passes"]))
+        found, padded = sf.find_in_frame(engine, image, sf.Passes(**how["passes"]), border)
         faces = sf.face_records(engine, [(image, found)], how["landmarks"])[0]
     except sf.engine_errors() as error:
         return {"failed": sf.one_line(error)}
-    return {"wh": list(image.shape[1::-1]), "faces": sf.as_json(faces)}
+    told = {"padded": True} if padded else {}
+    return {"wh": list(image.shape[1::-1]), **told, "faces": sf.as_json(faces)}
 
 
 def stretch_item(engine: Any, item: sf.Item) -> sf.Result:
-    """Frames of a film -> seen_in of each. item: path, pts (rising), sar, passes, landmarks."""
+    """Frames of a film -> seen_in of each.
+
+    item: path, pts (rising), sar, passes, landmarks, joined, padded (of those pts).
+    """
     frames = {pts: {"failed": "not found in the film"} for pts in item["pts"]}
     try:
+        joined = item.get("joined") and sf.as_record(sf.Joined, item["joined"])
         with playable(item["path"]) as file:
-            for pts, image in sf.frames_at(file, item["pts"], item["sar"]):
-                frames[pts] = seen_in(engine, image, item)
+            for pts, image in sf.frames_at(file, item["pts"], item["sar"], joined):
+                frames[pts] = seen_in(engine, image, item, pts in item.get("padded", ()))
     except (sf.VideoError, OSError) as error:
         lost = [pts for pts, found in frames.items() if "failed" in found]
         frames |= {pts: {"failed": str(error)} for pts in lost}
     return {"frames": [{"pts": pts, **found} for pts, found in frames.items()]}
+
+
+def seen_of(line: dict[str, Any]) -> sf.Result:
+    """What a line of the log says was seen."""
+    return {key: line[key] for key in ("wh", "padded", "faces", "failed") if key in line}
 
 
 NO_CLIP = "no clip"  # settings of the line of such a photo
@@ -360,9 +377,13 @@ class Film:
         self.options = run.options.films
         self.counts: Counter[str] = Counter()
         self.log = sf.AppendOnly(begun_path(run.path))
-        self.known: dict[int, None] = {}  # pts of frames that need no second look
+        self.known: dict[int, None] = {}  # pts of frames that a killed run has looked at
+        self.twice: dict[int, sf.Result] = {}  # {pts: what it saw when it looked again}
+        self.cuts, self.close = 0, False  # passed so far; a border has shown a face since then
         told = {"passes": run.told_passes(), "landmarks": run.crew.spec.landmarks}
         self.how: dict[str, Any] = told
+        plain = not told["passes"]["pad_retry"] and not self.options.every_frames
+        self.probe = film_sampling.rule_steps(sf.Sampling())["probe"] if plain else 0
 
     def look(self) -> FilmLine:
         """Decode it once and store the frames that are kept. Raises VideoError."""
@@ -395,10 +416,15 @@ class Film:
         lines = (value for _, value in sf.json_lines(self.log.path))
         first = next(lines, None)
         same = bool(first) and all(first.get(key) == value for key, value in head.items())
-        known = [line["pts"] if line else None for line in lines] if same else []
+        known: list[int | None] = []
+        for line in lines if same else ():
+            if line and "again" in line:
+                self.twice[line["pts"]] = seen_of(line)
+            else:
+                known.append(line["pts"] if line else None)
         if not same or None in known or known != sorted(known):
             self.log.path.unlink(missing_ok=True)
-            known = []
+            known, self.twice = [], {}
         if self.log.is_new():
             self.log.append(head)
         return dict.fromkeys(known)
@@ -409,21 +435,54 @@ class Film:
         if crew.elsewhere:
             self.once.skip = lambda _: True
             sampled = [pts for pts, _ in self.once.samples()]
-            seen = self.seen_elsewhere([pts for pts in sampled if pts not in self.known])
+            rule = sf.Sampling(every_sample=True, no_pad_retry=not self.probe)
+            chosen, _ = film_sampling.choose(self.video, self.once.result(), rule, {})
+            wanted = [pts for pts in sampled if pts not in self.known]
+            seen = self.seen_elsewhere(wanted, [pts for pts in wanted if chosen.get(pts)])
             yield from ((pts, None) if pts in self.known else next(seen) for pts in sampled)
             return
         engine, how = crew.engine(), self.how
 
-        def see(sample: tuple[int, Any]) -> tuple[int, sf.Result | None]:
-            pts, image = sample
-            return pts, None if image is None else seen_in(engine, image, how)
+        def see(sample: tuple[int, Any, bool]) -> tuple[int, sf.Result | None]:
+            pts, image, border = sample
+            return pts, None if image is None else seen_in(engine, image, how, border)
 
-        yield from sf.ordered_map(see, self.once.samples(), crew.threads)
+        yield from sf.ordered_map(see, self.bordered(), crew.threads)
 
-    def seen_elsewhere(self, wanted: Sequence[int]) -> Iterator[tuple[int, sf.Result]]:
-        """What a worker or a cluster sees, which decodes the frames there; in their order."""
+    def bordered(self) -> Iterator[tuple[int, Any, bool]]:
+        """(pts, picture, whether to look with a border at once) of the sampled frames.
+
+        Each comes a sample late, when a cut before it is known. What is not asked for here and
+        chosen when its scene is over is decoded once more (`again`).
+        """
+        late: tuple[int, Any] | None = None
+        for sample in itertools.chain(self.once.samples(), [None]):
+            if late is not None:
+                yield *late, self.is_probed(late[0])
+            late = sample
+
+    def is_probed(self, pts: int) -> bool:
+        """Whether a frame will be looked at with a border for sure, as far as that is known."""
+        cuts = bisect.bisect(self.once.finder.cuts, pts)
+        begins, self.cuts = cuts != self.cuts, cuts
+        self.close = self.close and not begins
+        slot = film_sampling.slots_of(self.video, np.array([pts]), sf.Sampling.sample_rate)[0]
+        return bool(self.probe) and bool(begins or self.close or slot % self.probe == 0)
+
+    def seen_elsewhere(
+        self, wanted: Sequence[int], padded: Sequence[int]
+    ) -> Iterator[tuple[int, sf.Result]]:
+        """What a worker or a cluster sees, which decodes the frames there; in their order.
+
+        padded: those of them that are looked at with a border, too.
+        """
         about = {"path": self.file.path, "sar": self.video.sar, **self.how, "film": self.id}
-        items = [{**about, "pts": some} for some in sf.batched(wanted, sf.CHUNK_SAMPLES)]
+        items, joined, border = [], self.once.joined, frozenset(padded)
+        for some in sf.batched(wanted, sf.CHUNK_SAMPLES):
+            item = {**about, "pts": some, "padded": [pts for pts in some if pts in border]}
+            if joined:
+                item["joined"] = sf.as_json(joined.between(some[0], some[-1]))
+            items.append(item)
         waiting: dict[int, list[sf.Result]] = {}
         order = iter([item["pts"][0] for item in items])
         due = next(order, None)
@@ -434,20 +493,56 @@ class Film:
                 yield from ((found["pts"], found) for found in waiting.pop(due))
                 due = next(order, None)
 
+    def again(self, wanted: list[int]) -> Iterator[choice.Looked]:
+        """Frames with what is seen with a border; they are decoded once more for it."""
+        for pts, found in self.seen_again([pts for pts in wanted if pts not in self.twice]):
+            self.log.append({"pts": pts, "again": True, **found})
+            self.twice[pts] = found
+        for pts in wanted:
+            if pts in self.twice:
+                found = self.twice.pop(pts)
+                self.counts["faces"] += len(found.get("faces", ()))
+                yield self.looked(pts, found)
+
+    def seen_again(self, wanted: Sequence[int]) -> Iterator[tuple[int, sf.Result]]:
+        """(pts, what is seen with a border) of frames of this film."""
+        if self.run.crew.elsewhere:
+            yield from self.seen_elsewhere(wanted, wanted)
+            return
+        engine, how = self.run.crew.engine(), self.how
+
+        def see(frame: tuple[int, Any]) -> tuple[int, sf.Result]:
+            return frame[0], seen_in(engine, frame[1], how, True)
+
+        joined, threads = self.once.joined, self.run.crew.threads
+        with contextlib.suppress(sf.VideoError):  # the pass says what is wrong with the film
+            frames = sf.frames_at(self.video.path, wanted, self.video.sar, joined)
+            yield from sf.ordered_map(see, frames, threads)
+
     def noted(self) -> Iterator[tuple[int, sf.Result]]:
         """frames(), with what a killed run saw, and the rest written down as it comes."""
-        before = (value for _, value in sf.json_lines(self.log.path))
+        before = (line for _, line in sf.json_lines(self.log.path) if line and "again" not in line)
         next(before, None)  # the head
         expected = round(self.video.duration * sf.Sampling.sample_rate)
         name = os.path.basename(self.file.path)
         for pts, found in sf.progress(self.frames(), expected, f"film {name}", "frame"):
             if pts in self.known:
-                line = next(before)
-                found = {key: line[key] for key in ("wh", "faces", "failed") if key in line}
+                found = seen_of(next(before))
             else:
                 self.log.append({"pts": pts, **found})
             self.count(found)
+            self.close = self.close or bool(found.get("padded") and found.get("faces"))
             yield pts, found
+
+    def looked(self, pts: int, found: sf.Result) -> choice.Looked:
+        """A frame as the choice wants it."""
+        boxes = np.array([face["bbox"] for face in found.get("faces", ())], np.float32)
+        rows = np.pad(boxes.reshape(-1, 4), ((0, 0), (0, 4)))
+        spent = bool(found.get("padded")) or "failed" in found
+        short = float(min(found.get("wh", (0,))))
+        sight = film_sampling.Sight(rows, film_sampling.NOTHING.embedding, spent, short)
+        found = self.wanted(found)
+        return choice.Looked(pts, sight, self.photo_line(pts, found) if found["faces"] else None)
 
     def wanted(self, found: sf.Result | None) -> sf.Result:
         """What is seen, without the faces that --filter and --nfilter take."""
@@ -480,32 +575,40 @@ class Film:
         self.known = self.known_frames()
         rate = sf.Sampling.sample_rate
         self.once = SoundPass(self.video, rate, self.known.__contains__)
-        best = choice.Best(self.once, self.run.cache.meta, self.options)
+        retry = choice.Retry(self.video, self.probe, self.again)
+        best = choice.Best(self.once, self.run.cache.meta, self.options, retry)
         for pts, found in self.noted():
-            found = self.wanted(found)
-            best.add(pts, self.photo_line(pts, found) if found["faces"] else None)
+            best.add(self.looked(pts, found))
         for line in (lines := best.finish()):
             self.store(line)
         return [line.path for line in lines]
 
     def keep_all(self) -> list[str]:
-        """Store every sampled frame that shows a face, as it comes."""
+        """Store every sampled frame that shows a face, scene by scene."""
 
         def is_known(pts: int) -> bool:
             return frame_sha(self.id, pts) in self.run.paths_of
 
         kept, nth = [], self.options.every_frames
         self.once = EveryNth(self.video, nth, is_known)
+        scenes = choice.ByScene(self.once)
         expected = round(self.video.duration * self.video.fps / nth)
         name = os.path.basename(self.file.path)
         for pts, found in sf.progress(self.frames(), expected, f"film {name}", "frame"):
             self.count({"faces": [None]} if found is None else found)
-            if found is None:
-                kept.append(frame_path(self.file.path, pts, float(self.video.seconds(pts))))
-            elif (found := self.wanted(found))["faces"]:
-                line = self.photo_line(pts, found)
-                self.store(line)
-                kept.append(line.path)
+            frame = choice.Looked(pts, None, None) if found is None else self.looked(pts, found)
+            if found is None or frame.line:
+                kept += self.stored(scenes.add(frame))
+        return kept + self.stored(scenes.finish())
+
+    def stored(self, parts: Iterator[choice.Part]) -> list[str]:
+        """The paths of all frames of some scenes; those that are new are stored."""
+        kept = []
+        for frame in (frame for part in parts for frame in part.frames):
+            if frame.line:
+                self.store(frame.line)
+            seconds = float(self.video.seconds(frame.pts))
+            kept.append(frame_path(self.file.path, frame.pts, seconds))
         return kept
 
     def store(self, line: sf.PhotoLine) -> None:
@@ -550,7 +653,8 @@ class Films:
         own = asdict(self.options)
         how = [own[key] for key in ("every", "per_track", "per_minute")]
         nth = self.options.every_frames
-        self.settings = f"{run.passes} every {nth} frames" if nth else f"{run.passes} best {how}"
+        kept = f"every {nth} frames" if nth else f"best {how} retry"
+        self.settings = f"{run.passes} {kept}"
         self.of_film: dict[str, list[str]] = defaultdict(list)  # paths of frames
         for path in run.paths:
             if film := sf.film_of(path):

@@ -238,6 +238,21 @@ class Timeline:
         return self.slots[rank] if beyond <= 0 else self.slots[-1] + beyond * self.usual_length()
 
 
+def joined_in(path: str) -> sf.Joined | None:
+    """Where the time of a film begins anew, by its packets; nothing is decoded.
+
+    Only in formats in which it does are they all read.
+    """
+    import av
+
+    with sf.open_video(path) as (container, stream):
+        line = Timeline(container, stream)
+        if line.bytes_seek or container.format.flags & av.format.Flags.ts_discont.value:
+            for _ in line.packets():
+                pass
+        return line.joined()
+
+
 def sought(line: Timeline, start: int) -> Iterator[VideoFrame]:
     """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
     stream, back = line.stream, 0.0

@@ -15,6 +15,7 @@
 #   SKIP_PATTERN   no files whose name this regular expression finds        [none]
 #   MAX_DUR        longest clip in seconds                                  [120 *]
 #   IDENTITY       .fsz bundle or folder: only clips with this person       [everybody]
+#   CORPUS         swap-ready folder whose face sets say what people are called  [none]
 #   SIDECAR        yes: write a .json beside each clip                      [no]
 #   CUT            copy, smart or encode                                    [smart *]
 #   MODEL          model pack, folder of .onnx files, or dlib               [buffalo_l *]
@@ -47,6 +48,7 @@ options=()
 [ -n "${SKIP_PATTERN:-}" ] && options+=("--skip-pattern=$SKIP_PATTERN")
 [ -n "${MAX_DUR:-}" ] && options+=("--max-dur=$MAX_DUR")
 [ -n "${IDENTITY:-}" ] && options+=("--identity=$IDENTITY")
+[ -n "${CORPUS:-}" ] && options+=("--corpus=$CORPUS")
 [ "${SIDECAR:-no}" = yes ] && options+=(--write-sidecar)
 [ -n "${WORKER:-}" ] && options+=("--worker=$WORKER")
 [ -n "${CLUSTER:-}" ] && options+=("--cluster=$CLUSTER")
