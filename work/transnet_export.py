@@ -45,6 +45,7 @@ def export(out: Path) -> float:
 
 
 def main() -> None:
+    """Write the model that the command line names, and say how near it is to the original."""
     if len(sys.argv) != 2:
         raise SystemExit("usage: python transnet_export.py OUT.onnx")
     try:
