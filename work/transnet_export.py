@@ -4,7 +4,7 @@
     python work/transnet_export.py OUT.onnx
 
 The package (MIT) carries the weights its authors trained, brought from TensorFlow to torch. Nothing
-of sort_faces is needed here. Probabilities of the file were those of torch within 2e-7 (torch 2.13).
+of sort_faces is needed. Its probabilities were those of torch within 2e-7 (torch 2.13).
 """
 
 from __future__ import annotations
