@@ -3982,7 +3982,6 @@ SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/an
 SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
 SCENE_MEMORY = 1.0  # s; after so long without a cut the finder knows nothing of what was before
-SCENE_JUMP = 27.0  # content score; ContentDetector's threshold for a cut on its own
 MAX_FRAME_PIXELS = 8192 * 8192  # the largest cameras; several frames are in memory at once
 BROKEN_PACKETS = 200  # in a row, after which the rest of a video is given up
 SEEK_BACK = 5.0  # s; where a seek lands too late, the next goes back so much more, then twice
@@ -4182,18 +4181,18 @@ def small_picture(frame: VideoFrame, width: int = SCENE_WIDTH) -> np.ndarray:
         across = max(1, round(step * plane.width / frame.width))
         parts.append(pixels[: plane.height : down, : plane.width : across])
     high, wide = (min(part.shape[axis] for part in parts) for axis in (0, 1))
-    small = np.dstack([part[:high, :wide] for part in parts])
+    parts = [part[:high, :wide] for part in parts]
     if not (frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")):
-        small = cv2.LUT(small, studio_levels())
-    return cv2.cvtColor(small, cv2.COLOR_YUV2BGR)
+        parts = [cv2.LUT(*pair) for pair in zip(parts, studio_levels(), strict=True)]
+    return cv2.cvtColor(cv2.merge(parts), cv2.COLOR_YUV2BGR)
 
 
 @functools.cache
 def studio_levels() -> np.ndarray:
-    """(1, 256, 3) uint8 table that stretches Y from 16-235 and U, V from 16-240 to all of 0-255."""
+    """(3, 256) uint8 tables that stretch Y from 16-235 and U, V from 16-240 to all of 0-255."""
     values = np.arange(256.0)
     luma, chroma = (values - 16) * 255 / 219, (values - 128) * 255 / 224 + 128  # ITU-R BT.601
-    return np.rint(np.dstack([luma, chroma, chroma]).clip(0, 255)).astype(np.uint8)
+    return np.rint(np.stack([luma, chroma, chroma]).clip(0, 255)).astype(np.uint8)
 
 
 def video_facts(path: str, size: int, mtime_ns: int) -> Video:
@@ -4244,52 +4243,6 @@ def content_id(path: str, size: int) -> str:
             stream.seek(max(0, size - ID_BLOCK) * block // (ID_BLOCKS - 1))
             digest.update(stream.read(ID_BLOCK))
     return digest.hexdigest()[:16]
-
-
-class SceneFinder:
-    """PySceneDetect's AdaptiveDetector, fed with small pictures of frames and their times.
-
-    soft: the same for what goes over slowly (soft_cuts.SoftCuts).
-    """
-
-    def __init__(self, video: Video, network: Any = None) -> None:
-        try:
-            from scenedetect.common import FrameTimecode, Timecode
-            from scenedetect.detectors import AdaptiveDetector
-        except ImportError as error:
-            raise SortFacesError(package_hint(error)) from None
-        from fractions import Fraction
-
-        base, rate = Fraction(*video.time_base), Fraction(video.fps or 25.0)
-        self.timecode = lambda pts: FrameTimecode(Timecode(pts - video.start, base), rate)
-        self.detector = AdaptiveDetector(min_scene_len=SCENE_LENGTH)
-        if not hasattr(self.detector, "_frame_score"):  # statistics are public, and cost edges
-            raise SortFacesError(
-                "this scenedetect is not known to us; pip install scenedetect==0.7.2"
-            )
-        self.start = video.start
-        self.soft = companion("soft_cuts").SoftCuts(video)
-        if network is not None:
-            self.soft.windows = companion("transnet").Windows(network)
-        self.shape: tuple[int, ...] | None = None
-        self.cuts: list[int] = []  # pts of the first frame of each scene but the first
-        self.jumps: list[int] = []  # pts of frames unlike the one before, cut or not
-
-    def feed(self, frame: VideoFrame, soft_only: bool = False) -> None:
-        """Take the next frame in display order."""
-        import cv2
-
-        small = small_picture(frame)
-        self.shape = self.shape or small.shape
-        if small.shape != self.shape:  # the picture size changed on the way
-            small = cv2.resize(small, self.shape[1::-1])
-        self.soft.feed(frame.pts, small)
-        if soft_only:
-            return
-        cuts = self.detector.process_frame(self.timecode(frame.pts), small)
-        self.cuts += [cut.pts + self.start for cut in cuts]
-        if (self.detector._frame_score or 0.0) >= SCENE_JUMP:
-            self.jumps.append(frame.pts)
 
 
 def scenes_between(
@@ -4368,7 +4321,7 @@ class VideoPass:
 
     def begin(self) -> None:
         """Know nothing of its frames."""
-        self.finder = SceneFinder(self.video, self.network)
+        self.finder = companion("scene_finder").SceneFinder(self.video, self.network)
         self.pts: list[int] = []
         self.error = ""
         self.last_length = 0
@@ -5308,13 +5261,13 @@ def find_faces(
 
 
 def find_in_frame(
-    engine: Engine, image: np.ndarray, passes: Passes, border: bool, fitted: bool = False
+    engine: Engine, image: np.ndarray, passes: Passes, border: bool
 ) -> tuple[Detections, bool]:
-    """(what find_faces finds, whether that was looked for with a border, too).
+    """(what find_faces finds in a film's frame, whether a border was needed to look for it).
 
     border: look again with one where nothing is found.
     """
-    found = find_faces(engine, image, passes, fitted)
+    found = find_faces(engine, image, passes, fitted=True)
     padded = border and not len(found)
     return (detect_padded(engine, image) if padded else found), padded
 
@@ -5620,7 +5573,7 @@ def frame_result(
     border: look again with one around it where nothing is found; `padded` says that this was done.
     """
     try:
-        found, padded = find_in_frame(engine, image, Passes(), border, fitted=True)
+        found, padded = find_in_frame(engine, image, Passes(), border)
         seen = [(image, found)]
         faces = as_json(face_records(engine, seen, landmarks)[0])
     except engine_errors() as error:

@@ -779,3 +779,17 @@ def test_a_video_of_huge_frames_is_refused_before_one_is_decoded(
     monkeypatch.setattr(sf, "MAX_FRAME_PIXELS", 64 * 64)
     code, _, err = run("video", "scan", path.parent, tmp_path / "work")
     assert code == 0 and "small.mp4: too large: frames of 256 x 256 pixels" in err
+
+
+def test_a_frame_has_the_score_that_scenedetect_gives_it() -> None:
+    """Ours is the same sum, made by OpenCV."""
+    from scenedetect.detectors import AdaptiveDetector
+
+    finder, rng = sf.companion("scene_finder"), np.random.default_rng(5)
+    ours, theirs = finder.Cuts(), AdaptiveDetector()
+    for number in range(20):
+        picture = rng.integers(0, 256, (72, 128, 3), np.uint8) // (1 + number % 3)
+        time = finder.FrameTimecode(number, 25.0)
+        cuts = [detector.process_frame(time, picture) for detector in (ours, theirs)]
+        assert cuts[0] == cuts[1] and ours._frame_score == theirs._frame_score
+    assert ours._frame_score > 10

@@ -114,7 +114,7 @@ class PassLog(sf.AppendOnly):
         """What is known of the film's time; None: nothing."""
         return sf.Joined(self.known.joins, self.known.keys) if self.known.pts else None
 
-    def go_on(self, finder: sf.SceneFinder, line: Any) -> Iterator[VideoFrame]:
+    def go_on(self, finder: Any, line: Any) -> Iterator[VideoFrame]:
         """The frames after those that are known; the finder has seen the last of these again.
 
         line: film_times.Timeline. Raises LookupError where the file does not show them again.
