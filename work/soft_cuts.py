@@ -4,7 +4,8 @@ Twin comparison: two pictures up to three seconds apart that have nothing in com
 pixel between them lies between its two values. So it is in a dissolve, where all pixels go over
 together, in a wipe, where each does at its own time, and in a fade, where the one picture is black
 or white. A camera that pans, or somebody who walks through the picture, shows what neither of the
-two pictures has there.
+two pictures has there. Fades over a colour, which may be too short for that, and slides, in which
+both pictures move, are looked for by themselves.
 
 Looked at are thumbnails of the pictures that scene detection sees anyway, twelve and a half a
 second: how fast the film runs plays no part.
@@ -228,7 +229,7 @@ class SoftCuts:
         That is where the line through what lies in its middle would do so: what moves in the
         pictures hides the ends themselves.
         """
-        at = np.array([np.flatnonzero(share <= ends)[-1] for ends in INNER], float)
+        at = np.array([np.flatnonzero(share <= one)[-1] for one in INNER], float)
         reach = max(1.0, at[1] - at[0]) * INNER[0] / (INNER[1] - INNER[0])
         low = max(0.0, min(at[0] - reach, ends[0]))
         high = min(len(share) - 1.0, max(at[1] + 1 + reach, ends[1]))
