@@ -13,6 +13,7 @@ second: how fast the film runs plays no part.
 
 from __future__ import annotations
 
+import bisect
 import math
 import types
 from collections import deque
@@ -140,8 +141,9 @@ class SoftCuts:
         if self.windows:
             self.windows.finish()
             spans += self.windows.transitions(tick)
-        for low, high in joined(self.found):
-            own = np.array([span for span in self.found if low <= span[0] < high])
+        found = sorted(self.found)
+        for low, high in joined(found):
+            own = np.array(found[bisect.bisect(found, (low,)) : bisect.bisect(found, (high,))])
             if len(own) >= FEW_FOUND:
                 ends = np.percentile(own[:, 0], WIDER), np.percentile(own[:, 1], 100 - WIDER)
                 margin = MARGIN * (ends[1] - ends[0]) + EVERY / tick
