@@ -13047,6 +13047,18 @@ def run_command(args: argparse.Namespace) -> int:
     return EXIT_OK if outcome.ok else EXIT_FOUND_WRONG
 
 
+def own_stderr() -> None:
+    """Let our lines go through a descriptor of their own.
+
+    What libraries in C write to 2 is caught (work/hush.py), by a thread at any moment: a line of
+    ours on its way there would be caught, too.
+    """
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        if sys.stderr.fileno() == 2:
+            about = {"encoding": sys.stderr.encoding, "errors": "backslashreplace"}
+            sys.stderr = open(os.dup(2), "w", 1, **about)  # noqa: SIM115
+
+
 def run_as_program() -> None:
     """main, for a process of its own: signals end it with one line at any moment."""
 
@@ -13067,6 +13079,7 @@ def run_as_program() -> None:
         signal.signal(signal.SIGTERM, terminated)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    own_stderr()
     code = EXIT_INTERRUPTED
     try:
         code = main(listen=listen)

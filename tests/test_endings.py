@@ -194,3 +194,22 @@ def test_a_signal_in_a_callback_whose_errors_are_dropped_is_not_lost(number, cod
         [sys.executable, "-c", program], env=where, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_a_line_of_ours_is_not_taken_for_one_of_a_library():
+    """A thread that decodes begins to catch these at any moment: between stderr and its write."""
+    program = """if True:
+        import os, sys, sort_faces as sf
+        def main(listen):
+            write, said = sys.stderr.write, []
+            with sf.companion("hush").hushed.descriptor(said.append):
+                write("ours\\n")
+                os.write(2, b"theirs\\n")
+            return 0 if said == ["theirs"] else 1
+        sf.main = main
+        sf.run_as_program()"""
+    where = {**os.environ, "PYTHONPATH": str(Path(sf.__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=where, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "ours\n")
