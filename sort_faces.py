@@ -3202,14 +3202,15 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def remove_unfinished_file(path: Path, alone: bool = False) -> None:
-    """Delete what a killed run left of one file it was writing.
+    """Delete what a killed run left of a file it was writing, or of one named after it (x.npz.y).
 
-    alone: nobody else can be writing it now; without that, parts of running processes stay.
+    alone: nobody else can be writing the file now; else parts of running processes stay.
     """
-    pattern = re.compile(re.escape(PART_PREFIX) + r"(\d+)-\d+-" + re.escape(path.name[-60:]))
+    own = re.escape(PART_PREFIX) + r"(\d+)-\d+-" + re.escape(path.name[-60:])
+    pattern = re.compile(own + r"(\..+)?")
     for part in path.parent.iterdir() if path.parent.is_dir() else ():
         found = pattern.fullmatch(part.name)
-        if found and (alone or not is_running(int(found[1]))):
+        if found and ((alone and not found[2]) or not is_running(int(found[1]))):
             part.unlink(missing_ok=True)
 
 

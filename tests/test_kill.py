@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,3 +158,24 @@ def test_an_interrupt_is_one_line_and_its_exit_code(undisturbed, tmp_path, how) 
     assert again.wait(timeout=120) == 0
     again.communicate()
     assert content(cache) == content(peace)
+
+
+@pytest.mark.parametrize("name", ["lib.npz", "lib.npz.tags.npy", "lib.npz.forgotten.json"])
+def test_what_a_kill_leaves_of_a_file_beside_the_cache_goes(undisturbed, tmp_path, name) -> None:
+    """Parts of runs that are dead; one that is being written by somebody stays."""
+    root, peace, _ = undisturbed
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    cache = tmp_path / "again/lib.npz"
+    cache.parent.mkdir()
+    for path in peace.parent.iterdir():
+        shutil.copy(path, cache.parent / path.name)
+    before = {path.name for path in cache.parent.iterdir()}
+    others = {f"{dead.pid}-7-other.npz", f"{os.getpid()}-7-lib.npz.decisions.jsonl"}
+    for rest in (f"{dead.pid}-7-{name}", *others):
+        (cache.parent / f"{sf.PART_PREFIX}{rest}").write_bytes(b"half")
+    done = embed(root, cache)
+    _, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err
+    after = {path.name.removeprefix(sf.PART_PREFIX) for path in cache.parent.iterdir()}
+    assert after == before | others
