@@ -158,17 +158,22 @@ def test_it_finds_the_same_whenever_it_begins(kind, tmp_path):
         assert again.found == whole.found and again.sure == whole.sure
 
 
-def test_no_clip_of_a_made_film_ends_in_another_shot(run, mini, shared, tmp_path):
-    """Two shots of mixtape.mp4 with a face, which dissolve into each other."""
-    source = shared / "data/videos/mixtape.mp4"
+def two_shots(shared) -> list[list[np.ndarray]]:
+    """Frames of two shots of mixtape.mp4 with a face, nearly four seconds each."""
     truth = json.loads((shared / "data/videos/mixtape.truth.json").read_text())
     rows = [r for r in truth if r["face"] == "yes" and r["end"] - r["start"] > 4][:2]
-    video, found = known_video(source)
+    video, found = known_video(shared / "data/videos/mixtape.mp4")
     times = video.seconds(found.pts)
     shots = []
     for row in rows:
         wanted = found.pts[(times > row["start"] + 0.1) & (times < row["start"] + 3.9)]
         shots.append([i for _, i in sf.frames_at(video.path, wanted.tolist(), video.sar)])
+    return shots
+
+
+def test_no_clip_of_a_made_film_ends_in_another_shot(run, mini, shared, tmp_path):
+    """Two shots of mixtape.mp4 with a face, which dissolve into each other."""
+    shots = two_shots(shared)
     film = write_video(tmp_path / "films/v.mp4", joined_by("dissolve", *shots, RATE))
     work, clips = tmp_path / "work", tmp_path / "clips"
     code, _, err = run("video", "run", film.parent, work, clips, "--model", mini, "-q")

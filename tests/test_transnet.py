@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from test_soft_cuts import joined_by, panned
+from test_soft_cuts import joined_by, panned, two_shots
 from test_video import known_video
 from video_material import RATE, empty_picture, write_video
 
@@ -204,14 +204,7 @@ def test_the_real_network_finds_a_dissolve(shared, tmp_path):
         pytest.skip(
             "needs TransNetV2 as ONNX: work/transnet_export.py writes it, $TRANSNETV2 names it"
         )
-    truth = json.loads((shared / "data/videos/mixtape.truth.json").read_text())
-    rows = [r for r in truth if r["face"] == "yes" and r["end"] - r["start"] > 4][:2]
-    video, found = known_video(shared / "data/videos/mixtape.mp4")
-    times = video.seconds(found.pts)
-    shots = []
-    for row in rows:
-        wanted = found.pts[(times > row["start"] + 0.1) & (times < row["start"] + 3.9)]
-        shots.append([i for _, i in sf.frames_at(video.path, wanted.tolist(), video.sar)])
+    shots = two_shots(shared)
     film = write_video(tmp_path / "v.mp4", joined_by("dissolve", *shots, RATE))
     _, finder, _ = passed(film, real)
     begins = len(shots[0]) / RATE - 1
