@@ -251,6 +251,15 @@ TABLE = [
 ]  # fmt: skip
 
 
+def test_the_long_table() -> None:
+    """tests/dates.csv: answers by the rules of docs/dates.md, written down before any was tried."""
+    with open(Path(__file__).with_name("dates.csv"), encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) > 1600
+    found = [(row, best((row["where"], row["text"]))) for row in rows]
+    assert [(row, taken.text()) for row, taken in found if taken.text() != row["expected"]] == []
+
+
 @pytest.mark.parametrize(("where", "text", "expected"), TABLE)
 def test_what_one_statement_tells(where, text, expected) -> None:
     taken = best((where, text))
@@ -260,6 +269,32 @@ def test_what_one_statement_tells(where, text, expected) -> None:
 
 def test_our_own_table_is_as_long_as_the_one_kept_back() -> None:
     assert len(TABLE) >= 162
+
+
+US, OURS = "12-25-2013 a.jpg", "Photo 25-07-2013, 10 10 10.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "expected"),
+    [
+        ("Photo 04-07-2013, 10 10 10.jpg", [], "2013"),
+        ("Photo 04-07-2013, 10 10 10.jpg", [OURS], "2013-07-04T10:10:10"),
+        ("Photo 04-07-2013, 10 10 10.jpg", [OURS, "Photo 07-25-2013, 10 10 10.jpg"], "2013"),
+        ("Photo 04-07-2013, 10 10 10.jpg", [US], "2013"),  # another pattern
+        ("04-07-2013 b.jpg", [US], "2013-04-07"),
+        ("04_07_2013 b.jpg", [US], "2013"),
+        ("04.07.2013 b.jpg", [US], "2013-07-04"),
+        ("04072013_101010.jpg", ["25122013_101010.jpg"], "2013-07-04T10:10:10"),
+        ("20111112.jpg", ["12252011.jpg"], "2011-11-12"),
+        ("IMG_12 04-07-2013.jpg", ["IMG_9 25-07-2013.jpg"], "2013-07-04"),
+        ("01-04-07-2013.jpg", ["25-07-2013.jpg"], "2013"),
+        ("photo_1@04-07-2013_10-10-10.jpg", ["photo_2@07-25-2013_1.jpg"], "2013-07-04T10:10:10"),
+        ("04-07-2013.jpg", ["07-07-2013.jpg", "05-06-2013.jpg"], "2013"),  # nobody decides
+    ],
+)
+def test_names_beside_it_tell_which_of_day_and_month_comes_first(name, beside, expected) -> None:
+    name = names.settled(name, names.orders_of([*beside, name]))
+    assert told(("name", name))[1] == expected
 
 
 @pytest.mark.parametrize(
@@ -367,7 +402,11 @@ def test_days_on_which_a_clock_was_not_set() -> None:
     first, eve = date(2008, 1, 1), date(2007, 12, 31)
     assert capture_time.reset_days([("a", first)] * 5) == {"a": {first}}
     assert capture_time.reset_days([("a", first)] * 4) == {}
-    assert capture_time.reset_days([("a", first)] * 5 + [("a", eve)]) == {}
+    for used in (eve, date(2007, 12, 2)):
+        assert capture_time.reset_days([("a", first)] * 5 + [("a", used)]) == {}
+    assert capture_time.reset_days([("a", first)] * 5 + [("a", date(2007, 12, 1))]) == {
+        "a": {first}
+    }
     assert capture_time.reset_days([("a", first), ("a", date(2009, 6, 1))]) == {"a": {first}}
     assert capture_time.reset_days([("a", first), ("b", date(2009, 6, 1))]) == {}
     said = ("exif_original", "2008:01:01 02:03:04")
@@ -686,6 +725,28 @@ def test_embed_dates_by_all_a_photo_has(run, library, mini, tmp_path, monkeypatc
     (library / "nothing.jpg").rename(library / "2003-05-06 Zoo.jpg")
     counts(run(*embed))
     assert dated(cache)["2003-05-06 Zoo.jpg"] == ("name", "2003-05-06")
+
+
+def test_the_names_of_a_folder_decide_for_each_other(run, library, mini, tmp_path) -> None:
+    """Also those of folders; anew on every run."""
+    cache = tmp_path / "lib.npz"
+    embed = "embed", library, cache, "--model", mini, "--json"
+    (library / "nothing.jpg").rename(library / "04-07-2013 Zoo.jpg")
+    (library / "exif.jpg").rename(library / "25-07-2013 Zoo.jpg")
+    (library / "2001 Rom").rename(library / "01-02-2001 Rom")
+    other = library / "14-02-2001 Rom/b.jpg"
+    other.parent.mkdir()
+    (library / "IMG_19980718_101010.jpg").rename(other)
+    counts(run(*embed))
+    found = dated(cache)
+    assert found["04-07-2013 Zoo.jpg"] == ("name", "2013-07-04")
+    assert found["a.jpg"] == ("folder", "2001-02-01")
+    (library / "25-07-2013 Zoo.jpg").rename(library / "07-25-2013 Zoo.jpg")
+    shutil.rmtree(other.parent)
+    counts(run(*embed, "--prune"))
+    found = dated(cache)
+    assert found["04-07-2013 Zoo.jpg"] == ("name", "2013-04-07")
+    assert found["a.jpg"] == ("folder", "2001")
 
 
 def test_a_file_of_dates_overrules_and_costs_a_line_where_it_is_wrong(
