@@ -41,7 +41,8 @@ LINK = (  # "at", "um", "a las", "à" ..., or a few signs
 HALF = text.HALF
 CLOCKS = [  # after a date in a name
     re.compile(rf"{LINK}(?P<before>{text.HALF_BEFORE})?\s?(?P<hour>\d\d?)[-_.:h時时시 ]{TWO}"
-               rf"[-_.:m分분 ]{TWO}(?!\d\d?(?!\d))(?:[s秒초]|[.,]\d+)?\s?(?P<after>{HALF})?", re.IGNORECASE),
+               rf"[-_.:m分분 ]{TWO}(?!\d\d?(?!\d))(?:[s秒초]|[.,]\d+)?\s?(?P<after>{HALF})?",
+               re.IGNORECASE),
     re.compile(rf"(?:{LINK})(?P<before>{text.HALF_BEFORE})?\s?(?P<hour>\d\d?)[.:h]{TWO}(?![\d.])"
                rf"\s?(?P<after>{HALF})?", re.IGNORECASE),
     re.compile(rf"(?:[-_. T]|\s-\s)?(?P<hour>\d\d){TWO}{TWO}(?:\d{{1,4}})?(?!\d)"),

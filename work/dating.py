@@ -201,7 +201,7 @@ class Picks:
             known = os.path.relpath(folder, above) if root else folder
             parts, place = [], above
             for part in known.split(os.sep):
-                parts.append(names.settled(part, self.orders.get(place, {})))
+                parts.append(names.settled(part, self.orders.get(os.path.join(place, ""), {})))
                 place = os.path.join(place, part)
             self.folders[folder] = known = "/".join(parts)
         return known
@@ -210,7 +210,8 @@ class Picks:
 def orders_in(files: Iterable[str]) -> dict[str, dict[Any, bool]]:
     """{folder: which of day and month comes first in its names}, of files' names and of folders'.
 
-    Of the photos that are known here; folders whose names leave it open are left out.
+    A folder stands there with a separator at its end for the names of the folders in it. Of the
+    photos that are known here; folders whose names leave it open are left out.
     """
     titles: dict[str, list[str]] = defaultdict(list)
     folders: set[str] = set()
@@ -222,7 +223,7 @@ def orders_in(files: Iterable[str]) -> dict[str, dict[Any, bool]]:
             folders.add(folder)
             folder, name = os.path.split(folder)
             if names.has_year_last(name):
-                titles[folder].append(name)
+                titles[os.path.join(folder, "")].append(name)
     told = ((folder, names.orders_of(found)) for folder, found in titles.items())
     return {folder: orders for folder, orders in told if orders}
 
