@@ -571,6 +571,56 @@ def test_xmp_of_every_format(tmp_path, ending, packet) -> None:
     assert inside(path) == {"xmp_original": "1998-07-04T10:10:10+02:00"}
 
 
+def box(kind: bytes, data: bytes, long: bool = False) -> bytes:
+    """A box of ISO/IEC 15444-1, I.4; long: with its length in eight bytes."""
+    size = struct.pack(">Q", len(data) + 16) if long else b""
+    return struct.pack(">I4s", 1 if long else len(data) + 8, kind) + size + data
+
+
+def exif_of(text: str) -> bytes:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = text
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+TAIL = bytes(1 << 17)  # pixels that lie before what is told
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_what_boxes_of_jpeg_2000_and_jpeg_xl_tell(tmp_path, long) -> None:
+    told = {"exif_original": "1997:07:04", "xmp_original": "1998-07-04T10:10:10+02:00"}
+    path = made(tmp_path / "a.jp2")
+    boxes = box(b"free", TAIL), box(b"uuid", b"JpgTiffExif->JP2" + exif_of("1997:07:04"), long)
+    last = box(b"uuid", XMP_UUID + AS_ELEMENT.encode(), long)
+    whole = path.read_bytes()
+    at = whole.index(b"jp2c") - 4  # the picture, which may reach to the end of the file
+    path.write_bytes(whole[:at] + b"".join(boxes) + last + whole[at:])
+    assert inside(path) == told
+    pylibjxl = pytest.importorskip("pylibjxl")
+    pixels = pylibjxl.encode(np.zeros((24, 32, 3), np.uint8))
+    parts = box(b"JXL ", b"\r\n\x87\n"), box(b"ftyp", b"jxl \0\0\0\0jxl "), box(b"jxlc", pixels)
+    exif, xmp = b"\0\0\0\0" + exif_of("1997:07:04"), AS_ELEMENT.encode()
+    path = tmp_path / "a.jxl"
+    path.write_bytes(
+        b"".join(parts) + boxes[0] + box(b"Exif", exif, long) + box(b"xml ", xmp, long)
+    )
+    assert inside(path) == told
+    assert sf.companion("sources_regions").packets_of(str(path)) == [xmp]
+
+
+def test_xmp_of_a_gif(tmp_path) -> None:
+    path = made(tmp_path / "a.gif")
+    whole = path.read_bytes()
+    added = (
+        b"!\xff\x0bXMP DataXMP" + AS_ELEMENT.encode() + b"\1" + bytes(range(255, -1, -1)) + b"\0\0"
+    )
+    at = whole.index(b",", 13 + 3 * (2 << (whole[10] & 7)) * (whole[10] >> 7))
+    path.write_bytes(whole[:at] + added + whole[at:])
+    assert inside(path) == {"xmp_original": "1998-07-04T10:10:10+02:00"}
+    assert sf.companion("sources_regions").packets_of(str(path)) == [AS_ELEMENT.encode()]
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
