@@ -659,6 +659,16 @@ def test_camera_gps_and_zone_of_exif(tmp_path) -> None:
     }
 
 
+def test_a_gps_time_of_which_a_field_is_no_number_keeps_the_others(tmp_path) -> None:
+    from PIL.TiffImagePlugin import IFDRational
+
+    for clock, expected in (((8, 10, IFDRational(0, 0)), "1998-07-04T08:10"), ((), "1998-07-04")):
+        exif = Image.Exif()
+        exif.get_ifd(0x8825).update({29: "1998:07:04", **({7: clock} if clock else {})})
+        dates = inside(made(tmp_path / "a.jpg", exif=exif))
+        assert told(("gps", dates["gps"])) == ("gps", expected)
+
+
 def test_a_chinese_phone_writes_its_marks_in_its_own_encoding(tmp_path) -> None:
     for encoding in ("utf-8", "gb18030"):
         exif = Image.Exif()

@@ -92,11 +92,18 @@ def exif_dates(exif: Any) -> tuple[list[Any], Any]:
         gps = exif.get_ifd(GPS_IFD)
         day = exif_text(gps.get(GPS_DAY))
         if day:
-            clock = ":".join(f"{int(part):02d}" for part in gps.get(GPS_TIME) or ())
+            clock = ":".join(map(gps_field, gps.get(GPS_TIME) or ()))
             statements.append(Statement("gps", f"{day} {clock}".strip()))
     if changed:
         statements.append(Statement("exif_modify", changed))
     return statements, camera
+
+
+def gps_field(value: Any) -> str:
+    """An hour, minute or second; of what is no number (0/0) one that cannot be."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError, ZeroDivisionError):
+        return f"{int(value):02d}"
+    return "99"
 
 
 def exif_text(value: Any) -> str:
