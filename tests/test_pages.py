@@ -27,6 +27,7 @@ from video_material import film, write_video
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
 pages = sf.companion("pages")
+film_reading = sf.companion("film_reading")
 
 KINDS = ("report", "occlusion", "consolidate", "video")
 OLD_HEAD = """<!DOCTYPE html>
@@ -416,7 +417,9 @@ def test_a_row_shows_the_face_it_means(run, boxed):
     assert [name.count("-crop-") for name in (strip, *face)] == [0, 1]
     drawn, crop = (cv2.imread(str(boxed / "report" / name)) for name in (strip, *face))
     [video] = sf.VideoWork(boxed).list_videos()
-    [(_, frame)] = sf.frames_at(video.path, [video.start + round(0.6 / video.tick)], video.sar)
+    [(_, frame)] = film_reading.frames_at(
+        video.path, [video.start + round(0.6 / video.tick)], video.sar
+    )
     scale = drawn.shape[1] / frame.shape[1]
     x1, y1, x2, y2 = (round(value * scale) for value in (20, 10, 60, 60))
     plain = cv2.resize(frame, drawn.shape[1::-1], interpolation=cv2.INTER_AREA)
