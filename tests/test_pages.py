@@ -302,6 +302,22 @@ def test_pages_fetch_nothing(run, command):
         assert not re.search(r"https?:|@import|url\(|<script src|{[{%#]", text)
 
 
+@every_command()
+def test_every_link_says_in_words_what_it_leads_to(run, command):
+    argv, out = command
+    if argv[0] == "report":  # faces that were left out have no rank to be called by
+        path = argv[1] / "faceset_002/manifest.json"
+        manifest = read(path)
+        last = manifest["faces"].pop()
+        manifest["dropped"].append({**last, "reason": "outlier"})
+        sf.write_json(path, manifest)
+    ok(run, *argv)
+    pages = [page.read_text(encoding="utf-8") for page in out.glob("*.html")]
+    links = [link for page in pages for link in re.findall(r"<a href.*?</a>", page, re.DOTALL)]
+    words = [re.sub(r'<img [^>]*alt="([^"]*)"[^>]*>', r"\1", link) for link in links]
+    assert links and [w for w in words if not re.sub("<[^>]*>", "", w).strip()] == []
+
+
 @pytest.mark.parametrize("where", ["", "report"])
 def test_pages_inside_the_corpus_are_refused(run, corpus, where):
     before = tree(corpus)
