@@ -967,6 +967,20 @@ def test_at_most_400_tiles_are_elements(page):
     assert 20 < count <= 400
 
 
+@pytest.mark.parametrize("size", [(640, 400), (844, 390)], ids=["enlarged twice", "held across"])
+def test_a_low_window_shows_faces_and_answers(served, pages, size):
+    page = pages(size).open(served)
+    for where in ("same", "look"):
+        page.go(f"#/{where}")
+        painted(page)
+        tops = page.js(
+            "return [...document.querySelectorAll('.eight img, .answers button')]"
+            ".map(e => e.getBoundingClientRect()).map(r => [r.top, r.height, r.bottom])"
+        )
+        first, *_, last = tops
+        assert first[0] >= 0 and first[1] >= 40 and first[2] <= last[0] < last[2] <= size[1], where
+
+
 # --- what a screen reader finds --------------------------------------------------
 
 FAULTS = """
