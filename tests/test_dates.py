@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -251,6 +251,25 @@ TABLE = [
 ]  # fmt: skip
 
 
+FOLDERS_BELOW_A_YEAR = {
+    "2019/07-04": "2019-07-04", "2019/07_04 Party": "2019-07-04", "2019/0704": "2019-07-04",
+    "2019/04.07. Ausflug": "2019-07-04", "2019/07-31": "2019-07-31", "2019/31.12": "2019-12-31",
+    "2019/01-03": "2019", "2019/10-12 Klasse": "2019", "2019/1234": "2019", "2019/0001": "2019",
+    "2019/07-04 bis 07-10": "2019-07", "2019/0704-0710": "2019", "2019/101_0704": "2019",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FOLDERS_BELOW_A_YEAR)
+def test_month_and_day_of_a_folder_below_a_year(path) -> None:
+    assert names.when_in_folder(path).text() == FOLDERS_BELOW_A_YEAR[path]
+
+
+@pytest.mark.parametrize("name", ["WhatsApp-Image-2019-07-04-at-10.10.10.jpeg",
+                                  "Facetune_31-12-2019-10-10-10.jpg"])  # fmt: skip
+def test_what_stands_around_a_date_is_no_part_of_it(name) -> None:
+    assert told(("name", name))[1][-9:] == "T10:10:10"
+
+
 def test_the_long_table() -> None:
     """tests/dates.csv: answers by the rules of docs/dates.md, written down before any was tried."""
     with open(Path(__file__).with_name("dates.csv"), encoding="utf-8", newline="") as stream:
@@ -472,8 +491,10 @@ def test_every_second_is_read_back(when, spelling) -> None:
 @given(
     st.lists(st.tuples(st.sampled_from(list(capture_time.RANKS)), MOMENTS), min_size=1, max_size=5)
 )
+@example([("exif_original", datetime(1994, 1, 1))])
 def test_a_better_rank_is_never_overruled_by_a_lower_one(said) -> None:
-    said = [(where, when.replace(hour=12).isoformat()) for where, when in said
+    said = [(where, when.replace(hour=12, minute=1, day=max(when.day, 2)).isoformat())
+            for where, when in said  # on no day and at no moment of clocks that were reset
             if where not in ("takeout", "name", "folder")]  # fmt: skip
     taken = best(*said, camera=CANON)
     if said:

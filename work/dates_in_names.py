@@ -35,7 +35,7 @@ DCF = re.compile(r"[A-Z0-9_]{4}\d{4}\.[A-Z0-9]{3}$")  # a camera's counter, JEIT
 
 TWO = r"(\d\d)"
 LINK = (  # "at", "um", "a las", "à" ..., or a few signs
-    rf"(?:[\s,]+(?:(?!{text.HALF_BEFORE})[^\W\d_]{{1,5}}(?:\.|\(s\))?\s){{1,2}}"
+    rf"(?:[\s,-]+(?:(?!{text.HALF_BEFORE})[^\W\d_]{{1,5}}(?:\.|\(s\))?[\s-]){{1,2}}"
     r"|[-_., T]{0,3}|\s[-@]\s)"
 )
 HALF = text.HALF
@@ -51,7 +51,10 @@ CLOCKS = [  # after a date in a name
 ZONE = re.compile(r"(?:[.,]\d+)?(Z(?![^\W\d_])|\+\d\d:?\d\d)")
 
 PREFIX = r"(?<![^\W_])(?:[A-Za-z]{2,}|[PV]|[A-Za-z]*[^\x00-\x7f\W\d]+)?"  # a word of letters
-SEPARATED = re.compile(r"(?<!\d)(\d{4})(?:([-.])(\d\d?)\2(\d\d?)|([_ :])(\d\d)\5(\d\d))(?!\d)")
+SEPARATED = re.compile(
+    r"(?<!\d)(?<!(?<!\d)\d\d[-._]\d\d[-._])(\d{4})"  # after 31-12- it ends a date
+    r"(?:([-.])(\d\d?)\2(\d\d?)|([_ :])(\d\d)\5(\d\d))(?!\d)"
+)
 PACKED = re.compile(
     PREFIX + r"(\d{4})(?:_(?=\d{4}_\d{6}(?!\d)))?(\d\d)(\d\d)(?=(?:\d{4}|\d{6,10})?(?!\d))"
 )
@@ -67,6 +70,9 @@ YEAR_MONTH = re.compile(
 )
 FOLDER_MONTH = re.compile(
     r"((?:19|20)\d\d)(?:(0[1-9]|1[0-2])|-([1-9]))(?![^\W_])(?![-.]\d)"  # 199807, 1998-7
+)
+MONTH_AND_DAY = re.compile(  # of a folder below a year, but no first day of several
+    r"(\d\d)(?P<mark>[-_.]?)(\d\d)(?![\d-]|\.\d|\.?\s*(?:-|–|bis|to|til|until|à|au|al)\s*\d)"
 )
 VOID_DAY = re.compile(r"(?<!\d)(\d{4})([-_.])(\d\d)\2(00)(?!\d)")  # a day not known
 YEAR = re.compile(r"(?<![^\W_])(?<!\d[-.,])(\d{4})(?![^\W_])(?![.,]\d)")
@@ -139,7 +145,14 @@ def when_in_folder(path: str) -> When | None:
 
 
 def below(chain: list[int], title: str) -> When | None:
-    """The date of a folder below one of a year or month: 07, 7, 07 July, July, 4 July."""
+    """The date of a folder below one of a year or month: 07, 7, 07 July, July, 4 July, 07-04."""
+    both = MONTH_AND_DAY.match(title) if len(chain) == 1 else None
+    if both and both["mark"] and both["mark"] in "-_" and both[1] < both[3] <= "12":
+        return None  # from one month to another, as likely
+    if both:
+        order = (both[3], both[1]) if both["mark"] == "." else (both[1], both[3])
+        if whole := text.whole_day(chain[0], *map(int, order)):
+            return whole
     month = text.month_named(re.sub(r"^\d\d?[\s._-]*", "", title))
     number = re.match(r"\d\d(?!\d)|\d$" if len(chain) > 1 or not month else r"\d\d?(?!\d)", title)
     finer = text.made([*chain, int(number[0])]) if number else None

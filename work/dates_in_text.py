@@ -303,12 +303,12 @@ def with_clock(day: When, clock: Sequence[int | None], offset: int | None) -> Wh
 def both_orders(year: int, first: int, second: int, mark: str = "-") -> When | None:
     """first and second, of which one is the month; where both can be, what both readings share.
 
-    With dots the day comes first. None where neither order is a day.
+    With dots the day comes first where it can. None where neither order is a day.
     """
-    day_first = whole_day(year, second, first)
+    day_first, month_first = whole_day(year, second, first), whole_day(year, first, second)
     if mark == ".":
-        return day_first
-    return shared([day_first, whole_day(year, first, second)])
+        return day_first or month_first
+    return shared([day_first, month_first])
 
 
 def whole_day(year: int, month: int, day: int) -> When | None:
