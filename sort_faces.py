@@ -11011,10 +11011,12 @@ class ArrangeOptions:
         ("none", *ARRANGE_KEYS), "folders by this; with a number or border alone by --by", "none"
     )
     groups: int | None = option(COUNT, "so many groups; of faces there are as many as people")
-    threshold: tuple[float, ...] = option(
-        Number(float, -1e9, 1e9, "a number", "X"),
-        "border between two groups, repeatable; of faces the cosine distance that parts people",
+    threshold: tuple[str, ...] = option(
+        str,
+        "border between two groups, a number, of time a date; repeatable; of faces the cosine "
+        "distance that parts people",
         (),
+        unit="X",
     )
     reference: Path | None = option(
         Path, "identity is measured from these faces (default: from the middle of all)", unit="PATH"
@@ -11128,7 +11130,7 @@ def cmd_restore(args: argparse.Namespace) -> Outcome:
     """undo maintenance runs, the last first, to the byte"""
     root, undoing, crops = args.corpus, companion("restore"), companion("arrange")
     is_arranged = crops.is_arranged(root)
-    with crops.held(root) if is_arranged else held_corpus(root):
+    with crops.held(root, undoing=True) if is_arranged else held_corpus(root):
         begun = begun_restore(root)
         if begun is None and not is_arranged:
             read_file(root / "manifest.json", SwapManifest)  # what is damaged is not made worse
