@@ -104,6 +104,20 @@ def test_a_name_that_is_taken_gets_a_number(run, tmp_path):
     assert held(crops) == before
 
 
+def test_two_orders_do_not_mix_in_one_copy(run, tmp_path):
+    crops, out = paint(tmp_path / "crops"), tmp_path / "out"
+    ok(run, "arrange", crops, "--by", "hue", "--copy", out)
+    before = held(out)
+    code, _, err = run("arrange", crops, "--by", "brightness", "--copy", out)
+    assert code == 2 and "0001-arrange has put crops there" in err and held(out) == before
+    ok(run, "restore", out)
+    ok(run, "arrange", crops, "--by", "brightness", "--copy", out)
+    for path in out.glob("*.png"):
+        path.unlink()
+    ok(run, "arrange", crops, "--by", "hue", "--copy", out)  # moved away by hand meanwhile
+    assert names(out)[0] == "00001_b.png" and len(names(out)) == 5
+
+
 def test_a_dry_run_and_a_second_run_of_the_same_change_nothing(run, tmp_path):
     crops = paint(tmp_path / "crops")
     before = held(crops)

@@ -237,7 +237,7 @@ def by_people(labels: np.ndarray) -> Bins:
 
 
 def borders_of(key: str, told: Sequence[str]) -> list[float]:
-    """What --threshold says, as values of a key: a number, of time a date. Raises SortFacesError."""
+    """What --threshold says: a number, of time a date in seconds. Raises SortFacesError."""
     borders = []
     for text in told:
         when = dates_in_text.when_in(text) if key == "time" else None
@@ -431,6 +431,22 @@ def refuse_in_place(source: Source, options: sf.ArrangeOptions) -> None:
         raise sf.SortFacesError(f"{copy}: lies in {source.root}; name a folder outside it")
     if corpus_above(copy) is not None or sf.is_own_output(str(copy)):
         raise sf.SortFacesError(f"{copy}: is an output of this tool; name a folder of its own")
+    run = run_that_fills(copy, source.jobs)
+    if run:
+        raise sf.SortFacesError(
+            f"{copy}: run {run} has put crops there, orders would mix; name another folder, "
+            f"or take them back: {sf.own_command('restore', copy)}"
+        )
+
+
+def run_that_fills(copy: Path, jobs: Places) -> str:
+    """A run whose copies of the same jobs lie in a folder still, "" for none."""
+    for folder in sf.runs_of(copy):
+        for _, target in sf.read_run(folder).steps:
+            inside = {path.as_posix() for path in PurePosixPath(target).parents}
+            if inside & jobs.keys() and os.path.lexists(copy / target):
+                return folder.name
+    return ""
 
 
 def is_relative_link(path: Path) -> bool:
