@@ -31,7 +31,7 @@ import numpy as np
 import sort_faces as sf
 
 crop_facts, looking = sf.companion("crop_facts"), sf.companion("looking")
-dates_in_text = sf.companion("dates_in_text")
+copies, dates_in_text = sf.companion("copies"), sf.companion("dates_in_text")
 
 # ============================================================================
 # Pictures
@@ -392,6 +392,8 @@ def arrange(folder: Path, options: sf.ArrangeOptions, crew: sf.Crew) -> dict[str
         moves = apart(moves, there | names_below(root, moves))
         run = ""
         if not options.dry_run:
+            if options.copy is not None:
+                note_copies(source, paths, root, options.cache)
             run = carried_out(root, source, moves, options.copy is not None)
     groups = sf.Counter(PurePosixPath(target).parent.as_posix() for _, target in moves)
     return {
@@ -497,6 +499,24 @@ def names_below(root: Path, moves: Sequence[tuple[str, str]]) -> set[str]:
         with contextlib.suppress(OSError):
             found |= {(place / name).as_posix() for name in os.listdir(root / place)}
     return found
+
+
+def note_copies(source: Source, paths: Sequence[str], root: Path, known: Path | None) -> None:
+    """Tell beside the cache whose faces will lie in a folder; without a cache nobody could ask."""
+    decisions, shown = sf.companion("decisions"), []
+    shas = dict(zip(paths, looking.hashes(source.root / path for path in paths), strict=True))
+    if source.corpus is not None:
+        known = Path(source.corpus.master.cache) if source.corpus.cache is not None else None
+        cache = source.corpus.cache
+        rows = {path: sf.rows_of_faces(cache, [source.faces[path]]) for path in paths if known}
+    elif known is not None:
+        cache = sf.load_cache(known)
+        by_sha = looking.rows_by_sha(cache)
+        rows = {path: by_sha.get(shas[path], ()) for path in paths}
+    if known is not None:
+        for path, some in rows.items():
+            shown += [(shas[path], ref) for ref in decisions.refs(cache, some)]
+        copies.Notes(known, root).add(shown)
 
 
 def carried_out(root: Path, source: Source, moves: list[tuple[str, str]], is_copy: bool) -> str:
