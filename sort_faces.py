@@ -810,7 +810,7 @@ class LandmarkLimits:
     GROUP: ClassVar[str] = "filters"
 
     false_positives: str = option(
-        ("off", "warn", "drop"), "what is done with a face whose five points look wrong", "off"
+        ("off", "warn", "drop"), "what is done with a face whose points look wrong", "off"
     )
     min_scale: float = option(
         AT_LEAST_0, "smallest face box, in shares of the photo's shorter side; 0: any", 0.0
@@ -9228,8 +9228,15 @@ def add_extend_options(p: argparse.ArgumentParser) -> None:
     )
     add_fields(p, ExtendParams)
     add_fields(p, ReferenceOptions)
+    add_save_filtered(p)
     add_fields(p, TreeOptions)
     add_engine_and_work(p, detector=False)
+
+
+def add_save_filtered(p: argparse.ArgumentParser) -> None:
+    """Where what filters take is put, for commands that have them."""
+    text = "also put crops of what the filters took there, to be looked at and taken back"
+    p.add_argument("--save-filtered", type=Path, metavar="DIR", help=text)
 
 
 def cmd_extend(args: argparse.Namespace) -> Outcome:
@@ -9246,7 +9253,9 @@ def cmd_extend(args: argparse.Namespace) -> Outcome:
     usual = None if refined is None else refined.usual
     options, crew = of_args(ReferenceOptions, args), crew_of(args, False)
     unlike = filters.unlike(library, filters.filter_of(options, crew, cache.meta, usual))
+    apart = None if tree.dry_run else args.save_filtered
     result = extend_raw(library, args.raw_out, raw, how, tree, unlike)
+    result |= companion("set_apart").save_new(library, raw, unlike, apart) if unlike else {}
     if refined is not None:
         result |= extend_refined(library, args.refine_out, refined, tree, unlike)
     return Outcome(result)
@@ -9472,12 +9481,6 @@ def add_export_swap_options(p: argparse.ArgumentParser) -> None:
     add_save_filtered(p)
     add_dry_run(p)
     add_engine_and_work(p, detector=False)
-
-
-def add_save_filtered(p: argparse.ArgumentParser) -> None:
-    """Where what filters take is put, for commands that have them."""
-    text = "also put crops of what the filters took there, to be looked at and taken back"
-    p.add_argument("--save-filtered", type=Path, metavar="DIR", help=text)
 
 
 def cmd_export_swap(args: argparse.Namespace) -> Outcome:

@@ -132,6 +132,7 @@ def from_centre(crops: Crops) -> np.ndarray:
 
 
 def from_mean_face(crops: Crops) -> np.ndarray:
+    """(n,) percent, of five points for all: those of 68 lie nearer and do not compare."""
     return crops.of_faces(landmark_filter.shapes_of(crops.cache.kps).distance)
 
 
