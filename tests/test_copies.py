@@ -104,6 +104,16 @@ def test_the_proof_finds_what_was_made_of_a_copy_and_a_folder_that_is_gone_is_to
     assert [row["file"] for row in result["left"]] == [str(out / "notes.txt")]
 
 
+def test_a_named_folder_of_copies_stays_the_operators(run, root):
+    out = arranged(run, root)
+    assert out.name in {path.name for path in out.parent.iterdir()}
+    known = root.parent / "lib.npz"
+    result = ok(run, "forget", root, out.parent, "--cache", known, "--person", ADA)
+    assert result["files_with_traces"] == 0 and len(pictures(out)) == 4
+    assert not list(out.rglob(sf.LOCK_NAME))
+    ok(run, "arrange", out / "faceset_002", "--by", "brightness", "--in-place")
+
+
 def test_a_folder_of_crops_with_a_cache_of_its_own(run, tmp_path, monkeypatch):
     photos = Photos(tmp_path, monkeypatch)
     known, crops = photos.folder / "lib.npz", tmp_path / "crops"
