@@ -104,6 +104,16 @@ def test_the_proof_finds_what_was_made_of_a_copy_and_a_folder_that_is_gone_is_to
     assert [row["file"] for row in result["left"]] == [str(out / "notes.txt")]
 
 
+def test_beside_a_cache_that_cannot_be_written_copies_are_made_all_the_same(run, root, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(copies.Notes, "append", refuse)
+    out = root.parent / "out"
+    ok(run, "arrange", root, "--by", "size", "--copy", out, warned="forget will not know")
+    assert len(pictures(out)) == 8
+
+
 def test_a_named_folder_of_copies_stays_the_operators(run, root):
     out = arranged(run, root)
     assert out.name in {path.name for path in out.parent.iterdir()}

@@ -516,7 +516,10 @@ def note_copies(source: Source, paths: Sequence[str], root: Path, known: Path | 
     if known is not None:
         for path, some in rows.items():
             shown += [(shas[path], ref) for ref in decisions.refs(cache, some)]
-        copies.Notes(known, root).add(shown)
+        try:
+            copies.Notes(known, root).add(shown)
+        except OSError as error:
+            sf.log.warning("%s: %s; forget will not know these copies", known, error.strerror)
 
 
 def carried_out(root: Path, source: Source, moves: list[tuple[str, str]], is_copy: bool) -> str:
