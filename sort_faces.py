@@ -808,7 +808,7 @@ class LandmarkLimits:
     GROUP: ClassVar[str] = "filters"
 
     false_positives: str = option(
-        ("off", "warn", "drop"), "what is done with a face whose five points look wrong", "off"
+        ("off", "warn", "drop"), "what is done with a face whose points look wrong", "off"
     )
     min_scale: float = option(
         AT_LEAST_0, "smallest face box, in shares of the photo's shorter side; 0: any", 0.0
@@ -8911,8 +8911,15 @@ def add_extend_options(p: argparse.ArgumentParser) -> None:
     )
     add_fields(p, ExtendParams)
     add_fields(p, ReferenceOptions)
+    add_save_filtered(p)
     add_fields(p, TreeOptions)
     add_engine_and_work(p, detector=False)
+
+
+def add_save_filtered(p: argparse.ArgumentParser) -> None:
+    """Where what filters take is put, for commands that have them."""
+    text = "also put crops of what the filters took there, to be looked at and taken back"
+    p.add_argument("--save-filtered", type=Path, metavar="DIR", help=text)
 
 
 def cmd_extend(args: argparse.Namespace) -> Outcome:
@@ -8929,7 +8936,9 @@ def cmd_extend(args: argparse.Namespace) -> Outcome:
     usual = None if refined is None else refined.usual
     options, crew = of_args(ReferenceOptions, args), crew_of(args, False)
     unlike = filters.unlike(library, filters.filter_of(options, crew, cache.meta, usual))
+    apart = None if tree.dry_run else args.save_filtered
     result = extend_raw(library, args.raw_out, raw, how, tree, unlike)
+    result |= companion("set_apart").save_new(library, raw, unlike, apart) if unlike else {}
     if refined is not None:
         result |= extend_refined(library, args.refine_out, refined, tree, unlike)
     return Outcome(result)
@@ -9155,12 +9164,6 @@ def add_export_swap_options(p: argparse.ArgumentParser) -> None:
     add_save_filtered(p)
     add_dry_run(p)
     add_engine_and_work(p, detector=False)
-
-
-def add_save_filtered(p: argparse.ArgumentParser) -> None:
-    """Where what filters take is put, for commands that have them."""
-    text = "also put crops of what the filters took there, to be looked at and taken back"
-    p.add_argument("--save-filtered", type=Path, metavar="DIR", help=text)
 
 
 def cmd_export_swap(args: argparse.Namespace) -> Outcome:
@@ -10694,10 +10697,12 @@ class ArrangeOptions:
         ("none", *ARRANGE_KEYS), "folders by this; with a number or border alone by --by", "none"
     )
     groups: int | None = option(COUNT, "so many groups; of faces there are as many as people")
-    threshold: tuple[float, ...] = option(
-        Number(float, -1e9, 1e9, "a number", "X"),
-        "border between two groups, repeatable; of faces the cosine distance that parts people",
+    threshold: tuple[str, ...] = option(
+        str,
+        "border between two groups, a number, of time a date; repeatable; of faces the cosine "
+        "distance that parts people",
         (),
+        unit="X",
     )
     reference: Path | None = option(
         Path, "identity is measured from these faces (default: from the middle of all)", unit="PATH"
@@ -10811,7 +10816,7 @@ def cmd_restore(args: argparse.Namespace) -> Outcome:
     """undo maintenance runs, the last first, to the byte"""
     root, undoing, crops = args.corpus, companion("restore"), companion("arrange")
     is_arranged = crops.is_arranged(root)
-    with crops.held(root) if is_arranged else held_corpus(root):
+    with crops.held(root, undoing=True) if is_arranged else held_corpus(root):
         begun = begun_restore(root)
         if begun is None and not is_arranged:
             read_file(root / "manifest.json", SwapManifest)  # what is damaged is not made worse

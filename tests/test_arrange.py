@@ -104,6 +104,20 @@ def test_a_name_that_is_taken_gets_a_number(run, tmp_path):
     assert held(crops) == before
 
 
+def test_two_orders_do_not_mix_in_one_copy(run, tmp_path):
+    crops, out = paint(tmp_path / "crops"), tmp_path / "out"
+    ok(run, "arrange", crops, "--by", "hue", "--copy", out)
+    before = held(out)
+    code, _, err = run("arrange", crops, "--by", "brightness", "--copy", out)
+    assert code == 2 and "0001-arrange has put crops there" in err and held(out) == before
+    ok(run, "restore", out)
+    ok(run, "arrange", crops, "--by", "brightness", "--copy", out)
+    for path in out.glob("*.png"):
+        path.unlink()
+    ok(run, "arrange", crops, "--by", "hue", "--copy", out)  # moved away by hand meanwhile
+    assert names(out)[0] == "00001_b.png" and len(names(out)) == 5
+
+
 def test_a_dry_run_and_a_second_run_of_the_same_change_nothing(run, tmp_path):
     crops = paint(tmp_path / "crops")
     before = held(crops)
@@ -149,9 +163,83 @@ def test_a_kill_between_two_renames_is_ended_by_the_next_call(run, tmp_path, mon
     assert held(crops) == before
 
 
+def test_names_as_long_as_can_be_are_cut_and_come_back(run, tmp_path):
+    long = "ü" * 125 + ".png"
+    crops = paint(tmp_path / "crops", {"a.png": (9, 9, 9), "b.png": (200, 200, 200)})
+    (crops / "b.png").rename(crops / long)
+    before = held(crops)
+    ok(run, "arrange", crops, "--in-place", "--by", "brightness")
+    first, second = names(crops)
+    assert first.startswith("00001_üü") and first.endswith("ü.png") and second == "00002_a.png"
+    ok(run, "arrange", crops, "--in-place", "--by", "none")
+    assert names(crops)[0] == "a.png" and len(names(crops)) == 2
+    ok(run, "restore", crops, "1")
+    assert held(crops) == before
+
+
+def test_a_run_that_cannot_be_finished_can_be_undone(run, tmp_path, monkeypatch):
+    crops = paint(tmp_path / "crops")
+    before, real = held(crops), sf.os.rename
+
+    def rename(source: object, target: object) -> None:
+        if str(target).endswith("00004_b.png"):
+            raise PermissionError(13, "Permission denied", str(target))
+        real(source, target)
+
+    monkeypatch.setattr(sf.os, "rename", rename)
+    for _ in range(2):
+        code, _, err = run("arrange", crops, "--in-place", "--by", "brightness")
+        assert code == 2 and "Permission denied" in err
+    assert held(crops) != before
+    ok(run, "restore", crops, warned="cannot be finished")
+    assert held(crops) == before
+
+
+def test_links_are_no_sub_folders_and_are_not_broken(run, tmp_path):
+    paint(tmp_path / "crops" / "anna")
+    (tmp_path / "crops" / "bert").symlink_to(paint(tmp_path / "elsewhere"))
+    before = held(tmp_path)
+    result = ok(run, "arrange", tmp_path / "crops", "--in-place", "--by", "hue", "--subfolders")
+    assert [group["folder"] for group in result["groups"]] == ["anna"]
+    ok(run, "restore", tmp_path / "crops")
+    assert held(tmp_path) == before
+    (tmp_path / "elsewhere" / "near.png").symlink_to("a.png")
+    command = ("arrange", tmp_path / "elsewhere", "--by", "hue")
+    code, _, err = run(*command, "--in-place")
+    assert code == 2 and "near.png: is a link that renaming would break" in err
+    assert ok(run, *command, "--copy", tmp_path / "out")["pictures"] == 6
+
+
+def test_groups_by_time_are_called_by_dates_and_parted_at_dates(run, tmp_path):
+    crops = paint(tmp_path / "crops")
+    for day, name in enumerate(sorted(COLOURS)):
+        seconds = (sf.datetime(2015, 1, 1 + day, tzinfo=sf.timezone.utc) - sf.EPOCH).total_seconds()
+        sf.os.utime(crops / name, (seconds, seconds))
+    known = tmp_path / "known.npz"
+    sf.save_cache(known, make_cache(people=1, photos=1))
+    command = ("arrange", crops, "--copy", tmp_path / "out", "--dry-run", "--by", "time")
+    command += ("--cache", known)
+    result = ok(run, *command, "--groups", "2")
+    assert [(one["folder"], one["pictures"]) for one in result["groups"]] == [
+        ("1_time_below_2015-01-03", 2),
+        ("2_time_from_2015-01-03", 3),
+    ]
+    told = ("--threshold", "2015-01-02", "--threshold", "2015-01-04 12:30")
+    assert [one["folder"] for one in ok(run, *command, *told)["groups"]] == [
+        "1_time_below_2015-01-02",
+        "2_time_2015-01-02_to_2015-01-04-123000",
+        "3_time_from_2015-01-04-123000",
+    ]
+    year = ok(run, *command, "--threshold", "2015")["groups"]
+    assert [one["folder"] for one in year] == ["2_time_from_2015-01-01"]
+    code, _, err = run(*command, "--threshold", "soon")
+    assert code == 2 and "--threshold soon: by time it is a date" in err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (("--by", "size", "--threshold", "far", "--copy", "out"), "by size it is a number"),
         (("--by", "none", "--groups", "3"), "need --group"),
         (("--by", "face", "--groups", "3"), "no --groups"),
         (("--by", "size", "--copy", "crops/in"), "lies in"),

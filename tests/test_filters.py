@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -119,8 +120,16 @@ def test_extend_keeps_out_who_is_filtered_and_takes_him_later(run, tmp_path, mon
     engine = ("--model", "synthetic")
     result = ok(run, "extend", path, raw, "--nfilter", unwanted, "--dry-run", *engine)
     assert result["filtered"] == {"like --nfilter": EACH} and result["new_faces"] == EACH
-    result = ok(run, "extend", path, raw, "--nfilter", unwanted, *engine)
-    assert result["new_persons"] == 1
+    apart = tmp_path / "apart"
+    saved = ("--save-filtered", apart)
+    ok(run, "extend", path, raw, "--nfilter", unwanted, "--dry-run", *saved, *engine)
+    assert not apart.exists()
+    result = ok(run, "extend", path, raw, "--nfilter", unwanted, *saved, *engine)
+    assert result["new_persons"] == 1 and result["saved_apart"] == EACH
+    assert [one["face"] for one in result["filtered_faces"]] == cache.face_ids[old : old + EACH]
+    crops = sorted((apart / "like_nfilter").iterdir())
+    refs = {set_apart.text_of(crop.read_bytes(), "sort_faces") for crop in crops}
+    assert refs == set(decisions.refs(cache, range(old, old + EACH)))
     result = ok(run, "extend", path, raw)
     assert result["new_faces"] == EACH and result["new_persons"] == 1
 
@@ -152,6 +161,27 @@ def test_of_a_face_set_the_faces_in_use_are_the_references(run, tmp_path, monkey
     assert found == {f"faces/{path.name}" for path in (faceset / "faces").glob("*.png")}
     with pytest.raises(sf.SortFacesError, match="many people"):
         reference_filter.reference_files(photos.root)
+
+
+def test_a_bundle_is_as_good_as_the_folder_of_its_faces(tmp_path, shared, mini):
+    folder, bundle = tmp_path / "refs", tmp_path / "anna.fsz"
+    folder.mkdir()
+    with zipfile.ZipFile(bundle, "w") as archive:
+        for number in (1, 2):
+            photo = cv2.imread(str(shared / f"data/people/p001/p001_0{number}.jpg"))
+            cv2.imwrite(str(folder / f"{number}.png"), photo)
+            archive.write(folder / f"{number}.png", f"../{number}.png")
+        archive.writestr("metadata.json", "{}")
+    crew = sf.Crew(sf.EngineSpec(model=str(mini), det_size=320), sf.WorkOptions(threads=1))
+    meta = sf.as_record(sf.CacheMeta, crew.facts["meta"])
+    packed, plain = (
+        reference_filter.references(path, crew, meta, True) for path in (bundle, folder)
+    )
+    assert len(packed) == 2 and np.allclose(packed, plain)
+    assert not list(tmp_path.glob("*.png"))
+    bundle.write_bytes(b"PK\x03\x04nothing")
+    with pytest.raises(sf.SortFacesError, match="is no bundle"):
+        reference_filter.references(bundle, crew, meta, True)
 
 
 def test_references_without_a_face_or_of_another_recogniser_are_refused(
@@ -192,6 +222,33 @@ def test_the_mean_face_passes_however_it_is_turned():
     assert np.allclose(shapes.distance, 0, atol=0.1) and (shapes.gap > 0.2).all()
     found = landmark_filter.faults(cache, np.arange(3), sf.LandmarkLimits())
     assert [reason for reason, _ in found] == ["", "", ""]
+
+
+def landmarks(turn: float = 0.0, edge: float = 100.0) -> np.ndarray:
+    """(68, 2) the mean face of 51 in a face box of this edge, turned; the jaw anywhere."""
+    geometry = sf.companion("aligned_geometry")
+    mean = np.vstack([np.zeros((17, 2)), geometry.mean_face()])
+    angle = np.radians(turn)
+    spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return (mean - 0.5) @ spin.T * edge / 2 + 400
+
+
+def test_68_landmarks_count_where_they_are_known():
+    bad = landmarks()
+    bad[48:] -= (0, 40)  # the mouth above the eyes
+    odd = np.random.default_rng(0).uniform(300, 500, (68, 2))
+    odd[48:, 1] += 300
+    cache = with_points(*[points()] * 4, points(edge=30))
+    known = np.full((5, 68, 3), np.nan, np.float32)
+    known[:4, :, :2] = landmarks(), landmarks(170), bad, odd
+    cache = sf.replace(cache, landmark_3d_68=known)
+    lie = landmark_filter.shapes(cache, np.arange(5))
+    assert np.allclose(lie.scale[[0, 1, 4]], [100, 100, 30], atol=0.1)
+    assert np.allclose(lie.distance[[0, 1]], 0, atol=0.01) and lie.distance[3] > 14
+    assert np.allclose(lie.roll[[0, 1]], 0, atol=0.5)
+    found = landmark_filter.faults(cache, np.arange(5), sf.LandmarkLimits(min_scale=0.04))
+    assert [reason for reason, _ in found][:3] == ["", "", "eyes below the mouth"]
+    assert found[3][0] == "far from the mean face"
 
 
 def test_each_limit_takes_its_own_and_0_takes_nothing():

@@ -126,6 +126,33 @@ def test_a_few_strays_do_not_drop_all_the_rest(run, photos, tmp_path):
     assert read_back(run, photos, tmp_path / "hand", "--all")["drop"] == len(others)
 
 
+def test_a_second_copy_elsewhere_moves_nobody(run, photos, tmp_path):
+    files = crops(photos, tmp_path / "hand")
+    shutil.copy(next(iter(files.values())), tmp_path / "hand/set1/again.png")
+    result = read_back(run, photos, tmp_path / "hand")
+    assert (result["belongs"], result["drop"]) == (0, 0)
+
+
+def test_pictures_too_poor_to_be_told_apart_drop_nothing(run, photos, tmp_path, monkeypatch):
+    files = crops(photos, tmp_path / "hand")
+    first, second, *_ = files.values()
+    first.unlink()
+    cv2.imwrite(str(second), np.full((64, 64, 3), 90, np.uint8))
+    cache, row = photos.cache, 2
+    near = sf.unit_rows(cache.unit[row] + 0.02 * np.random.default_rng(1).normal(size=(1, 64)))
+    poor = sf.replace(cache, embedding=np.repeat(near, cache.faces, axis=0).astype(np.float32))
+    shown = {sf.sha256_of_file(second): [0]}
+    monkeypatch.setattr(from_faces.looking, "looked_at", lambda *_: poor)
+    monkeypatch.setattr(from_faces.looking, "rows_by_sha", lambda _: shown)
+    copy = from_faces.sf.thresholds_for(cache.meta.model)
+    monkeypatch.setattr(from_faces.sf, "thresholds_for", lambda _: sf.replace(copy, copy=1e-6))
+    result = read_back(run, photos, tmp_path / "hand", code=1)
+    assert (result["drop"], result["unknown"]) == (0, 1)
+    said = "faceset_001: 1 unknown pictures look like its faces"
+    assert result["not_sure_what_is_missing"] == [said]
+    assert read_back(run, photos, tmp_path / "hand", "--all", code=1)["drop"] == 2
+
+
 def test_an_unknown_picture_is_told_and_costs_nothing(run, photos, tmp_path, monkeypatch):
     crops(photos, tmp_path / "hand")
     cv2.imwrite(str(tmp_path / "hand/set0/other.png"), np.full((64, 64, 3), 90, np.uint8))

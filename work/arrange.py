@@ -31,6 +31,7 @@ import numpy as np
 import sort_faces as sf
 
 crop_facts, looking = sf.companion("crop_facts"), sf.companion("looking")
+copies, dates_in_text = sf.companion("copies"), sf.companion("dates_in_text")
 
 # ============================================================================
 # Pictures
@@ -90,7 +91,8 @@ def corpus_source(root: Path, folder: Path) -> Source:
 def plain_source(folder: Path, batch: bool) -> Source:
     """The pictures of a folder, or of each of its sub-folders, and of the groups made of them."""
     groups, titles = earlier(folder)
-    names = [entry.name for entry in sorted(os.scandir(folder), key=name_of) if entry.is_dir()]
+    inside = sorted(os.scandir(folder), key=name_of)
+    names = [entry.name for entry in inside if entry.is_dir() and not entry.is_symlink()]
     made = {group for some in groups.values() for group in some}
     tops = [name for name in names if not name.startswith((".", "_")) and name not in made]
     jobs: Places = {}
@@ -234,6 +236,22 @@ def by_people(labels: np.ndarray) -> Bins:
     return Bins(of, [*names, "face_single", "unknown"])
 
 
+def borders_of(key: str, told: Sequence[str]) -> list[float]:
+    """What --threshold says: a number, of time a date in seconds. Raises SortFacesError."""
+    borders = []
+    for text in told:
+        when = dates_in_text.when_in(text) if key == "time" else None
+        try:
+            value = when.seconds if when is not None else float(text) if key != "time" else np.nan
+        except ValueError:
+            value = np.nan
+        if not np.isfinite(value):
+            what = "a date, such as 2015 or 2015-08-31" if key == "time" else "a number"
+            raise sf.SortFacesError(f"--threshold {text}: by {key} it is {what}")
+        borders.append(value)
+    return borders
+
+
 def by_value(key: str, values: np.ndarray, count: int, borders: Sequence[float]) -> Bins:
     """Groups between borders, or so many of equal width or count; unknown values in the last."""
     known = values[np.isfinite(values)]
@@ -247,17 +265,18 @@ def by_value(key: str, values: np.ndarray, count: int, borders: Sequence[float])
     of = np.searchsorted(borders, values, side="right")
     ends = [-np.inf, *borders, np.inf]
     width = len(str(len(ends)))
-    said = [bin_name(key, low, high) for low, high in itertools.pairwise(ends)]
+    told = [crop_facts.KEYS[key].said(end) if np.isfinite(end) else "" for end in ends]
+    said = [bin_name(key, low, high) for low, high in itertools.pairwise(told)]
     names = [f"{number:0{width}d}_{name}" for number, name in enumerate(said, 1)]
     of[~np.isfinite(values)] = len(names)
     return Bins(of, [*names, "unknown"])
 
 
-def bin_name(key: str, low: float, high: float) -> str:
-    """`yaw_-30_to_10`, `blur_below_40`: a folder name on every system."""
-    if np.isinf(low):
-        return f"{key}_below_{high:.4g}" if np.isfinite(high) else key
-    return f"{key}_from_{low:.4g}" if np.isinf(high) else f"{key}_{low:.4g}_to_{high:.4g}"
+def bin_name(key: str, low: str, high: str) -> str:
+    """`yaw_-30_to_10`, `blur_below_40`: a folder name on every system. "": no end."""
+    if not low:
+        return f"{key}_below_{high}" if high else key
+    return f"{key}_{low}_to_{high}" if high else f"{key}_from_{low}"
 
 
 # ============================================================================
@@ -285,11 +304,10 @@ def order_and_bins(
 ) -> tuple[np.ndarray, Bins | None]:
     """(positions in their order, groups or None) of the pictures of one job."""
     by, group = options.by, options.grouped_by
-    labels = None
+    borders, labels = borders_of(group, options.threshold), None
     if "face" in (by, group):
         own = sf.thresholds_for(crops.cache.meta.model).cluster
-        wanted = options.threshold[0] if group == "face" and options.threshold else own
-        labels = people(crops.unit, wanted)
+        labels = people(crops.unit, borders[0] if group == "face" and borders else own)
     order = np.arange(len(crops.row)) if by == "none" else ordered(by, crops, labels)
     order = order[::-1] if options.reverse else order
     if group == "none":
@@ -297,7 +315,7 @@ def order_and_bins(
     if group == "face":
         return order, by_people(labels)
     values = crop_facts.KEYS[group].values(crops)
-    return order, by_value(group, values, options.groups or DEFAULT_GROUPS, options.threshold)
+    return order, by_value(group, values, options.groups or DEFAULT_GROUPS, borders)
 
 
 DEFAULT_GROUPS = 5
@@ -314,9 +332,21 @@ def targets(
     width = max(DIGITS, len(str(len(order))))
     for number, at in enumerate(order.tolist(), 1):
         name = titles[at] if options.by == "none" else f"{number:0{width}d}_{titles[at]}"
+        name = fitting(name)
         place = PurePosixPath(job)
         place = place / bins.names[bins.of[at]] if bins is not None else place
         yield (place / name).as_posix()
+
+
+def fitting(name: str) -> str:
+    """A file name, its stem cut where the file system would refuse it for its length."""
+    stem, suffix = os.path.splitext(name)
+    while len(os.fsencode(stem + suffix)) > LONGEST:
+        stem = stem[:-1]
+    return stem + suffix
+
+
+LONGEST = 245  # bytes: 255 are allowed, and a number may be added
 
 
 def apart(moves: Sequence[tuple[str, str]], taken: set[str]) -> list[tuple[str, str]]:
@@ -349,6 +379,7 @@ def arrange(folder: Path, options: sf.ArrangeOptions, crew: sf.Crew) -> dict[str
     """Arrange a folder, or say what would be done; returns the counts. Raises SortFacesError."""
     source = source_of(folder, options.subfolders)
     refuse_in_place(source, options)
+    borders_of(options.grouped_by, options.threshold)  # before anything is looked at
     root = source.root if options.copy is None else options.copy.absolute()
     with contextlib.nullcontext() if options.dry_run else held(root):
         if options.copy is None:
@@ -361,6 +392,8 @@ def arrange(folder: Path, options: sf.ArrangeOptions, crew: sf.Crew) -> dict[str
         moves = apart(moves, there | names_below(root, moves))
         run = ""
         if not options.dry_run:
+            if options.copy is not None:
+                note_copies(source, paths, root, options.cache)
             run = carried_out(root, source, moves, options.copy is not None)
     groups = sf.Counter(PurePosixPath(target).parent.as_posix() for _, target in moves)
     return {
@@ -377,6 +410,13 @@ def arrange(folder: Path, options: sf.ArrangeOptions, crew: sf.Crew) -> dict[str
 def refuse_in_place(source: Source, options: sf.ArrangeOptions) -> None:
     """Raise SortFacesError where renaming would break what another command keeps there."""
     if options.copy is None:
+        links = (path for some in source.jobs.values() for path in some)
+        broken = next((path for path in links if is_relative_link(source.root / path)), "")
+        if broken:
+            raise sf.SortFacesError(
+                f"{source.root / broken}: is a link that renaming would break; "
+                "arrange a copy with --copy DIR"
+            )
         for place in (source.root, *list(source.root.parents)[:3]):
             if sf.is_own_output(str(place)):
                 raise sf.SortFacesError(
@@ -393,6 +433,26 @@ def refuse_in_place(source: Source, options: sf.ArrangeOptions) -> None:
         raise sf.SortFacesError(f"{copy}: lies in {source.root}; name a folder outside it")
     if corpus_above(copy) is not None or sf.is_own_output(str(copy)):
         raise sf.SortFacesError(f"{copy}: is an output of this tool; name a folder of its own")
+    run = run_that_fills(copy, source.jobs)
+    if run:
+        raise sf.SortFacesError(
+            f"{copy}: run {run} has put crops there, orders would mix; name another folder, "
+            f"or take them back: {sf.own_command('restore', copy)}"
+        )
+
+
+def run_that_fills(copy: Path, jobs: Places) -> str:
+    """A run whose copies of the same jobs lie in a folder still, "" for none."""
+    for folder in sf.runs_of(copy):
+        for _, target in sf.read_run(folder).steps:
+            inside = {path.as_posix() for path in PurePosixPath(target).parents}
+            if inside & jobs.keys() and os.path.lexists(copy / target):
+                return folder.name
+    return ""
+
+
+def is_relative_link(path: Path) -> bool:
+    return path.is_symlink() and not os.path.isabs(os.readlink(path))
 
 
 def facts_for(
@@ -441,6 +501,27 @@ def names_below(root: Path, moves: Sequence[tuple[str, str]]) -> set[str]:
     return found
 
 
+def note_copies(source: Source, paths: Sequence[str], root: Path, known: Path | None) -> None:
+    """Tell beside the cache whose faces will lie in a folder; without a cache nobody could ask."""
+    decisions, shown = sf.companion("decisions"), []
+    shas = dict(zip(paths, looking.hashes(source.root / path for path in paths), strict=True))
+    if source.corpus is not None:
+        known = Path(source.corpus.master.cache) if source.corpus.cache is not None else None
+        cache = source.corpus.cache
+        rows = {path: sf.rows_of_faces(cache, [source.faces[path]]) for path in paths if known}
+    elif known is not None:
+        cache = sf.load_cache(known)
+        by_sha = looking.rows_by_sha(cache)
+        rows = {path: by_sha.get(shas[path], ()) for path in paths}
+    if known is not None:
+        for path, some in rows.items():
+            shown += [(shas[path], ref) for ref in decisions.refs(cache, some)]
+        try:
+            copies.Notes(known, root).add(shown)
+        except OSError as error:
+            sf.log.warning("%s: %s; forget will not know these copies", known, error.strerror)
+
+
 def carried_out(root: Path, source: Source, moves: list[tuple[str, str]], is_copy: bool) -> str:
     """Rename or copy all pictures as one run; returns its name, "" where nothing changes."""
     if not is_copy:
@@ -461,8 +542,10 @@ def carried_out(root: Path, source: Source, moves: list[tuple[str, str]], is_cop
 
 
 @contextlib.contextmanager
-def held(root: Path) -> Iterator[None]:
+def held(root: Path, undoing: bool = False) -> Iterator[None]:
     """Hold a folder of crops; what a killed run left is finished or undone first.
+
+    undoing: as runs are about to be undone, one that cannot be finished stays as it is.
 
     The lock lies elsewhere: one in the folder would make it look like an output of this tool.
     """
@@ -470,7 +553,12 @@ def held(root: Path) -> Iterator[None]:
     mark = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape")).hexdigest()
     user = re.sub(r"\W", "", str(getattr(os, "getuid", lambda: "")()))
     with sf.locked(Path(tempfile.gettempdir()) / f"{sf.TOOL}-{user}-{mark[:16]}.lock", str(root)):
-        sf.recover_runs(root)
+        try:
+            sf.recover_runs(root)
+        except (OSError, sf.SortFacesError) as error:
+            if not undoing:
+                raise
+            sf.log.warning("%s: cannot be finished: %s", root, error)
         yield
 
 

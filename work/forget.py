@@ -9,6 +9,7 @@ at for what is left.
     forget_target     our folders, who is meant, which faces go
     forget_files      the cache, trees of photos, pages, plans, logs
     forget_decisions  what the operator has decided, what the review page has kept
+    forget_copies     crops that were put outside all outputs
     forget_corpus     swap-ready corpora and their history
     forget_video      video work folders and clips
     forget_proof      the scan
@@ -33,6 +34,7 @@ traces = sf.companion("forget_traces")
 whom = sf.companion("forget_target")
 files = sf.companion("forget_files")
 said = sf.companion("forget_decisions")
+copies = sf.companion("forget_copies")
 corpora = sf.companion("forget_corpus")
 videos = sf.companion("forget_video")
 proof = sf.companion("forget_proof")
@@ -177,9 +179,12 @@ class Work:
     def find(self) -> Iterator[Place]:
         """Every place with its changes; those that hold nothing of it have none."""
         scene, target, words, looks = self.scene, self.target, self.words, self.looks
-        here = scene.paths.cache.absolute().parent
+        path = scene.paths.cache.absolute()
+        here, shown = path.parent, copies.Shown(scene.cache, target)
+        yield from copies.places(path, shown)  # first: the journal, which knows them, goes later
         own = [*files.cache_changes(scene, target, words, looks)]
-        own += said.decision_changes(scene.paths.cache.absolute(), self.gone, words)
+        own += said.decision_changes(path, self.gone, words)
+        own += copies.journal_changes(path, shown)
         yield Place(here, "cache", False, own)
         for path in scene.of("swap"):
             yield Place(path, "corpus", True, corpora.corpus_changes(path, target, words, looks))
@@ -294,6 +299,7 @@ def operators_words(scene: Scene, kept: sf.FaceCache) -> list[str]:
     """Paths the operator has chosen: the name of the forgotten in one of them tells nothing."""
     words = [path for paths in kept.paths for path in paths]
     words += [*scene.cache.meta.roots, *scene.outs, str(scene.paths.cache.absolute())]
+    words += map(str, copies.folders(scene.paths.cache))
     for root in scene.of("videos"):
         films = videos.listed_videos(sf.VideoWork(root))
         words += [text for film in films for text in (film.path, Path(film.path).stem)]

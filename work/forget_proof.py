@@ -29,7 +29,7 @@ import numpy as np
 import sort_faces as sf
 
 traces = sf.companion("forget_traces")
-said = sf.companion("forget_decisions")
+said, copies = sf.companion("forget_decisions"), sf.companion("forget_copies")
 
 # ============================================================================
 # What is found
@@ -191,10 +191,10 @@ class Scan:
             yield from tree.placed.values() if tree else ()
 
     def folders(self) -> list[Path]:
-        """The folders named, and pages and logs that lie elsewhere."""
+        """The folders named; pages, logs and copies that lie elsewhere."""
         found = {Path(out) for out in self.scene.outs} | {*self.scene.kinds}
         found |= {sf.log_folder().resolve(), sf.queue_folder(self.scene.paths.cache)}
-        found.add(self.scene.beside(said.THUMBS))
+        found |= {self.scene.beside(said.THUMBS), *copies.folders(self.scene.paths.cache)}
         return sorted(folder for folder in found if folder.is_dir())
 
     def files_beside(self) -> Iterator[Path]:

@@ -48,7 +48,7 @@ def find_places(outs: Sequence[Path], roots: Sequence[str]) -> dict[Path, str]:
             runs = (path / sf.RUNS_FOLDER).glob(f"*/{sf.JOURNAL}")
             if any(traces.kind_of(run) == "journal" for run in runs):
                 # one may be cut short, and the manifest on its way
-                with sf.locked(path / sf.LOCK_NAME, str(path)):
+                with held(path):
                     sf.recover_runs(path)
                 files = os.listdir(path)
             kind = folder_kind(path, files)
@@ -60,6 +60,14 @@ def find_places(outs: Sequence[Path], roots: Sequence[str]) -> dict[Path, str]:
     for path in [path for path, kind in found.items() if kind != "report"]:
         found |= dict.fromkeys(pages_beside(path), "report")
     return found
+
+
+def held(path: Path) -> contextlib.AbstractContextManager[Any]:
+    """Hold a folder with runs; one of crops without a lock in it, which would make it an output."""
+    crops = sf.companion("arrange")
+    if crops.is_arranged(path):
+        return crops.held(path)
+    return sf.locked(path / sf.LOCK_NAME, str(path))
 
 
 def folder_kind(path: Path, files: Sequence[str]) -> str:

@@ -33,6 +33,7 @@ class Found:
 
     row: dict[Path, int] = field(default_factory=dict)  # picture: cache row, -1 unknown
     known_by: Counter[str] = field(default_factory=Counter)  # bytes, text, look
+    like: dict[Path, int] = field(default_factory=dict)  # unknown picture of somebody: nearest row
 
     def take(self, how: str, found: dict[Path, int]) -> None:
         """Note the rows that one way of knowing has found."""
@@ -68,7 +69,8 @@ def take_in(
         found = recognised(files, corpus, cache, crew)
     word = sf.operators_word(cache_path, cache)
     thin, strays = present(sets, found, options.all)
-    missing = [row for name in thin for row in sets.faces[name].tolist()]
+    unsure = {} if options.all else perhaps_there(sets, found, thin)
+    missing = [row for name in thin if name not in unsure for row in sets.faces[name].tolist()]
     missing = np.setdiff1d(missing, list(found.row.values())).astype(np.intp)
     moved = moved_faces(sets, found, folder, thin)
     back = sorted(set(found.row.values()) - sets.home.keys())
@@ -87,6 +89,10 @@ def take_in(
         **{kind: counts[kind] for kind in ("drop", "belongs", "keep")},
         "not_taken_as_thinned": [
             f"{name}: {count} of {len(sets.faces[name])} there" for name, count in strays.items()
+        ],
+        "not_sure_what_is_missing": [
+            f"{name}: {count} unknown pictures look like its faces"
+            for name, count in unsure.items()
         ],
         "sets_not_there": len(sets.faces) - len(thin) - len(strays),
         "pictures_unknown": unknown[:SHOWN],
@@ -137,7 +143,11 @@ def recognised(
     found.take("text", by_text(rest, cache))
     rest = [file for file in rest if file not in found.row]
     if rest:
-        found.take("look", by_look(rest, [shas[file] for file in rest], corpus, cache, crew))
+        near = by_look(rest, [shas[file] for file in rest], corpus, cache, crew)
+        limits = sf.thresholds_for(cache.meta.model)
+        found.take("look", {file: row for file, (row, away) in near.items() if away <= limits.copy})
+        close = {file: row for file, (row, away) in near.items() if away <= limits.same_face}
+        found.like = {file: row for file, row in close.items() if file not in found.row}
     return found
 
 
@@ -178,8 +188,8 @@ def by_look(
     corpus: sf.Corpus,
     cache: sf.FaceCache,
     crew: sf.Crew,
-) -> dict[Path, int]:
-    """Cache rows of the nearest exported face, where it is as near as two copies are."""
+) -> dict[Path, tuple[int, float]]:
+    """(cache row of the nearest face, exported or not, cosine distance) of pictures with a face."""
     spec = sf.as_consumer(crew.spec, cache.meta)
     seen = looking.looked_at(files, shas, crew.with_spec(spec))
     if seen.meta.recognizer != cache.meta.recognizer:
@@ -191,12 +201,8 @@ def by_look(
     known = np.concatenate([exported.reshape(len(faces), -1), cache.unit])
     own = looking.rows_by_sha(seen)
     at, away = sf.nearest(seen.unit, known)
-    copy = sf.thresholds_for(cache.meta.model).copy
-    found = {}
-    for file, sha in zip(files, shas, strict=True):
-        row = own[sha][0] if sha in own else -1
-        found[file] = int(all_rows[at[row]]) if row >= 0 and away[row] <= copy else -1
-    return found
+    mine = {file: own[sha][0] for file, sha in zip(files, shas, strict=True) if sha in own}
+    return {file: (int(all_rows[at[row]]), float(away[row])) for file, row in mine.items()}
 
 
 def present(sets: Sets, found: Found, take_all: bool) -> tuple[list[str], dict[str, int]]:
@@ -208,6 +214,17 @@ def present(sets: Sets, found: Found, take_all: bool) -> tuple[list[str], dict[s
         if count[name] and (take_all or count[name] >= THERE * len(sets.faces[name]))
     ]
     return thin, {name: count[name] for name in sets.faces if count[name] and name not in thin}
+
+
+def perhaps_there(sets: Sets, found: Found, thin: Sequence[str]) -> dict[str, int]:
+    """{set: how many unknown pictures look like the person of one that lacks faces there}.
+
+    Too small or too blurred to be told apart, they may be the very faces that seem to be missing.
+    """
+    there = set(found.row.values())
+    lacking = {name for name in thin if set(sets.faces[name].tolist()) - there}
+    count = Counter(sets.home.get(row, "") for row in found.like.values())
+    return {name: count[name] for name in sets.faces if name in lacking and count[name]}
 
 
 def moved_faces(
@@ -230,11 +247,17 @@ def moved_faces(
         for place, count in votes.items()
     }
     spread = set(there).difference(*at_home.values())
+    settled = {
+        row
+        for place, rows in places.items()
+        for row in rows
+        if sets.home.get(row) in at_home[place]
+    }  # where it has two copies one of them is at home
     moved: dict[str, set[int]] = defaultdict(set)
     for place, rows in places.items():
         if len(at_home[place]) == 1:
             own = at_home[place][0]
-            moved[own] |= {row for row in rows if sets.home.get(row, "") not in {own, *spread}}
+            moved[own] |= {row for row in rows - settled if sets.home.get(row, "") not in spread}
     return {name: np.array(sorted(rows), np.intp) for name, rows in moved.items() if rows}
 
 

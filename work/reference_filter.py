@@ -9,6 +9,8 @@ recogniser, and about what it means there: docs/analysis/filters.md.
 from __future__ import annotations
 
 import hashlib
+import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ import sort_faces as sf
 looking = sf.companion("looking")
 
 NOT_LIKE, LIKE = "not like --filter", "like --nfilter"  # reasons, as manifests tell them
+BUNDLE, LARGEST = ".fsz", 1 << 26  # bytes of a face in it
 USUAL = sf.Figures(0.0, 0.1, 0.65, 1.0)  # of ArcFace, where nothing of a recogniser is known
 
 
@@ -99,14 +102,16 @@ def figures_for(meta: sf.CacheMeta | sf.FrameMeta, usual: sf.Usual | None) -> sf
 
 
 def references(path: Path, crew: sf.Crew, meta: sf.CacheMeta, alone: bool) -> np.ndarray:
-    """(k, d) float32 of length 1: the faces of a file, of a folder, or of a corpus's face set.
+    """(k, d) float32 of length 1: the faces of a file, a folder, a bundle, or a corpus's face set.
 
     alone: a picture with several faces is not used, as nobody knows who is meant; else all its
     faces are. Raises SortFacesError where no face is left, or another recogniser made the set.
     """
-    files = reference_files(path)
-    shas = looking.hashes(files)
-    seen = looking.looked_at(files, shas, crew) if files else sf.empty_cache(meta)
+    with tempfile.TemporaryDirectory(prefix="sort_faces-") as scratch:
+        is_bundle = path.suffix.lower() == BUNDLE and path.is_file()
+        files = unpacked(path, Path(scratch)) if is_bundle else reference_files(path)
+        shas = looking.hashes(files)
+        seen = looking.looked_at(files, shas, crew) if files else sf.empty_cache(meta)
     if seen.meta.recognizer != meta.recognizer:
         raise sf.SortFacesError(
             f"{path}: {crew.spec.model} is another recogniser than the faces were made with; "
@@ -121,6 +126,20 @@ def references(path: Path, crew: sf.Crew, meta: sf.CacheMeta, alone: bool) -> np
     if crowds and alone:
         sf.log.warning("%s: %d pictures of several people are not used", path, crowds)
     return seen.unit[rows]
+
+
+def unpacked(bundle: Path, folder: Path) -> list[Path]:
+    """The PNGs of a bundle as files in a folder, under names of ours. Raises SortFacesError."""
+    files = []
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            for info in archive.infolist():
+                if info.filename.lower().endswith(".png") and info.file_size <= LARGEST:
+                    files.append(folder / f"{len(files):05d}.png")
+                    files[-1].write_bytes(archive.read(info))
+    except sf.npz_errors() as error:
+        raise sf.SortFacesError(f"{bundle}: is no bundle: {sf.one_line(error)}") from None
+    return files
 
 
 def reference_files(path: Path) -> list[Path]:

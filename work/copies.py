@@ -1,0 +1,57 @@
+"""Where crops were put outside all outputs, noted beside the cache so that `forget` finds them.
+
+`arrange --copy` and `--save-filtered` write where the operator says; what lies there is his, but it
+shows people. A line of <cache>.copies.jsonl tells a folder, or the sha256 of a file in it and which
+face that shows. It holds no embedding and no name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sort_faces as sf
+
+SUFFIX = ".copies.jsonl"
+
+
+def journal(cache_path: Path) -> Path:
+    return sf.beside(cache_path, SUFFIX)
+
+
+def noted(cache_path: Path) -> Iterator[dict[str, Any]]:
+    """The sound lines: {folder} or {folder, sha256, face}, the face as decisions name it."""
+    for _, value in sf.json_lines(journal(cache_path)):
+        if value is not None and isinstance(value.get("folder"), str):
+            yield value
+
+
+class Notes:
+    """Notes which files are about to lie in a folder or below it.
+
+    Before they do: a kill leaves a line too many and never a copy that nobody knows of.
+    """
+
+    def __init__(self, cache_path: Path, folder: Path) -> None:
+        self.path, self.folder = journal(cache_path), os.path.realpath(folder)
+        told = (v for v in noted(cache_path) if v["folder"] == self.folder)
+        self.known = {(v.get("sha256"), v.get("face")) for v in told}
+        if (None, None) not in self.known:
+            self.append([{"folder": self.folder}])
+
+    def add(self, shown: Iterable[tuple[str, str]]) -> None:
+        """Note (sha256, face as decisions name it) of files."""
+        fresh = [pair for pair in dict.fromkeys(shown) if pair not in self.known]
+        self.known.update(fresh)
+        self.append([{"folder": self.folder, "sha256": sha, "face": face} for sha, face in fresh])
+
+    def append(self, values: Sequence[dict[str, str]]) -> None:
+        lines = b"".join(map(sf.checked_line, values))
+        with open(self.path, "a+b") as stream:
+            os.chmod(self.path, 0o600)
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                lines = lines if stream.read() == b"\n" else b"\n" + lines  # torn by a kill
+            stream.write(lines)
