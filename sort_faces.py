@@ -6671,6 +6671,7 @@ class Exported(Record, kw_only=True):
     kind: PlainName
     options: dict[str, Any] = {}
     made_of: str = ""  # mark of all that it was made of; another one, and it is made again
+    averaged: list[str] = []  # the bundles whose faces its averages are of
     files: dict[Inside, str] = {}  # sha256 of each, by its place below the manifest's folder
     left: dict[str, str] = {}  # why a face, or "" for all, is not in it
 

@@ -47,21 +47,28 @@ class Kind:
     options: tuple[str, ...] = ()  # its own fields of ToOptions
     placed: bool = False  # its files name others by absolute paths
     facts: str = ""  # what else of a set: companion:function of (corpus, manifest); None not known
+    averages: bool = False  # it holds an average, that of the bundle a program is given first
     version: int = 1  # raised when its files change; earlier ones are then made anew
 
 
 VECTORS, PLAIN, SUBSETS = "consumers_vectors:write", "consumers_plain:write", "consumers_subsets:"
 ALIGNED, ENRICHED = "consumers_aligned:", "consumers:enriched"
 KINDS = {
-    "fsz2": Kind("consumers_fsz2:write_metadata", recognizer=W600K, facts=ENRICHED),
-    "rope": Kind(f"{VECTORS}_rope", f"{VECTORS}_all_rope", W600K),
-    "visomaster": Kind(f"{VECTORS}_visomaster", f"{VECTORS}_all_visomaster", W600K),
+    "fsz2": Kind(
+        "consumers_fsz2:write_metadata", recognizer=W600K, facts="consumers:numbered", version=2
+    ),
+    "rope": Kind(f"{VECTORS}_rope", f"{VECTORS}_all_rope", W600K, averages=True, version=2),
+    "visomaster": Kind(
+        f"{VECTORS}_visomaster", f"{VECTORS}_all_visomaster", W600K, averages=True, version=2
+    ),
     "reactor": Kind(
         f"{VECTORS}_reactor",
         f"{VECTORS}_all_reactor",
         W600K,
         options=("genderage",),
         facts=ENRICHED,
+        averages=True,
+        version=2,
     ),
     "facefusion": Kind(
         "consumers_facefusion:write_sources",
@@ -83,7 +90,7 @@ KINDS = {
         all="consumers_xmp:write_xmp", options=("xmp_beside",), facts="consumers_xmp:told_faces"
     ),
     "folder": Kind(f"{PLAIN}_folder", facts=ENRICHED),
-    "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings"),
+    "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings", averages=True, version=2),
     "lora": Kind(f"{PLAIN}_lora", facts=ENRICHED),
     "poses": Kind(f"{SUBSETS}write_poses", facts=ENRICHED),
     "glasses": Kind(f"{SUBSETS}write_glasses", facts=f"{SUBSETS}glasses_of"),
@@ -111,9 +118,15 @@ class Subject:
         """(n, d) float32 of its faces, raw, as consumers get them; zeros where not known."""
         return self.corpus.embeddings(self.faces)
 
-    def average(self, faces: Sequence[sf.Face] | None = None) -> np.ndarray | None:
-        """(d,) float32 mean of the raw embeddings known of these faces, None where none is."""
-        some = self.embedding if faces is None else self.corpus.embeddings(faces)
+    @functools.cached_property
+    def loaded(self) -> list[sf.Face]:
+        """The faces of its top bundle: those that roop gets where nobody chooses another."""
+        top = set(next(iter(sf.bundles_of(self.manifest).values()), ()))
+        return [face for face in self.faces if face.file in top]
+
+    def average(self) -> np.ndarray | None:
+        """(d,) float32 mean of the raw embeddings known of those, None where none is."""
+        some = self.corpus.embeddings(self.loaded)
         known = some[some.any(axis=1)]
         return known.mean(axis=0, dtype=np.float64).astype(np.float32) if len(known) else None
 
@@ -146,6 +159,11 @@ class Subject:
         """(5, 2) its key points in its PNG: as somebody saw them there, else by the cache."""
         seen, row = seen_points(self.corpus).get(face.sha256), self.row(face)
         return self.in_png(face, self.cache.kps[row]) if seen is None and row is not None else seen
+
+    def points(self, face: sf.Face) -> np.ndarray | None:
+        """(5, 2) the same in pixels of any picture: of the photo where the PNG's are not known."""
+        seen, row = self.kps(face), self.row(face)
+        return self.cache.kps[row] if seen is None and row is not None else seen
 
     def pose(self, face: sf.Face) -> np.ndarray | None:
         """(3,) degrees pitch, yaw, roll with insightface's signs, None where not known.
@@ -183,6 +201,13 @@ def enriched(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool] | No
         return None
     rows = (corpus.cache.row_of_face.get(face.face) for face in manifest.faces)
     return [row is not None and bool(corpus.cache.enriched[row]) for row in rows]
+
+
+def numbered(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool] | None:
+    """Which faces the cache knows, None without it."""
+    if corpus.cache is None:
+        return None
+    return [face.face in corpus.cache.row_of_face for face in manifest.faces]
 
 
 def seen_points(corpus: sf.Corpus) -> dict[str, np.ndarray]:
@@ -476,7 +501,12 @@ def written(
         sf.log.log(level, "%s of %s: not written: %s", kind, of.name if alone else "all", left[""])
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     files = {path.relative_to(stage).as_posix(): sf.sha256_of_file(path) for path in found}
-    return sf.Exported(kind=kind, options=options, made_of=made_of, files=files, left=left)
+    sets = [of] if alone else of
+    tops = [next(iter(sf.bundles_of(one.manifest))) for one in sets if KINDS[kind].averages]
+    return sf.Exported(
+        kind=kind, options=options, made_of=made_of, averaged=tops if files else [],
+        files=files, left=left,
+    )  # fmt: skip
 
 
 def overview(corpus: sf.Corpus) -> list[dict[str, Any]]:
