@@ -279,6 +279,33 @@ def test_reactor_models_hold_what_its_own_hold(run, tmp_path):
     assert_clean(run, root)
 
 
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (("A/B", "A:B", "a?b"), ["A_B", "A_B faceset_002", "a_b faceset_003"]),
+        (("CON", "nul.txt", "Conny"), ["Conny", "_CON", "_nul.txt"]),
+        (("x" * 300, "X" * 300, "../.."), ["X" * 100 + " faceset_002", "_", "x" * 100]),
+    ],
+)
+def test_reactor_files_have_names_that_any_disk_takes(run, tmp_path, names, files):
+    """A person whose file is written over by another is not in the list, and nobody is told."""
+    root = stamped(tmp_path, names=dict(enumerate(names, 1)))
+    ok(run, "bundle", root, "--to", "reactor")
+    found = (root / "exports/reactor").iterdir()
+    assert sorted(path.name.removesuffix(".safetensors") for path in found) == sorted(files)
+    assert len(list((root / SET).rglob("*.safetensors"))) == 1
+    assert_clean(run, root)
+
+
+def test_names_that_differ_in_blanks_alone_are_told_apart(run, tmp_path):
+    """So are those with a line separator in them, which programs would read as two lines."""
+    root = stamped(tmp_path, names={1: "Anna  B", 2: "Anna\u2028B", 3: "Anna B"})
+    ok(run, "bundle", root, "--to", "visomaster,rope")
+    told = [name for name, _ in visomaster(root / "exports/visomaster/embeddings.json")]
+    assert told == ["Anna B", "Anna B faceset_002", "Anna B faceset_003"]
+    assert [name for name, _ in rope(root / "exports/rope/merged_embeddings.txt")] == told
+
+
 # --- FaceSet V2 -------------------------------------------------------------
 
 

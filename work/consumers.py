@@ -416,7 +416,7 @@ def with_faces(sets: Mapping[str, sf.FaceSet]) -> dict[str, sf.FaceSet]:
 
 def label_of(faceset: sf.FaceSet) -> str:
     """What a face set is called where people are: its person's name, else its id."""
-    return faceset.id if faceset.name == sf.UNNAMED else faceset.name
+    return faceset.id if faceset.name == sf.UNNAMED else " ".join(faceset.name.split())
 
 
 def labels_of(active: Mapping[str, sf.FaceSet]) -> dict[str, str]:
@@ -439,7 +439,7 @@ def export_set(
 ) -> sf.FacesetManifest:
     """Write the exports of a face set that is being built in `stage`; it with them."""
     name = sf.read_name(stage)
-    label = record.id if name == sf.UNNAMED else name
+    label = record.id if name == sf.UNNAMED else " ".join(name.split())
     place = corpus.root.resolve() / draft.folder
     subject = Subject(corpus, record, label, stage, place, corpus.root / draft.lies)
     facts = facts_of_set(record, label, place.parent)
