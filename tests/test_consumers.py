@@ -44,6 +44,7 @@ pytestmark = pytest.mark.usefixtures("quick_disk")
 
 W600K = "4c06341c33c2ca1f"
 SET, OTHER = "faceset_001", "faceset_002"
+POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 NAMES = {1: "Anna Müller", 2: "Zoë\u2028 Ł & <Co>", 3: "anna müller"}
 
 
@@ -542,6 +543,34 @@ def test_folder_holds_aligned_crops_and_every_fact(run, root):
         assert float(row["x2"]) == entry["bbox"][2] and row["yaw"]
         assert sf.decode_photo((here / row["file"]).read_bytes()).wh == (112, 112)
     assert len(list(here.iterdir())) == len(entries) + 1
+    cache = sf.load_cache(Path(read(root / "manifest.json")["cache"]))
+    for row in rows:
+        at = cache.row_of_face[row["face"]]
+        for name in ("det_score", "face_short", "blur"):
+            assert np.float32(row[name]) == getattr(cache, name)[at]
+        assert (int(row["photo_width"]), int(row["photo_height"])) == tuple(
+            cache.file_wh[cache.face_file[at]]
+        )
+        assert float(row["embedding_length"]) == pytest.approx(
+            np.linalg.norm(cache.embedding[at]), rel=1e-5
+        )
+        places = [row[f"{point}_{axis}"] for point in POINTS for axis in "xy"]
+        np.testing.assert_array_equal(np.array(places, np.float32), cache.kps[at].ravel())
+        assert row["learned_quality"] == ""
+
+
+def test_facts_that_are_measured_later_are_told_then(run, tmp_path):
+    root = stamped(tmp_path)
+    ok(run, "bundle", root, "--to", "folder")
+    path = Path(read(root / "manifest.json")["cache"])
+    cache = sf.load_cache(path)
+    scores = np.linspace(0.25, 0.75, cache.faces).astype(np.float32)
+    sf.save_cache(path, sf.replace(cache, learned_quality=scores))
+    assert (SET, "exports", "export") in wrong(run, root)
+    ok(run, "bundle", root)
+    with (root / SET / "exports/folder/faces.csv").open(encoding="utf-8", newline="") as file:
+        assert [float(row["learned_quality"]) > 0 for row in csv.DictReader(file)] == [True] * 7
+    assert_clean(run, root)
 
 
 def test_embeddings_come_in_three_forms_that_agree(run, root):

@@ -89,7 +89,7 @@ KINDS = {
     "xmp": Kind(
         all="consumers_xmp:write_xmp", options=("xmp_beside",), facts="consumers_xmp:told_faces"
     ),
-    "folder": Kind(f"{PLAIN}_folder", facts=ENRICHED),
+    "folder": Kind(f"{PLAIN}_folder", facts="consumers_plain:later_facts", version=2),
     "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings", averages=True, version=2),
     "lora": Kind(f"{PLAIN}_lora", facts=ENRICHED),
     "poses": Kind(f"{SUBSETS}write_poses", facts=ENRICHED),

@@ -98,12 +98,20 @@ def write_folder(folder: Path, subject: Subject, _options: dict[str, Any]) -> di
         sf.write_part(folder / name, cv2.imencode(".png", cut)[1].tobytes())
         rows.append([name, *facts_of(subject, face), "yes" if has else "no"])
     terms = [f"quality_{term}" for term in sf.QUALITY_TERMS]
-    head = ["file", "set", "person", "face", "sha256", *FACTS, *BOX, *POSE, *terms, "embedding"]
+    head = ["file", "set", "person", "face", "sha256", *FACTS, *BOX, *POSE, *terms, *CACHED,
+            "embedding"]  # fmt: skip
     sf.write_part(folder / "faces.csv", csv_bytes([head, *rows]))
     return left
 
 
 BOX, POSE = ("x1", "y1", "x2", "y2"), ("pitch", "yaw", "roll")
+MEASURED = ("det_score", "face_short", "blur", "learned_quality")  # of the photo, by the cache
+POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")  # of the picture
+CACHED = (
+    *MEASURED,
+    *("photo_width", "photo_height", "embedding_length"),
+    *(f"{point}_{axis}" for point in POINTS for axis in "xy"),
+)
 
 
 def facts_of(subject: Subject, face: sf.Face) -> list[Any]:
@@ -119,7 +127,34 @@ def facts_of(subject: Subject, face: sf.Face) -> list[Any]:
         *(face.bbox or [""] * len(BOX)),
         *([""] * len(POSE) if pose is None else [round(float(angle), 2) for angle in pose]),
         *(told(terms.get(term)) for term in sf.QUALITY_TERMS),
+        *cached_facts(subject, face),
     ]  # fmt: skip
+
+
+def cached_facts(subject: Subject, face: sf.Face) -> list[Any]:
+    """What the cache measured in the photo, in the order of CACHED; "" where it does not know."""
+    row = subject.row(face)
+    if row is None:
+        return [""] * len(CACHED)
+    cache = subject.cache
+    numbers = [
+        *(getattr(cache, name)[row] for name in MEASURED),
+        *cache.file_wh[cache.face_file[row]],
+        cache.length[row],
+        *cache.kps[row].ravel(),
+    ]
+    return [str(number) if np.isfinite(number) else "" for number in numbers]
+
+
+def later_facts(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[str] | None:
+    """What `enrich` has added of each face, None without the cache."""
+    cache = corpus.cache
+    if cache is None:
+        return None
+    rows = (cache.row_of_face.get(face.face) for face in manifest.faces)
+    return [
+        "" if row is None else f"{cache.enriched[row]} {cache.learned_quality[row]}" for row in rows
+    ]
 
 
 def write_lora(folder: Path, subject: Subject, _options: dict[str, Any]) -> dict[str, str]:
