@@ -505,6 +505,27 @@ def test_facefusion_gets_all_sources_in_rank_order_and_a_step_a_clip(run, root, 
     assert [Path(s["args"]["target_path"]).name for s in told["steps"]] == ["a b.mp4", "c.mov"]
 
 
+def test_jobs_follow_the_plan_of_last_time(run, root, tmp_path):
+    """After another `video cut` a plain `bundle` knows where the plan lies, and reads it again."""
+    plan = plan_of(tmp_path, "a.mp4")
+    ok(run, "bundle", root, "--to", "facefusion,rope", "--clips", plan)
+    before = exact(root)
+    ok(run, "bundle", root)
+    assert exact(root) == before
+    assert plan_of(tmp_path, "a.mp4", "b.mp4") == plan
+    ok(run, "bundle", root)
+    told = job(root / "exports/facefusion/jobs/drafted/faceset-001.json")
+    assert [Path(s["args"]["target_path"]).name for s in told["steps"]] == ["a.mp4", "b.mp4"]
+    sf.write_part(plan.with_name("people.json"), b"{}")  # what video score writes beside it
+    assert "facefusion" in str(ok(run, "bundle", root, "--dry-run")["moves"])
+    plan.with_name("people.json").unlink()
+    before = exact(root)
+    plan.unlink()  # a disk that is away
+    ok(run, "bundle", root)
+    assert exact(root) == before
+    assert_clean(run, root)
+
+
 def test_a_corpus_that_was_moved_gets_its_paths_told_anew(run, root, tmp_path):
     ok(run, "bundle", root, "--to", "facefusion,rope")
     moved = root.rename(tmp_path / "elsewhere")

@@ -237,7 +237,7 @@ def writer_of(name: str) -> Any:
 def wanted(master: sf.SwapManifest, to: sf.ToOptions, off: Sequence[str] = ()) -> Exports:
     """The kinds a corpus is to have, with their options; raises SortFacesError where that cannot
     be: a program would take an embedding of another recogniser for somebody else."""
-    exports = {kind: options for kind, options in master.exports.items() if kind not in off}
+    exports = {kind: as_now(options) for kind, options in master.exports.items() if kind not in off}
     given = {name: value for name, value in asdict(to).items() if value is not None}
     for kind in to.to:
         if kind not in KINDS:
@@ -261,6 +261,7 @@ def wanted(master: sf.SwapManifest, to: sf.ToOptions, off: Sequence[str] = ()) -
     return exports
 
 
+FILE_OPTIONS = {"clips", "genderage"}
 BESIDE = {"clips": "people.json"}  # what lies beside the file of an option and belongs to it
 
 
@@ -274,6 +275,16 @@ def as_option(name: str, value: Any) -> dict[str, Any]:
     beside = sf.sha_of_own(value.with_name(BESIDE[name])) if name in BESIDE else ""
     more = {f"{name}_beside_sha256": beside} if beside else {}
     return {name: str(value.resolve()), f"{name}_sha256": sha, **more}
+
+
+def as_now(options: dict[str, Any]) -> dict[str, Any]:
+    """Options told earlier, with what their files hold now; as they are where those are gone."""
+    told = dict(options)
+    for name in FILE_OPTIONS & options.keys():
+        if sf.sha_of_own(Path(options[name])):
+            told.pop(f"{name}_beside_sha256", None)
+            told |= as_option(name, Path(options[name]))
+    return told
 
 
 def decide(corpus: sf.Corpus, to: sf.ToOptions, off: Sequence[str]) -> sf.Decision:

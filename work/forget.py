@@ -178,6 +178,7 @@ class Work:
         """Every place with its changes; those that hold nothing of it have none."""
         scene, target, words, looks = self.scene, self.target, self.words, self.looks
         here = scene.paths.cache.absolute().parent
+        yield from files.sidecar_places(scene, target)  # while the cache knows their photos
         own = [*files.cache_changes(scene, target, words, looks)]
         own += said.decision_changes(scene.paths.cache.absolute(), self.gone, words)
         yield Place(here, "cache", False, own)
