@@ -349,8 +349,17 @@ def fault_of_set(corpus: sf.Corpus, faceset: sf.FaceSet, exports: Exports | None
 def fault_of_all(corpus: sf.Corpus, exports: Exports | None = None) -> str:
     """Why what is written of all people is not what it should be, by its manifest, or ""."""
     exports = corpus.master.exports if exports is None else exports
-    marks = marks_of_all(corpus, corpus.active, exports)
-    return fault_of(marks, sf.ExportsManifest(files=[], exports=told_of_all(corpus.root)))
+    marks, told = marks_of_all(corpus, corpus.active, exports), told_of_all(corpus.root)
+    fault = fault_of(marks, sf.ExportsManifest(files=[], exports=told))
+    return fault or fault_beside(corpus, exports, told)
+
+
+def fault_beside(corpus: sf.Corpus, exports: Exports, told: Sequence[sf.Exported]) -> str:
+    """Why what was written beside the photos is not what it should be, or ""."""
+    if exports.get("xmp", {}).get("xmp_beside") != "yes":
+        return ""
+    left = {photo: why for one in told if one.kind == "xmp" for photo, why in one.left.items()}
+    return writer_of("consumers_xmp:fault_beside")(corpus, left)
 
 
 def fault_of(marks: dict[str, str], manifest: sf.FacesetManifest | sf.ExportsManifest) -> str:
@@ -468,9 +477,8 @@ def export_corpus(run: sf.Run, corpus: sf.Corpus, after: Mapping[str, sf.FaceSet
     exports = corpus.master.exports
     marks, here = marks_of_all(corpus, active, exports), corpus.root / sf.EXPORTS_FOLDER
     told = told_of_all(corpus.root)
-    if not fault_of(marks, sf.ExportsManifest(files=[], exports=told)) and not any(
-        file_faults(here, told)
-    ):
+    fault = fault_of(marks, sf.ExportsManifest(files=[], exports=told))
+    if not (fault or any(file_faults(here, told)) or fault_beside(corpus, exports, told)):
         return
     if not marks and not sf.foreign_files(here) - {"manifest.json"}:
         run.clear(sf.EXPORTS_FOLDER)

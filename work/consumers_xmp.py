@@ -12,7 +12,7 @@ import contextlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -340,7 +340,8 @@ def write_xmp(folder: Path, subjects: Sequence[Subject], options: dict[str, Any]
     if options.get("xmp_beside"):
         wanted = made if options["xmp_beside"] == "yes" else {}
         before = earlier / folder.name if earlier else folder
-        remove_beside(sorted({*photos_of(before, roots), *made} - wanted.keys()))
+        known = {path for paths in corpus.cache.paths for path in paths}
+        remove_beside(sorted({*photos_of(before, roots), *made, *known} - wanted.keys()))
         write_beside(wanted, left)
     if not made:
         left[""] = "nobody has a name yet; write names into NAME.txt, or give them in `review`"
@@ -370,12 +371,34 @@ def person_of(subject: Subject) -> str:
     return sf.UNNAMED if subject.name == own else subject.name.removesuffix(f" {own}")
 
 
-def photos_of(folder: Path, roots: Sequence[str]) -> Iterator[str]:
-    """The photos whose sidecars lie in a mirrored tree; only those below their source."""
+def photos_of(folder: Path, roots: Sequence[str]) -> dict[str, Path]:
+    """{photo: its sidecar in a mirrored tree}; only those below their source."""
     above = {sf.safe_dst_name(root): root for root in roots} if len(roots) > 1 else {}
+    found = {}
     for path in folder.rglob("*" + ENDING):
         inside = path.relative_to(folder)
         root = above.get(inside.parts[0]) if above else roots[0]
         if root is not None:
             place = Path(root, *inside.parts[1:]) if above else Path(root) / inside
-            yield str(place).removesuffix(ENDING)
+            found[str(place).removesuffix(ENDING)] = path
+    return found
+
+
+def fault_beside(corpus: sf.Corpus, left: Mapping[str, str]) -> str:
+    """Why what of ours lies beside the photos is not what the mirrored tree has, or "".
+
+    left: photos that have none, as the manifest says why. `restore` brings back the tree alone.
+    """
+    if corpus.cache is None:
+        return ""
+    mirror = photos_of(corpus.root / sf.EXPORTS_FOLDER / "xmp", corpus.cache.meta.roots)
+    for photo, path in mirror.items():
+        beside = Path(photo + ENDING)
+        if photo in left or not Path(photo).exists():
+            continue
+        if not beside.is_file() or (is_ours(beside) and beside.read_bytes() != path.read_bytes()):
+            return f"{beside} is not what exports/xmp has"
+    for photo in (path for paths in corpus.cache.paths for path in paths):
+        if photo not in mirror and is_ours(Path(photo + ENDING)):
+            return f"{photo}{ENDING} is not in exports/xmp"
+    return ""
