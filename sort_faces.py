@@ -10228,7 +10228,8 @@ def write_corpus(
     table = [listed(faceset.folder, faceset.manifest, faceset.name) for faceset in exported]
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
-    return {"out": str(out), **counts, "gates": gates, "facesets": rows_shown}
+    halved = companion("halved_sets").halved(export, [one.manifest for one in exported])
+    return {"out": str(out), **counts, "gates": gates, **halved, "facesets": rows_shown}
 
 
 def thin_drafts(drafts: Sequence[Draft], heritage: Heritage, least: int) -> dict[str, str]:
