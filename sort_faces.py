@@ -181,8 +181,6 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     import numpy as np
-    from av import VideoFrame, VideoStream
-    from av.container import InputContainer
 
 # ============================================================================
 # Constants
@@ -2760,6 +2758,37 @@ def segment_fault(segment: Segment, gates: Gates) -> str:
     return ""
 
 
+def scenes_between(
+    first: int, end: int, cuts: Sequence[int], jumps: Sequence[int], near: float
+) -> list[list[int]]:
+    """Scenes [first frame, frame after the last) in pts from cuts and jumps.
+
+    The detector makes one cut of what follows within `near`, such as a black frame between two
+    shots; the frames between the first and the last of those jumps belong to neither scene.
+    """
+    edges = [(bisect.bisect(jumps, c - near), bisect.bisect_left(jumps, c + near)) for c in cuts]
+    together = [[cut, *jumps[slice(*own)]] for cut, own in zip(cuts, edges, strict=True)]
+    starts = [first, *(max(some) for some in together)]
+    ends = [*(min(some) for some in together), end]
+    return [[low, high] for low, high in zip(starts, ends, strict=True) if low < high]
+
+
+def scenes_beside(
+    scenes: Sequence[Sequence[int]], gaps: Sequence[tuple[int, int]], near: float
+) -> list[list[int]]:
+    """Scenes without what lies in gaps, and without what is left beside one and under `near`."""
+    for gap in gaps:
+        parts = []
+        for low, high in scenes:
+            if high <= gap[0] or gap[1] <= low:
+                parts.append([low, high])
+                continue
+            left = [[low, min(high, gap[0])], [max(low, gap[1]), high]]
+            parts += [part for part in left if part[1] - part[0] >= near]
+        scenes = parts
+    return [[*scene] for scene in scenes]
+
+
 # ============================================================================
 # Core: keeping face sets clean
 # ============================================================================
@@ -3976,18 +4005,9 @@ def grow_box(box: np.ndarray, margin: float) -> np.ndarray:
 # ============================================================================
 # Videos
 # ============================================================================
-# Only here is PyAV imported. A frame is known by its pts, the time stamp the file gives it in
-# units of the stream's time base: frame numbers mean nothing where the frame rate varies.
+# What is known of films; they are read by work/film_reading.py. A frame is known by its pts, the
+# time stamp the file gives it in units of the stream's time base.
 
-SCENE_WIDTH = 128  # px; there and at 192, 256 PySceneDetect's own cuts (docs/analysis/video.md)
-SCENE_LENGTH = 0.5  # s; shortest scene; PySceneDetect's 15 frames are 0.6 s at 25 fps
-FULL_RANGE = 2  # AVCOL_RANGE_JPEG: levels from 0 to 255
-SCENE_MEMORY = 1.0  # s; after so long without a cut the finder knows nothing of what was before
-MAX_FRAME_PIXELS = 8192 * 8192  # the largest cameras; several frames are in memory at once
-BROKEN_PACKETS = 200  # in a row, after which the rest of a video is given up
-SEEK_BACK = 5.0  # s; where a seek lands too late, the next goes back so much more, then twice
-SQUARE_PIXELS = 0.02  # pixel aspect this near 1 is a rounded frame size
-PROBED_PACKETS = 400  # looked at for a varying frame rate
 ID_BLOCKS, ID_BLOCK = 64, 65536  # parts of a video, and bytes each, that make its content id
 
 
@@ -4024,67 +4044,6 @@ class Video(Record):
         return (pts - self.start) * self.tick
 
 
-@contextlib.contextmanager
-def film_faults() -> Iterator[None]:
-    """Let whatever goes wrong with one film be a VideoError of one line: the others go on.
-
-    A full disk is no film's fault. What is a bug of ours is told as one.
-    """
-    try:
-        yield
-    except (SortFacesError, VideoError):
-        raise
-    except Exception as error:
-        where, what = getattr(error, "filename", None), getattr(error, "strerror", None)
-        if getattr(error, "errno", None) in NO_SPACE:  # raised by what is written meanwhile
-            raise SortFacesError(f"{where}: {what}; free some space") from None
-        if isinstance(error, (OSError, MemoryError)) or is_of(error, "av"):
-            raise VideoError(what or one_line(error)) from None
-        raise VideoError(bug_of_ours(error)) from None
-
-
-def is_of(error: Exception, package: str) -> bool:
-    """Whether a package has raised an error, by its type or by where it arose."""
-    import traceback
-
-    *_, last = traceback.extract_tb(error.__traceback__)
-    return (
-        type(error).__module__.startswith(f"{package}.") or package in PurePath(last.filename).parts
-    )
-
-
-@contextlib.contextmanager
-def open_video(path: str, hwaccel: str = "") -> Iterator[tuple[InputContainer, VideoStream]]:
-    """(container, its main video stream, decoded in several threads) of a video file.
-
-    hwaccel: kind of device that decodes it, as --hwaccel says.
-    Raises VideoError for what cannot be opened or read further on.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise SortFacesError(package_hint(error)) from None
-    with film_faults():
-        if os.path.getsize(path) == 0:
-            raise VideoError("empty file")
-        device = companion("hardware").accelerator(hwaccel) if hwaccel else None
-        try:
-            container = av.open(path, metadata_errors="replace", hwaccel=device)
-        except av.error.FFmpegError as error:
-            if device is None or isinstance(error, av.error.InvalidDataError):
-                raise
-            raise companion("hardware").refused(hwaccel, error) from None
-        with container:
-            stream = container.streams.best("video")
-            if stream is None or stream.disposition & type(stream.disposition).attached_pic:
-                raise VideoError("holds no video")
-            wide, high = stream.codec_context.width, stream.codec_context.height
-            if wide * high > MAX_FRAME_PIXELS:
-                raise VideoError(f"too large: frames of {wide} x {high} pixels")
-            stream.thread_type = "AUTO"
-            yield container, stream
-
-
 class Join(Record):
     """Where the time of a film begins anew: it was joined of parts."""
 
@@ -4106,136 +4065,6 @@ class Joined(Record):
         return Joined(self.joins, self.keys[:1] + self.keys[max(1, first) : last])
 
 
-def decoded(
-    container: InputContainer, stream: VideoStream, lost: Counter | None = None
-) -> Iterator[VideoFrame]:
-    """The frames of an open video from where it stands, in display order, each with a pts.
-
-    Packets that cannot be decoded are passed over; too many in a row raise VideoError. Frames
-    whose time stamp does not rise are counted in `lost` and passed over.
-    """
-    return companion("film_times").Timeline(container, stream).rising(lost)
-
-
-def sought_frames(
-    container: InputContainer, stream: VideoStream, start: int, joined: Joined | None = None
-) -> Iterator[VideoFrame]:
-    """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
-    film_times = companion("film_times")
-    return film_times.sought(film_times.Timeline(container, stream, joined), start)
-
-
-def frames_at(
-    path: str, wanted: Sequence[int], aspect: float, joined: Joined | None = None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(pts, upright picture) of the wanted frames (rising pts), those near each other in sequence.
-
-    Samples of a video are so near that it is decoded once; thumbnails far apart are sought.
-    """
-    with open_video(path) as (container, stream):
-        near = SEEK_BACK / float(stream.time_base)
-        breaks = np.flatnonzero(np.diff(wanted) > near) + 1
-        for run in np.split(np.array(wanted, np.int64), breaks):
-            left = set(run.tolist())
-            frames = sought_frames(container, stream, int(run[0]), joined) if left else ()
-            for frame in frames:
-                if frame.pts in left:
-                    left.discard(frame.pts)
-                    yield frame.pts, upright_frame(frame, aspect)
-                if not left or frame.pts > run[-1]:
-                    break
-
-
-def upright_frame(frame: VideoFrame, aspect: float) -> np.ndarray:
-    """A decoded frame as (h, w, 3) uint8 BGR: square pixels, turned as a player shows it.
-
-    aspect: width of a pixel / its height.
-    """
-    import cv2
-
-    image = frame.to_ndarray(format="bgr24")
-    if abs(aspect - 1.0) > SQUARE_PIXELS:  # the short side grows: no pixel is lost
-        wide, high = max(aspect, 1.0), max(1.0 / aspect, 1.0)
-        image = cv2.resize(image, None, fx=wide, fy=high, interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-
-
-def small_picture(frame: VideoFrame, width: int = SCENE_WIDTH) -> np.ndarray:
-    """A frame as a small (h, w, 3) uint8 BGR picture, for comparing it with its neighbours.
-
-    8-bit planar YUV, nearly every video, is sampled in place: scaling the whole picture first
-    would cost a third of the decoding again.
-    """
-    import cv2
-
-    step = max(1, frame.width // width)
-    upright = all(plane.line_size > 0 for plane in frame.planes)  # some codecs go bottom up
-    planar = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p")
-    if not upright or frame.format.name not in planar:
-        height = max(2, frame.height // step)
-        small = frame.reformat(frame.width // step, height, "bgr24", interpolation="FAST_BILINEAR")
-        return small.to_ndarray()
-    parts = []
-    for plane in frame.planes:
-        pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        down = max(1, round(step * plane.height / frame.height))
-        across = max(1, round(step * plane.width / frame.width))
-        parts.append(pixels[: plane.height : down, : plane.width : across])
-    high, wide = (min(part.shape[axis] for part in parts) for axis in (0, 1))
-    parts = [part[:high, :wide] for part in parts]
-    if not (frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")):
-        parts = [cv2.LUT(*pair) for pair in zip(parts, studio_levels(), strict=True)]
-    return cv2.cvtColor(cv2.merge(parts), cv2.COLOR_YUV2BGR)
-
-
-@functools.cache
-def studio_levels() -> np.ndarray:
-    """(3, 256) uint8 tables that stretch Y from 16-235 and U, V from 16-240 to all of 0-255."""
-    values = np.arange(256.0)
-    luma, chroma = (values - 16) * 255 / 219, (values - 128) * 255 / 224 + 128  # ITU-R BT.601
-    return np.rint(np.stack([luma, chroma, chroma]).clip(0, 255)).astype(np.uint8)
-
-
-def video_facts(path: str, size: int, mtime_ns: int) -> Video:
-    """Read the metadata and the first frame of a video. Raises VideoError if it has none."""
-    with open_video(path) as (container, stream):
-        first = next(decoded(container, stream), None)
-        if first is None:
-            raise VideoError("no frame can be decoded")
-        base = stream.time_base
-        length = stream.duration * base if stream.duration else 0
-        whole = container.duration / 1e6 if container.duration else 0  # AV_TIME_BASE
-        fps = stream.average_rate or stream.guessed_rate or 0
-        codec = stream.codec_context
-        return Video(
-            id=content_id(path, size),
-            path=path,
-            size=size,
-            mtime_ns=mtime_ns,
-            duration=round(max(0.0, float(length or whole)), 3),
-            fps=round(float(fps), 3),
-            vfr=has_varying_rate(container, stream),
-            rotation=round(first.rotation),
-            sar=round(float(stream.sample_aspect_ratio or 1), 4),
-            width=codec.width,
-            height=codec.height,
-            codec=codec.name,
-            pix_fmt=codec.pix_fmt or "",
-            audio=tuple(track.codec_context.name for track in container.streams.audio),
-            time_base=(base.numerator, base.denominator),
-            start=first.pts,
-        )
-
-
-def has_varying_rate(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether frames are spaced unevenly, beyond the rounding of the time base."""
-    companion("film_times").Timeline(container, stream).restart()
-    packets = itertools.islice(container.demux(stream), PROBED_PACKETS)
-    times = sorted(packet.pts for packet in packets if packet.pts is not None)
-    steps = np.diff(times[:-16])  # the last ones may still miss frames shown between them
-    return len(steps) > 1 and int(steps.max() - steps.min()) > max(1, int(steps.min()) // 10)
-
-
 def content_id(path: str, size: int) -> str:
     """16 hex digits that stand for a video's bytes: its size and blocks spread over all of it."""
     digest = hashlib.sha256(str(size).encode())
@@ -4244,37 +4073,6 @@ def content_id(path: str, size: int) -> str:
             stream.seek(max(0, size - ID_BLOCK) * block // (ID_BLOCKS - 1))
             digest.update(stream.read(ID_BLOCK))
     return digest.hexdigest()[:16]
-
-
-def scenes_between(
-    first: int, end: int, cuts: Sequence[int], jumps: Sequence[int], near: float
-) -> list[list[int]]:
-    """Scenes [first frame, frame after the last) in pts from cuts and jumps.
-
-    The detector makes one cut of what follows within `near`, such as a black frame between two
-    shots; the frames between the first and the last of those jumps belong to neither scene.
-    """
-    edges = [(bisect.bisect(jumps, c - near), bisect.bisect_left(jumps, c + near)) for c in cuts]
-    together = [[cut, *jumps[slice(*own)]] for cut, own in zip(cuts, edges, strict=True)]
-    starts = [first, *(max(some) for some in together)]
-    ends = [*(min(some) for some in together), end]
-    return [[low, high] for low, high in zip(starts, ends, strict=True) if low < high]
-
-
-def scenes_beside(
-    scenes: Sequence[Sequence[int]], gaps: Sequence[tuple[int, int]], near: float
-) -> list[list[int]]:
-    """Scenes without what lies in gaps, and without what is left beside one and under `near`."""
-    for gap in gaps:
-        parts = []
-        for low, high in scenes:
-            if high <= gap[0] or gap[1] <= low:
-                parts.append([low, high])
-                continue
-            left = [[low, min(high, gap[0])], [max(low, gap[1]), high]]
-            parts += [part for part in left if part[1] - part[0] >= near]
-        scenes = parts
-    return [[*scene] for scene in scenes]
 
 
 class Scenes(OwnFile, tag="scenes", kw_only=True):
@@ -4297,122 +4095,6 @@ class Scenes(OwnFile, tag="scenes", kw_only=True):
     def pts(self) -> np.ndarray:
         """(frames,) int64 time stamps, rising."""
         return unpack_steps(self.first, self.steps)
-
-
-class VideoPass:
-    """One sequential decode of a video: finds its scenes and yields the frames to look at.
-
-    log: where it writes down how far it is (film_pass.PassLog), to go on there after a kill.
-    network: transnet.Network, where one is asked for transitions, too.
-    """
-
-    def __init__(
-        self,
-        video: Video,
-        rate: float,
-        skip: Callable[[int], bool] | None,
-        log: Any = None,
-        network: Any = None,
-    ) -> None:
-        self.video, self.period, self.skip, self.log = video, 1.0 / rate, skip, log
-        self.network = network
-        self.hwaccel = ""  # open_video
-        self.line: Any = None  # film_times.Timeline
-        self.begin()
-
-    def begin(self) -> None:
-        """Know nothing of its frames."""
-        self.finder = companion("scene_finder").SceneFinder(self.video, self.network)
-        self.pts: list[int] = []
-        self.error = ""
-        self.last_length = 0
-        self.newest = -1  # slot of the newest frame asked about
-
-    def is_due(self, frame: VideoFrame) -> bool:
-        """Whether a frame is one to look at; asked of each, in the order of their times."""
-        before, self.newest = self.newest, self.slot(frame.pts)
-        return self.newest > before
-
-    def samples(self) -> Iterator[tuple[int, np.ndarray | None]]:
-        """Yield (pts, upright picture) of each sampled frame; without a picture where `skip`."""
-        video, lost = self.video, Counter()
-        try:
-            with open_video(video.path, self.hwaccel) as opened:
-                known = self.log.joined() if self.log else None
-                self.line = line = companion("film_times").Timeline(*opened, known)
-                for frame in self.frames(line, lost):
-                    if frame.pts < video.start:
-                        continue
-                    self.pts.append(frame.pts)
-                    self.last_length = frame.duration or self.last_length
-                    self.finder.feed(frame)
-                    if self.is_due(frame):
-                        unwanted = self.skip is None or self.skip(frame.pts)
-                        yield frame.pts, None if unwanted else upright_frame(frame, video.sar)
-                    if self.log:
-                        self.log.save(self, line, lost["frames"])
-        except VideoError as error:
-            if not self.pts:
-                raise
-            self.error = str(error)  # what came before it is as good as ever
-        if lost["frames"] > video.fps:
-            self.error = self.error or f"time stamps jump back; {lost['frames']} frames not used"
-
-    def slot(self, pts: int) -> int:
-        """The number of the sampling period that a frame lies in."""
-        return math.floor(self.video.seconds(pts) / self.period + 1e-6)
-
-    def frames(self, line: Any, lost: Counter) -> Iterator[VideoFrame]:
-        """All frames of the video, or those that a pass before this one has not seen."""
-        known = self.log.known if self.log else None
-        if known and known.pts:
-            try:
-                frames = self.log.go_on(self.finder, line)
-                first = next(frames, None)
-            except LookupError:
-                self.log.forget()
-                self.begin()
-                line.begin()
-            else:
-                self.pts, self.last_length, lost["frames"] = known.pts, known.length, known.lost
-                self.newest = self.slot(known.pts[-1])
-                yield from itertools.chain([] if first is None else [first], frames)
-                return
-        yield from line.rising(lost)
-
-    @property
-    def joined(self) -> Joined | None:
-        """Where its time begins anew, as far as it was read."""
-        return self.line.joined() if self.line else None
-
-    def scenes(self) -> list[list[int]]:
-        """Scenes [first frame, frame after the last) in pts of the frames so far; the last is open.
-
-        The last few seconds may still be divided otherwise by frames to come.
-        """
-        length = self.last_length or (self.pts[-1] - self.pts[0]) // max(1, len(self.pts) - 1) or 1
-        near = SCENE_LENGTH / self.video.tick
-        ends = self.pts[0], self.pts[-1] + length
-        scenes = scenes_between(*ends, self.finder.cuts, self.finder.jumps, near)
-        snap = [*self.pts, ends[1]]  # a scene begins with a frame
-        gaps = [
-            (snap[bisect.bisect_left(self.pts, low)], snap[bisect.bisect_left(self.pts, high)])
-            for low, high in self.finder.soft.transitions()
-        ]
-        return scenes_beside(scenes, gaps, near) or scenes
-
-    def result(self) -> Scenes:
-        """What is known once all samples are taken."""
-        return Scenes(
-            video=self.video.id,
-            scenes=self.scenes(),
-            frames=len(self.pts),
-            first=self.pts[0],
-            steps=pack_steps(self.pts),
-            error=self.error,
-            joined=self.joined,
-            soft_cuts=self.network.name if self.network else "",
-        )
 
 
 def pack_steps(pts: Sequence[int]) -> list[list[int]]:
@@ -5557,7 +5239,8 @@ def frames_item(engine: Engine, item: Item) -> Result:
     frames = {pts: {"failed": "not found in the video"} for pts in item["pts"]}
     try:
         joined = item.get("joined") and as_record(Joined, item["joined"])
-        for pts, image in frames_at(item["path"], item["pts"], item["sar"], joined):
+        film = companion("film_reading")
+        for pts, image in film.frames_at(item["path"], item["pts"], item["sar"], joined):
             border = pts in item.get("padded", ())
             frames[pts] = frame_result(engine, image, item["landmarks"], border)
     except VideoError as error:
@@ -12017,11 +11700,12 @@ def find_videos(root: Path) -> list[Path]:
 
 def scan_video(path: str, known: Video | None) -> Scanned:
     """What is in one file; it is opened only where it is not the `known` one."""
+    film_reading = companion("film_reading")
     try:
-        with film_faults():
+        with film_reading.film_faults():
             now = os.stat(path)
             if known is None or (known.size, known.mtime_ns) != facts_of(now):
-                known = video_facts(path, *facts_of(now))
+                known = film_reading.video_facts(path, *facts_of(now))
         return Scanned(path, known)
     except VideoError as error:
         return Scanned(path, error=str(error))
@@ -12093,12 +11777,14 @@ def decode_videos(
     Pictures only where `ahead` (film_ahead.LookAhead) is there to choose among them. failed:
     collects what cannot be decoded.
     """
+    film_reading, film_pass = companion("film_reading"), companion("film_pass")
     skip = None if ahead is None else lambda _: False
     for video in todo:
         try:
             known = work.pass_log(video, decoding.network)
-            with film_faults(), contextlib.closing(known) as so_far:
-                once = VideoPass(checked_source(video), rate, skip, so_far, decoding.network)
+            with film_reading.film_faults(), contextlib.closing(known) as so_far:
+                video = checked_source(video)
+                once = film_pass.VideoPass(video, rate, skip, so_far, decoding.network)
                 once.hwaccel = decoding.hwaccel
                 if ahead is not None:
                     ahead.begin(once)
@@ -12326,7 +12012,8 @@ def decode_stretches(videos: dict[str, Video], items: Sequence[Item]) -> Iterato
         video, wanted = videos[name], [pts for item in some for pts in item["pts"]]
         joined = some[0].get("joined") and as_record(Joined, some[0].get("joined"))
         try:
-            for pts, image in frames_at(checked_source(video).path, wanted, video.sar, joined):
+            path, frames_at = checked_source(video).path, companion("film_reading").frames_at
+            for pts, image in frames_at(path, wanted, video.sar, joined):
                 yield video, pts, image
         except VideoError as error:
             log.warning("%s: %s", video.path, error)

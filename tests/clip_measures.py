@@ -13,6 +13,7 @@ from video_material import RATE, ffmpeg, heard_at, read_number, sound_of
 import sort_faces as sf
 
 writer = sf.companion("clips")
+film_reading, film_pass = sf.companion("film_reading"), sf.companion("film_pass")
 
 QUIET_EDGE = 0.15  # s at both ends of a clip, where codecs fade in
 MOMENTS = 9  # at which the sound is listened to
@@ -35,9 +36,9 @@ def shown_in(path: Path, rotation: int | None = None) -> Shown:
     rotation: of the source of a clip, whose painted row lies on a side then.
     """
     found, hdr, interlaced, light = Shown(), 0, 0, 0
-    with sf.open_video(str(path)) as (container, stream):
-        for frame in sf.decoded(container, stream):
-            image = sf.upright_frame(frame, 1.0)
+    with film_reading.open_video(str(path)) as (container, stream):
+        for frame in film_reading.decoded(container, stream):
+            image = film_reading.upright_frame(frame, 1.0)
             found.rotation = frame.rotation if rotation is None else rotation
             found.numbers.append(number_of(image, found.rotation))
             found.times.append(float(frame.pts * stream.time_base))
@@ -111,8 +112,8 @@ class Measured:
 def known_film(path: Path) -> tuple[sf.Video, sf.Scenes]:
     """Facts, and what one pass finds."""
     facts = path.stat()
-    video = sf.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
-    once = sf.VideoPass(video, sf.Sampling.sample_rate, None)
+    video = film_reading.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
+    once = film_pass.VideoPass(video, sf.Sampling.sample_rate, None)
     assert all(image is None for _, image in once.samples())
     return video, once.result()
 

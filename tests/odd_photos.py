@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 
 LETTERS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "I", 7: "B", 10: "i"}  # TIFF 6.0, section 2
+Pixels = bytes | list[bytes]  # one strip, or several strips or tiles
 Tags = dict[int, tuple[int, Sequence[int]]]  # {tag: (type, values)}
 
 
@@ -32,8 +33,8 @@ def encoded(image: np.ndarray, kind: str, **options: Any) -> bytes:
 # --- TIFF -------------------------------------------------------------------
 
 
-def tiff(pages: Sequence[tuple[Tags, bytes, Sequence[Any]]]) -> bytes:
-    """A little-endian TIFF of (tags, pixels, pages within it); one strip each."""
+def tiff(pages: Sequence[tuple[Tags, Pixels, Sequence[Any]]]) -> bytes:
+    """A little-endian TIFF of (tags, pixels, pages within it)."""
     parts = [b"II*\0\0\0\0\0"]
     firsts = [add_page(parts, page) for page in pages]
     for at, after in itertools.pairwise(firsts):
@@ -42,11 +43,13 @@ def tiff(pages: Sequence[tuple[Tags, bytes, Sequence[Any]]]) -> bytes:
     return b"".join(parts)
 
 
-def add_page(parts: list[bytes], page: tuple[Tags, bytes, Sequence[Any]]) -> int:
+def add_page(parts: list[bytes], page: tuple[Tags, Pixels, Sequence[Any]]) -> int:
     """Append a page and what it points to; returns the offset of its directory."""
     tags, pixels, within = page
     inner = [add_page(parts, one) for one in within]
-    tags = {**tags, 273: (4, [add(parts, pixels)]), 279: (4, [len(pixels)])}
+    files = [pixels] if isinstance(pixels, bytes) else pixels
+    starts, sizes = (324, 325) if 322 in tags else (273, 279)
+    tags = {**tags, starts: (4, [add(parts, one) for one in files]), sizes: (4, [*map(len, files)])}
     if inner:
         tags[330] = (4, inner)
     entries = []
@@ -77,7 +80,7 @@ def patch(parts: list[bytes], at: int, value: int) -> None:
     parts[:] = [bytes(whole)]
 
 
-def page_of(image: np.ndarray, **more: Sequence[int]) -> tuple[Tags, bytes, Sequence[Any]]:
+def page_of(image: np.ndarray, **more: Sequence[int]) -> tuple[Tags, Pixels, Sequence[Any]]:
     """A plain RGB page; reduced=[1] makes it a thumbnail, turned=[6] sets its orientation."""
     height, width = image.shape[:2]
     tags: Tags = {
@@ -94,6 +97,20 @@ def page_of(image: np.ndarray, **more: Sequence[int]) -> tuple[Tags, bytes, Sequ
     if "turned" in more:
         tags[274] = (3, more["turned"])
     return tags, np.ascontiguousarray(image[:, :, ::-1]).tobytes(), ()
+
+
+def tiff_of_files(image: np.ndarray, kind: str, code: int, side: int = 0, turned: int = 1) -> bytes:
+    """A TIFF whose strips, or tiles of a side, are files of another kind; code: its compression."""
+    tags, _, _ = page_of(image, turned=[turned])
+    tags[259] = (3, [code])
+    height, width = image.shape[:2]
+    high, wide = (side, side) if side else (100, width)
+    tags |= {322: (3, [side]), 323: (3, [side])} if side else {278: (3, [high])}
+    corners = itertools.product(range(0, height, high), range(0, width, wide))
+    parts = [image[y : y + high, x : x + wide] for y, x in corners]
+    if side:
+        parts = [np.pad(p, ((0, side - p.shape[0]), (0, side - p.shape[1]), (0, 0))) for p in parts]
+    return tiff([(tags, [encoded(part, kind) for part in parts], ())])
 
 
 def thumbnail_first(image: np.ndarray, within: bool = False) -> bytes:
@@ -213,6 +230,10 @@ def readable_files(image: np.ndarray) -> dict[str, bytes]:
         "thumbnail around.tif": thumbnail_first(image, within=True),
         "lzma.tif": encoded(image, "TIFF", compression="lzma"),
         "zstd.tif": encoded(image, "TIFF", compression="zstd"),
+        "webp.tif": tiff_of_files(image, "WEBP", 50001),
+        "webp tiles.tif": tiff_of_files(image, "WEBP", 50001, side=96),
+        "png.tif": tiff_of_files(image, "PNG", 34933),
+        "jpeg 2000.tif": tiff_of_files(image, "JPEG2000", 34712, side=96),
         "sensor.dng": dng(cv2.resize(image, None, fx=2, fy=2)),
         "preview.dng": dng(image, preview=jpeg),
     }

@@ -24,6 +24,7 @@ from video_material import FRAMES, MADE, RATE, empty_picture, ffmpeg, film, shot
 import sort_faces as sf
 
 writer, sound = sf.companion("clips"), sf.companion("clip_sound")
+film_reading = sf.companion("film_reading")
 film_times, film_pass = sf.companion("film_times"), sf.companion("film_pass")
 
 CHOSEN = (
@@ -89,7 +90,7 @@ def test_a_film_joined_of_parts_is_sought(made, tmp_path):
         for number in (3, FRAMES - 1, FRAMES, FRAMES + 1, 2 * FRAMES - 1):
             pts = int(scenes.pts[number])
             joined = scenes.joined.between(pts, pts)
-            ((found, image),) = sf.frames_at(video.path, [pts], 1.0, joined)
+            ((found, image),) = film_reading.frames_at(video.path, [pts], 1.0, joined)
             assert found == pts and measures.number_of(image, 0) == number % FRAMES
         cut = measures.cut_of(path, tmp_path / "behind.mp4", FRAMES + 10, FRAMES + 50)
         found = measures.measure(cut, "smart", measures.shown_in(path))
@@ -134,7 +135,7 @@ def test_compatible_clips_are_h264_of_8_bits_with_aac(made, tmp_path):
         cut = measures.cut_of(path, tmp_path / "clip.mp4", 20, 60)
         found = measures.measure(cut, "smart", measures.shown_in(path), compatible=True)
         assert found.frames == (40, 40) and abs(found.sound) < LATE
-        facts = sf.video_facts(str(cut.path), 1, 1)
+        facts = film_reading.video_facts(str(cut.path), 1, 1)
         assert (facts.codec, facts.pix_fmt, facts.audio) == ("h264", "yuv420p", ("aac",))
         if "10 bit" in name:
             assert any("yuv420p10le became yuv420p" in note for note in found.notes)
@@ -204,7 +205,7 @@ def test_films_that_fail_cost_the_others_nothing(run, batch, tmp_path, monkeypat
     whole = clips_of(clean / "work", clean / "out")
     assert len(whole) == 4
 
-    write, samples = writer.ClipWriter.write, sf.VideoPass.samples
+    write, samples = writer.ClipWriter.write, film_pass.VideoPass.samples
 
     def broken_write(self, part):
         if "film1" in self.cut.video.path:
@@ -217,7 +218,7 @@ def test_films_that_fail_cost_the_others_nothing(run, batch, tmp_path, monkeypat
         return samples(self)
 
     monkeypatch.setattr(writer.ClipWriter, "write", broken_write)
-    monkeypatch.setattr(sf.VideoPass, "samples", broken_samples)
+    monkeypatch.setattr(film_pass.VideoPass, "samples", broken_samples)
     code, out, err = run("video", "run", batch, tmp_path / "work", tmp_path / "out", *argv)
     result = json.loads(out)
     assert code == 1
@@ -244,10 +245,10 @@ def test_films_that_fail_cost_the_others_nothing(run, batch, tmp_path, monkeypat
 def known_pass(path: Path, log: Path, stop: int = 0) -> tuple[sf.Scenes, int] | None:
     """A pass over a film that writes down how far it is; None if it is stopped after `stop`."""
     facts = path.stat()
-    video = sf.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
+    video = film_reading.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
     so_far = film_pass.PassLog(log)
     known = len(so_far.known.pts)
-    once = sf.VideoPass(video, 5.0, None, so_far)
+    once = film_pass.VideoPass(video, 5.0, None, so_far)
     for number, _ in enumerate(once.samples(), 1):
         if number == stop:
             so_far.close()

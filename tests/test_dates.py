@@ -251,6 +251,15 @@ TABLE = [
 ]  # fmt: skip
 
 
+def test_the_long_table() -> None:
+    """tests/dates.csv: answers by the rules of docs/dates.md, written down before any was tried."""
+    with open(Path(__file__).with_name("dates.csv"), encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) > 1600
+    found = [(row, best((row["where"], row["text"]))) for row in rows]
+    assert [(row, taken.text()) for row, taken in found if taken.text() != row["expected"]] == []
+
+
 @pytest.mark.parametrize(("where", "text", "expected"), TABLE)
 def test_what_one_statement_tells(where, text, expected) -> None:
     taken = best((where, text))
@@ -260,6 +269,32 @@ def test_what_one_statement_tells(where, text, expected) -> None:
 
 def test_our_own_table_is_as_long_as_the_one_kept_back() -> None:
     assert len(TABLE) >= 162
+
+
+US, OURS = "12-25-2013 a.jpg", "Photo 25-07-2013, 10 10 10.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "expected"),
+    [
+        ("Photo 04-07-2013, 10 10 10.jpg", [], "2013"),
+        ("Photo 04-07-2013, 10 10 10.jpg", [OURS], "2013-07-04T10:10:10"),
+        ("Photo 04-07-2013, 10 10 10.jpg", [OURS, "Photo 07-25-2013, 10 10 10.jpg"], "2013"),
+        ("Photo 04-07-2013, 10 10 10.jpg", [US], "2013"),  # another pattern
+        ("04-07-2013 b.jpg", [US], "2013-04-07"),
+        ("04_07_2013 b.jpg", [US], "2013"),
+        ("04.07.2013 b.jpg", [US], "2013-07-04"),
+        ("04072013_101010.jpg", ["25122013_101010.jpg"], "2013-07-04T10:10:10"),
+        ("20111112.jpg", ["12252011.jpg"], "2011-11-12"),
+        ("IMG_12 04-07-2013.jpg", ["IMG_9 25-07-2013.jpg"], "2013-07-04"),
+        ("01-04-07-2013.jpg", ["25-07-2013.jpg"], "2013"),
+        ("photo_1@04-07-2013_10-10-10.jpg", ["photo_2@07-25-2013_1.jpg"], "2013-07-04T10:10:10"),
+        ("04-07-2013.jpg", ["07-07-2013.jpg", "05-06-2013.jpg"], "2013"),  # nobody decides
+    ],
+)
+def test_names_beside_it_tell_which_of_day_and_month_comes_first(name, beside, expected) -> None:
+    name = names.settled(name, names.orders_of([*beside, name]))
+    assert told(("name", name))[1] == expected
 
 
 @pytest.mark.parametrize(
@@ -367,7 +402,11 @@ def test_days_on_which_a_clock_was_not_set() -> None:
     first, eve = date(2008, 1, 1), date(2007, 12, 31)
     assert capture_time.reset_days([("a", first)] * 5) == {"a": {first}}
     assert capture_time.reset_days([("a", first)] * 4) == {}
-    assert capture_time.reset_days([("a", first)] * 5 + [("a", eve)]) == {}
+    for used in (eve, date(2007, 12, 2)):
+        assert capture_time.reset_days([("a", first)] * 5 + [("a", used)]) == {}
+    assert capture_time.reset_days([("a", first)] * 5 + [("a", date(2007, 12, 1))]) == {
+        "a": {first}
+    }
     assert capture_time.reset_days([("a", first), ("a", date(2009, 6, 1))]) == {"a": {first}}
     assert capture_time.reset_days([("a", first), ("b", date(2009, 6, 1))]) == {}
     said = ("exif_original", "2008:01:01 02:03:04")
@@ -532,6 +571,56 @@ def test_xmp_of_every_format(tmp_path, ending, packet) -> None:
     assert inside(path) == {"xmp_original": "1998-07-04T10:10:10+02:00"}
 
 
+def box(kind: bytes, data: bytes, long: bool = False) -> bytes:
+    """A box of ISO/IEC 15444-1, I.4; long: with its length in eight bytes."""
+    size = struct.pack(">Q", len(data) + 16) if long else b""
+    return struct.pack(">I4s", 1 if long else len(data) + 8, kind) + size + data
+
+
+def exif_of(text: str) -> bytes:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = text
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+TAIL = bytes(1 << 17)  # pixels that lie before what is told
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_what_boxes_of_jpeg_2000_and_jpeg_xl_tell(tmp_path, long) -> None:
+    told = {"exif_original": "1997:07:04", "xmp_original": "1998-07-04T10:10:10+02:00"}
+    path = made(tmp_path / "a.jp2")
+    boxes = box(b"free", TAIL), box(b"uuid", b"JpgTiffExif->JP2" + exif_of("1997:07:04"), long)
+    last = box(b"uuid", XMP_UUID + AS_ELEMENT.encode(), long)
+    whole = path.read_bytes()
+    at = whole.index(b"jp2c") - 4  # the picture, which may reach to the end of the file
+    path.write_bytes(whole[:at] + b"".join(boxes) + last + whole[at:])
+    assert inside(path) == told
+    pylibjxl = pytest.importorskip("pylibjxl")
+    pixels = pylibjxl.encode(np.zeros((24, 32, 3), np.uint8))
+    parts = box(b"JXL ", b"\r\n\x87\n"), box(b"ftyp", b"jxl \0\0\0\0jxl "), box(b"jxlc", pixels)
+    exif, xmp = b"\0\0\0\0" + exif_of("1997:07:04"), AS_ELEMENT.encode()
+    path = tmp_path / "a.jxl"
+    path.write_bytes(
+        b"".join(parts) + boxes[0] + box(b"Exif", exif, long) + box(b"xml ", xmp, long)
+    )
+    assert inside(path) == told
+    assert sf.companion("sources_regions").packets_of(str(path)) == [xmp]
+
+
+def test_xmp_of_a_gif(tmp_path) -> None:
+    path = made(tmp_path / "a.gif")
+    whole = path.read_bytes()
+    added = (
+        b"!\xff\x0bXMP DataXMP" + AS_ELEMENT.encode() + b"\1" + bytes(range(255, -1, -1)) + b"\0\0"
+    )
+    at = whole.index(b",", 13 + 3 * (2 << (whole[10] & 7)) * (whole[10] >> 7))
+    path.write_bytes(whole[:at] + added + whole[at:])
+    assert inside(path) == {"xmp_original": "1998-07-04T10:10:10+02:00"}
+    assert sf.companion("sources_regions").packets_of(str(path)) == [AS_ELEMENT.encode()]
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -568,6 +657,16 @@ def test_camera_gps_and_zone_of_exif(tmp_path) -> None:
         "exif_original": "2019:07:04 12:10:10+02:00",
         "gps": "2019:07:04 10:10:09",
     }
+
+
+def test_a_gps_time_of_which_a_field_is_no_number_keeps_the_others(tmp_path) -> None:
+    from PIL.TiffImagePlugin import IFDRational
+
+    for clock, expected in (((8, 10, IFDRational(0, 0)), "1998-07-04T08:10"), ((), "1998-07-04")):
+        exif = Image.Exif()
+        exif.get_ifd(0x8825).update({29: "1998:07:04", **({7: clock} if clock else {})})
+        dates = inside(made(tmp_path / "a.jpg", exif=exif))
+        assert told(("gps", dates["gps"])) == ("gps", expected)
 
 
 def test_a_chinese_phone_writes_its_marks_in_its_own_encoding(tmp_path) -> None:
@@ -686,6 +785,28 @@ def test_embed_dates_by_all_a_photo_has(run, library, mini, tmp_path, monkeypatc
     (library / "nothing.jpg").rename(library / "2003-05-06 Zoo.jpg")
     counts(run(*embed))
     assert dated(cache)["2003-05-06 Zoo.jpg"] == ("name", "2003-05-06")
+
+
+def test_the_names_of_a_folder_decide_for_each_other(run, library, mini, tmp_path) -> None:
+    """Also those of folders; anew on every run."""
+    cache = tmp_path / "lib.npz"
+    embed = "embed", library, cache, "--model", mini, "--json"
+    (library / "nothing.jpg").rename(library / "04-07-2013 Zoo.jpg")
+    (library / "exif.jpg").rename(library / "25-07-2013 Zoo.jpg")
+    (library / "2001 Rom").rename(library / "01-02-2001 Rom")
+    other = library / "14-02-2001 Rom/b.jpg"
+    other.parent.mkdir()
+    (library / "IMG_19980718_101010.jpg").rename(other)
+    counts(run(*embed))
+    found = dated(cache)
+    assert found["04-07-2013 Zoo.jpg"] == ("name", "2013-07-04")
+    assert found["a.jpg"] == ("folder", "2001-02-01")
+    (library / "25-07-2013 Zoo.jpg").rename(library / "07-25-2013 Zoo.jpg")
+    shutil.rmtree(other.parent)
+    counts(run(*embed, "--prune"))
+    found = dated(cache)
+    assert found["04-07-2013 Zoo.jpg"] == ("name", "2013-04-07")
+    assert found["a.jpg"] == ("folder", "2001")
 
 
 def test_a_file_of_dates_overrules_and_costs_a_line_where_it_is_wrong(

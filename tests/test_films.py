@@ -20,6 +20,7 @@ from video_material import empty_picture, face_picture, film, shot, write_video
 import sort_faces as sf
 
 demo_library = sf.companion("demo_library")
+film_reading, film_pass = sf.companion("film_reading"), sf.companion("film_pass")
 films = sf.companion("film_source")
 choice = sf.companion("film_choice")
 
@@ -92,9 +93,13 @@ def test_the_best_few_faces_of_each_shot_are_kept(embedded, made):
 def test_a_kept_frame_is_read_as_it_was_decoded(embedded, made):
     """The faces of the cache lie in the pictures that read_photo gives."""
     cache = sf.load_cache(embedded)
-    video = sf.video_facts(str(made / "party.mp4"), *sf.facts_of(os.stat(made / "party.mp4")))
-    with sf.open_video(video.path) as opened:
-        all_of_it = {f.pts: sf.upright_frame(f, video.sar) for f in sf.decoded(*opened)}
+    video = film_reading.video_facts(
+        str(made / "party.mp4"), *sf.facts_of(os.stat(made / "party.mp4"))
+    )
+    with film_reading.open_video(video.path) as opened:
+        all_of_it = {
+            f.pts: film_reading.upright_frame(f, video.sar) for f in film_reading.decoded(*opened)
+        }
     order = np.random.default_rng(1).permutation(cache.files)  # seeks both ways
     for row in order.tolist():
         path, sha = str(cache.file_path[row]), str(cache.file_sha256[row])
@@ -111,10 +116,12 @@ def test_frames_of_films_joined_byte_by_byte(tmp_path, embed):
     code, _, err = embed(tmp_path / "films", tmp_path / "c.npz", "--films", "--every-frames", 30)
     assert code == 0, err
     cache = sf.load_cache(tmp_path / "c.npz")
-    video = sf.video_facts(str(tmp_path / "films/two.ts"),
+    video = film_reading.video_facts(str(tmp_path / "films/two.ts"),
                            *sf.facts_of(os.stat(tmp_path / "films/two.ts")))  # fmt: skip
-    with sf.open_video(video.path) as opened:
-        all_of_it = {f.pts: sf.upright_frame(f, video.sar) for f in sf.decoded(*opened)}
+    with film_reading.open_video(video.path) as opened:
+        all_of_it = {
+            f.pts: film_reading.upright_frame(f, video.sar) for f in film_reading.decoded(*opened)
+        }
     assert max(when for _, when in frames_in(cache)) > 6.0
     for path, sha in zip(cache.file_path.tolist(), cache.file_sha256.tolist(), strict=True):
         pts = int(sf.FRAME_PATH.fullmatch(path)[2])
@@ -123,15 +130,15 @@ def test_frames_of_films_joined_byte_by_byte(tmp_path, embed):
 
 def test_reading_frames_in_order_decodes_the_film_once(made, monkeypatch):
     path, decoded = made / "party.mp4", []
-    video = sf.video_facts(str(path), *sf.facts_of(os.stat(path)))
-    plain = sf.decoded
+    video = film_reading.video_facts(str(path), *sf.facts_of(os.stat(path)))
+    plain = film_reading.decoded
 
     def counting(*args):
         for frame in plain(*args):
             decoded.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(sf, "decoded", counting)
+    monkeypatch.setattr(film_reading, "decoded", counting)
     films.reader_of.cache_clear()
     wanted = [video.start + round(at / video.tick) for at in np.arange(0.0, 12.0, 0.4)]
     for pts in wanted:
@@ -142,7 +149,7 @@ def test_reading_frames_in_order_decodes_the_film_once(made, monkeypatch):
 def test_a_second_run_decodes_nothing(own, embed, monkeypatch):
     folder, cache = own
     embed(folder, cache, "--films")  # learns of the copies
-    monkeypatch.setattr(sf, "open_video", lambda _: pytest.fail("a film was opened"))
+    monkeypatch.setattr(film_reading, "open_video", lambda _: pytest.fail("a film was opened"))
     code, result, _ = embed(folder, cache, "--films")
     assert code == 0 and result["films"] == 3 and "films_looked_at" not in result
 
@@ -186,10 +193,10 @@ def test_frames_spoilt_by_damage_are_not_kept(made, tmp_path, embed):
 
 def decoded_pictures(path: Path) -> tuple[dict[int, np.ndarray], list[int]]:
     """({number at 25 a second: picture}, numbers of the frames that say they are damaged)."""
-    with sf.open_video(str(path)) as (container, stream):
-        frames = list(sf.decoded(container, stream))
+    with film_reading.open_video(str(path)) as (container, stream):
+        frames = list(film_reading.decoded(container, stream))
         numbers = [round(float(frame.pts * stream.time_base) * 25) for frame in frames]
-    pictures = {n: sf.upright_frame(f, 1.0) for n, f in zip(numbers, frames, strict=True)}
+    pictures = {n: film_reading.upright_frame(f, 1.0) for n, f in zip(numbers, frames, strict=True)}
     return pictures, [n for n, f in zip(numbers, frames, strict=True) if f.is_corrupt]
 
 
@@ -397,7 +404,7 @@ def test_frames_in_a_transition_give_no_face(tmp_path, embed, monkeypatch):
     parts, plain = [], choice.Best.choose
     monkeypatch.setattr(choice.Best, "choose", lambda s, part: parts.append(part) or plain(s, part))
     assert embed(tmp_path / "films", tmp_path / "best.npz", "--films")[0] == 0
-    tick = sf.video_facts(str(tmp_path / "films/slow.mp4"), 1, 1).tick
+    tick = film_reading.video_facts(str(tmp_path / "films/slow.mp4"), 1, 1).tick
     assert [(part.low * tick > 5, part.high * tick > 5) for part in parts] == [(0, 0), (1, 1)]
     assert all(not 4.55 < frame.pts * tick < 5.95 for part in parts for frame in part.frames)
 
@@ -472,10 +479,10 @@ def two_parts(tmp_path) -> Path:
     return path
 
 
-def samples_of(path: Path) -> tuple[sf.VideoPass, dict[int, np.ndarray]]:
+def samples_of(path: Path) -> tuple[film_pass.VideoPass, dict[int, np.ndarray]]:
     """(a pass over a film, {pts: picture} of the frames it samples)."""
-    video = sf.video_facts(str(path), *sf.facts_of(os.stat(path)))
-    once = sf.VideoPass(video, 2.0, lambda _: False)
+    video = film_reading.video_facts(str(path), *sf.facts_of(os.stat(path)))
+    once = film_pass.VideoPass(video, 2.0, lambda _: False)
     return once, dict(once.samples())
 
 
@@ -615,7 +622,7 @@ def test_real_motion_photos(shared):
     assert films.clip_start(str(folder / "samsung-one-ui-6.heic")) == 452284
     assert films.clip_start(str(folder / "IMG_2682.heic")) == 0
     with films.playable(str(folder / "samsung-one-ui-6.heic")) as clip:
-        assert sf.video_facts(clip, *sf.facts_of(os.stat(clip))).duration > 2
+        assert film_reading.video_facts(clip, *sf.facts_of(os.stat(clip))).duration > 2
 
 
 # -- real films --------------------------------------------------------------

@@ -14,6 +14,7 @@ from exports import EACH, Photos
 from material import ok
 
 decisions = sf.companion("decisions")
+film_reading = sf.companion("film_reading")
 landmark_filter = sf.companion("landmark_filter")
 reference_filter = sf.companion("reference_filter")
 set_apart = sf.companion("set_apart")
@@ -265,8 +266,8 @@ def test_video_judges_tracks_by_the_references(run, tmp_path, shared, mini):
     ok(run, "video", "run", films, work, tmp_path / "clips", *engine, "--cut", "copy")
     plan = json.loads((work / "plan.json").read_bytes())
     [segment] = plan["segments"]
-    with sf.open_video(segment["source"]) as (container, stream):
-        frame = sf.upright_frame(next(sf.decoded(container, stream)), 1.0)
+    with film_reading.open_video(segment["source"]) as (container, stream):
+        frame = film_reading.upright_frame(next(film_reading.decoded(container, stream)), 1.0)
     x1, y1, x2, y2 = np.rint(segment["boxes"][0][0]).astype(int)
     high, wide = y2 - y1, x2 - x1
     face = tmp_path / "face.png"

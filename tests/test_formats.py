@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -79,6 +80,33 @@ def test_deep_tiffs_are_turned_once(face, kind, orientation):
     assert photo.wh == (240, 320) and likeness(photo.image, face) > 0.97
 
 
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_tiff_of_files_is_turned_once(face, orientation):
+    stored = sf.turn_upright(face, {6: 8, 8: 6}.get(orientation, orientation))
+    data = odd_photos.tiff_of_files(stored, "WEBP", 50001, turned=orientation)
+    photo = sf.decode_photo(data)
+    assert photo.wh == (240, 320) and likeness(photo.image, face) > 0.97
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda tiff: tiff.replace(b"RIFF", b"RAFF"), "not a picture"),
+        (lambda tiff: tiff.replace(struct.pack("<HHII", 259, 3, 1, 50001),
+                                   struct.pack("<HHII", 259, 3, 1, 34887)), "compression 34887"),
+        (lambda tiff: tiff.replace(struct.pack("<HHII", 278, 3, 1, 100),
+                                   struct.pack("<HHII", 278, 3, 1, 50)), "WebP parts"),
+        (lambda tiff: tiff.replace(struct.pack("<HHII", 256, 3, 1, 240),
+                                   struct.pack("<HHII", 256, 3, 1, 120)), "larger than"),
+    ],
+)  # fmt: skip
+def test_a_tiff_of_files_that_is_none_is_refused_and_not_black(face, change, line):
+    data = odd_photos.tiff_of_files(face, "WEBP", 50001)
+    assert change(data) != data
+    with pytest.raises(sf.PhotoError, match=line):
+        sf.decode_photo(change(data))
+
+
 def test_a_scan_takes_photos_of_any_name_and_leaves_the_rest(tmp_path, face):
     jpeg = odd_photos.encoded(face, "JPEG")
     photos = ("no ending", "photo.jpeg?width=900", "IMG.1234", "a.jpg_large", "b.JPG_ORIGINAL")
@@ -89,6 +117,7 @@ def test_a_scan_takes_photos_of_any_name_and_leaves_the_rest(tmp_path, face):
         "b.asf": "videos",
         "c.xmp": "sidecars of photos",
         "d.weird": "others",
+        "d.tga": "pictures of kinds that are not read",
         "e": "others",
         "f.zip": "archives",
         "g.THM": "sidecars of photos",

@@ -27,6 +27,7 @@ from video_material import film, write_video
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
 pages = sf.companion("pages")
+film_reading = sf.companion("film_reading")
 
 KINDS = ("report", "occlusion", "consolidate", "video")
 OLD_HEAD = """<!DOCTYPE html>
@@ -301,6 +302,22 @@ def test_pages_fetch_nothing(run, command):
         assert not re.search(r"https?:|@import|url\(|<script src|{[{%#]", text)
 
 
+@every_command()
+def test_every_link_says_in_words_what_it_leads_to(run, command):
+    argv, out = command
+    if argv[0] == "report":  # faces that were left out have no rank to be called by
+        path = argv[1] / "faceset_002/manifest.json"
+        manifest = read(path)
+        last = manifest["faces"].pop()
+        manifest["dropped"].append({**last, "reason": "outlier"})
+        sf.write_json(path, manifest)
+    ok(run, *argv)
+    pages = [page.read_text(encoding="utf-8") for page in out.glob("*.html")]
+    links = [link for page in pages for link in re.findall(r"<a href.*?</a>", page, re.DOTALL)]
+    words = [re.sub(r'<img [^>]*alt="([^"]*)"[^>]*>', r"\1", link) for link in links]
+    assert links and [w for w in words if not re.sub("<[^>]*>", "", w).strip()] == []
+
+
 @pytest.mark.parametrize("where", ["", "report"])
 def test_pages_inside_the_corpus_are_refused(run, corpus, where):
     before = tree(corpus)
@@ -416,7 +433,9 @@ def test_a_row_shows_the_face_it_means(run, boxed):
     assert [name.count("-crop-") for name in (strip, *face)] == [0, 1]
     drawn, crop = (cv2.imread(str(boxed / "report" / name)) for name in (strip, *face))
     [video] = sf.VideoWork(boxed).list_videos()
-    [(_, frame)] = sf.frames_at(video.path, [video.start + round(0.6 / video.tick)], video.sar)
+    [(_, frame)] = film_reading.frames_at(
+        video.path, [video.start + round(0.6 / video.tick)], video.sar
+    )
     scale = drawn.shape[1] / frame.shape[1]
     x1, y1, x2, y2 = (round(value * scale) for value in (20, 10, 60, 60))
     plain = cv2.resize(frame, drawn.shape[1::-1], interpolation=cv2.INTER_AREA)

@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -964,3 +965,48 @@ def test_at_most_400_tiles_are_elements(page):
         "  else done(most); }; step(); })"
     )
     assert 20 < count <= 400
+
+
+@pytest.mark.parametrize("size", [(640, 400), (844, 390)], ids=["enlarged twice", "held across"])
+def test_a_low_window_shows_faces_and_answers(served, pages, size):
+    page = pages(size).open(served)
+    for where in ("same", "look"):
+        page.go(f"#/{where}")
+        painted(page)
+        tops = page.js(
+            "return [...document.querySelectorAll('.eight img, .answers button')]"
+            ".map(e => e.getBoundingClientRect()).map(r => [r.top, r.height, r.bottom])"
+        )
+        first, *_, last = tops
+        assert first[0] >= 0 and first[1] >= 40 and first[2] <= last[0] < last[2] <= size[1], where
+
+
+# --- what a screen reader finds --------------------------------------------------
+
+FAULTS = """
+const [axe_, done] = arguments;
+new Function(axe_)();
+axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations.map(
+  rule => `${rule.id}: ${rule.nodes.map(node => node.html.slice(0, 80)).join(' | ')}`)));
+"""
+
+
+@pytest.mark.parametrize("light", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_no_rule_of_accessibility_is_broken(served, pages, size, light):
+    """By axe-core: names, roles, landmarks, headings and contrast of every screen."""
+    axe = Path(pytest.importorskip("axe_core_python").__file__).with_name("axe.min.js")
+    rules, page = axe.read_text(encoding="utf-8"), pages(size)
+    scheme = {"features": [{"name": "prefers-color-scheme", "value": light}]}
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
+    page.open(served)
+    person = page.cells()[0].replace(":", "%3A")
+    found = {}
+    for where in ("people", f"person/{person}", "same", "whose", "look", "history", "apply"):
+        page.go(f"#/{where}")
+        time.sleep(0.4)  # until it is painted
+        found[where] = page.driver.execute_async_script(FAULTS, rules)
+    page.press("?")
+    page.one("dialog[open] h1")
+    found["keys"] = page.driver.execute_async_script(FAULTS, rules)
+    assert {where: faults for where, faults in found.items() if faults} == {}

@@ -15,6 +15,7 @@ from video_material import EDGE, RATE, empty_picture, face_picture, write_video
 import sort_faces as sf
 
 soft_cuts = sf.companion("soft_cuts")
+film_reading, film_pass = sf.companion("film_reading"), sf.companion("film_pass")
 LENGTH = 3.0  # s; of a shot beside a transition
 
 
@@ -109,7 +110,7 @@ def test_what_goes_over_slowly_belongs_to_no_scene(tmp_path, kind, seconds):
 @pytest.mark.parametrize("kind", [*DRIFTS])
 def test_what_moves_or_lights_up_is_no_transition(tmp_path, kind):
     path = write_video(tmp_path / "v.mp4", list(made_film(kind, face_picture("anna"))))
-    once = sf.VideoPass(known_video(path)[0], 1.0, None)
+    once = film_pass.VideoPass(known_video(path)[0], 1.0, None)
     assert len(list(once.samples())) == 6 and once.finder.soft.transitions() == []
 
 
@@ -137,7 +138,7 @@ def test_it_finds_the_same_whenever_it_begins(kind, tmp_path):
     video, found = known_video(path)
     frames = [
         (pts, np.ascontiguousarray(image[::2, ::2]))
-        for pts, image in sf.frames_at(video.path, found.pts.tolist(), video.sar)
+        for pts, image in film_reading.frames_at(video.path, found.pts.tolist(), video.sar)
     ]
     whole = soft_cuts.SoftCuts(video)
     at = [(whole.feed(*frame), (len(whole.found), len(whole.sure)))[1] for frame in frames]
@@ -167,7 +168,7 @@ def two_shots(shared) -> list[list[np.ndarray]]:
     shots = []
     for row in rows:
         wanted = found.pts[(times > row["start"] + 0.1) & (times < row["start"] + 3.9)]
-        shots.append([i for _, i in sf.frames_at(video.path, wanted.tolist(), video.sar)])
+        shots.append([i for _, i in film_reading.frames_at(video.path, wanted.tolist(), video.sar)])
     return shots
 
 

@@ -93,7 +93,11 @@ PAIRS = [  # (JSON, photo): forms of which SOURCES.md, section 1, tells who foun
     ("IMG_2.jpg.json", "IMG_2-編集済み.jpg"),
     ("PXL_20220405_090123740.PORTRAIT.jpg.json", "PXL_20220405_090123740.PORTRAIT-modifié.jpg"),
     (f"{SHOT}.jpg.json", f"{SHOT}-ha ed.jpg"),
+    ("IMG_2.jpg.json", "IMG_2-ha edit.JPG"),
+    ("IMG_2.jpg.json", "IMG_2-ha.JPG"),
     ("IMG_2551.HEIC.supplemental-metadata.json", "IMG_2551.MP4"),
+    ("PXL_20210101_101010123.MP.jpg.supplemental-metad.json", "PXL_20210101_101010123.MP"),
+    ("PXL_20210101_101010123.MP.jpg.json", "PXL_20210101_101010123.MP~2"),
     ("MVIMG_20190908_114019~2.jpg.supplemental-metad.json", "MVIMG_20190908_114019~2.jpg"),
 ]  # fmt: skip
 NO_PAIRS = [

@@ -22,6 +22,7 @@ from video_material import RATE, empty_picture, write_video
 import sort_faces as sf
 
 transnet, film_pass = sf.companion("transnet"), sf.companion("film_pass")
+film_reading = sf.companion("film_reading")
 OPSET, IR = 13, 8  # what onnxruntime 1.17 runs
 
 
@@ -74,11 +75,11 @@ def dissolving_film(path: Path, seconds: float = 12.0) -> Path:
 def passed(path: Path, model: Path, log: Path | None = None, stop: int = 0):
     """(scenes, finder, frames known before) of a pass; None if stopped after `stop` samples."""
     facts = path.stat()
-    video = sf.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
+    video = film_reading.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
     network = transnet.load(model, None)
     so_far = film_pass.PassLog(log, network.name) if log else None
     known = len(so_far.known.pts) if log else 0
-    once = sf.VideoPass(video, 5.0, None, so_far, network)
+    once = film_pass.VideoPass(video, 5.0, None, so_far, network)
     for number, _ in enumerate(once.samples(), 1):
         if number == stop:
             so_far.close()

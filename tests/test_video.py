@@ -36,6 +36,7 @@ from video_material import (
 import sort_faces as sf
 
 writer = sf.companion("clips")
+film_reading, film_pass = sf.companion("film_reading"), sf.companion("film_pass")
 
 SHOTS = (("anna", 2.0), ("", 1.6), ("dora", 2.4))  # (who, seconds)
 CUTS = [2.0, 3.6]
@@ -300,8 +301,8 @@ JOINED = {"b frames and short groups", "hevc", "hevc of 10 bits", "transport str
 def known_video(path: Path) -> tuple[sf.Video, sf.Scenes]:
     """Facts, and what one pass finds."""
     facts = path.stat()
-    video = sf.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
-    once = sf.VideoPass(video, sf.Sampling.sample_rate, None)
+    video = film_reading.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
+    once = film_pass.VideoPass(video, sf.Sampling.sample_rate, None)
     assert all(image is None for _, image in once.samples())
     return video, once.result()
 
@@ -324,7 +325,7 @@ def test_every_kind_is_sampled_and_cut_exactly(kind, tmp_path):
     if kind == "open groups":  # frames before a key frame are missing: noticed, encoded, told
         assert made.mode == "encode" and made.fallback.startswith("smart: ")
     if video.audio:
-        clip = sf.video_facts(str(tmp_path / "out.mp4"), 1, 1)
+        clip = film_reading.video_facts(str(tmp_path / "out.mp4"), 1, 1)
         assert len(clip.audio) == 1
 
 
@@ -371,7 +372,7 @@ def test_pictures_are_upright_and_square(tmp_path):
 
     def first(path: Path) -> np.ndarray:
         video, _ = known_video(path)
-        ((_, image),) = sf.frames_at(video.path, [video.start], video.sar)
+        ((_, image),) = film_reading.frames_at(video.path, [video.start], video.sar)
         return image
 
     assert first(plain).shape == (96, 160, 3)
@@ -384,10 +385,10 @@ def test_pictures_are_upright_and_square(tmp_path):
 def test_one_pass_samples_what_stage_chooses(tmp_path):
     path = write_video(tmp_path / "v.mp4", small_film(), times=uneven(50))
     video, found = known_video(path)
-    once = sf.VideoPass(video, 3.0, lambda pts: True)
+    once = film_pass.VideoPass(video, 3.0, lambda pts: True)
     passed = [pts for pts, _ in once.samples()]
     assert passed == sf.sample_times(found.pts, 1 / (3.0 * video.tick)).tolist()
-    pictures = dict(sf.frames_at(video.path, passed, video.sar))
+    pictures = dict(film_reading.frames_at(video.path, passed, video.sar))
     assert sorted(pictures) == passed
 
 
@@ -477,7 +478,7 @@ def test_what_running_a_step_again_does_not_mend_is_not_advised(run, films, agai
         raise sf.VideoError("its disk is gone")
         yield
 
-    monkeypatch.setattr(sf.VideoPass, "samples", refuses)
+    monkeypatch.setattr(film_pass.VideoPass, "samples", refuses)
     argv = (films, work.parent / "new", clips.parent / "new clips", "--model", "dlib", "-q")
     code, _, err = run("video", "run", *argv)
     assert code == 2 and "no video could be decoded" in err.splitlines()[-1]
@@ -743,7 +744,7 @@ def test_frames_that_lie_bottom_up_in_memory_are_read(pixels) -> None:
     frame.pts, frame.time_base = 0, Fraction(1, 25)
     turned = flipped(frame)
     assert turned.planes[0].line_size < 0
-    upright, small = sf.upright_frame(turned, 1.0), sf.small_picture(turned, 64)
+    upright, small = film_reading.upright_frame(turned, 1.0), film_reading.small_picture(turned, 64)
     assert np.abs(upright[::-1].astype(int) - rows).mean() < 6
     wanted = cv2.resize(rows[::-1], small.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(small.astype(int) - wanted).mean() < 8
@@ -776,7 +777,7 @@ def test_a_video_of_huge_frames_is_refused_before_one_is_decoded(
 ) -> None:
     path = write_video(tmp_path / "in/small.mp4", list(film([("", 0.4)])))
     write_video(tmp_path / "in/other.mp4", [np.zeros((64, 64, 3), np.uint8)] * 10)
-    monkeypatch.setattr(sf, "MAX_FRAME_PIXELS", 64 * 64)
+    monkeypatch.setattr(film_reading, "MAX_FRAME_PIXELS", 64 * 64)
     code, _, err = run("video", "scan", path.parent, tmp_path / "work")
     assert code == 0 and "small.mp4: too large: frames of 256 x 256 pixels" in err
 

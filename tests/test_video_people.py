@@ -18,6 +18,7 @@ from video_material import film, write_video
 
 people, ranking = sf.companion("video_people"), sf.companion("clip_ranking")
 occlusion = sf.companion("clip_occlusion")
+film_reading = sf.companion("film_reading")
 DIM = 160  # as in corpora.py
 
 
@@ -311,7 +312,7 @@ def test_masks_are_looked_for_once_and_only_when_asked(run, filmed, tmp_path, mo
     def refuse(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(sf, "frames_at", refuse)
+    monkeypatch.setattr(film_reading, "frames_at", refuse)
     told = scored(run, work)["segments"]
     assert all(s["envelope"]["occlusion"] == [None, None] for s in told)
     assert scored(run, work, "--occlusion", "drop", "--model", "dlib") == plan

@@ -26,6 +26,7 @@ from video_material import face_picture, film, renamed, write_video
 import sort_faces as sf
 
 writer = sf.companion("clips")
+film_reading, film_pass = sf.companion("film_reading"), sf.companion("film_pass")
 
 
 def numbered(count: int) -> list[np.ndarray]:
@@ -37,8 +38,8 @@ def numbered(count: int) -> list[np.ndarray]:
 
 def numbers(path: Path) -> list[int]:
     """What the frames of a clip of numbered pictures show."""
-    with sf.open_video(str(path)) as (container, stream):
-        shown = [f.to_ndarray(format="gray") for f in sf.decoded(container, stream)]
+    with film_reading.open_video(str(path)) as (container, stream):
+        shown = [f.to_ndarray(format="gray") for f in film_reading.decoded(container, stream)]
     bits = [image.reshape(2, 48, 4, 32).mean(axis=(1, 3)).reshape(8) > 125 for image in shown]
     return [int((row << np.arange(8)).sum()) for row in bits]
 
@@ -216,7 +217,7 @@ def test_a_work_folder_of_something_else_is_left_alone(run, done, tmp_path):
      (".", "holds the videos")],
 )  # fmt: skip
 def test_a_wrong_folder_for_clips_is_refused_before_decoding(run, done, monkeypatch, out, word):
-    monkeypatch.setattr(sf, "VideoPass", lambda *_: pytest.fail("decodes"))
+    monkeypatch.setattr(film_pass, "VideoPass", lambda *_: pytest.fail("decodes"))
     refused(run("video", "cut", done / "work", done / out), word)
     shutil.rmtree(done / "work")
     argv = (done / "in", done / "work", done / out, "--model", "dlib", "-q")
@@ -549,9 +550,11 @@ def test_a_step_reads_the_results_once(run, done, monkeypatch, step):
 
 def test_a_check_converts_only_frames_it_compares(tmp_path, monkeypatch):
     path = write_video(tmp_path / "f.mp4", numbered(60), g="20")
-    (video, found), seen, upright = known_video(path), [], sf.upright_frame
+    (video, found), seen, upright = known_video(path), [], film_reading.upright_frame
     cut = writer.Cut(video, int(found.pts[5]), int(found.pts[55]), tmp_path / "c.mp4", found.pts)
-    monkeypatch.setattr(sf, "upright_frame", lambda *args: seen.append(1) or upright(*args))
+    monkeypatch.setattr(
+        film_reading, "upright_frame", lambda *args: seen.append(1) or upright(*args)
+    )
     assert writer.cut_clip(cut, "smart", lambda *_: None).mode == "smart"
     assert len(seen) <= 12, "first, last and two beside each join, here and in the source"
 
@@ -590,7 +593,7 @@ def test_a_dry_cut_says_what_would_become_of_each_clip(run, done):
 
 
 def test_a_dry_run_decodes_nothing_and_leaves_all_as_it_is(run, done, monkeypatch):
-    monkeypatch.setattr(sf, "VideoPass", lambda *_: pytest.fail("decodes"))
+    monkeypatch.setattr(film_pass, "VideoPass", lambda *_: pytest.fail("decodes"))
     monkeypatch.setattr(sf, "load_engine", lambda *_: pytest.fail("loads a model"))
     argv = ("video", "run", done / "in", done / "work", done / "out", "--model", "dlib")
     argv = (*argv, "--dry-run", "--json")

@@ -21,6 +21,7 @@ import numpy as np
 import sort_faces as sf
 
 demo_library, writer = sf.companion("demo_library"), sf.companion("clips")
+film_reading = sf.companion("film_reading")
 
 EDGE = 256  # px; the pictures are square
 RATE = 25  # frames per second
@@ -121,8 +122,11 @@ def rotated(path: Path, degrees: int) -> Path:
 
 def frames_of(path: Path) -> list[np.ndarray]:
     """All frames of a video, upright, as small grey pictures."""
-    with sf.open_video(str(path)) as (container, stream):
-        return [writer.look_of(sf.upright_frame(f, 1.0)) for f in sf.decoded(container, stream)]
+    with film_reading.open_video(str(path)) as (container, stream):
+        return [
+            writer.look_of(film_reading.upright_frame(f, 1.0))
+            for f in film_reading.decoded(container, stream)
+        ]
 
 
 def renamed(path: Path, old: Path, new: Path) -> None:

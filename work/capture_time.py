@@ -69,6 +69,7 @@ ZONE_STEP, ZONE_SLACK = (
 )  # minutes; zones differ by the first, a GPS fix may be old by the second
 RESET_PHOTOS = 5  # photos of one camera on one first of January that look like a clock never set
 RESET_YEAR = timedelta(days=366)
+RESET_NEAR = 30  # days before it; a camera in use had been used then. Chosen
 
 
 def moment(text: str) -> datetime:
@@ -430,8 +431,8 @@ def reset_days(photos: Iterable[tuple[str, date]]) -> dict[str, set[date]]:
     """Days on which a camera's clock was not set: {camera: first days of a year}.
 
     photos: (camera, the day its clock told) of all photos of cameras that can lose their clock. The
-    first of January is such a day where the same camera took nothing on the two days before, and
-    either RESET_PHOTOS that day, or photos more than a year later.
+    first of January is such a day where the same camera took nothing in the RESET_NEAR days before,
+    and either RESET_PHOTOS that day, or photos more than a year later.
     """
     days: dict[str, Counter[date]] = defaultdict(Counter)
     for camera, day in photos:
@@ -442,7 +443,7 @@ def reset_days(photos: Iterable[tuple[str, date]]) -> dict[str, set[date]]:
         for day, count in counts.items():
             if (day.month, day.day) != (1, 1) or day.year < FIRST_YEAR:
                 continue
-            eve = any(day - timedelta(days=back) in counts for back in (1, 2))
-            if not eve and (count >= RESET_PHOTOS or newest - day > RESET_YEAR):
+            used = any(day - timedelta(days=back + 1) in counts for back in range(RESET_NEAR))
+            if not used and (count >= RESET_PHOTOS or newest - day > RESET_YEAR):
                 found.setdefault(camera, set()).add(day)
     return found

@@ -35,6 +35,8 @@ from xml.etree import ElementTree
 
 import sort_faces as sf
 
+film_reading = sf.companion("film_reading")
+
 # ============================================================================
 # Rates and timecodes
 # ============================================================================
@@ -443,7 +445,7 @@ def write_with_chapters(path: Path, entries: Sequence[Entry]) -> None:
         for number, (low, high, title) in enumerate(chapters_of(entries), 1)
     ]
     form = "matroska" if path.suffix == ".mkv" else path.suffix[1:].replace("m4v", "mp4")
-    with sf.writing(path) as part, sf.open_video(video.path) as (container, _):
+    with sf.writing(path) as part, film_reading.open_video(video.path) as (container, _):
         try:
             with av.open(str(part), "w", format=form) as out:
                 copied = {

@@ -15,6 +15,8 @@ import numpy as np
 
 import sort_faces as sf
 
+film_reading = sf.companion("film_reading")
+
 MASKS = "masks.json"
 FACES_LOOKED_AT = 5  # of a track in a segment, spread over it; chosen: as many as the page shows
 HIDDEN = sf.VerdictRules.threshold  # from this P on a face is hidden, as in `occlusion`
@@ -135,7 +137,7 @@ def scored(
     for spot in spots:
         at[spot.pts].append(spot)
     video, wanted = film.video, sorted(at)
-    for pts, image in sf.frames_at(video.path, wanted, video.sar, film.joined):
+    for pts, image in film_reading.frames_at(video.path, wanted, video.sar, film.joined):
         crops = [scorer.crop(image, points[spot.key]) for spot in at[pts]]
         for spot, row in zip(at[pts], scorer.score_crops(crops), strict=True):
             yield spot.key, tuple(round(float(value), 3) for value in row)

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     )
     from av.container import InputContainer, OutputContainer
 
-film_times, clip_extras = sf.companion("film_times"), sf.companion("clip_extras")
-clip_sound = sf.companion("clip_sound")
+film_reading, film_times = sf.companion("film_reading"), sf.companion("film_times")
+clip_extras, clip_sound = sf.companion("clip_extras"), sf.companion("clip_sound")
 
 CLIP_ENCODERS = {"h264": "libx264", "hevc": "libx265"}  # what clips may be of
 CLIP_CRF = {"libx264": "17", "libx265": "19"}  # chosen: no loss a face swap would show
@@ -140,7 +140,7 @@ class ClipWriter:
         import av
 
         fault = ""
-        with sf.open_video(self.cut.video.path) as (container, stream):
+        with film_reading.open_video(self.cut.video.path) as (container, stream):
             self.notes |= dict.fromkeys(clip_extras.left_out(container, stream))
             packets, sounds, texts = self.read_packets(container, stream)
             try:
@@ -249,7 +249,7 @@ class ClipWriter:
         texts = {track: [] for track in clip_extras.text_tracks(container)}
         packets: list[Packet] = []
         line = film_times.Timeline(container, stream, cut.joined)
-        shown = film_times.shown_slots(cut.video.path, cut) if line.unordered else None
+        shown = film_reading.shown_slots(cut.video.path, cut) if line.unordered else None
         if texts:
             early = round(clip_extras.TEXT_BEFORE / stream.time_base)
             line.seek(cut.start - early)
@@ -270,7 +270,7 @@ class ClipWriter:
 
     def seek(self, line: Any) -> None:
         """Stand on a key frame at or before the clip."""
-        start, back = self.cut.start, sf.SEEK_BACK
+        start, back = self.cut.start, film_times.SEEK_BACK
         at = start
         while not line.indexed and at > self.cut.video.start:
             line.seek(at)
@@ -486,8 +486,8 @@ def even_size(wide: int, high: int, pix_fmt: str) -> tuple[int, int]:
 
 def frames_from(cut: Cut, start: int) -> Iterator[VideoFrame]:
     """Frames of a cut's video from `start` (pts) on, in display order."""
-    with sf.open_video(cut.video.path) as opened:
-        yield from sf.sought_frames(*opened, start, cut.joined)
+    with film_reading.open_video(cut.video.path) as opened:
+        yield from film_reading.sought_frames(*opened, start, cut.joined)
 
 
 def with_start_codes(

@@ -19,7 +19,7 @@ import numpy as np
 import sort_faces as sf
 
 clip_writer, clip_sound = sf.companion("clip_writer"), sf.companion("clip_sound")
-soft_cuts = sf.companion("soft_cuts")
+film_reading, soft_cuts = sf.companion("film_reading"), sf.companion("soft_cuts")
 Cut, ClipWriter = clip_writer.Cut, clip_writer.ClipWriter
 
 CLIP_DIFFERENCE = 12.0  # mean grey levels between a frame and its re-encoded copy; measured < 3
@@ -46,16 +46,16 @@ def check_clip(path: Path, writer: ClipWriter) -> sf.Checked:
     expected = cut.frames[low:high]
     joins = set(np.searchsorted(expected, writer.joins).tolist())
     beside = {0} | joins | {at - 1 for at in joins}
-    with sf.open_video(str(path)) as (container, stream):
+    with film_reading.open_video(str(path)) as (container, stream):
         watch = soft_cuts.ClipWatch(float(stream.time_base))
-        for number, frame in enumerate(sf.decoded(container, stream)):
+        for number, frame in enumerate(film_reading.decoded(container, stream)):
             watch.feed(frame)
             times.append(float(frame.pts * stream.time_base))
             if number in beside:
-                looks[number] = look_of(sf.upright_frame(frame, 1.0))
+                looks[number] = look_of(film_reading.upright_frame(frame, 1.0))
         if not times:
             raise sf.VideoError("no frame can be decoded")
-        looks[number] = look_of(sf.upright_frame(frame, 1.0))
+        looks[number] = look_of(film_reading.upright_frame(frame, 1.0))
     shown = expected[: len(times)]
     looks = {int(shown[number]): look for number, look in looks.items() if number < len(shown)}
     difference = max(frame_differences(cut, looks), default=255.0)
@@ -81,7 +81,7 @@ def check_clip(path: Path, writer: ClipWriter) -> sf.Checked:
 
 def frame_differences(cut: Cut, looks: dict[int, np.ndarray]) -> Iterator[float]:
     """Mean grey levels between looks {pts: of the clip's frame} and the source's frames there."""
-    for pts, image in sf.frames_at(cut.video.path, sorted(looks), 1.0, cut.joined):
+    for pts, image in film_reading.frames_at(cut.video.path, sorted(looks), 1.0, cut.joined):
         yield float(np.abs(look_of(image) - looks[pts]).mean())
 
 
@@ -106,7 +106,7 @@ def cut_clip(
         for sound in ("copy", "encode", "none"):
             writer = ClipWriter(cut, way, compatible, sound)
             try:
-                with sf.film_faults(), sf.writing(cut.path) as part:
+                with film_reading.film_faults(), sf.writing(cut.path) as part:
                     writer.write(part)
                     checked = check_clip(part, writer)
                     missing = [f"sound left out ({unheard})"] if sound == "none" else []
@@ -308,7 +308,7 @@ def cut_segment(
     line = folder.written(segment)
     if line is None or line.asked != options.asked:
         try:
-            with sf.film_faults():
+            with film_reading.film_faults():
                 line = folder.make(segment, options, ledger)
         except sf.VideoError as error:
             sf.log.warning("%s at %.1f s: %s", segment.source, segment.start, error)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 import sort_faces as sf
 
 text = sf.companion("dates_in_text")
 When = text.When
 
+YEARLIKE = ("18", "19", "20")  # what years begin with
 YEARS = (1826, 2199)  # of names; the first photograph; the scan's day is checked by who asks
 UNIX_MS = (946_684_800, 4_102_444_800)  # s; moments of 2000 to 2099 that a name tells in ms
 ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9_~-]{0,14}$")
@@ -23,18 +25,24 @@ NOISE = re.compile(  # UUIDs, hashes, sizes, networks' numbers: nothing in them 
     r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
     r"|(?<![0-9a-zA-Z])(?=[0-9]*[a-fA-F][0-9a-fA-F]*[0-9])(?=[0-9a-fA-F]*\d[a-fA-F])[0-9a-fA-F]{16,}(?![0-9a-zA-Z])"
     r"|\b1234567890\d*|\d+\s?[xX×]\s?\d+|^\d+_\d{9,}_\d+_[a-z](?![a-z])"
+    r"|^received_\d+|^S__\d+|-\d{5,}_(?:640|1280|1920)$"
+    r"|\(\d{4}_\d\d_\d\d \d\d_\d\d_\d\d UTC\)"  # when File History of Windows copied it
 )
 DAY_FIRST = re.compile(r"^(?:photo|video|file|audio|voice|sticker)_\d+@")  # Telegram Desktop
 IN_UTC = re.compile(r"^PXL_")  # Pixel phones
+NO_CLOCK = re.compile(r"^LINE_ALBUM_")  # the same day follows once more, in six digits
+DCF = re.compile(r"[A-Z0-9_]{4}\d{4}\.[A-Z0-9]{3}$")  # a camera's counter, JEITA CP-3461
 
 TWO = r"(\d\d)"
 LINK = (  # "at", "um", "a las", "à" ..., or a few signs
-    rf"(?:[\s,]+(?:(?!{text.HALF_BEFORE})[^\W\d_]{{1,5}}\.?\s){{1,2}}|[-_., T]{{0,3}}|\s-\s)"
+    rf"(?:[\s,]+(?:(?!{text.HALF_BEFORE})[^\W\d_]{{1,5}}(?:\.|\(s\))?\s){{1,2}}"
+    r"|[-_., T]{0,3}|\s[-@]\s)"
 )
 HALF = text.HALF
 CLOCKS = [  # after a date in a name
-    re.compile(rf"{LINK}(?P<before>{text.HALF_BEFORE})?\s?(?P<hour>\d\d?)[-_.:h ]{TWO}[-_.:m ]{TWO}"
-               rf"(?!\d\d?(?!\d))(?:s|[.,]\d+)?\s?(?P<after>{HALF})?", re.IGNORECASE),
+    re.compile(rf"{LINK}(?P<before>{text.HALF_BEFORE})?\s?(?P<hour>\d\d?)[-_.:h時时시 ]{TWO}"
+               rf"[-_.:m分분 ]{TWO}(?!\d\d?(?!\d))(?:[s秒초]|[.,]\d+)?\s?(?P<after>{HALF})?",
+               re.IGNORECASE),
     re.compile(rf"(?:{LINK})(?P<before>{text.HALF_BEFORE})?\s?(?P<hour>\d\d?)[.:h]{TWO}(?![\d.])"
                rf"\s?(?P<after>{HALF})?", re.IGNORECASE),
     re.compile(rf"(?:[-_. T]|\s-\s)?(?P<hour>\d\d){TWO}{TWO}(?:\d{{1,4}})?(?!\d)"),
@@ -42,24 +50,28 @@ CLOCKS = [  # after a date in a name
 ]  # fmt: skip
 ZONE = re.compile(r"(?:[.,]\d+)?(Z(?![^\W\d_])|\+\d\d:?\d\d)")
 
-PREFIX = r"(?<![^\W_])(?:[A-Za-z]{2,}|[PV]|[^\x00-\x7f\W\d]+)?"  # a word of letters, at most
+PREFIX = r"(?<![^\W_])(?:[A-Za-z]{2,}|[PV]|[A-Za-z]*[^\x00-\x7f\W\d]+)?"  # a word of letters
 SEPARATED = re.compile(r"(?<!\d)(\d{4})(?:([-.])(\d\d?)\2(\d\d?)|([_ :])(\d\d)\5(\d\d))(?!\d)")
-PACKED = re.compile(PREFIX + r"(\d{4})(\d\d)(\d\d)(?=(?:\d{4}|\d{6,10})?(?!\d))")
+PACKED = re.compile(
+    PREFIX + r"(\d{4})(?:_(?=\d{4}_\d{6}(?!\d)))?(\d\d)(\d\d)(?=(?:\d{4}|\d{6,10})?(?!\d))"
+)
 CJK = text.CJK_DATE
 TURNED = re.compile(r"(?<!\d)(\d\d?)(?P<mark>[-.])(\d\d?)(?P=mark)(\d{4})(?!\d)"
                     r"|(?<!\d)(\d\d)(?P<other>[_ ])(\d\d)(?P=other)(\d{4})(?!\d)")  # fmt: skip
 PACKED_TURNED = re.compile(r"(?<![^\W_])(\d\d)(\d\d)(\d{4})(?![^\W_])")
 MILLISECONDS = re.compile(PREFIX + r"(\d{13})(?![^\W_])")
-DAYS_BEFORE = re.compile(r"\d{1,2}\.?\s*(?:-|–|\+|&|u\.|bis|to|und|and)\s*$")  # 04.-12.07.1998
 
 MONTH_FIRST = re.compile(r"(?<![\d])(?<!\d[-_. ])(0[1-9]|1[0-2])[-./](\d{4})(?![-_./]?\d)")
 YEAR_MONTH = re.compile(
     r"(?<!\d)(?<!\d[-_. ])(\d{4})[-_.](0[1-9]|1[0-2])(?![\dA-Za-z])(?!(?P<end>[-_.]\d{1,2}(?!\d)))"
 )
+FOLDER_MONTH = re.compile(
+    r"((?:19|20)\d\d)(?:(0[1-9]|1[0-2])|-([1-9]))(?![^\W_])(?![-.]\d)"  # 199807, 1998-7
+)
 VOID_DAY = re.compile(r"(?<!\d)(\d{4})([-_.])(\d\d)\2(00)(?!\d)")  # a day not known
 YEAR = re.compile(r"(?<![^\W_])(?<!\d[-.,])(\d{4})(?![^\W_])(?![.,]\d)")
 SPAN = re.compile(
-    r"(?<!\d)\d{4}\s?(?:-|–|/|_-_|bis|to|à|til|until)\s?(?:\d{4}|(?!0[1-9]|1[0-2])\d\d)(?!\d)"
+    r"(?<!\d)\d{4}\s?(?:-|–|/|_-_|bis|to|à|til|until)\s?(?:\d{4}|(?!0[1-9]|1[0-2]|00[-_.]00)\d\d)(?!\d)"
 )
 UNIT = re.compile(
     r"\s?(?:m|km|px|pixel|euro|eur|usd|dpi|mm|cm|kg|g|w|ml|hz|pcs|stück|stk)(?![^\W_])",
@@ -72,7 +84,9 @@ COUNTED = frozenset(  # words after which a number is no year
         "bilder mvi mov vid video gopr gp imgp sam cimg hpim kif sta stb dcp dcim ex pano hdr scan "
         "scanned copy kopie copia copie edited edit bearbeitet no nr num number page seite "
         "untitled unbenannt new neu file datei screenshot wallpaper hotel room zimmer canon nikon "
-        "sony fuji olymp panasonic kodak",
+        "sony fuji olymp panasonic kodak dji eos mvc slide dia frame negative negativ imagen "
+        "immagine imagem afbeelding zdjęcie obraz billede bilde kuva изображение фото снимок 写真 "
+        "画像 图片 照片 사진 camphoto",
     )
 )
 NOT_WHEN_TAKEN = re.compile(  # folders whose date is of moving files about
@@ -93,7 +107,10 @@ def is_scan_name(name: str) -> bool:
 
 def when_in_name(name: str) -> When | None:
     """The date a photo's file name tells, as far as it does."""
-    stem = text.plain(ENDING.sub("", os.path.basename(name.replace("\\", "/")))).strip()
+    base = os.path.basename(name.replace("\\", "/"))
+    if DCF.match(base) and not base.startswith(YEARLIKE):
+        return None
+    stem = text.plain(ENDING.sub("", base)).strip()
     return when_in_title(NOISE.sub(" # ", stem), alone=False)
 
 
@@ -109,14 +126,8 @@ def when_in_folder(path: str) -> When | None:
         if not title or NOT_WHEN_TAKEN.search(title):
             chain = []
             continue
-        number = re.match(r"(\d\d)(?!\d)", title)
-        below = text.made([*chain, int(number[1])]) if chain and number else None
-        if below is not None and len(below.fields) == len(chain) + 1:
-            when = below
-        else:
-            when = when_in_title(NOISE.sub(" # ", title), alone=True)
-            month = text.month_named(re.sub(r"^\d\d[\s._-]*", "", title)) if chain else 0
-            when = when or (text.made([chain[0], month]) if month else None)
+        when = below(chain, title) if chain else None
+        when = when or when_in_title(NOISE.sub(" # ", title), alone=True)
         chain = list(when.fields) if when is not None and len(when.fields) < 3 else []
         told += [when] if when is not None else []
     if not told:
@@ -127,10 +138,25 @@ def when_in_folder(path: str) -> When | None:
     return nearest
 
 
+def below(chain: list[int], title: str) -> When | None:
+    """The date of a folder below one of a year or month: 07, 7, 07 July, July, 4 July."""
+    month = text.month_named(re.sub(r"^\d\d?[\s._-]*", "", title))
+    number = re.match(r"\d\d(?!\d)|\d$" if len(chain) > 1 or not month else r"\d\d?(?!\d)", title)
+    finer = text.made([*chain, int(number[0])]) if number else None
+    finer = finer if finer is not None and len(finer.fields) == len(chain) + 1 else None
+    if len(chain) > 1:
+        return finer
+    if finer is not None and month in (0, finer.fields[1]):
+        return finer
+    day = re.match(r"(?:\d\d?\.?[\s_-]*[^\W\d_]+|[^\W\d_]+[\s_-]*\d\d?)(?![^\W_])", title)
+    worded = text.in_words(f"{day[0]} {chain[0]}") if day else None
+    return worded or (text.made([chain[0], month]) if month else finer)
+
+
 def when_in_title(title: str, alone: bool) -> When | None:
     """The date in a name without its ending; alone: a year needs no word beside it (a folder)."""
     found = list(days_in(title))
-    found = found or [one for one in [text.in_words(title, strict=True)] if one and real(one)]
+    found = found or [one for one in text.all_in_words(title, strict=True) if real(one)]
     if found:
         best = max(found, key=lambda when: len(when.fields))
         if len(best.fields) > 3 or len(found) == 1:
@@ -190,7 +216,7 @@ def turned(title: str, found: re.Match[str]) -> When | None:
     first, second, year = (int(v) for v in found.groups() if v and v.isdecimal())
     mark = found["mark"] or found["other"]
     known = DAY_FIRST.match(title)
-    if DAYS_BEFORE.search(title[: found.start()]):  # the last day of several
+    if text.DAYS_BEFORE.search(title[: found.start()]):  # the last day of several
         day = text.both_orders(year, first, second, mark)
         return day and text.made(day.fields[:2])
     day = text.both_orders(year, first, second, "." if known else mark)
@@ -224,12 +250,12 @@ READERS = [
 def timed(day: When, title: str, end: int) -> When:
     """A day with the time of day that follows it in a name, where one does."""
     for pattern in CLOCKS:
-        found = pattern.match(title, end)
+        found = None if NO_CLOCK.match(title) else pattern.match(title, end)
         if found is None:
             continue
         facts = found.groupdict()
         half = facts.get("before") or facts.get("after")
-        if len(found["hour"]) == 1 and not half and not re.search(r"\w\s$|[.]", found[0][:4]):
+        if len(found["hour"]) == 1 and not half and not re.search(r"\w\s$|[.時时시]", found[0][:4]):
             continue
         clock = [int(v) for v in found.groups() if v and v.isdecimal()]
         if half:
@@ -249,22 +275,25 @@ def month_in(title: str, alone: bool) -> When | None:
     void = VOID_DAY.search(title)
     if void and real(when := text.made([int(void[1]), int(void[3]), int(void[4])])):
         return when
+    told = []
     for found in YEAR_MONTH.finditer(title):
         when = text.made([int(found[1]), int(found[2])])
         numbered = found.end() == len(title) and words_of(title[: found.start()])
-        if real(when) and not numbered and not counts(title[: found.start()]):
-            return when
+        if real(when) and (alone or told or not numbered) and not counts(title[: found.start()]):
+            told.append(when)
+    if told:
+        return text.shared(told)
     for found in MONTH_FIRST.finditer(title):
         when = text.made([int(found[2]), int(found[1])])
         if real(when) and not counts(title[: found.start()]):
             return when
-    packed_month = re.match(r"((?:19|20)\d\d)(0[1-9]|1[0-2])(?![^\W_])", title) if alone else None
-    return text.made([int(packed_month[1]), int(packed_month[2])]) if packed_month else None
+    packed_month = FOLDER_MONTH.match(title) if alone else None
+    return text.made([int(v) for v in packed_month.groups() if v]) if packed_month else None
 
 
 def counts(before: str) -> bool:
     """Whether a number after this is a camera's counter: right after its word."""
-    word = re.search(r"([A-Za-z]+)[_-]?E?$", before)
+    word = re.search(r"([^\W\d_]+)[_-]?E?$", before)
     return bool(word) and word[1].lower() in COUNTED
 
 
@@ -286,3 +315,60 @@ def year_in(title: str, alone: bool) -> When | None:
         if real(when) and not right_after and not UNIT.match(title, found.end()):
             years.add(int(found[1]))
     return text.made([years.pop()]) if len(years) == 1 else None
+
+
+# ---- which comes first, by the names beside it
+
+Order = tuple[str, str]  # the text before a date with its digits folded, and the mark inside it
+DIGITS = re.compile(r"\d+")
+
+
+def either_order(name: str) -> Iterator[tuple[re.Match[str], Order, When | None, When | None]]:
+    """(where, pattern, read day first, read month first) of dates in a name with the year last.
+
+    A name that tells a day with the year first has none.
+    """
+    if SEPARATED.search(name) or DAY_FIRST.match(name):
+        return
+    for pattern in (TURNED, PACKED_TURNED):
+        for found in pattern.finditer(name):
+            first, second, year = (int(v) for v in found.groups() if v and v.isdecimal())
+            mark = "" if pattern is PACKED_TURNED else found["mark"] or found["other"]
+            several = text.DAYS_BEFORE.search(name[: found.start()])
+            if mark == "." or several or not YEARS[0] <= year <= YEARS[1]:
+                continue
+            digits = found[0] if not mark else ""
+            if digits and real(text.whole_day(*map(int, (digits[:4], digits[4:6], digits[6:])))):
+                continue
+            before = DIGITS.sub("#", name[: found.start()])
+            day_first = text.whole_day(year, second, first)
+            yield found, (before, mark), day_first, text.whole_day(year, first, second)
+
+
+def has_year_last(name: str) -> bool:
+    """Whether a name may be one of `either_order`; quick."""
+    return bool(TURNED.search(name) or PACKED_TURNED.search(name))
+
+
+def orders_of(names: Iterable[str]) -> dict[Order, bool]:
+    """{pattern: whether the day comes first} as those names of a folder tell that leave no choice.
+
+    A pattern of which some tell one order and some the other is left out.
+    """
+    seen: dict[Order, set[bool]] = defaultdict(set)
+    for name in names:
+        for _, pattern, day_first, month_first in either_order(name):
+            if (day_first is None) != (month_first is None):
+                seen[pattern].add(day_first is not None)
+    return {pattern: told.pop() for pattern, told in seen.items() if len(told) == 1}
+
+
+def settled(name: str, orders: dict[Order, bool]) -> str:
+    """A name whose dates that could be read in either order stand in that of its neighbours."""
+    if not orders:
+        return name
+    for found, pattern, day_first, month_first in reversed(list(either_order(name))):
+        if pattern in orders and day_first is not None and month_first is not None:
+            when = day_first if orders[pattern] else month_first
+            name = name[: found.start()] + when.text() + name[found.end() :]
+    return name

@@ -53,8 +53,11 @@ def dates_of(header: Any, stream: BinaryIO) -> str:
         for read in (iptc_dates, xmp_dates):
             with contextlib.suppress(*DAMAGE):
                 statements += read(header)
-    with contextlib.suppress(*DAMAGE):
-        statements += png_dates(stream)
+    for more in (png_dates, gif_dates):
+        with contextlib.suppress(*DAMAGE):
+            statements += more(stream)
+    if header is not None and header.format == "JPEG2000":
+        statements += box_dates(stream)[0]
     return capture_time.stored(statements, camera)
 
 
@@ -89,11 +92,18 @@ def exif_dates(exif: Any) -> tuple[list[Any], Any]:
         gps = exif.get_ifd(GPS_IFD)
         day = exif_text(gps.get(GPS_DAY))
         if day:
-            clock = ":".join(f"{int(part):02d}" for part in gps.get(GPS_TIME) or ())
+            clock = ":".join(map(gps_field, gps.get(GPS_TIME) or ()))
             statements.append(Statement("gps", f"{day} {clock}".strip()))
     if changed:
         statements.append(Statement("exif_modify", changed))
     return statements, camera
+
+
+def gps_field(value: Any) -> str:
+    """An hour, minute or second; of what is no number (0/0) one that cannot be."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError, ZeroDivisionError):
+        return f"{int(value):02d}"
+    return "99"
 
 
 def exif_text(value: Any) -> str:
@@ -149,6 +159,31 @@ def packet_dates(packet: bytes) -> list[Any]:
     values = regions.parse(packet)
     told = ((where, regions.text_of(values.get(name))) for name, where in regions.DATES)
     return [Statement(where.replace("sidecar", "xmp"), text) for where, text in told if text]
+
+
+def box_dates(stream: BinaryIO) -> tuple[list[Any], Any]:
+    """(statements, camera) of a JPEG XL or JPEG 2000 file: EXIF and XMP lie in boxes."""
+    from PIL.Image import Exif
+
+    statements, camera = [], Camera()
+    with contextlib.suppress(*DAMAGE):
+        for kind, body in regions.boxes(stream):
+            with contextlib.suppress(*DAMAGE):
+                if kind == regions.XMP_BOX:
+                    statements += packet_dates(body)
+                    continue
+                plain = body[:2] in (b"II", b"MM")  # else it tells where in it TIFF begins
+                exif = Exif()
+                exif.load(b"Exif\0\0" + body[0 if plain else 4 + int.from_bytes(body[:4], "big") :])
+                more, camera = exif_dates(exif)
+                statements += more
+    return statements, camera
+
+
+def gif_dates(stream: BinaryIO) -> list[Any]:
+    """Dates of the XMP in a GIF; of other files nothing."""
+    stream.seek(0)
+    return packet_dates(regions.raw_packet(stream)) if stream.read(4) == b"GIF8" else []
 
 
 def png_dates(stream: BinaryIO) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -177,13 +177,16 @@ HALF = (
 HALF_BEFORE = "(?:" + "|".join(re.escape(h) for h in HALF_OF if not h.isascii()) + "|[ap]\\.?m\\.?)"
 
 CLOCK = re.compile(  # after a date; blank fields stand for unknown ones
-    rf"[\s,T_]*(?:[гр]\.,?\s*)?(?:(?:at|um|à|alle|a las|kl\.|в|o|om|às)\s+)?"
+    rf"(?:\.(?=\s)|[-:](?=\d\d:\d\d:\d\d))?[\s,;T_]*(?:[гр]\.,?\s*)?"
+    rf"(?:(?:at|um|à|alle|a las|kl\.|klo|в|o|om|às)\s+)?"
     rf"(?P<before>{HALF_BEFORE})?\s*(?P<hour>\d{{1,2}})\s?[:.hH時时시点]\s?"
     r"(?P<minute>\d{1,2}|\s+)(?:\s?[:.m分분]\s?(?P<second>\d{1,2}|\s+)(?P<part>[.,]\d+)?)?"
     rf"(?:\s?[秒초s])?\s*(?P<after>{HALF})?",
     re.IGNORECASE,
 )
-PACKED_CLOCK = re.compile(r"[\sT_-]*(\d{2})(\d{2})(\d{2})?(?!\d)(?P<part>[.,]\d+)?")
+PACKED_CLOCK = re.compile(
+    r"[\sT_-]*(\d\d)(?:(\d\d)(\d\d)?|(?<=[\s-]\d\d)[- ](\d\d)[- ](\d\d))(?!\d)(?P<part>[.,]\d+)?"
+)
 ZONE = re.compile(
     r"\s*(?:\(?(?P<name>Z|UTC|GMT|[A-Z]{3,4})\b\)?)?\s*(?:(?P<sign>[+\-−])(?P<hours>\d{2}):?'?(?P<minutes>\d{2})?)?"
 )
@@ -209,7 +212,7 @@ def clock_after(text: str) -> tuple[list[int | None], int | None]:
         found = PACKED_CLOCK.match(text)
         if not found:
             return [], None
-        numbers = [number_of(value) for value in found.groups()[:3]]
+        numbers = [number_of(value) for value in found.groups()[:5] if value]
     if found["part"] and not any(numbers) and int(found["part"][1:]):
         numbers[2:] = [1]  # a moment after midnight, told to fractions: no mere day
     return numbers, zone_of(text[found.end() :])
@@ -241,10 +244,16 @@ YEAR_FIRST = re.compile(
     rf"(?:\s*[:\-/._ ]\s?(?P<day>{BLANK})(?!\d))?)?"
 )
 PACKED = re.compile(r"(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})(?=\D|$|\d{4}(?:\d\d)?(?!\d))")
+PDF_MONTH = re.compile(r"^(\d{4})(\d\d)$")
+MONTH_YEAR = re.compile(r"(\d{1,2})\s?[./-]\s?(\d{4})$")
 YEAR_LAST = re.compile(
     r"(?P<a>\d{1,2})\s?(?P<sep>[./\-: ])\s?(?P<b>\d{1,2})\s?(?P=sep)\s?(?P<year>\d{4})(?!\d)"
 )
 CJK_DATE = re.compile(r"(\d{4})\s*[年년]\s*(?:(\d{1,2})\s*[月월]\s*(?:(\d{1,2})\s*[日일])?)?")
+CJK_WEEKDAY = re.compile(  # or the name of a zone; between the day and its time
+    r"\s*(?:\(?(?:(?:星期|周|週)[一二三四五六日天]|[月火水木金土日월화수목금토일])(?:曜日|요일)?\)?)?"
+    r"\s*(?:\[?UTC\]?)?\s*"
+)
 
 
 def plain(text: object) -> str:
@@ -262,26 +271,28 @@ def ascii_digit(mark: str) -> str:
 
 def when_in(text: object) -> When | None:
     """What a value of EXIF, XMP, IPTC, PNG or another program says; None where it is no date."""
-    value = plain(text).lstrip()
-    value = re.sub(r"^D:", "", value)  # PDF
+    value = plain(text).lstrip(" \t\r\n\"'")
+    if value.startswith("D:"):
+        value = PDF_MONTH.sub(r"\1-\2", value[2:])
     cjk = CJK_DATE.match(value)
     if cjk:
-        clock, offset = clock_after(
-            re.sub(r"^\s*\(?[月火水木金土日월화수목금토일]\)?\s*", " ", value[cjk.end() :])
-        )
+        clock, offset = clock_after(CJK_WEEKDAY.sub(" ", value[cjk.end() :], count=1))
         return made([*map(number_of, cjk.groups()), *clock], offset)
     for pattern in (YEAR_FIRST, PACKED):
         found = pattern.match(value)
         if found:
             numbers = [number_of(found[name]) for name in ("year", "month", "day")]
             clock, offset = clock_after(value[found.end() :])
-            return made([*numbers, *clock], offset) if numbers[0] else None
+            when = made([*numbers, *clock], offset) if numbers[0] else None
+            words = in_words(value) if when is not None and numbers[1] is None else None
+            return words if words is not None and when.holds(words) else when
     found = YEAR_LAST.match(value)
     if found:
         clock, offset = clock_after(value[found.end() :])
         day = both_orders(int(found["year"]), int(found["a"]), int(found["b"]), found["sep"])
         return day and with_clock(day, clock, offset)
-    return in_words(value)
+    found = MONTH_YEAR.match(value)
+    return made([int(found[2]), int(found[1])]) if found else in_words(value)
 
 
 def with_clock(day: When, clock: Sequence[int | None], offset: int | None) -> When | None:
@@ -306,39 +317,73 @@ def whole_day(year: int, month: int, day: int) -> When | None:
     return when if when is not None and len(when.fields) == 3 else None
 
 
+MONTH = r"(?P<month>[^\W\d_]{3,})"
 DAY_WORDS = re.compile(  # 4 July 1998, 4. Juli 1998, 4 de julio de 1998, 4th of July, 1998
     r"(?<!\d)(?P<day>\d{1,2})(?:st|nd|rd|th|er|º|ª)?[.,]?[\s\-_]*(?:de |of |di |den )?"
-    r"(?P<month>[^\W\d_]{3,})\.?,?[\s\-_]*(?:de |del |of )?(?P<year>\d{4})(?!\d)"
+    + MONTH
+    + r"\.?,?[\s\-_]*(?:de |del |of )?(?P<year>\d{4})(?!\d)"
 )
-US_WORDS = re.compile(  # July 4, 1998; Jul  4 10:10:10 1998
-    r"(?P<month>[^\W\d_]{3,})\.?[\s\-_]*(?P<day>\d{1,2})(?:st|nd|rd|th)?(?!\d)(?P<clock>\s+\d{1,2}:\d{2}(?::\d{2})?"
-    r"(?:\s*[ap]m)?)?(?:\s+[A-Z]{3,4})?[,.\s\-_]+(?P<year>\d{4})(?!\d)",
+US_WORDS = re.compile(  # July 4, 1998; Jul  4 10:10:10 1998; July 4-12, 1998
+    MONTH + r"\.?[\s\-_]*(?P<day>\d{1,2})(?:st|nd|rd|th)?(?P<until>\s?[-–]\s?\d{1,2})?(?!\d)"
+    r"(?P<clock>\s+\d{1,2}:\d{2}(?::\d{2})?(?:\s*[ap]m)?)?(?:\s+(?:[A-Z]{3,4}|[-+]\d{4}))?"
+    r"[,.\s\-_]+(?P<year>\d{4})(?!\d)",
     re.IGNORECASE,
 )
 YEAR_WORDS = re.compile(  # 1998 July 4, 1998-Jul-04
-    r"(?<!\d)(?P<year>\d{4})[.,]?[\s\-_]*(?P<month>[^\W\d_]{3,})\.?[\s\-_]+(?P<day>\d{1,2})(?!\d)"
+    r"(?<!\d)(?P<year>\d{4})[.,]?[\s\-_]*" + MONTH + r"\.?[\s\-_]+(?P<day>\d{1,2})(?!\d)"
 )
-MONTH_WORDS = re.compile(r"(?P<month>[^\W\d_]{3,})\.?,?[\s\-_]*(?:de |del )?(?P<year>\d{4})(?!\d)")
+MONTH_WORDS = re.compile(MONTH + r"\.?,?[\s\-_]*(?:de |del )?(?P<year>\d{4})(?!\d)")
+YEAR_MONTH_WORDS = re.compile(  # 1998 July; a short form only where no other word follows
+    r"(?<!\d)(?P<year>\d{4})[.,]?[\s\-_]+"
+    r"(?P<month>[^\W\d_]{4,}|[^\W\d_]{3}(?=\.?[\s\-_]*(?:\d|$)|\s-\s))(?![^\W\d_])"
+)
+WORDED = (DAY_WORDS, US_WORDS, YEAR_WORDS, MONTH_WORDS, YEAR_MONTH_WORDS)
+SPAN_MARK = r"\s*(?:-|–|/|\+|&|u\.|bis|to|till|und|and|et|y|e|i|og|och)\s*$"
+DAYS_BEFORE = re.compile(r"\d{1,2}\.?" + SPAN_MARK)  # 04.-12.07.1998
+MONTH_BEFORE = re.compile(r"([^\W\d_]{3,})\.?" + SPAN_MARK)  # July-August 1998
 
 
-def in_words(value: str, strict: bool = False) -> When | None:
-    """A date with the month as a word; None without one. strict: as for month_named."""
-    for pattern in (DAY_WORDS, US_WORDS, YEAR_WORDS, MONTH_WORDS):
+def in_words(value: str) -> When | None:
+    """A date with the month as a word; None without one."""
+    return next(all_in_words(value), None)
+
+
+def all_in_words(value: str, strict: bool = False) -> Iterator[When]:
+    """Every date with its month as a word. strict: as for month_named, where no day is told.
+
+    Of several days or months up to a date, what they share.
+    """
+    taken: list[tuple[int, int]] = []
+    for pattern in WORDED:
         for found in pattern.finditer(value):
-            month = month_named(found["month"], strict)
+            if any(found.start() < end and start < found.end() for start, end in taken):
+                continue
+            month = month_named(found["month"], strict and pattern is not DAY_WORDS)
             if not month:
                 continue
-            facts = found.groupdict()
-            day = number_of(facts.get("day"))
-            tail = facts.get("clock") or value[found.end() :]
-            clock, offset = clock_after(tail) if day else ([], None)
-            return made([int(found["year"]), month, day, *clock], offset)
-    return None
+            taken.append(found.span())
+            when = worded(value, found, month)
+            if when is not None:
+                yield when
+
+
+def worded(value: str, found: re.Match[str], month: int) -> When | None:
+    """What one date of WORDED says, by what stands before it and the time that follows."""
+    facts, before = found.groupdict(), value[: found.start()]
+    year, day = int(found["year"]), number_of(facts.get("day"))
+    since = MONTH_BEFORE.search(before)
+    if since and month_named(since[1]):
+        return made([year])
+    if facts.get("until") or (day and facts.get("clock") is None and DAYS_BEFORE.search(before)):
+        return made([year, month])
+    tail = facts.get("clock") or value[found.end() :]
+    clock, offset = clock_after(tail) if day else ([], None)
+    return made([year, month, day, *clock], offset)
 
 
 def month_named(word: str, strict: bool = False) -> int:
     """1 to 12, or 0 for no month. strict: no short form that is also another word."""
     word = word.lower()
-    if strict and len(word) == 3 and word not in SHORT_IN_NAMES:
+    if strict and len(word) == 3 and word.isascii() and word not in SHORT_IN_NAMES:
         return 0
     return MONTH_OF.get(word, 0)

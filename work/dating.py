@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -19,6 +20,7 @@ import numpy as np
 import sort_faces as sf
 
 capture_time, sources = sf.companion("capture_time"), sf.companion("sources")
+names = sf.companion("dates_in_names")
 Statement = capture_time.Statement
 
 BEFORE = ("", "before")  # kinds of photos that only an older version has dated
@@ -126,6 +128,7 @@ class Picks:
         self.by_place = told.by_place() if told else {}
         self.today = date.today()
         self.folders: dict[str, str] = {}
+        self.orders = orders_in(sf.file_of(path) for paths in cache.paths for path in paths)
         self.roots = sorted(roots, key=len, reverse=True)
         self.kind, self.seconds = cache.file_taken_kind.tolist(), cache.file_taken.tolist()
         self.precision = cache.file_taken_precision.tolist()
@@ -183,6 +186,7 @@ class Picks:
         said = []
         for path in map(sf.file_of, paths):  # of a frame what is said of its film
             folder, name = os.path.split(path)
+            name = names.settled(name, self.orders.get(folder, {}))
             said += [Statement("name", name), Statement("folder", self.folder_of(folder))]
             said += sources.beside(path).statements
         return said
@@ -193,9 +197,35 @@ class Picks:
         if known is None:
             inside = os.path.join(folder, "")
             root = next((r for r in self.roots if inside.startswith(os.path.join(r, ""))), folder)
-            known = os.path.relpath(folder, os.path.dirname(root)) if root else folder
-            self.folders[folder] = known
+            above = os.path.dirname(root) if root else ""
+            known = os.path.relpath(folder, above) if root else folder
+            parts, place = [], above
+            for part in known.split(os.sep):
+                parts.append(names.settled(part, self.orders.get(os.path.join(place, ""), {})))
+                place = os.path.join(place, part)
+            self.folders[folder] = known = "/".join(parts)
         return known
+
+
+def orders_in(files: Iterable[str]) -> dict[str, dict[Any, bool]]:
+    """{folder: which of day and month comes first in its names}, of files' names and of folders'.
+
+    A folder stands there with a separator at its end for the names of the folders in it. Of the
+    photos that are known here; folders whose names leave it open are left out.
+    """
+    titles: dict[str, list[str]] = defaultdict(list)
+    folders: set[str] = set()
+    for file in files:
+        folder, name = os.path.split(file)
+        if names.has_year_last(name):
+            titles[folder].append(name)
+        while folder not in folders:
+            folders.add(folder)
+            folder, name = os.path.split(folder)
+            if names.has_year_last(name):
+                titles[os.path.join(folder, "")].append(name)
+    told = ((folder, names.orders_of(found)) for folder, found in titles.items())
+    return {folder: orders for folder, orders in told if orders}
 
 
 def day_of(seconds: float) -> date:

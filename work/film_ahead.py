@@ -20,7 +20,7 @@ import numpy as np
 
 import sort_faces as sf
 
-film_sampling = sf.companion("film_sampling")
+film_pass, film_sampling = sf.companion("film_pass"), sf.companion("film_sampling")
 
 HELD_BYTES = 256_000_000  # of pictures that may still be looked at
 
@@ -43,9 +43,9 @@ class LookAhead:
         self.jobs: deque[tuple[str, int, Future]] = deque()  # (video, pts, what is found)
         self.asked: set[tuple[str, int, bool]] = set()
         self.window: list[Held] = []  # from a sample that is always looked at on
-        self.once: sf.VideoPass | None = None
+        self.once: film_pass.VideoPass | None = None
 
-    def begin(self, once: sf.VideoPass) -> None:
+    def begin(self, once: film_pass.VideoPass) -> None:
         """The samples that come now are those of another film."""
         if self.once is not None:
             self.finish()

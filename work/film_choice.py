@@ -17,7 +17,7 @@ import numpy as np
 
 import sort_faces as sf
 
-film_sampling = sf.companion("film_sampling")
+film_pass, film_sampling = sf.companion("film_pass"), sf.companion("film_sampling")
 
 POSE_BINS = (15.0, 40.0)  # degrees of yaw: frontal, three quarters, profile; each side its own
 DIFFERENT = 0.15  # cosine distance from where on two faces of a track are two pictures
@@ -87,7 +87,7 @@ class Part:
 class ByScene:
     """Hands out the sampled frames of a film scene by scene; those in transitions are dropped."""
 
-    def __init__(self, once: sf.VideoPass) -> None:
+    def __init__(self, once: film_pass.VideoPass) -> None:
         """once: the pass the frames come from, whose finder has seen no less than we have."""
         self.once, self.video = once, once.video
         self.frames: list[Looked] = []  # of the scene at hand and after it
@@ -113,7 +113,7 @@ class ByScene:
         until = pts - round(UNSETTLED / self.video.tick)
         for low, high in self.once.finder.soft.transitions():
             if low < until < high:  # it may go on, and begin elsewhere then
-                return low - round(sf.SCENE_LENGTH / self.video.tick)
+                return low - round(film_pass.SCENE_LENGTH / self.video.tick)
         return until
 
     def over(self, until: float) -> Iterator[Part]:
@@ -172,7 +172,7 @@ class Best:
 
     def __init__(
         self,
-        once: sf.VideoPass,
+        once: film_pass.VideoPass,
         meta: sf.CacheMeta,
         options: sf.FilmOptions,
         retry: Retry,

@@ -41,6 +41,7 @@ import numpy as np
 import sort_faces as sf
 
 choice, capture_time = sf.companion("film_choice"), sf.companion("capture_time")
+film_pass, film_reading = sf.companion("film_pass"), sf.companion("film_reading")
 film_sampling, film_times = sf.companion("film_sampling"), sf.companion("film_times")
 
 # ============================================================================
@@ -76,8 +77,10 @@ class FilmReader:
         self.stack = contextlib.ExitStack()
         try:
             self.file = self.stack.enter_context(playable(path))
-            self.container, self.stream = self.stack.enter_context(sf.open_video(self.file))
-            self.joined = film_times.joined_in(self.file)
+            self.container, self.stream = self.stack.enter_context(
+                film_reading.open_video(self.file)
+            )
+            self.joined = film_reading.joined_in(self.file)
         except BaseException:
             self.stack.close()
             raise
@@ -97,21 +100,23 @@ class FilmReader:
 
     def decoded(self, pts: int) -> np.ndarray:
         """The same, which nobody has asked for lately."""
-        near = sf.SEEK_BACK / float(self.stream.time_base)
+        near = film_times.SEEK_BACK / float(self.stream.time_base)
         if not self.at < pts <= self.at + near:
-            self.frames = sf.sought_frames(self.container, self.stream, pts, self.joined)
+            self.frames = film_reading.sought_frames(self.container, self.stream, pts, self.joined)
         aspect = round(float(self.stream.sample_aspect_ratio or 1), 4)  # as Video.sar has it
         for frame in self.frames:
             self.at = frame.pts
             if frame.pts == pts:
-                return sf.upright_frame(frame, aspect)
+                return film_reading.upright_frame(frame, aspect)
             if frame.pts > pts:
                 break
         self.at = math.inf
-        with sf.open_video(self.file) as opened:  # of some a seek finds no key frame before it
-            found = (frame for frame in sf.decoded(*opened) if frame.pts == pts)
+        with film_reading.open_video(
+            self.file
+        ) as opened:  # of some a seek finds no key frame before it
+            found = (frame for frame in film_reading.decoded(*opened) if frame.pts == pts)
             for frame in found:
-                return sf.upright_frame(frame, aspect)
+                return film_reading.upright_frame(frame, aspect)
         raise sf.VideoError("the frame is not found in the film")
 
 
@@ -260,7 +265,7 @@ CREATED = {  # where a film says when it was begun, best first: of capture_time.
 }
 
 
-class SoundPass(sf.VideoPass):
+class SoundPass(film_pass.VideoPass):
     """A pass that does not look at what a damaged place has spoilt, up to the next key frame."""
 
     spoilt = False
@@ -287,7 +292,7 @@ class EveryNth(SoundPass):
 
 def created(path: str) -> dict[str, datetime]:
     """{of capture_time.RANKS: when a film was begun}; whether to believe it is asked there."""
-    with sf.open_video(path) as (container, stream):
+    with film_reading.open_video(path) as (container, stream):
         told = {**dict(stream.metadata), **dict(container.metadata)}
     found = {}
     for key, where in CREATED.items():
@@ -331,7 +336,7 @@ def stretch_item(engine: Any, item: sf.Item) -> sf.Result:
     try:
         joined = item.get("joined") and sf.as_record(sf.Joined, item["joined"])
         with playable(item["path"]) as file:
-            for pts, image in sf.frames_at(file, item["pts"], item["sar"], joined):
+            for pts, image in film_reading.frames_at(file, item["pts"], item["sar"], joined):
                 frames[pts] = seen_in(engine, image, item, pts in item.get("padded", ()))
     except (sf.VideoError, OSError) as error:
         lost = [pts for pts, found in frames.items() if "failed" in found]
@@ -388,7 +393,7 @@ class Film:
     def look(self) -> FilmLine:
         """Decode it once and store the frames that are kept. Raises VideoError."""
         with playable(self.file.path) as file:
-            self.video = sf.video_facts(file, *sf.facts_of(os.stat(file)))
+            self.video = film_reading.video_facts(file, *sf.facts_of(os.stat(file)))
             self.begun = created(file)
             try:
                 kept = self.keep_all() if self.options.every_frames else self.keep_best()
@@ -516,7 +521,7 @@ class Film:
 
         joined, threads = self.once.joined, self.run.crew.threads
         with contextlib.suppress(sf.VideoError):  # the pass says what is wrong with the film
-            frames = sf.frames_at(self.video.path, wanted, self.video.sar, joined)
+            frames = film_reading.frames_at(self.video.path, wanted, self.video.sar, joined)
             yield from sf.ordered_map(see, frames, threads)
 
     def noted(self) -> Iterator[tuple[int, sf.Result]]:
@@ -699,7 +704,10 @@ class Films:
         """
         if not self.options.wanted:
             return True
-        with contextlib.suppress(sf.VideoError), sf.open_video(film.path) as (container, _):
+        with (
+            contextlib.suppress(sf.VideoError),
+            film_reading.open_video(film.path) as (container, _),
+        ):
             return (container.duration or 0) / 1e6 <= CLIP_LENGTH
         return False
 

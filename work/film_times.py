@@ -16,7 +16,7 @@ import itertools
 import math
 from collections import Counter, deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sort_faces as sf
 
@@ -29,6 +29,8 @@ UNSURE = 5.0  # s; the same where a packet only says when it is shown: frames co
 LEAP = 10.0  # s ahead, in formats whose time may leap: ffmpeg's -dts_delta_threshold
 BY_BYTES = frozenset({"mpegts", "mpeg"})  # formats that can be read from any byte on
 UNORDERED = frozenset({"h264", "hevc"})  # codecs whose packets in AVI say nothing of their order
+SEEK_BACK = 5.0  # s; where a seek lands too late, the next goes back so much more, then twice
+BROKEN_PACKETS = 200  # in a row, after which the rest of a video is given up
 LEADING = (
     16  # frames shown before a key frame that follow it in the file, at most: x264's --bframes
 )
@@ -96,7 +98,7 @@ class Timeline:
             self.container.seek(0, unsupported_byte_offset=True)
             return
         start = (self.stream.start_time or 0) * self.stream.time_base
-        early = round((start - 2 * sf.SEEK_BACK) / self.stream.time_base)
+        early = round((start - 2 * SEEK_BACK) / self.stream.time_base)
         seek_to(self.container, self.stream, early)
 
     def part_at(self, byte: int) -> int:
@@ -188,7 +190,7 @@ class Timeline:
                 broken = 0
             except av.error.InvalidDataError:
                 broken += 1
-                if broken > sf.BROKEN_PACKETS:
+                if broken > BROKEN_PACKETS:
                     raise sf.VideoError("damaged: nothing more can be decoded") from None
                 continue
             for frame in frames:
@@ -238,25 +240,10 @@ class Timeline:
         return self.slots[rank] if beyond <= 0 else self.slots[-1] + beyond * self.usual_length()
 
 
-def joined_in(path: str) -> sf.Joined | None:
-    """Where the time of a film begins anew, by its packets; nothing is decoded.
-
-    Only in formats in which it does are they all read.
-    """
-    import av
-
-    with sf.open_video(path) as (container, stream):
-        line = Timeline(container, stream)
-        if line.bytes_seek or container.format.flags & av.format.Flags.ts_discont.value:
-            for _ in line.packets():
-                pass
-        return line.joined()
-
-
 def sought(line: Timeline, start: int) -> Iterator[VideoFrame]:
     """Frames from `start` (pts) on: one seek to a key frame before it, then in sequence."""
     stream, back = line.stream, 0.0
-    lowest = (stream.start_time or 0) - round(sf.SEEK_BACK / stream.time_base)
+    lowest = (stream.start_time or 0) - round(SEEK_BACK / stream.time_base)
     while True:
         at = start - round(back / stream.time_base)
         line.seek(at)
@@ -264,25 +251,10 @@ def sought(line: Timeline, start: int) -> Iterator[VideoFrame]:
         first = next(frames, None)
         if (first is not None and first.pts <= start) or at < lowest:
             break
-        back = 2 * back or sf.SEEK_BACK  # some files list key frames by another time
+        back = 2 * back or SEEK_BACK  # some files list key frames by another time
     for frame in itertools.chain([first] if first is not None else [], frames):
         if frame.pts >= start:
             yield frame
-
-
-def shown_slots(path: str, cut: Any) -> dict[int, int]:
-    """{slot of a packet: pts of its frame} of an AVI, from a key frame before a cut on.
-
-    Beyond its end, too: what is shown later may come earlier in the file.
-    """
-    with sf.open_video(path) as opened:
-        line = Timeline(*opened, cut.joined)
-        line.shown = {}
-        beyond = cut.end + 2 * LEADING * line.usual_length()
-        for frame in sought(line, cut.start):
-            if frame.pts >= beyond:
-                break
-        return line.shown
 
 
 def seek_to(container: InputContainer, stream: VideoStream, pts: int) -> None:

@@ -39,6 +39,8 @@ OTHERS = {  # kind: endings of files nobody looks into
     " acr lrtemplate xcf-meta",
     "archives": "zip rar 7z tar gz bz2 xz zst tgz iso dmg",
     "Photoshop and other layers": "psd psb xcf kra afphoto ai svg eps ps cdr indd",
+    "pictures of kinds that are not read": "ppm pgm pbm pnm pam tga ico icns cur hdr exr dds jxr"
+    " wdp hdp pcx sgi ras xbm xpm wbmp bpg flif emf wmf pct pict djvu",
     "databases": "db sqlite sqlite3 npz lrcat lrdata lrprev photoslibrary fsz npy pkl safetensors"
     " onnx pt pth",
     "programs": "exe dll so py js ts sh bat ps1 c h cpp java class jar msi apk app bin dat",

@@ -1,4 +1,4 @@
-"""TIFFs that are more than one plain picture: pages, floats, deep integers.
+"""TIFFs that are more than one plain picture: pages, floats, deep integers, files in files.
 
 A companion of sort_faces.py, loaded for TIFFs only. What OpenCV and Pillow do not read tifffile
 may.
@@ -17,6 +17,12 @@ import numpy as np
 import sort_faces as sf
 
 KIND, OLD_KIND, WIDTH, LENGTH, SUB_PAGES = 254, 255, 256, 257, 330  # TIFF 6.0 and supplement 1
+COMPRESSION, STRIP_ROWS, PLANAR = 259, 278, 284
+STRIPS, TILES = (273, 279), (324, 325)  # where they begin, how long they are
+FILES = {  # compressions of which every strip or tile is a file of its own, for tifffile's names
+    34712: "JPEG 2000", 34933: "PNG", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+LIBTIFF = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34676, 34677, 34925, 50000})
 MAKE, DNG_VERSION, ORIENTATION = 271, 50706, 274
 REDUCED, OLD_REDUCED = 1, 2  # what KIND & 1, OLD_KIND say of a thumbnail
 TILE_WIDTH, TILE_LENGTH = 322, 323
@@ -112,7 +118,7 @@ def end_of(data: bytes) -> int:
     """Where the last strip or tile of any page of a TIFF ends; 0 of what is none."""
     ends = [0]
     for page in pages_of(data):
-        for offsets, sizes in ((273, 279), (324, 325)):
+        for offsets, sizes in (STRIPS, TILES):
             both = zip(page.tags.get(offsets, []), page.tags.get(sizes, []), strict=False)
             ends += [at + size for at, size in both]
     return max(ends)
@@ -137,15 +143,63 @@ def orientation_of(data: bytes) -> int:
 
 
 def deep(data: bytes) -> np.ndarray | None:
-    """(h, w, 3) uint8 BGR of a TIFF of floats or of integers of another depth, upright."""
+    """(h, w, 3) uint8 BGR of a TIFF of floats, of integers of another depth or of files, upright.
+
+    Raises PhotoError for a compression that nothing here reads: OpenCV takes it for black.
+    """
     import cv2
 
+    page = next(iter(pages_of(data)), Page(0, {}))
+    compression = page.first(COMPRESSION, 1)
+    if compression in FILES:
+        return of_files(data, page, FILES[compression])
+    if compression not in LIBTIFF:
+        found = by_tifffile(data)
+        if found is None:
+            raise sf.PhotoError(f"cannot decode: a TIFF of compression {compression}")
+        return found
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     with contextlib.suppress(cv2.error):
         found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if found is not None:
             return three_channels(eight_bits(found))
     return None
+
+
+def of_files(data: bytes, page: Page, kind: str) -> np.ndarray:
+    """The same of a TIFF whose strips or tiles are files of another kind. Raises PhotoError."""
+    width, height = page.first(WIDTH), page.first(LENGTH)
+    tile = (page.first(TILE_WIDTH), page.first(TILE_LENGTH))
+    wide, high = tile if all(tile) else (width, min(page.first(STRIP_ROWS, height), height))
+    places, sizes = (page.tags.get(tag, []) for tag in (TILES if all(tile) else STRIPS))
+    across, down = -(-width // max(wide, 1)), -(-height // max(high, 1))
+    if page.first(PLANAR) == 2 or not 0 < across * down == len(places) == len(sizes):
+        raise sf.PhotoError(
+            f"cannot decode: the {kind} parts of the TIFF are not as they should be"
+        )
+    if (end := end_of(data)) > len(data):
+        raise sf.PhotoError(f"cut off: {len(data)} of {end} bytes are there, which show nothing")
+    image = np.zeros((height, width, 3), np.uint8)
+    for number, (at, size) in enumerate(zip(places, sizes, strict=True)):
+        top, left = number // across * high, number % across * wide
+        room = image[top : top + high, left : left + wide]
+        part = file_within(data[at : at + size], (wide, high))[: len(room), : room.shape[1]]
+        room[: len(part), : part.shape[1]] = part
+    return sf.turn_upright(image, orientation_of(data))
+
+
+def file_within(data: bytes, most: tuple[int, int]) -> np.ndarray:
+    """(h, w, 3) uint8 BGR of a part of at most that width and height."""
+    kinds = sf.companion("kinds")
+    if kinds.kind_by_bytes(data[: kinds.HEAD]) == kinds.JPEG_XL:
+        opened = sf.companion("raw_photos").opened(data, kinds.JPEG_XL)
+        wh, read = opened.wh, lambda: opened.decode()[0].image
+    else:
+        header = sf.open_with_pillow(data)
+        wh, read = header.size if header else most, lambda: sf.pixels_from_pillow(header)
+    if wh[0] > most[0] or wh[1] > most[1]:
+        raise sf.PhotoError("cannot decode: a part of the TIFF is larger than it should be")
+    return read()
 
 
 def by_tifffile(data: bytes) -> np.ndarray | None:

@@ -149,8 +149,8 @@ def run_each(args: argparse.Namespace) -> sf.Outcome:
             row |= {"problem": "", **run_one(args, source, args.out / name, shared)}
         except (sf.SortFacesError, OSError) as error:
             failed += 1
-            sf.log.warning("%s: %s", source, error)
-            row["problem"] = sf.one_line(error)
+            row["problem"] = sf.one_line(error).removeprefix(f"{source}: ")
+            sf.log.warning("%s: %s", source, row["problem"])
         rows.append(row)
     about = {"out": str(args.out), "cache": str(shared), "sources": len(rows), "failed": failed}
     made = args.dry_run or any(row["facesets"] for row in rows)

@@ -19,6 +19,9 @@ try:
 except ImportError as error:
     raise sf.SortFacesError(sf.package_hint(error)) from None
 
+film_pass, film_reading = sf.companion("film_pass"), sf.companion("film_reading")
+soft_cuts = sf.companion("soft_cuts")
+
 if TYPE_CHECKING:
     from av import VideoFrame
 
@@ -49,14 +52,14 @@ class SceneFinder:
         """network: transnet.Network, where one is asked for transitions, too."""
         base, rate = Fraction(*video.time_base), Fraction(video.fps or 25.0)
         self.timecode = lambda pts: FrameTimecode(Timecode(pts - video.start, base), rate)
-        self.detector = Cuts(min_scene_len=sf.SCENE_LENGTH)
+        self.detector = Cuts(min_scene_len=film_pass.SCENE_LENGTH)
         known = hasattr(AdaptiveDetector, "_calculate_frame_score")
         if not known or not hasattr(self.detector, "_frame_score"):  # public ones cost edges
             raise sf.SortFacesError(
                 "this scenedetect is not known to us; pip install scenedetect==0.7.2"
             )
         self.start = video.start
-        self.soft = sf.companion("soft_cuts").SoftCuts(video)
+        self.soft = soft_cuts.SoftCuts(video)
         if network is not None:
             self.soft.windows = sf.companion("transnet").Windows(network)
         self.shape: tuple[int, ...] | None = None
@@ -65,7 +68,7 @@ class SceneFinder:
 
     def feed(self, frame: VideoFrame, soft_only: bool = False) -> None:
         """Take the next frame in display order."""
-        small = sf.small_picture(frame)
+        small = film_reading.small_picture(frame)
         self.shape = self.shape or small.shape
         if small.shape != self.shape:  # the picture size changed on the way
             small = cv2.resize(small, self.shape[1::-1])

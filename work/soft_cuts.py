@@ -25,7 +25,7 @@ import numpy as np
 
 import sort_faces as sf
 
-slides = sf.companion("slides")
+film_reading, slides = sf.companion("film_reading"), sf.companion("slides")
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -356,7 +356,7 @@ class ClipWatch:
 
     def feed(self, frame: VideoFrame) -> None:
         """Take the next frame."""
-        small = sf.small_picture(frame)
+        small = film_reading.small_picture(frame)
         self.soft.feed(frame.pts, small)
         thumb = cv2.resize(small, SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
         self.thumbs.append(thumb.reshape(-1))

@@ -77,6 +77,12 @@ XMP_HEAD, MORE_HEAD = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/x
 PNG_HEAD, PNG_KEY = b"\x89PNG\r\n\x1a\n", b"XML:com.adobe.xmp\0"
 LOOKED_THROUGH = 1 << 20  # bytes of a format Pillow does not open; cameras write XMP at the front
 LONGEST = 1 << 24  # bytes of a packet
+BOXED = (b"JXL ", b"jP  ")  # kinds of the first box of JPEG XL and of JPEG 2000
+XMP_BOX, EXIF_BOX = b"xml ", b"Exif"
+UUIDS = {
+    bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): XMP_BOX,  # XMP specification, part 3
+    b"JpgTiffExif->JP2": EXIF_BOX,
+}
 
 
 def packets_of(path: str) -> list[bytes]:
@@ -89,6 +95,8 @@ def packets_of(path: str) -> list[bytes]:
             head = stream.read(16)
             if head.startswith(PNG_HEAD):
                 return list(png_packets(stream))
+            if head[4:8] in BOXED:
+                return [body for kind, body in boxes(stream) if kind == XMP_BOX]
             packets = packets_by_pillow(stream)
             return [raw_packet(stream)] if packets is None else packets
     except (OSError, ValueError, struct.error):
@@ -107,6 +115,8 @@ def packets_by_pillow(stream: Any) -> list[bytes] | None:
         if hasattr(picture, "applist"):
             return jpeg_packets([data for name, data in picture.applist if name == "APP1"])
         told = picture.info.get("xmp") or b""
+        if picture.format == "GIF":
+            told = raw_packet(stream)
         tags = getattr(picture, "tag_v2", None)
         told = told or (tags.get(700) if tags is not None else b"") or b""
     except (*sf.PILLOW_ERRORS, PIL.Image.DecompressionBombError):
@@ -164,6 +174,24 @@ def png_packets(stream: Any) -> Iterator[bytes]:
             text = rest.split(b"\0", 2)[-1]  # behind the language and the translated key
             with contextlib.suppress(zlib.error):
                 yield zlib.decompressobj().decompress(text, LONGEST) if packed else text
+
+
+def boxes(stream: Any) -> Iterator[tuple[bytes, bytes]]:
+    """(XMP_BOX or EXIF_BOX, content) of a JPEG XL or JPEG 2000 file (ISO/IEC 15444-1, I.4)."""
+    stream.seek(0)
+    while len(head := stream.read(8)) == 8:
+        size, kind = struct.unpack(">I4s", head)
+        rest = int.from_bytes(stream.read(8), "big") - 16 if size == 1 else size - 8
+        if size and rest < 0:
+            return
+        if kind == b"uuid":
+            kind, rest = UUIDS.get(stream.read(16), kind), rest - 16
+        if kind in (XMP_BOX, EXIF_BOX) and rest <= LONGEST:
+            yield kind, stream.read(rest if size else LONGEST)
+        elif size:
+            stream.seek(rest, 1)
+        else:  # the last one, up to the end of the file
+            return
 
 
 def raw_packet(stream: Any) -> bytes:

@@ -33,7 +33,17 @@ ABOUT_PHOTO = {"photoTakenTime", "people", "googlePhotosOrigin", "creationTime"}
 # row is the same everywhere.
 EDITED = (
     *("-edited", "-bearbeitet", "-modifié", "-bewerkt", "-edytowane", "-modificato", "-editado"),
-    *("-ha editado", "-editat", "-編集済み", "-编辑", "-編輯", "-redigerad", "-muokattu"),
+    *(
+        "-ha editado",
+        "-ha edit",
+        "-ha",
+        "-editat",
+        "-編集済み",
+        "-编辑",
+        "-編輯",
+        "-redigerad",
+        "-muokattu",
+    ),
     *(
         "-redigeret",
         "-redigert",
@@ -134,8 +144,10 @@ class Sidecars:
                     return found
             if one != photo and (found := self.alike(one)):
                 return found, True
-        if photo.endswith(CLIPS) and (found := self.alike(photo)):
-            return found, True
+        if photo.endswith(CLIPS):
+            of_pixel = photo.removesuffix("~2") + ".jpg"  # X.MP lies beside X.MP.jpg
+            if found := self.alike(photo) or self.alike(of_pixel):
+                return found, True
         found = self.forgotten(photo)
         return (found, False) if found else None
 

@@ -24,7 +24,7 @@ import numpy as np
 
 import sort_faces as sf
 
-pages = sf.companion("pages")
+film_reading, pages = sf.companion("film_reading"), sf.companion("pages")
 
 # ============================================================================
 # Pictures of frames
@@ -76,7 +76,7 @@ def frame_parts(
         names[seen.pts].append(name)
     try:
         path, wanted = sf.checked_source(video).path, sorted(names)
-        for pts, image in sf.frames_at(path, wanted, video.sar, joined.get(video.id)):
+        for pts, image in film_reading.frames_at(path, wanted, video.sar, joined.get(video.id)):
             yield from ((name, parts[name].of(image)) for name in names[pts])
     except sf.VideoError as error:
         sf.log.warning("%s: %s", video.path, error)

@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 from common import SHARED, print_table, sf
 
+film_reading, film_pass = sf.companion("film_reading"), sf.companion("film_pass")
+
 PIECES = (  # (film, start s, length s) without a cut in it
     ("mixtape.mp4", 0.1, 5.7), ("mixtape.mp4", 9.1, 7.7), ("mixtape.mp4", 17.1, 4.7),
     ("mixtape.mp4", 22.1, 6.7), ("mixtape.mp4", 29.1, 5.7), ("mixtape.mp4", 35.1, 4.7),
@@ -105,8 +107,8 @@ def make_others(folder: Path) -> Iterator[Path]:
 def spans_of(path: Path, network: Any) -> tuple[list[tuple[float, float]], list[float], float]:
     """(transitions, hard cuts, length) of a film in seconds."""
     facts = path.stat()
-    video = sf.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
-    once = sf.VideoPass(video, 1.0, None, None, network)
+    video = film_reading.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
+    once = film_pass.VideoPass(video, 1.0, None, None, network)
     for _ in once.samples():
         pass
     found = [tuple(video.seconds(np.array(span))) for span in once.finder.soft.transitions()]

@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from common import SHARED, machine, median, print_table, sf
 
+film_reading, film_pass = sf.companion("film_reading"), sf.companion("film_pass")
+
 USUAL = ("mixtape.mp4", "marlin_video04.mp4", "rope_target-1080p.mp4")
 FACES = 2  # made-up faces per sampled frame
 
@@ -36,20 +38,20 @@ def ffmpeg_decode(path: str) -> None:
 
 
 def pyav_decode(path: str) -> None:
-    with sf.open_video(path) as opened:
-        for _ in sf.decoded(*opened):
+    with film_reading.open_video(path) as opened:
+        for _ in film_reading.decoded(*opened):
             pass
 
 
 def samples_in_a_second_pass(video: sf.Video) -> None:
     """What the original's worker did: decode again in sequence and convert two frames a second."""
     slot = -1
-    with sf.open_video(video.path) as opened:
-        for frame in sf.decoded(*opened):
+    with film_reading.open_video(video.path) as opened:
+        for frame in film_reading.decoded(*opened):
             now = int(video.seconds(frame.pts) * sf.Sampling.sample_rate + 1e-6)
             if now > slot:
                 slot = now
-                sf.upright_frame(frame, video.sar)
+                film_reading.upright_frame(frame, video.sar)
 
 
 def two_passes(video: sf.Video) -> None:
@@ -61,7 +63,7 @@ def two_passes(video: sf.Video) -> None:
 
 def one_pass(video: sf.Video) -> None:
     """The pipeline without inference: made-up faces stand in for found ones."""
-    once = sf.VideoPass(video, sf.Sampling.sample_rate, lambda pts: False)
+    once = film_pass.VideoPass(video, sf.Sampling.sample_rate, lambda pts: False)
     pts = [pts for pts, _ in once.samples()]
     scenes = once.result().scenes
     n = len(pts) * FACES
@@ -100,7 +102,7 @@ def cost(function: Callable, *args: object) -> tuple[float, float]:
 def compare(path: Path, rounds: int) -> dict[str, object]:
     """Medians of `rounds` turns over one file."""
     facts = path.stat()
-    video = sf.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
+    video = film_reading.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
     ways: dict[str, tuple[Callable, object]] = {
         "ffmpeg": (ffmpeg_decode, video.path),
         "pyav": (pyav_decode, video.path),
@@ -155,8 +157,8 @@ def score_rows(frames: int = 100_000, length: int = 50) -> dict[str, object]:
 def detect_row(path: Path, model: str, threads: int) -> dict[str, object]:
     """Frames per second of detector, recogniser and pose on decoded samples."""
     facts = path.stat()
-    video = sf.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
-    once = sf.VideoPass(video, sf.Sampling.sample_rate, lambda pts: False)
+    video = film_reading.video_facts(str(path), facts.st_size, facts.st_mtime_ns)
+    once = film_pass.VideoPass(video, sf.Sampling.sample_rate, lambda pts: False)
     images = [image for _, image in once.samples() if image is not None][:40]
     engine = sf.load_engine(sf.EngineSpec(model=model, landmarks=True), threads)
     sf.frame_result(engine, images[0], True)

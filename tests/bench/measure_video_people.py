@@ -34,6 +34,8 @@ from video_material import RATE, shot, write_video  # noqa: E402
 
 import sort_faces as sf  # noqa: E402
 
+film_reading = sf.companion("film_reading")
+
 SHARED = ROOT.parent / "shared" / "data"
 PIECE = 2.0  # s
 PAIRS = (  # films whose people are shuffled together
@@ -77,9 +79,9 @@ def whole_run(films: Path, work: Path, model: str) -> sf.Tracks:
 
 def frames_of(path: Path) -> tuple[list[np.ndarray], float]:
     """(frames, frames per second) of a film."""
-    with sf.open_video(str(path)) as (container, stream):
+    with film_reading.open_video(str(path)) as (container, stream):
         rate = float(stream.average_rate)
-        return [f.to_ndarray(format="bgr24") for f in sf.decoded(container, stream)], rate
+        return [f.to_ndarray(format="bgr24") for f in film_reading.decoded(container, stream)], rate
 
 
 def padded(image: np.ndarray, wh: tuple[int, int]) -> np.ndarray:

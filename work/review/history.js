@@ -22,7 +22,7 @@ class History {
     this.top = h("div", { class: "conflicts" });
     this.list = h("ol", { class: "acts", "aria-label": t("screen.history") });
     this.more = h("p", { class: "buttons" });
-    this.element = h("section", { class: "screen history" }, this.tools, h("div", { class: "scroll", tabIndex: -1 }, this.top, this.list, this.more));
+    this.element = h("section", { class: "screen history" }, h("h1", { class: "unseen" }, this.title()), this.tools, h("div", { class: "scroll", tabIndex: -1 }, this.top, this.list, this.more));
     this.stop = listen("refused", () => this.drawTop());
     this.load();
   }

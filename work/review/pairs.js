@@ -16,7 +16,7 @@ const SHOWN = 8; // faces of a side
 export function sideOf(side, place, nearest = []) {
   const near = new Set(nearest);
   const shown = side.shown || [];
-  return h("section", { class: `side ${place}`, "data-person": side.id, "aria-label": t("side", { who: called(side.name), faces: t("faces", { n: side.faces }) }) },
+  return h("section", { class: `side ${place}`, "data-person": side.id, "aria-label": t(`side.${place}`, { who: called(side.name), faces: t("faces", { n: side.faces }) }) },
     h("h2", {}, h("a", { href: `#/person/${encodeURIComponent(side.id)}`, tabIndex: -1 }, personName(side.name)), h("small", {}, ` ${t("faces", { n: side.faces })}${span(side.years) ? ` · ${span(side.years)}` : ""}`)),
     h("div", { class: `eight n${Math.min(SHOWN, shown.length)}` }, shown.slice(0, SHOWN).map((one) => h("figure", { class: near.has(one.id) ? "nearest" : "" },
       face(one.thumb, 180, { width: undefined, height: undefined }), h("figcaption", {}, one.year || " ")))));

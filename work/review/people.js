@@ -84,7 +84,7 @@ class People {
     });
     this.tools = h("div", { class: "tools" });
     this.none = h("div", { hidden: true });
-    this.element = h("section", { class: "screen people" }, this.tools, this.none, this.grid.element, this.bar);
+    this.element = h("section", { class: "screen people" }, h("h1", { class: "unseen" }, this.title()), this.tools, this.none, this.grid.element, this.bar);
     this.grid.element.addEventListener("scroll", () => place.keep(this.grid.element.scrollTop, this.grid.focusedId), { passive: true });
     this.drawTools();
     this.load();

@@ -226,6 +226,8 @@ const T = {
   refused: ["The server did not take this: {what}. See History.", "Der Server hat das nicht angenommen: {what}. Siehe Verlauf."],
 
   "side": ["{who}, {faces}", "{who}, {faces}"],
+  "side.left": ["left: {who}, {faces}", "links: {who}, {faces}"],
+  "side.right": ["right: {who}, {faces}", "rechts: {who}, {faces}"],
   "same.title": ["The same person?", "Dieselbe Person?"],
   "same.heading": ["{a}, and {b}: the same person?", "{a}, und {b}: dieselbe Person?"],
   "same.becomes": ["if same:", "wenn gleich:"],
