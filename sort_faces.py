@@ -6354,6 +6354,7 @@ class Exported(Record, kw_only=True):
     kind: PlainName
     options: dict[str, Any] = {}
     made_of: str = ""  # mark of all that it was made of; another one, and it is made again
+    averaged: list[str] = []  # the bundles whose faces its averages are of
     files: dict[Inside, str] = {}  # sha256 of each, by its place below the manifest's folder
     left: dict[str, str] = {}  # why a face, or "" for all, is not in it
 
@@ -9913,7 +9914,8 @@ def write_corpus(
     table = [listed(faceset.folder, faceset.manifest, faceset.name) for faceset in exported]
     columns = ("id", "name", "face_count", "left_out", "best", "bundle")
     rows_shown = [{key: getattr(entry, key) for key in columns} for entry in table]
-    return {"out": str(out), **counts, "gates": gates, "facesets": rows_shown}
+    halved = companion("halved_sets").halved(export, [one.manifest for one in exported])
+    return {"out": str(out), **counts, "gates": gates, **halved, "facesets": rows_shown}
 
 
 def thin_drafts(drafts: Sequence[Draft], heritage: Heritage, least: int) -> dict[str, str]:

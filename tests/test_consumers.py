@@ -19,6 +19,7 @@ from conftest import sf
 from corpora import (
     DIM,
     SIZE,
+    TOP_N,
     Death,
     Saboteur,
     Space,
@@ -43,6 +44,7 @@ pytestmark = pytest.mark.usefixtures("quick_disk")
 
 W600K = "4c06341c33c2ca1f"
 SET, OTHER = "faceset_001", "faceset_002"
+POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 NAMES = {1: "Anna Müller", 2: "Zoë\u2028 Ł & <Co>", 3: "anna müller"}
 
 
@@ -74,12 +76,16 @@ def root(template, tmp_path) -> Path:
     return copied(template, tmp_path / "ready")
 
 
-def mean_of(root: Path, folder: str) -> np.ndarray:
-    """The mean of the raw embeddings of a set, from the cache."""
+def mean_of(root: Path, folder: str, bundle: str = f"_top{TOP_N}") -> np.ndarray:
+    """What the classic loader averages of a bundle: the raw embeddings of its PNGs."""
     cache = sf.load_cache(Path(read(root / "manifest.json")["cache"]))
-    faces = [face["face"] for face in read(root / folder / "manifest.json")["faces"]]
-    rows = sf.rows_of_faces(cache, faces)
-    return cache.embedding[rows].mean(axis=0, dtype=np.float64)
+    [path] = (root / folder).glob(f"{folder}{bundle}.fsz")
+    with zipfile.ZipFile(path) as archive:
+        pngs = [name for name in archive.namelist() if name.endswith(".png")]
+    entries = read(root / folder / "manifest.json")["faces"]
+    faces = [entry["face"] for entry in entries if Path(entry["file"]).name in pngs]
+    assert len(faces) == len(pngs)
+    return cache.embedding[sf.rows_of_faces(cache, faces)].mean(axis=0, dtype=np.float64)
 
 
 # --- Rope -------------------------------------------------------------------
@@ -274,6 +280,33 @@ def test_reactor_models_hold_what_its_own_hold(run, tmp_path):
     assert_clean(run, root)
 
 
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (("A/B", "A:B", "a?b"), ["A_B", "A_B faceset_002", "a_b faceset_003"]),
+        (("CON", "nul.txt", "Conny"), ["Conny", "_CON", "_nul.txt"]),
+        (("x" * 300, "X" * 300, "../.."), ["X" * 100 + " faceset_002", "_", "x" * 100]),
+    ],
+)
+def test_reactor_files_have_names_that_any_disk_takes(run, tmp_path, names, files):
+    """A person whose file is written over by another is not in the list, and nobody is told."""
+    root = stamped(tmp_path, names=dict(enumerate(names, 1)))
+    ok(run, "bundle", root, "--to", "reactor")
+    found = (root / "exports/reactor").iterdir()
+    assert sorted(path.name.removesuffix(".safetensors") for path in found) == sorted(files)
+    assert len(list((root / SET).rglob("*.safetensors"))) == 1
+    assert_clean(run, root)
+
+
+def test_names_that_differ_in_blanks_alone_are_told_apart(run, tmp_path):
+    """So are those with a line separator in them, which programs would read as two lines."""
+    root = stamped(tmp_path, names={1: "Anna  B", 2: "Anna\u2028B", 3: "Anna B"})
+    ok(run, "bundle", root, "--to", "visomaster,rope")
+    told = [name for name, _ in visomaster(root / "exports/visomaster/embeddings.json")]
+    assert told == ["Anna B", "Anna B faceset_002", "Anna B faceset_003"]
+    assert [name for name, _ in rope(root / "exports/rope/merged_embeddings.txt")] == told
+
+
 # --- FaceSet V2 -------------------------------------------------------------
 
 
@@ -308,15 +341,64 @@ def faceset_v2(path: Path) -> dict | None:
     return told
 
 
-def reference_for(told: dict, pose: tuple[float, float], unit: np.ndarray) -> int:
-    """Which reference it takes for a frame: by identity, yaw, pitch (0.60, 0.25, 0.10)."""
+def reference_for(told: dict, pose: tuple[float, float], unit: np.ndarray, light: float) -> int:
+    """Which reference it takes for a frame: by identity, pose, light and quality, the nearest."""
 
-    def score(source: dict) -> float:
+    def far(source: dict) -> float:
         own, place = np.array(source["identity"]["normalized_embedding"]), source["geometry"]
-        gaps = abs(place["yaw"] - pose[0]) / 90, abs(place["pitch"] - pose[1]) / 90
-        return 0.6 * float(own @ unit) - 0.25 * gaps[0] - 0.1 * gaps[1]
+        lit = abs(source["appearance"]["luminance"]["mean"] - light) / 0.25
+        yaw, pitch = abs(place["yaw"] - pose[0]) / 45, abs(place["pitch"] - pose[1]) / 35
+        gaps = 0.25 * min(2, yaw) + 0.1 * min(2, pitch) + 0.05 * min(2, lit)
+        return 0.6 * (1 - float(own @ unit)) + gaps - 0.04 * source["quality"]["score"]
 
-    return max(range(len(told["sources"])), key=lambda at: score(told["sources"][at]))
+    return min(range(len(told["sources"])), key=lambda at: far(told["sources"][at]))
+
+
+def head_seen(yaw: float, pitch: float) -> np.ndarray:
+    """(5, 2) where the fork's own head shows its key points, turned by these degrees."""
+    a, b = np.radians([yaw, pitch])
+    turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    nod = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    eyes, mouth = (0.3345, 0.3787, 0.17), (0.368, -0.547, 0.299)
+    head = [(-eyes[0], *eyes[1:]), eyes, (0, -0.098, 0.547), (-mouth[0], *mouth[1:]), mouth]
+    return (np.array(head) @ (nod @ turn).T)[:, :2] * (40, -40) + (300, 200)
+
+
+@pytest.mark.parametrize("yaw", [-80, -30, 0, 12, 60])
+@pytest.mark.parametrize("pitch", [-35, 0, 20])
+def test_a_pose_is_that_which_the_fork_measures(yaw, pitch):
+    fsz2 = sf.companion("consumers_fsz2")
+    frontal = head_seen(0, 0)
+    points = head_seen(yaw, pitch)
+    if pitch == 0 and yaw:  # to the right of the picture is positive
+        assert (points[2, 0] > frontal[2, 0]) == (yaw > 0)
+    if yaw == 0 and pitch:  # and down
+        assert (points[2, 1] > frontal[2, 1]) == (pitch > 0)
+    assert fsz2.own_pose(points)[:2] == pytest.approx((yaw, pitch), abs=0.1)
+
+
+def test_a_face_whose_pose_nobody_knows_is_frontal_as_the_fork_has_it(run, root, tmp_path):
+    """It subtracts the pose of every reference from that of a frame: None would end the run."""
+    cache = Path(read(root / "manifest.json")["cache"])
+    cache.rename(tmp_path / "away.npz")
+    ok(run, "bundle", root, "--to", "fsz2")
+    told = faceset_v2(root / SET / f"{SET}.fsz")
+    assert all(s["geometry"] == {"yaw": 0, "pitch": 0, "roll": 0} for s in told["sources"])
+    assert told["pose_bank"] == {"frontal": [*range(len(told["sources"]))]}
+    (tmp_path / "away.npz").rename(cache)
+    ok(run, "bundle", root)  # and is made anew when it is known
+    told = faceset_v2(root / SET / f"{SET}.fsz")
+    assert all(s["geometry"]["pitch"] and "bbox" in s["geometry"] for s in told["sources"])
+
+
+def test_light_is_that_of_the_face():
+    fsz2 = sf.companion("consumers_fsz2")
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[20:60, 30:70] = (255, 0, 0)  # blue is dark to an eye: .114
+    box = np.array([[30.4, 20.0], [69.5, 60.0]])
+    assert fsz2.light_of(image, box) == pytest.approx(0.114, abs=0.004)
+    assert fsz2.light_of(image, None) == pytest.approx(0.114 * 0.16, abs=0.002)
+    assert fsz2.light_of(image, box - 1000) == fsz2.light_of(image, None)
 
 
 def test_bundles_are_facesets_of_both_versions(run, tmp_path):
@@ -334,12 +416,13 @@ def test_bundles_are_facesets_of_both_versions(run, tmp_path):
             for at, source in enumerate(told["sources"]):
                 place, unit = source["geometry"], source["identity"]["normalized_embedding"]
                 assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-4)
-                chosen = reference_for(told, (place["yaw"], place["pitch"]), np.array(unit))
-                assert chosen == at
+                light = source["appearance"]["luminance"]["mean"]
+                pose = place["yaw"], place["pitch"]
+                assert reference_for(told, pose, np.array(unit), light) == at
                 size = (place["bbox"][3] - place["bbox"][1]) / SIZE  # the border is half of it
                 assert 0.4 < size < 0.6 and 0 <= source["appearance"]["luminance"]["mean"] <= 1
         full = faceset_v2(root / folder / f"{folder}.fsz")
-        mean = mean_of(root, folder)
+        mean = mean_of(root, folder, "")
         assert np.array(full["default_embedding"]) @ mean / np.linalg.norm(mean) > 0.9999
     assert_clean(run, root)
     assert len(full["sources"]) == 3 and full["pose_bank"]
@@ -422,6 +505,27 @@ def test_facefusion_gets_all_sources_in_rank_order_and_a_step_a_clip(run, root, 
     assert [Path(s["args"]["target_path"]).name for s in told["steps"]] == ["a b.mp4", "c.mov"]
 
 
+def test_jobs_follow_the_plan_of_last_time(run, root, tmp_path):
+    """After another `video cut` a plain `bundle` knows where the plan lies, and reads it again."""
+    plan = plan_of(tmp_path, "a.mp4")
+    ok(run, "bundle", root, "--to", "facefusion,rope", "--clips", plan)
+    before = exact(root)
+    ok(run, "bundle", root)
+    assert exact(root) == before
+    assert plan_of(tmp_path, "a.mp4", "b.mp4") == plan
+    ok(run, "bundle", root)
+    told = job(root / "exports/facefusion/jobs/drafted/faceset-001.json")
+    assert [Path(s["args"]["target_path"]).name for s in told["steps"]] == ["a.mp4", "b.mp4"]
+    sf.write_part(plan.with_name("people.json"), b"{}")  # what video score writes beside it
+    assert "facefusion" in str(ok(run, "bundle", root, "--dry-run")["moves"])
+    plan.with_name("people.json").unlink()
+    before = exact(root)
+    plan.unlink()  # a disk that is away
+    ok(run, "bundle", root)
+    assert exact(root) == before
+    assert_clean(run, root)
+
+
 def test_a_corpus_that_was_moved_gets_its_paths_told_anew(run, root, tmp_path):
     ok(run, "bundle", root, "--to", "facefusion,rope")
     moved = root.rename(tmp_path / "elsewhere")
@@ -460,6 +564,34 @@ def test_folder_holds_aligned_crops_and_every_fact(run, root):
         assert float(row["x2"]) == entry["bbox"][2] and row["yaw"]
         assert sf.decode_photo((here / row["file"]).read_bytes()).wh == (112, 112)
     assert len(list(here.iterdir())) == len(entries) + 1
+    cache = sf.load_cache(Path(read(root / "manifest.json")["cache"]))
+    for row in rows:
+        at = cache.row_of_face[row["face"]]
+        for name in ("det_score", "face_short", "blur"):
+            assert np.float32(row[name]) == getattr(cache, name)[at]
+        assert (int(row["photo_width"]), int(row["photo_height"])) == tuple(
+            cache.file_wh[cache.face_file[at]]
+        )
+        assert float(row["embedding_length"]) == pytest.approx(
+            np.linalg.norm(cache.embedding[at]), rel=1e-5
+        )
+        places = [row[f"{point}_{axis}"] for point in POINTS for axis in "xy"]
+        np.testing.assert_array_equal(np.array(places, np.float32), cache.kps[at].ravel())
+        assert row["learned_quality"] == ""
+
+
+def test_facts_that_are_measured_later_are_told_then(run, tmp_path):
+    root = stamped(tmp_path)
+    ok(run, "bundle", root, "--to", "folder")
+    path = Path(read(root / "manifest.json")["cache"])
+    cache = sf.load_cache(path)
+    scores = np.linspace(0.25, 0.75, cache.faces).astype(np.float32)
+    sf.save_cache(path, sf.replace(cache, learned_quality=scores))
+    assert (SET, "exports", "export") in wrong(run, root)
+    ok(run, "bundle", root)
+    with (root / SET / "exports/folder/faces.csv").open(encoding="utf-8", newline="") as file:
+        assert [float(row["learned_quality"]) > 0 for row in csv.DictReader(file)] == [True] * 7
+    assert_clean(run, root)
 
 
 def test_embeddings_come_in_three_forms_that_agree(run, root):
@@ -477,10 +609,33 @@ def test_embeddings_come_in_three_forms_that_agree(run, root):
     vectors = np.array([[row[f"e{at}"] for at in range(DIM)] for row in rows], np.float32)
     np.testing.assert_array_equal(vectors, packed["embedding"])
     assert [row["person"] for row in rows] == packed["person"].tolist()
-    np.testing.assert_allclose(
-        vectors[[row["set"] == SET for row in rows]].mean(axis=0), mean_of(root, SET), rtol=1e-5,
-        atol=1e-6,
-    )  # fmt: skip
+    assert packed["mean_set"].tolist() == [SET, OTHER, "faceset_003"]
+    with safe_open(here / "embeddings.safetensors", "np") as file:
+        assert json.loads(file.metadata()["sort_faces"])["mean_set"] == [*packed["mean_set"]]
+        np.testing.assert_array_equal(file.get_tensor("mean"), packed["mean"])
+    for folder, mean in zip(packed["mean_set"], packed["mean"], strict=True):
+        own = [row["set"] == folder and row["averaged"] == "yes" for row in rows]
+        np.testing.assert_allclose(mean, mean_of(root, folder), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(vectors[own].mean(axis=0), mean, rtol=1e-5, atol=1e-6)
+    assert sum(row["averaged"] == "no" for row in rows) == 7 + 5 - 2 * TOP_N
+
+
+def test_averages_are_those_of_the_bundle_that_is_loaded(run, root):
+    """A few faces do not average like all: where the top bundle is small, its mean is meant."""
+    ok(run, "bundle", root, "--to", "rope,visomaster,reactor,embeddings,folder")
+    own, whole = mean_of(root, SET), mean_of(root, SET, "")
+    assert own @ whole / np.linalg.norm(own) / np.linalg.norm(whole) < 0.98
+    told = read(root / SET / "manifest.json")["exports"]
+    top = f"{SET}_top{TOP_N}.fsz"
+    assert {one["kind"]: one.get("averaged", []) for one in told} == {
+        **{kind: [top] for kind in ("rope", "visomaster", "reactor", "embeddings")},
+        "folder": [],
+    }
+    [of_all] = [
+        one["averaged"] for one in read(root / "exports/manifest.json")["exports"]
+        if one["kind"] == "rope"
+    ]  # fmt: skip
+    assert of_all == [f"{folder}_top{TOP_N}.fsz" for folder in (SET, OTHER, "faceset_003")]
 
 
 def test_captions_say_name_view_and_distance(run, tmp_path):

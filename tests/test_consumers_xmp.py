@@ -410,6 +410,29 @@ def test_sidecars_beside_the_photos_come_and_go(run, root, shelf):
     ok(run, "optimize", root, "--no-bytes", "--no-near", "--no-audit")
     assert names_in(shelf.src) == names_in(root / "exports/xmp")
     assert {name for names in names_in(shelf.src).values() for name in names} == {"Otto"}
+    (some := next(shelf.src.rglob("*.xmp"))).unlink()  # and by hand
+    assert some.name in str(ok(run, "verify", root, "--no-faces", code=1)["findings"])
+    ok(run, "bundle", root)
+    assert names_in(shelf.src) == names_in(root / "exports/xmp")
     ok(run, "bundle", root, "--to", "xmp", "--xmp-beside", "no")
     assert not list(shelf.src.rglob("*.xmp")) and names_in(root / "exports/xmp")
     assert photos == {path: sf.sha256_of_file(path) for path in shelf.src.rglob("*.*")}
+
+
+def test_sidecars_beside_the_photos_follow_what_is_undone(run, root, shelf):
+    """`restore` brings exports/xmp back to the byte; what lies beside the photos is told, and then
+    made like it, those of people who have no name there any more included."""
+    give(root, "faceset_001", "Zoë")
+    ok(run, "bundle", root, "--to", "xmp", "--xmp-beside", "yes")
+    give(root, "faceset_005", "Otto")
+    ok(run, "bundle", root)
+    assert "Otto" in str(names_in(shelf.src))
+    ok(run, "restore", root)
+    give(root, "faceset_005", "unnamed")
+    assert "Otto" not in str(names_in(root / "exports/xmp")) and "Otto" in str(names_in(shelf.src))
+    assert ok(run, "verify", root, "--no-faces", code=1)["wrong"]
+    ok(run, "bundle", root)
+    assert names_in(shelf.src) == names_in(root / "exports/xmp")
+    assert "Otto" not in str(names_in(shelf.src)) and "Zoë" in str(names_in(shelf.src))
+    assert_clean(run, root)
+    ok(run, "bundle", root, "--to", "xmp", "--xmp-beside", "no")

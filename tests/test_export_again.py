@@ -24,7 +24,7 @@ from corpora import (
     read,
     wrong,
 )
-from exports import Photos, give_scores, in_use
+from exports import EACH, Photos, give_scores, in_use
 from material import ok
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -233,3 +233,24 @@ def test_a_damaged_set_stays_in_the_master_list(run, photos):
         "faceset_001", "faceset_002"
     ]  # fmt: skip
     assert told["taken_in"].split("-")[0] > told["undone"][0].split("-")[0]
+
+
+def test_a_set_that_loses_more_than_half_says_by_which_gate_and_what_would_not(
+    run, tmp_path, monkeypatch
+):
+    photos = Photos(tmp_path, monkeypatch)
+    short = photos.cache.face_short.copy()
+    rows = [photos.cache.row_of_face[face] for face in photos.rows(0, 0, EACH)]
+    short[:] = 200
+    short[rows] = [200, 201, 70, 75, 71.5, 79.25, 60, 72]
+    photos.cache = sf.replace(photos.cache, face_short=short)
+    sf.save_cache(tmp_path / "lib.npz", photos.cache)
+    people = photos.rows(0, 0, EACH), photos.rows(1, 0, EACH)
+    told = ok(run, *photos.command(*people), "--min-face-short", 80, "--min-survivors", 1)
+    assert told["less_than_half"] == [
+        {"id": "faceset_001", "kept": 2, "of": EACH, "faces": 6, "because": "face too small",
+         "option": "--min-face-short 75 would keep half"},
+    ]  # fmt: skip
+    told = ok(run, *photos.command(*people), "--min-face-short", 75, "--min-survivors", 1)
+    assert "less_than_half" not in told
+    assert len(in_use(photos.root)["faceset_001"]) == EACH // 2

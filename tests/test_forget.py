@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
+from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
@@ -621,6 +622,37 @@ def test_a_photo_without_a_face_goes_too(run, library):
     sha = str(library.cache.file_sha256[row])
     library.forget(run, "--photo", sha[:20])
     assert words_left(library.places, {sha[:16].encode(), b"no face.png"}) == set()
+
+
+@pytest.mark.parametrize("other", ["", "Bert & Söhne"])
+def test_sidecars_beside_the_photos_lose_the_person(run, library, other):
+    """They are ours, name the person and lie where `forget` is not told to look."""
+    photos = library.home / "photos"
+    if other:
+        name = library.ready / set_of(library.out, "bert") / "NAME.txt"
+        name.write_text(other, encoding="utf-8")
+    before = {path: path.read_bytes() for path in photos.rglob("*.*")}
+    ok(run, "bundle", library.ready, "--to", "xmp", "--xmp-beside", "yes")
+    foreign = photos / "2020/foreign.jpg.xmp"
+    foreign.write_text(f"<x>{escape(NAME)}</x>", encoding="utf-8")
+    beside = {path: path.read_text(encoding="utf-8") for path in photos.rglob("*.xmp")}
+    told = {path for path, text in beside.items() if escape(NAME) in text} - {foreign}
+    group = {path for path in told if Path(GROUP).name in path.name}
+    assert len(told) > 3 and group and all(escape(other) in beside[path] for path in group)
+    planned = library.forget(run, "--person", NAME, "--dry-run")
+    rows = [row for row in planned["changes"] if "beside a photo" in row["why"]]
+    assert sum(row["count"] for row in rows) == len(told)
+    assert {row["action"] for row in rows} == ({"remove", "rewrite"} if other else {"remove"})
+    assert beside == {path: path.read_text(encoding="utf-8") for path in photos.rglob("*.xmp")}
+    warned = None if other else "nobody has a name"
+    argv = "--person", NAME, "--cache", library.cache_path
+    ok(run, "forget", *library.places, *argv, warned=warned)
+    left = {path: path.read_text(encoding="utf-8") for path in photos.rglob("*.xmp")}
+    assert {path for path, text in left.items() if escape(NAME) in text} == {foreign}
+    assert group <= left.keys() if other else left.keys() == {foreign}
+    assert all(left[path].count(escape(other)) == 2 for path in left.keys() & group)
+    assert before.items() <= {path: path.read_bytes() for path in photos.rglob("*.*")}.items()
+    assert ok(run, "verify", library.ready, "--no-faces")["wrong"] == 0
 
 
 def test_one_face_goes_and_the_ids_of_its_photo_stay(run, library):

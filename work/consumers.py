@@ -47,21 +47,28 @@ class Kind:
     options: tuple[str, ...] = ()  # its own fields of ToOptions
     placed: bool = False  # its files name others by absolute paths
     facts: str = ""  # what else of a set: companion:function of (corpus, manifest); None not known
+    averages: bool = False  # it holds an average, that of the bundle a program is given first
     version: int = 1  # raised when its files change; earlier ones are then made anew
 
 
 VECTORS, PLAIN, SUBSETS = "consumers_vectors:write", "consumers_plain:write", "consumers_subsets:"
 ALIGNED, ENRICHED = "consumers_aligned:", "consumers:enriched"
 KINDS = {
-    "fsz2": Kind("consumers_fsz2:write_metadata", recognizer=W600K, facts=ENRICHED),
-    "rope": Kind(f"{VECTORS}_rope", f"{VECTORS}_all_rope", W600K),
-    "visomaster": Kind(f"{VECTORS}_visomaster", f"{VECTORS}_all_visomaster", W600K),
+    "fsz2": Kind(
+        "consumers_fsz2:write_metadata", recognizer=W600K, facts="consumers:numbered", version=2
+    ),
+    "rope": Kind(f"{VECTORS}_rope", f"{VECTORS}_all_rope", W600K, averages=True, version=2),
+    "visomaster": Kind(
+        f"{VECTORS}_visomaster", f"{VECTORS}_all_visomaster", W600K, averages=True, version=2
+    ),
     "reactor": Kind(
         f"{VECTORS}_reactor",
         f"{VECTORS}_all_reactor",
         W600K,
         options=("genderage",),
         facts=ENRICHED,
+        averages=True,
+        version=2,
     ),
     "facefusion": Kind(
         "consumers_facefusion:write_sources",
@@ -82,8 +89,8 @@ KINDS = {
     "xmp": Kind(
         all="consumers_xmp:write_xmp", options=("xmp_beside",), facts="consumers_xmp:told_faces"
     ),
-    "folder": Kind(f"{PLAIN}_folder", facts=ENRICHED),
-    "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings"),
+    "folder": Kind(f"{PLAIN}_folder", facts="consumers_plain:later_facts", version=2),
+    "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings", averages=True, version=2),
     "lora": Kind(f"{PLAIN}_lora", facts=ENRICHED),
     "poses": Kind(f"{SUBSETS}write_poses", facts=ENRICHED),
     "glasses": Kind(f"{SUBSETS}write_glasses", facts=f"{SUBSETS}glasses_of"),
@@ -111,9 +118,15 @@ class Subject:
         """(n, d) float32 of its faces, raw, as consumers get them; zeros where not known."""
         return self.corpus.embeddings(self.faces)
 
-    def average(self, faces: Sequence[sf.Face] | None = None) -> np.ndarray | None:
-        """(d,) float32 mean of the raw embeddings known of these faces, None where none is."""
-        some = self.embedding if faces is None else self.corpus.embeddings(faces)
+    @functools.cached_property
+    def loaded(self) -> list[sf.Face]:
+        """The faces of its top bundle: those that roop gets where nobody chooses another."""
+        top = set(next(iter(sf.bundles_of(self.manifest).values()), ()))
+        return [face for face in self.faces if face.file in top]
+
+    def average(self) -> np.ndarray | None:
+        """(d,) float32 mean of the raw embeddings known of those, None where none is."""
+        some = self.corpus.embeddings(self.loaded)
         known = some[some.any(axis=1)]
         return known.mean(axis=0, dtype=np.float64).astype(np.float32) if len(known) else None
 
@@ -146,6 +159,11 @@ class Subject:
         """(5, 2) its key points in its PNG: as somebody saw them there, else by the cache."""
         seen, row = seen_points(self.corpus).get(face.sha256), self.row(face)
         return self.in_png(face, self.cache.kps[row]) if seen is None and row is not None else seen
+
+    def points(self, face: sf.Face) -> np.ndarray | None:
+        """(5, 2) the same in pixels of any picture: of the photo where the PNG's are not known."""
+        seen, row = self.kps(face), self.row(face)
+        return self.cache.kps[row] if seen is None and row is not None else seen
 
     def pose(self, face: sf.Face) -> np.ndarray | None:
         """(3,) degrees pitch, yaw, roll with insightface's signs, None where not known.
@@ -185,6 +203,13 @@ def enriched(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool] | No
     return [row is not None and bool(corpus.cache.enriched[row]) for row in rows]
 
 
+def numbered(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool] | None:
+    """Which faces the cache knows, None without it."""
+    if corpus.cache is None:
+        return None
+    return [face.face in corpus.cache.row_of_face for face in manifest.faces]
+
+
 def seen_points(corpus: sf.Corpus) -> dict[str, np.ndarray]:
     """{sha256 of a PNG: (5, 2) key points in it} where somebody has looked; read once."""
     with sf.LOADING:
@@ -212,7 +237,7 @@ def writer_of(name: str) -> Any:
 def wanted(master: sf.SwapManifest, to: sf.ToOptions, off: Sequence[str] = ()) -> Exports:
     """The kinds a corpus is to have, with their options; raises SortFacesError where that cannot
     be: a program would take an embedding of another recogniser for somebody else."""
-    exports = {kind: options for kind, options in master.exports.items() if kind not in off}
+    exports = {kind: as_now(options) for kind, options in master.exports.items() if kind not in off}
     given = {name: value for name, value in asdict(to).items() if value is not None}
     for kind in to.to:
         if kind not in KINDS:
@@ -236,6 +261,7 @@ def wanted(master: sf.SwapManifest, to: sf.ToOptions, off: Sequence[str] = ()) -
     return exports
 
 
+FILE_OPTIONS = {"clips", "genderage"}
 BESIDE = {"clips": "people.json"}  # what lies beside the file of an option and belongs to it
 
 
@@ -249,6 +275,16 @@ def as_option(name: str, value: Any) -> dict[str, Any]:
     beside = sf.sha_of_own(value.with_name(BESIDE[name])) if name in BESIDE else ""
     more = {f"{name}_beside_sha256": beside} if beside else {}
     return {name: str(value.resolve()), f"{name}_sha256": sha, **more}
+
+
+def as_now(options: dict[str, Any]) -> dict[str, Any]:
+    """Options told earlier, with what their files hold now; as they are where those are gone."""
+    told = dict(options)
+    for name in FILE_OPTIONS & options.keys():
+        if sf.sha_of_own(Path(options[name])):
+            told.pop(f"{name}_beside_sha256", None)
+            told |= as_option(name, Path(options[name]))
+    return told
 
 
 def decide(corpus: sf.Corpus, to: sf.ToOptions, off: Sequence[str]) -> sf.Decision:
@@ -313,8 +349,17 @@ def fault_of_set(corpus: sf.Corpus, faceset: sf.FaceSet, exports: Exports | None
 def fault_of_all(corpus: sf.Corpus, exports: Exports | None = None) -> str:
     """Why what is written of all people is not what it should be, by its manifest, or ""."""
     exports = corpus.master.exports if exports is None else exports
-    marks = marks_of_all(corpus, corpus.active, exports)
-    return fault_of(marks, sf.ExportsManifest(files=[], exports=told_of_all(corpus.root)))
+    marks, told = marks_of_all(corpus, corpus.active, exports), told_of_all(corpus.root)
+    fault = fault_of(marks, sf.ExportsManifest(files=[], exports=told))
+    return fault or fault_beside(corpus, exports, told)
+
+
+def fault_beside(corpus: sf.Corpus, exports: Exports, told: Sequence[sf.Exported]) -> str:
+    """Why what was written beside the photos is not what it should be, or ""."""
+    if exports.get("xmp", {}).get("xmp_beside") != "yes":
+        return ""
+    left = {photo: why for one in told if one.kind == "xmp" for photo, why in one.left.items()}
+    return writer_of("consumers_xmp:fault_beside")(corpus, left)
 
 
 def fault_of(marks: dict[str, str], manifest: sf.FacesetManifest | sf.ExportsManifest) -> str:
@@ -391,7 +436,7 @@ def with_faces(sets: Mapping[str, sf.FaceSet]) -> dict[str, sf.FaceSet]:
 
 def label_of(faceset: sf.FaceSet) -> str:
     """What a face set is called where people are: its person's name, else its id."""
-    return faceset.id if faceset.name == sf.UNNAMED else faceset.name
+    return faceset.id if faceset.name == sf.UNNAMED else " ".join(faceset.name.split())
 
 
 def labels_of(active: Mapping[str, sf.FaceSet]) -> dict[str, str]:
@@ -414,7 +459,7 @@ def export_set(
 ) -> sf.FacesetManifest:
     """Write the exports of a face set that is being built in `stage`; it with them."""
     name = sf.read_name(stage)
-    label = record.id if name == sf.UNNAMED else name
+    label = record.id if name == sf.UNNAMED else " ".join(name.split())
     place = corpus.root.resolve() / draft.folder
     subject = Subject(corpus, record, label, stage, place, corpus.root / draft.lies)
     facts = facts_of_set(record, label, place.parent)
@@ -432,9 +477,8 @@ def export_corpus(run: sf.Run, corpus: sf.Corpus, after: Mapping[str, sf.FaceSet
     exports = corpus.master.exports
     marks, here = marks_of_all(corpus, active, exports), corpus.root / sf.EXPORTS_FOLDER
     told = told_of_all(corpus.root)
-    if not fault_of(marks, sf.ExportsManifest(files=[], exports=told)) and not any(
-        file_faults(here, told)
-    ):
+    fault = fault_of(marks, sf.ExportsManifest(files=[], exports=told))
+    if not (fault or any(file_faults(here, told)) or fault_beside(corpus, exports, told)):
         return
     if not marks and not sf.foreign_files(here) - {"manifest.json"}:
         run.clear(sf.EXPORTS_FOLDER)
@@ -476,7 +520,12 @@ def written(
         sf.log.log(level, "%s of %s: not written: %s", kind, of.name if alone else "all", left[""])
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     files = {path.relative_to(stage).as_posix(): sf.sha256_of_file(path) for path in found}
-    return sf.Exported(kind=kind, options=options, made_of=made_of, files=files, left=left)
+    sets = [of] if alone else of
+    tops = [next(iter(sf.bundles_of(one.manifest))) for one in sets if KINDS[kind].averages]
+    return sf.Exported(
+        kind=kind, options=options, made_of=made_of, averaged=tops if files else [],
+        files=files, left=left,
+    )  # fmt: skip
 
 
 def overview(corpus: sf.Corpus) -> list[dict[str, Any]]:

@@ -21,6 +21,10 @@ consumers = sf.companion("consumers")
 Subject = consumers.Subject
 
 UNKNOWN = "no embedding of its faces is known; mount the cache, or let verify look at them"
+DEVICE = re.compile(
+    r"(con|prn|aux|nul|(com|lpt)\d) *(\.|\Z)", re.IGNORECASE
+)  # of Windows, no files
+LONGEST_STEM = 100  # letters of a file's name; file systems take 255 bytes with all that is added
 LETTERS = {  # what Unicode does not take apart, and German as Germans write it
     "ß": "ss", "æ": "ae", "ø": "o", "ł": "l", "đ": "d", "ı": "i", "œ": "oe", "þ": "th",
     "Æ": "Ae", "Ø": "O", "Ł": "L", "Đ": "D", "Œ": "Oe",
@@ -30,7 +34,8 @@ LETTERS = {  # what Unicode does not take apart, and German as Germans write it
 
 def plain_name(subject: Subject) -> str:
     """Its name in ASCII on one line; its id where nothing of it is left."""
-    text = unicodedata.normalize("NFC", subject.name).translate(str.maketrans(LETTERS))
+    text = unicodedata.normalize("NFC", " ".join(subject.name.split()))
+    text = text.translate(str.maketrans(LETTERS))
     text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     text = " ".join(re.sub(r"[\x00-\x20\x7f]+", " ", text).split())
     return text or subject.manifest.id
@@ -122,15 +127,26 @@ def write_all_reactor(
     import safetensors.numpy
 
     left, some = {}, False
-    for name, subject in zip(plain_names(subjects), subjects, strict=True):
+    for stem, subject in zip(file_stems(subjects), subjects, strict=True):
         tensors = face_model(subject, options)
         if tensors is None:
             left[subject.manifest.id] = UNKNOWN
             continue
-        file = re.sub(r'[<>:"/\\|?*]', "_", name).strip(". ") or subject.manifest.id
-        sf.write_part(folder / f"{file}.safetensors", safetensors.numpy.save(tensors))
+        sf.write_part(folder / f"{stem}.safetensors", safetensors.numpy.save(tensors))
         some = True
     return left if some else {"": UNKNOWN}
+
+
+def file_stems(subjects: Sequence[Subject]) -> list[str]:
+    """Their plain names as any file system takes them, no two the same."""
+    stems: list[str] = []
+    for name, subject in zip(plain_names(subjects), subjects, strict=True):
+        stem = re.sub(r'[<>:"/\\|?*]', "_", name)[:LONGEST_STEM].strip(". ")
+        stem = f"_{stem}" if DEVICE.match(stem) else stem
+        if not stem or stem.casefold() in {other.casefold() for other in stems}:
+            stem = f"{stem} {subject.manifest.id}".lstrip()
+        stems.append(stem)
+    return stems
 
 
 def face_model(subject: Subject, options: dict[str, Any]) -> dict[str, np.ndarray] | None:

@@ -12,7 +12,7 @@ import contextlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -69,17 +69,19 @@ SIDECAR = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 </x:xmpmeta>
 <?xpacket end="w"?>
 """
-MWG_REGION = """\
+AREA = 'stArea:x="{x}" stArea:y="{y}" stArea:w="{w}" stArea:h="{h}"'
+RECTANGLE = "<MPReg:Rectangle>{left}, {top}, {w}, {h}</MPReg:Rectangle>"
+REGIONS = re.compile(r" *<rdf:li rdf:parseType.*?</rdf:li>\n", re.DOTALL)
+MWG_REGION = f"""\
       <rdf:li rdf:parseType="Resource">
-       <mwg-rs:Area stArea:x="{x}" stArea:y="{y}" stArea:w="{w}" stArea:h="{h}" \
-stArea:unit="normalized"/>
-       <mwg-rs:Name>{name}</mwg-rs:Name>
+       <mwg-rs:Area {AREA} stArea:unit="normalized"/>
+       <mwg-rs:Name>{{name}}</mwg-rs:Name>
        <mwg-rs:Type>Face</mwg-rs:Type>
       </rdf:li>"""
-MICROSOFT_REGION = """\
+MICROSOFT_REGION = f"""\
       <rdf:li rdf:parseType="Resource">
-       <MPReg:Rectangle>{left}, {top}, {w}, {h}</MPReg:Rectangle>
-       <MPReg:PersonDisplayName>{name}</MPReg:PersonDisplayName>
+       {RECTANGLE}
+       <MPReg:PersonDisplayName>{{name}}</MPReg:PersonDisplayName>
       </rdf:li>"""
 
 
@@ -127,15 +129,20 @@ def sidecar(regions: Iterable[Region], wh: tuple[int, int], orientation: int) ->
     stored = wh[::-1] if orientation in (5, 6, 7, 8) else wh
     mwg, microsoft = [], []
     for region in regions:
-        x1, y1, x2, y2 = turned_back(region.box, orientation)
-        shares = {"x": (x1 + x2) / 2, "y": (y1 + y2) / 2, "w": x2 - x1, "h": y2 - y1}
-        shares |= {"left": x1, "top": y1}
-        facts = {key: f"{share:.{DIGITS}f}" for key, share in shares.items()}
+        facts = shares_of(turned_back(region.box, orientation))
         facts["name"] = escape(region.name)
         mwg.append(MWG_REGION.format(**facts))
         microsoft.append(MICROSOFT_REGION.format(**facts))
     lists = {"mwg": "\n".join(mwg), "microsoft": "\n".join(microsoft)}
     return SIDECAR.format(mark=MARK, w=stored[0], h=stored[1], **lists).encode()
+
+
+def shares_of(box: tuple[float, float, float, float]) -> dict[str, str]:
+    """The numbers that tell of a box (x1, y1, x2, y2), as they are written."""
+    x1, y1, x2, y2 = box
+    shares = {"x": (x1 + x2) / 2, "y": (y1 + y2) / 2, "w": x2 - x1, "h": y2 - y1}
+    shares |= {"left": x1, "top": y1}
+    return {key: f"{share:.{DIGITS}f}" for key, share in shares.items()}
 
 
 def plain_name(name: str) -> str:
@@ -292,6 +299,26 @@ def remove_beside(paths: Iterable[str]) -> list[str]:
     return gone
 
 
+def without(
+    text: str, boxes: Iterable[Sequence[float]], wh: tuple[int, int], names: Iterable[str]
+) -> str:
+    """A sidecar of ours without the regions of these faces, or of people called so; "" if none
+    is left.
+
+    boxes: (4,) each, pixels of the upright picture. However that is turned, one of eight regions
+    is the face's.
+    """
+    faces = [region_of("", np.asarray(box), wh) for box in boxes]
+    places = [shares_of(turned_back(face.box, turn)) for face in faces for turn in range(1, 9)]
+    gone = {
+        *(AREA.format(**place) for place in places),
+        *(RECTANGLE.format(**place) for place in places),
+        *(f">{escape(plain_name(name))}</" for name in names if plain_name(name)),
+    }
+    stay = REGIONS.sub(lambda found: "" if any(one in found[0] for one in gone) else found[0], text)
+    return stay if REGIONS.search(stay) else ""
+
+
 # --- the kind of export -----------------------------------------------------
 
 
@@ -313,7 +340,8 @@ def write_xmp(folder: Path, subjects: Sequence[Subject], options: dict[str, Any]
     if options.get("xmp_beside"):
         wanted = made if options["xmp_beside"] == "yes" else {}
         before = earlier / folder.name if earlier else folder
-        remove_beside(sorted({*photos_of(before, roots), *made} - wanted.keys()))
+        known = {path for paths in corpus.cache.paths for path in paths}
+        remove_beside(sorted({*photos_of(before, roots), *made, *known} - wanted.keys()))
         write_beside(wanted, left)
     if not made:
         left[""] = "nobody has a name yet; write names into NAME.txt, or give them in `review`"
@@ -343,12 +371,34 @@ def person_of(subject: Subject) -> str:
     return sf.UNNAMED if subject.name == own else subject.name.removesuffix(f" {own}")
 
 
-def photos_of(folder: Path, roots: Sequence[str]) -> Iterator[str]:
-    """The photos whose sidecars lie in a mirrored tree; only those below their source."""
+def photos_of(folder: Path, roots: Sequence[str]) -> dict[str, Path]:
+    """{photo: its sidecar in a mirrored tree}; only those below their source."""
     above = {sf.safe_dst_name(root): root for root in roots} if len(roots) > 1 else {}
+    found = {}
     for path in folder.rglob("*" + ENDING):
         inside = path.relative_to(folder)
         root = above.get(inside.parts[0]) if above else roots[0]
         if root is not None:
             place = Path(root, *inside.parts[1:]) if above else Path(root) / inside
-            yield str(place).removesuffix(ENDING)
+            found[str(place).removesuffix(ENDING)] = path
+    return found
+
+
+def fault_beside(corpus: sf.Corpus, left: Mapping[str, str]) -> str:
+    """Why what of ours lies beside the photos is not what the mirrored tree has, or "".
+
+    left: photos that have none, as the manifest says why. `restore` brings back the tree alone.
+    """
+    if corpus.cache is None:
+        return ""
+    mirror = photos_of(corpus.root / sf.EXPORTS_FOLDER / "xmp", corpus.cache.meta.roots)
+    for photo, path in mirror.items():
+        beside = Path(photo + ENDING)
+        if photo in left or not Path(photo).exists():
+            continue
+        if not beside.is_file() or (is_ours(beside) and beside.read_bytes() != path.read_bytes()):
+            return f"{beside} is not what exports/xmp has"
+    for photo in (path for paths in corpus.cache.paths for path in paths):
+        if photo not in mirror and is_ours(Path(photo + ENDING)):
+            return f"{photo}{ENDING} is not in exports/xmp"
+    return ""

@@ -179,12 +179,13 @@ class Work:
     def find(self) -> Iterator[Place]:
         """Every place with its changes; those that hold nothing of it have none."""
         scene, target, words, looks = self.scene, self.target, self.words, self.looks
-        path = scene.paths.cache.absolute()
-        here, shown = path.parent, copies.Shown(scene.cache, target)
-        yield from copies.places(path, shown)  # first: the journal, which knows them, goes later
+        cache = scene.paths.cache.absolute()
+        here, shown = cache.parent, copies.Shown(scene.cache, target)
+        yield from copies.places(cache, shown)  # first: the journal, which knows them, goes later
+        yield from files.sidecar_places(scene, target)  # while the cache knows their photos
         own = [*files.cache_changes(scene, target, words, looks)]
-        own += said.decision_changes(path, self.gone, words)
-        own += copies.journal_changes(path, shown)
+        own += said.decision_changes(cache, self.gone, words)
+        own += copies.journal_changes(cache, shown)
         yield Place(here, "cache", False, own)
         for path in scene.of("swap"):
             yield Place(path, "corpus", True, corpora.corpus_changes(path, target, words, looks))

@@ -3,6 +3,7 @@ photos, pages, plans and logs.
 
 Contents
     The cache
+    Sidecars beside photos
     Trees of photos
     Pages, plans and logs
 """
@@ -109,6 +110,50 @@ def result_keeper(known: set[str], looks: Looks) -> Callable[[bytes], bytes | No
 def line_keeper(words: Words) -> Callable[[bytes], bytes | None]:
     """Keeps the lines of a log that do not tell of the forgotten."""
     return lambda line: None if words.kinds(traces.text_of(line)) else line
+
+
+# ============================================================================
+# Sidecars beside photos
+# ============================================================================
+
+
+def sidecar_places(scene: Scene, target: Target) -> Iterator[traces.Place]:
+    """The folders of photos, with the sidecars of ours there that tell of what goes.
+
+    They come before the cache, which knows where they lie.
+    """
+    found: dict[str, list[Change]] = {}
+    for root, change in sidecar_changes(scene.cache, target):
+        found.setdefault(root, []).append(change)
+    for root in sorted(found):
+        yield traces.Place(Path(root), "sidecars", False, found[root])
+
+
+def sidecar_changes(cache: sf.FaceCache, target: Target) -> Iterator[tuple[str, Change]]:
+    """(folder, what becomes of a sidecar below it)."""
+    xmp = sf.companion("consumers_xmp")
+    roots = sorted(cache.meta.roots, key=len, reverse=True)
+    for row, sha in enumerate(map(str, cache.file_sha256)):
+        if sha not in target.photo_set and sha not in target.boxes:
+            continue
+        for photo in cache.paths[row]:
+            path = Path(photo + xmp.ENDING)
+            if not xmp.is_ours(path):
+                continue
+            text = path.read_bytes().decode("utf-8", "replace")
+            boxes, wh = target.boxes.get(sha, ()), tuple(cache.file_wh[row].tolist())
+            stays = sha in target.boxes and xmp.without(text, boxes, wh, target.names)
+            if stays == text:
+                continue
+            above = (root for root in roots if path.is_relative_to(root) and path.name != root)
+            root = next(above, str(path.parent))
+            inside = path.relative_to(root).as_posix()
+            write = functools.partial(write_text, stays) if stays else None
+            yield root, Change(inside, "tells of it beside a photo", write)
+
+
+def write_text(text: str, path: Path) -> None:
+    sf.write_bytes(path, text.encode())
 
 
 # ============================================================================
