@@ -7949,6 +7949,12 @@ def add_cache_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument("cache", type=Path, metavar="CACHE", help="the .npz that embed wrote")
 
 
+def add_save_filtered(p: argparse.ArgumentParser) -> None:
+    """Where what filters take is put, for commands that have them."""
+    text = "also put crops of what the filters took there, to be looked at and taken back"
+    p.add_argument("--save-filtered", type=Path, metavar="DIR", help=text)
+
+
 def add_quality_model(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--quality-model",
@@ -8915,12 +8921,6 @@ def add_extend_options(p: argparse.ArgumentParser) -> None:
     add_save_filtered(p)
     add_fields(p, TreeOptions)
     add_engine_and_work(p, detector=False)
-
-
-def add_save_filtered(p: argparse.ArgumentParser) -> None:
-    """Where what filters take is put, for commands that have them."""
-    text = "also put crops of what the filters took there, to be looked at and taken back"
-    p.add_argument("--save-filtered", type=Path, metavar="DIR", help=text)
 
 
 def cmd_extend(args: argparse.Namespace) -> Outcome:
