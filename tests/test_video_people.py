@@ -453,10 +453,15 @@ def test_facefusion_gets_a_job_of_the_clips_that_show_the_person(
     assert [args["target_path"] for args in own] == clips[:2]
     ben = [step["args"] for step in job(jobs / "faceset-002-own.json")["steps"]]
     assert [args["target_path"] for args in ben] == clips[1:]
+    tracks = sf.read_file(work / "tracks.json", sf.Tracks).tracks
+    looked_at = {str(tmp_path / "clips" / s["clip"]): {
+        round(25 * (t - s["start"])) for track in tracks for t in track.time if t >= s["start"]
+    } for s in read(plan)["segments"]}  # fmt: skip
     for args in (*own, *ben):
         assert args["face_selector_mode"] == "reference"
         assert args["face_selector_order"] == "large-small"
-        assert 0 <= args["reference_frame_number"] < 250
+        # it shows the frame before the one of that number: vision.py seeks frame_number - 1
+        assert args["reference_frame_number"] - 1 in looked_at[args["target_path"]]
     assert ben[1]["reference_face_position"] == 0  # beside him somebody small
 
 

@@ -75,6 +75,7 @@ KINDS = {
         "consumers_facefusion:write_jobs",
         options=("clips",),
         placed=True,
+        version=2,
     ),
     "faceswap": Kind(
         f"{ALIGNED}write_faceswap",

@@ -172,5 +172,5 @@ class Films:
             "face_selector_mode": "reference",
             "face_selector_order": "large-small",
             "reference_face_position": place,
-            "reference_frame_number": min(max(frame, 0), clip.checked.frames - 1),
+            "reference_frame_number": min(max(frame, 0) + 1, clip.checked.frames),  # from 1
         }
