@@ -437,7 +437,12 @@ def with_faces(sets: Mapping[str, sf.FaceSet]) -> dict[str, sf.FaceSet]:
 
 def label_of(faceset: sf.FaceSet) -> str:
     """What a face set is called where people are: its person's name, else its id."""
-    return faceset.id if faceset.name == sf.UNNAMED else " ".join(faceset.name.split())
+    return called(faceset.id, faceset.name)
+
+
+def called(name_of_set: str, person: str) -> str:
+    """The person's name in one line, the set's where it has none."""
+    return name_of_set if person == sf.UNNAMED else " ".join(person.split())
 
 
 def labels_of(active: Mapping[str, sf.FaceSet]) -> dict[str, str]:
@@ -459,8 +464,7 @@ def export_set(
     stage: Path, record: sf.FacesetManifest, corpus: sf.Corpus, draft: sf.Draft
 ) -> sf.FacesetManifest:
     """Write the exports of a face set that is being built in `stage`; it with them."""
-    name = sf.read_name(stage)
-    label = record.id if name == sf.UNNAMED else " ".join(name.split())
+    label = called(record.id, sf.read_name(stage))
     place = corpus.root.resolve() / draft.folder
     subject = Subject(corpus, record, label, stage, place, corpus.root / draft.lies)
     facts = facts_of_set(record, label, place.parent)
