@@ -240,6 +240,7 @@ def test_groups_by_time_are_called_by_dates_and_parted_at_dates(run, tmp_path):
     ("options", "said"),
     [
         (("--by", "size", "--threshold", "far", "--copy", "out"), "by size it is a number"),
+        (("--threshold", "2010", "--copy", "out"), "by face it is a cosine distance, from 0 to 2"),
         (("--by", "none", "--groups", "3"), "need --group"),
         (("--by", "face", "--groups", "3"), "no --groups"),
         (("--by", "size", "--copy", "crops/in"), "lies in"),

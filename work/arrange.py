@@ -236,6 +236,13 @@ def by_people(labels: np.ndarray) -> Bins:
     return Bins(of, [*names, "face_single", "unknown"])
 
 
+MOST_DISTANT = 2.0  # the largest cosine distance there is
+WHAT_BORDERS_ARE = {
+    "time": "a date, such as 2015 or 2015-08-31",
+    "face": "a cosine distance, from 0 to 2",
+}
+
+
 def borders_of(key: str, told: Sequence[str]) -> list[float]:
     """What --threshold says: a number, of time a date in seconds. Raises SortFacesError."""
     borders = []
@@ -245,8 +252,8 @@ def borders_of(key: str, told: Sequence[str]) -> list[float]:
             value = when.seconds if when is not None else float(text) if key != "time" else np.nan
         except ValueError:
             value = np.nan
-        if not np.isfinite(value):
-            what = "a date, such as 2015 or 2015-08-31" if key == "time" else "a number"
+        if not np.isfinite(value) or (key == "face" and not 0 <= value <= MOST_DISTANT):
+            what = WHAT_BORDERS_ARE.get(key, "a number")
             raise sf.SortFacesError(f"--threshold {text}: by {key} it is {what}")
         borders.append(value)
     return borders
