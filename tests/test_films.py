@@ -161,7 +161,8 @@ def test_what_is_not_taken_is_told(made, tmp_path, run):
     assert code == 2 and "1 films" in err and "--films takes them" in err
     (tmp_path / "photos/a.jpg").write_bytes(demo_library.demo_photo())
     code, out, err = run("embed", tmp_path / "photos", tmp_path / "c.npz", *DLIB)
-    assert code == 0 and "films passed over" in out and "1 films passed over; --films" in err
+    assert code == 0 and "films passed over" in out and "1 films; --films takes them" in err
+    assert err.count("--films takes them") == 1
 
 
 def test_films_without_a_picture_or_a_face_are_told(made, tmp_path, run):
@@ -280,7 +281,7 @@ def test_frames_have_the_time_of_their_film(made, tmp_path, embed):
 # -- films that move, change, go ---------------------------------------------
 
 
-def test_a_moved_film_takes_its_frames_along(own, embed):
+def test_a_moved_film_takes_its_frames_along(own, embed, run):
     folder, cache = own
     embed(folder, cache, "--films")
     before = sf.load_cache(cache)
@@ -295,6 +296,8 @@ def test_a_moved_film_takes_its_frames_along(own, embed):
         assert not [path for path in some if path.startswith(f"{folder}/party.mp4#")]
     library = sf.Library(after, cache)
     assert all(library.live_path(row) for row in range(after.files))
+    _, text, _ = run("status", cache, "--json")
+    assert json.loads(text)["films"] == 3
 
 
 def test_a_copied_film_is_a_further_path(own, embed):

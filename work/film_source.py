@@ -670,8 +670,6 @@ class Films:
         for film in self.wanted():
             self.one(film)
         self.book.close()
-        if self.counts["passed_over"]:
-            sf.log.info("%d films passed over; --films takes them", self.counts["passed_over"])
         if self.counts["other_settings"]:
             sf.log.info(
                 "%d films were taken with other settings; --rescan looks at them again",

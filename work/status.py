@@ -30,7 +30,7 @@ def cache_status(path: Path) -> dict[str, Any]:
     passing, _ = sf.gate_faces(cache, rows, sf.RefineParams(), length)
     journal = sf.journal_path(path)
     frames = [film for name in cache.file_path.tolist() if (film := sf.film_of(name))]
-    known = {line.path: line for line in sf.companion("film_source").film_lines(path) if line.id}
+    known = {line.id: line for line in sf.companion("film_source").film_lines(path) if line.id}
     told = {
         "films": len(known) or None,
         "film_frames": len(frames) or None,
