@@ -560,6 +560,13 @@ def test_a_pack_that_cannot_be_downloaded_says_where_to_put_it(
     assert not (tmp_path / "lib.npz").exists()
 
 
+def test_a_model_root_one_folder_too_deep_says_where_the_pack_lies(run, photo, tmp_path) -> None:
+    pack = tmp_path / "models/mypack"
+    pack.mkdir(parents=True)
+    wrong = ("--model", "mypack", "--model-root", tmp_path / "models")
+    refused(run("embed", photo, tmp_path / "lib.npz", *wrong), f"say --model {pack}")
+
+
 def onnx_pack(tmp_path: Path, **files: bytes) -> Path:
     folder = tmp_path / "pack"
     folder.mkdir()

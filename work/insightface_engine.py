@@ -181,6 +181,8 @@ def load_pack(spec: sf.EngineSpec, provider: str, threads: int) -> dict[str, Any
             raise sf.no_model(spec, f"no .onnx files in {folder}; {where_to_put(spec)}")
     elif os.sep in name:
         raise sf.no_model(spec, "no such folder; name a pack or its folder")
+    elif (beside := Path(spec.model_root).expanduser() / name).is_dir():
+        raise sf.no_model(spec, f"is not in {folder} but in {beside}; say --model {beside}")
     else:
         sf.log.warning("%s is not in %s; asking insightface to download it", name, folder)
     tasks = ["detection", "recognition"] + list(sf.LANDMARK_SHAPES)[:2] * spec.landmarks
