@@ -379,3 +379,18 @@ def test_decisions_go_to_another_machine_and_to_a_spreadsheet(run, grown, tmp_pa
     refused(run, "decisions", "export", grown.path, tmp_path / "all.xlsx", word=".csv")
     (tmp_path / "bad.json").write_text("{")
     refused(run, "decisions", "import", grown.path, tmp_path / "bad.json", word="cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("tags.csv", "path;name\na.jpg;Eve\n", "has no columns name and path"),
+        ("tags.csv", "file,person\na.jpg,Eve\n", "has no columns name and path"),
+        ("nowhere.csv", None, "No such file or directory; name a CSV or JSON file"),
+    ],
+)
+def test_a_table_of_names_that_cannot_be_meant_is_one_line(run, grown, tmp_path, name, text, said):
+    if text:
+        (tmp_path / name).write_text(text)
+    refused(run, "decisions", "import", grown.path, tmp_path / name, word=said)
+    assert not decisions.Book(grown.path).lines

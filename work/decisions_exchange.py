@@ -138,7 +138,9 @@ def value_of_file(file: Path) -> Any:
         if file.suffix.lower() == ".json":
             return json.loads(text)
         return list(csv.DictReader(io.StringIO(text)))
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except OSError as error:
+        raise sf.SortFacesError(f"{file}: {error.strerror}; name a CSV or JSON file") from None
+    except (ValueError, RecursionError, csv.Error) as error:
         raise sf.SortFacesError(f"{file}: cannot be read ({sf.one_line(error)})") from None
 
 
@@ -146,6 +148,12 @@ def as_rows(file: Path, rows: Any) -> list[dict[str, Any]]:
     """The rows of a table. Raises SortFacesError for anything else."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise sf.SortFacesError(f"{file}: is no table; a list of objects, or CSV with a first line")
+    heads = set().union(*rows)
+    if rows and not (heads & {"name", "text"} and heads & {"path", "sha256", "face"}):
+        raise sf.SortFacesError(
+            f"{file}: has no columns name and path (or sha256), parted by commas; "
+            "docs/decisions.md says which there are"
+        )
     return rows
 
 
