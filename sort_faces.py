@@ -131,6 +131,7 @@ import struct
 import tempfile
 import threading
 import time
+import unicodedata
 import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -4286,6 +4287,8 @@ def load_cache(path: Path, held: FaceCache | None = None) -> FaceCache:
     """
     if path.is_dir():
         raise SortFacesError(f"{path}: is a folder; name the .npz file embed wrote")
+    if path.suffix != ".npz":
+        raise SortFacesError(f"{path}: is no cache; name the .npz file embed wrote")
     if not cache_exists(path):
         raise SortFacesError(f"{path}: no such cache; run `embed SRC {path}` first")
     header, records = read_journal(journal_path(path))  # first: a compaction may run meanwhile
@@ -4386,7 +4389,9 @@ def read_npz(path: Path, only: Iterable[str] = COLUMNS) -> FaceCache:
     except PermissionError as error:
         raise SortFacesError(f"{path}: {error.strerror}; make it readable") from None
     except npz_errors() as error:
-        raise SortFacesError(f"{damaged} ({one_line(error)}); {advice}") from None
+        foreign = "allow_pickle" in str(error)  # numpy's advice for what is no .npz is dangerous
+        why = "it is no .npz" if foreign else one_line(error)
+        raise SortFacesError(f"{damaged} ({why}); {advice}") from None
     try:
         value = json.loads(str(arrays["meta"]))
         schema = value["schema"]
@@ -6122,8 +6127,9 @@ def check_place(out: Path, roots: Sequence[str]) -> None:
             raise SortFacesError(
                 f"{out}: lies inside the source {root}; choose a folder outside it"
             )
-    if out.exists() and not out.is_dir():
-        raise SortFacesError(f"{out}: is a file; name a folder")
+    for folder in (out, *out.parents):
+        if folder.exists() and not folder.is_dir():
+            raise SortFacesError(f"{folder}: is a file; name a folder")
 
 
 def check_output(out: Path, roots: Sequence[str], kind: type[Manifest]) -> None:
@@ -6857,11 +6863,22 @@ def opened_corpus(root: Path) -> Iterator[Corpus]:
         yield Corpus(root, read_file(root / "manifest.json", SwapManifest))
 
 
+def why_no_corpus(root: Path) -> str:
+    """Why a folder is not to be held as a corpus, and which one is meant; else nothing."""
+    manifest, advice = root / "manifest.json", "name the folder export-swap wrote"
+    if not root.is_dir():
+        return f"no such folder; {advice}"
+    if not manifest.exists() and not (root / RUNS_FOLDER).is_dir():
+        ready = root / RUN_TREES[SwapManifest]
+        return f"holds no manifest.json; {f'name {ready}' if ready.is_dir() else advice}"
+    return f"is one face set; {advice}" if read_if_sound(manifest, FacesetManifest) else ""
+
+
 @contextlib.contextmanager
 def held_corpus(root: Path) -> Iterator[None]:
     """Hold a corpus; what a killed run left is finished or undone, but for a restore."""
-    if not (root / "manifest.json").exists() and not (root / RUNS_FOLDER).is_dir():
-        raise SortFacesError(f"{root}: holds no manifest.json; name the folder export-swap wrote")
+    if why := why_no_corpus(root):
+        raise SortFacesError(f"{root}: {why}")
     if not os.access(root, os.W_OK):
         yield
         return
@@ -7686,13 +7703,22 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
     """Rows of the same keys as aligned columns, numbers to the right."""
     keys = list(rows[0])
     cells = [[plain(row.get(key, "")) for key in keys] for row in rows]
-    widths = [max(len(key), *(len(line[at]) for line in cells)) for at, key in enumerate(keys)]
+    widths = [
+        max(map(shown_width, (k, *(line[at] for line in cells)))) for at, k in enumerate(keys)
+    ]
     right = [isinstance(rows[0][key], (int, float)) for key in keys]
     print(f"\n{title.replace('_', ' ')}")
     for line in [[key.replace("_", " ") for key in keys], *cells]:
         columns = zip(line, widths, right, strict=True)
-        text = "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in columns)
+        gaps = ((c, " " * (w - shown_width(c)), r) for c, w, r in columns)
+        text = "  ".join(gap + c if r else c + gap for c, gap, r in gaps)
         print(f"  {text.rstrip()}")
+
+
+def shown_width(text: str) -> int:
+    """How many columns of a terminal a text takes: two a Chinese letter, none a mark above one."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 def plain(value: Any) -> str:
@@ -7811,6 +7837,9 @@ class OneLineParser(argparse.ArgumentParser):
             raise SystemExit(EXIT_USAGE)
         flags = [word for word in self.words if word.startswith("--")]
         unknown = [flag for flag in flags if not self.options(flag.split("=")[0])]
+        step = next((word for word in self.words if word in self.steps), "")
+        if step and self.words[0] in unknown:
+            message = f"{self.words[0]}: options come after {step}"
         if unknown and not self.steps:  # a wrong option's value looks like an argument too many
             message = self.refusal(unknown)
         line = " ".join(message.split()) + ("" if message.endswith("?") else ";")
@@ -8324,7 +8353,7 @@ def embed_library(
     only: whose faces come in.
     """
     if path.suffix != ".npz":
-        raise SortFacesError(f"{path}: a cache is named *.npz")
+        raise SortFacesError(f"{path}: a cache is named *.npz; name it last, behind the photos")
     scan = scan_sources(sources, options)
     if options.passes.decode == "nvjpeg" and not crew.elsewhere:
         companion("nvjpeg").decoder()  # refuses where there is none
@@ -10784,7 +10813,8 @@ def cmd_verify(args: argparse.Namespace) -> Outcome:
             path = args.plan or beside(args.corpus, "-verify.json")
             remove_unfinished_file(path)
             write_file(path, plan_file(plan, corpus))
-            log.info("plan: %s; carry it out by `verify %s --apply %s`", path, args.corpus, path)
+            apply = own_command("verify", args.corpus, "--apply", path)
+            log.info("plan: %s; carry it out: %s", path, apply)
         findings = [finding for finding, _ in found]
         result = {
             "corpus": str(args.corpus),
@@ -11015,7 +11045,7 @@ def cmd_decisions_import(args: argparse.Namespace) -> Outcome:
         raise SortFacesError("name a FILE, or say --from-photos, which has no dry run")
     if args.from_photos:
         with locked_cache(args.cache):
-            return Outcome(companion("sources_word").take_in(args.cache))
+            return Outcome(companion("sources_word").take_in(args.cache) or {"tagged_faces": 0})
     found = companion("decisions_exchange").take_in(args.cache, args.file, args.dry_run)
     return Outcome(found, not found["not_found"])
 
@@ -12487,6 +12517,7 @@ def run_chain(
     about = {"out": str(out), "cache": str(cache)}
     if args.dry_run:
         return {**about, **preview_chain(args, sources, cache, steps)}
+    companion("consumers").check_chain(crew_of(args, False), of_args(ToOptions, args).to)
     table, results = run_steps(steps)
     ready = out / RUN_TREES[SwapManifest]
     return {

@@ -660,6 +660,15 @@ def test_a_folder_or_nothing_is_no_cache(tmp_path) -> None:
     with pytest.raises(sf.SortFacesError, match=r"no such cache.*embed"):
         sf.load_cache(tmp_path / "lib.npz")
     assert not sf.cache_exists(tmp_path / "lib.npz")
+    (tmp_path / "names.csv").write_text("path,name")
+    with pytest.raises(sf.SortFacesError, match=r"names.csv: is no cache; name the .npz file"):
+        sf.load_cache(tmp_path / "names.csv")
+
+
+def test_what_is_no_npz_is_told_without_the_dangerous_advice_of_numpy(tmp_path) -> None:
+    (tmp_path / "lib.npz").write_text("path,name")
+    with pytest.raises(sf.SortFacesError, match=r"no readable cache \(it is no .npz\); restore"):
+        sf.load_cache(tmp_path / "lib.npz")
 
 
 # ---------------------------------------------------------------------------- damaged journals

@@ -58,6 +58,29 @@ def test_what_resembles_nothing_is_told_without_a_guess(run, argv, said):
     assert said in err and "did you mean" not in err
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("--json status out", "--json: options come after status; see sort_faces --help"),
+        ("--config me.toml status out", "--config: options come after status; see"),
+        ("--min-short=3 run a b", "--min-short=3: options come after run; see"),
+        ("decisions --all undo lib.npz", "--all: options come after undo; see sort_faces deci"),
+    ],
+)
+def test_an_option_before_its_command_is_told_where_it_belongs(run, argv, said):
+    code, out, err = run(*argv.split())
+    assert (code, out, err.count("\n")) == (2, "", 1) and said in err
+
+
+def test_a_table_of_names_in_any_script_is_aligned(capsys):
+    names = ("Anna", "山田太郎", "José", "e\u0301te\u0301")
+    sf.print_table("people", [{"name": name, "bundle": "x"} for name in names])
+    lines = capsys.readouterr().out.splitlines()[2:]
+    # columns of a terminal before the last one, by hand: eight for the widest name, two between
+    assert lines[1:] == [f"  Anna{6 * ' '}x", "  山田太郎  x", f"  José{6 * ' '}x",
+                         f"  e\u0301te\u0301{7 * ' '}x"]  # fmt: skip
+
+
 def test_a_double_dash_ends_the_options(run, tmp_path):
     refused(run, "status", "--", "--nowhere", word="--nowhere")
 

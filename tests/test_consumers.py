@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -539,13 +540,30 @@ def test_a_corpus_that_was_moved_gets_its_paths_told_anew(run, root, tmp_path):
 
 def test_options_of_other_kinds_and_files_that_are_not_there_are_refused(run, root, tmp_path):
     for words, said in (
-        (("--to", "rope", "--clips", plan_of(tmp_path, "a.mp4")), "--to facefusion"),
+        (("--to", "rope", "--clips", plan_of(tmp_path, "a.mp4")), "--to facefusion; say both"),
+        (("--to", "rope,lora", "--off", "lora"), "--to lora and --off lora: choose one of them"),
         (("--to", "facefusion", "--clips", tmp_path / "no.json"), "not there"),
         (("--to", "paint"), "none of"),
     ):
         code, _, err = run("bundle", root, *words)
         assert code == 2 and said in err, err
     assert not (root / "exports").exists()
+
+
+def test_a_folder_beside_the_corpus_is_told_and_left_alone(run, root, tmp_path):
+    (tmp_path / "mine").mkdir()
+    shutil.copytree(root, tmp_path / "mine/facesets_swap_ready")
+    before = exact(tmp_path)
+    for folder, said in (
+        (root / SET, "is one face set; name the folder export-swap wrote"),
+        (tmp_path / "mine", f"name {tmp_path / 'mine/facesets_swap_ready'}"),
+        (tmp_path / "nowhere", "no such folder; name the folder export-swap wrote"),
+    ):
+        code, _, err = run("bundle", folder, "--to", "lora")
+        assert code == 2 and err.count("\n") == 1 and f"{folder}: " in err
+        assert said in err
+    assert exact(tmp_path) == before
+    assert_clean(run, root)
 
 
 # --- crops, numbers, captions -----------------------------------------------

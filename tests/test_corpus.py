@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import shlex
 import shutil
 import sys
 import zipfile
@@ -1334,6 +1335,16 @@ def test_verify_changes_nothing(run, root, tmp_path):
     ok(run, "verify", root, "--no-faces", "--fix", code=1)
     assert exact(root) == before
     assert (root.parent / "ready-verify.json").exists()
+
+
+def test_the_command_that_mends_can_be_pasted(run, root, tmp_path):
+    moved = root.rename(tmp_path / "face sets ü")
+    (moved / "faceset_003/notes.txt").write_text("mine")
+    _, _, err = run("verify", moved, "--no-faces", "--fix")
+    words = shlex.split(err.partition("carry it out: ")[2])
+    assert words[2] == "verify", err
+    assert run(*words[2:])[0] == 0
+    assert not wrong(run, moved)
 
 
 def test_an_edited_fix_does_what_is_left_of_it(run, root, tmp_path):

@@ -51,6 +51,13 @@ def faces(photos: Photos, rows: np.ndarray) -> set[str]:
     return {photos.cache.face_ids[row] for row in np.flatnonzero(rows)}
 
 
+def test_corpus_and_crops_swapped_are_told(run, photos, tmp_path):
+    crops(photos, tmp_path / "hand")
+    cache = photos.folder / "lib.npz"
+    code, _, err = run("decisions", "from-faces", cache, tmp_path / "hand", photos.root)
+    assert code == 2 and f"{tmp_path / 'hand'}: holds no manifest.json" in err
+
+
 def test_an_untouched_copy_says_nothing(run, photos, tmp_path):
     crops(photos, tmp_path / "hand")
     result = read_back(run, photos, tmp_path / "hand")

@@ -226,8 +226,17 @@ def test_run_refuses_a_source_that_is_not_there_or_holds_no_photo(run, tmp_path)
 
 def test_run_refuses_an_output_that_is_a_file(run, library):
     library.out.write_text("mine")
-    refused(run, "run", library.src, library.out, "--model", "dlib", "-q", word=str(library.out))
+    word = f"{library.out}: is a file; name a folder"
+    refused(run, "run", library.src, library.out, "--model", "dlib", "-q", word=word)
     assert library.out.read_text() == "mine"
+
+
+def test_run_refuses_exports_of_another_recogniser_before_the_long_work(run, library):
+    before = tree(library.folder)
+    word = "--to rope: means embeddings of w600k_r50"
+    argv = ("run", library.src, library.out, "--model", "dlib", "--to", "lora,rope", "-q")
+    refused(run, *argv, word=word)
+    assert tree(library.folder) == before
 
 
 def test_run_refuses_useless_weights_before_the_long_work(run, library):
@@ -307,7 +316,7 @@ def test_status_for_people_is_a_table(run, demo):
 
 def test_status_of_something_else_is_refused(run, library):
     refused(run, "status", library.src, word="neither a cache nor an output")
-    refused(run, "status", library.folder / "nowhere", word="nowhere")
+    refused(run, "status", library.folder / "nowhere", word="name the .npz file embed wrote")
     refused(run, "status", library.photo(0), word=library.photo(0).name)
     (library.src / "manifest.json").write_text('{"name": "My app"}')
     refused(run, "status", library.src, word="neither a cache nor an output")

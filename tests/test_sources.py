@@ -20,6 +20,7 @@ import pytest
 from conftest import sf
 from hypothesis import given
 from hypothesis import strategies as st
+from material import ok
 from sources_material import (
     LEFT,
     RIGHT,
@@ -923,6 +924,7 @@ def test_the_curies_are_named_by_embed(shared, mini, run, tmp_path):
     code, out, err = run("decisions", "import", cache, "--from-photos", "--json")
     assert code == 0, err
     assert json.loads(out)["tagged_faces"] == 12
+    assert ok(run, "decisions", "import", cache, "--from-photos") == {"tagged_faces": 0}
 
 
 def turning(turn: int) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -241,6 +241,8 @@ def writer_of(name: str) -> Any:
 def wanted(master: sf.SwapManifest, to: sf.ToOptions, off: Sequence[str] = ()) -> Exports:
     """The kinds a corpus is to have, with their options; raises SortFacesError where that cannot
     be: a program would take an embedding of another recogniser for somebody else."""
+    for kind in set(to.to) & set(off):
+        raise sf.SortFacesError(f"--to {kind} and --off {kind}: choose one of them")
     exports = {kind: as_now(options) for kind, options in master.exports.items() if kind not in off}
     given = {name: value for name, value in asdict(to).items() if value is not None}
     for kind in to.to:
@@ -252,17 +254,30 @@ def wanted(master: sf.SwapManifest, to: sf.ToOptions, off: Sequence[str] = ()) -
         owners = [kind for kind, about in KINDS.items() if name in about.options]
         if given[name] != getattr(sf.ToOptions(), name):
             raise sf.SortFacesError(
-                f"--{name.replace('_', '-')}: is an option of --to {' or '.join(owners)}"
+                f"--{name.replace('_', '-')}: is an option of --to {' or '.join(owners)}; say both"
             )
-    for kind in exports:
+    check_recognizer(exports, master.model, master.recognizer)
+    return exports
+
+
+def check_recognizer(kinds: Iterable[str], model: str, recognizer: str) -> None:
+    """Refuse kinds that mean the embeddings of another recogniser."""
+    for kind in kinds:
         means = KINDS[kind].recognizer if kind in KINDS else ""
-        if not master.recognizer.startswith(means):
+        if not recognizer.startswith(means):
             raise sf.SortFacesError(
                 f"--to {kind}: means embeddings of w600k_r50 (buffalo_l); these are of "
-                f"{master.model} ({master.recognizer[:8] or 'not told'}) and would be somebody "
+                f"{model} ({recognizer[:8] or 'not told'}) and would be somebody "
                 f"else there; embed with --model buffalo_l, or leave {kind} out"
             )
-    return exports
+
+
+def check_chain(crew: sf.Crew, to: Sequence[str]) -> None:
+    """Refuse before the long work of `run` what its last step would: another recogniser."""
+    kinds = [kind for kind in to if kind in KINDS and KINDS[kind].recognizer]
+    if kinds:
+        meta = crew.facts["meta"]
+        check_recognizer(kinds, meta["model"], meta["recognizer"])
 
 
 FILE_OPTIONS = {"clips", "genderage"}

@@ -58,8 +58,8 @@ def take_in(
     root: the corpus the crops came from.
     """
     cache = sf.load_cache(cache_path)
-    files = crops_in(folder)
     with sf.opened_corpus(root) as corpus:
+        files = crops_in(folder)
         if (corpus.master.recognizer, corpus.master.rescans) != (
             cache.meta.recognizer,
             cache.meta.rescans,
