@@ -19,6 +19,8 @@ import pytest
 from aligned_material import Shelf
 from conftest import SHARED, demo_library, make_cache, sf
 from corpora import assert_clean, copied, edit, faces_in, read, write_master
+from hypothesis import given
+from hypothesis import strategies as st
 from material import Library, ok
 
 xmp = sf.companion("consumers_xmp")
@@ -124,11 +126,37 @@ def test_turned_back_undoes_turn_upright(orientation: int):
     box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
     region = xmp.region_of("x", box, upright.shape[::-1])
     back = np.array(xmp.turned_back(region.box, orientation)) * (90, 60, 90, 60)
-    assert np.allclose(back, (20, 10, 70, 25))
+    assert np.allclose(back, (20.25, 10.25, 69.75, 24.75))
 
 
-def test_a_box_past_the_border_is_cut_off():
-    assert xmp.region_of("x", np.array([-20, 10, 50, 120]), (100, 100)).box == (0, 0.1, 0.5, 1)
+@pytest.mark.parametrize(("box", "pixels"), [((-20, 10, 50, 120), (0, 10, 50, 100)),
+                                             ((20.5, 10.2, 49.5, 60.7), (20, 10, 50, 61)),
+                                             ((99.8, 5.1, 130, 5.3), (99, 5, 100, 6))])  # fmt: skip
+def test_a_region_lies_inside_whole_pixels_of_the_picture(box, pixels):
+    region = xmp.region_of("x", np.array(box), (100, 100))
+    assert np.allclose(region.box, np.add(pixels, (0.25, 0.25, -0.25, -0.25)) / 100)
+
+
+@given(
+    st.tuples(*[st.floats(0, 1, width=32)] * 4), st.integers(40, 9000), st.integers(40, 9000),
+    st.integers(1, 8),
+)  # fmt: skip
+def test_both_kinds_of_regions_are_the_same_pixels(shares, width, height, orientation):
+    """As digiKam 7.9 reads them (QRectF::toRect of shares times the size); it took both for two."""
+    x, y, w, h = shares
+    edges = np.array([x, y, min(1.0, x + w), min(1.0, y + h)]) * (width, height, width, height)
+    region = xmp.region_of("x", np.rint(edges * 2) / 2, (width, height))  # dlib's have halves
+    told = xmp.shares_of(xmp.turned_back(region.box, orientation))
+    told = {key: float(value) for key, value in told.items()}
+    high = (height, width) if orientation > 4 else (width, height)
+
+    def pixels(left, top):
+        edges = np.array([left, top, left + told["w"], top + told["h"]]) * (*high, *high)
+        return np.floor(edges + 0.5).astype(int).tolist()
+
+    one = pixels(told["left"], told["top"])
+    assert one == pixels(told["x"] - told["w"] / 2, told["y"] - told["h"] / 2)
+    assert one[0] < one[2] and one[1] < one[3]
 
 
 def test_names_have_one_spelling_and_the_unnamed_none():

@@ -88,7 +88,10 @@ KINDS = {
         facts=f"{ALIGNED}lacking",
     ),
     "xmp": Kind(
-        all="consumers_xmp:write_xmp", options=("xmp_beside",), facts="consumers_xmp:told_faces"
+        all="consumers_xmp:write_xmp",
+        options=("xmp_beside",),
+        facts="consumers_xmp:told_faces",
+        version=2,
     ),
     "folder": Kind(f"{PLAIN}_folder", facts="consumers_plain:later_facts", version=2),
     "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings", averages=True, version=2),

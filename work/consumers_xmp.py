@@ -9,6 +9,7 @@ stored, so that a reader that turns it by the photo's orientation gets the uprig
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import unicodedata
@@ -39,6 +40,7 @@ LONGEST_HEAD = 1 << 12  # bytes that are looked at for it
 ENDING = ".xmp"
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 DIGITS = 8  # of a share of an edge: a hundredth of a pixel of any camera
+INSIDE = 0.25  # px between a pixel's edge and a region's: programs round, and some round down
 
 SIDECAR = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" {mark}>
@@ -98,9 +100,23 @@ class Region:
 
 
 def region_of(name: str, bbox: np.ndarray, wh: tuple[int, int]) -> Region:
-    """A region of a box (4,) in pixels of the upright picture; what sticks out is cut off."""
-    size = np.array([*wh, *wh], float)
-    return Region(name, tuple(np.clip(np.asarray(bbox, float) / size, 0, 1).tolist()))
+    """A region of a box (4,) in pixels of the upright picture; what sticks out is cut off.
+
+    Its edges lie INSIDE whole pixels. digiKam makes pixels of both kinds of regions, which differ
+    in their last digits, and has two faces where these are not the same: so it was of edges in the
+    middle of a pixel, as dlib's are.
+    """
+    limit = np.array([*wh, *wh])
+    x1, y1, x2, y2 = np.clip(np.rint(np.asarray(bbox, float)), 0, limit)
+    x1, y1 = min(x1, wh[0] - 1), min(y1, wh[1] - 1)
+    edges = x1 + INSIDE, y1 + INSIDE, max(x2, x1 + 1) - INSIDE, max(y2, y1 + 1) - INSIDE
+    return Region(name, tuple((edges / limit).tolist()))
+
+
+def exact_region(bbox: np.ndarray, wh: tuple[int, int]) -> Region:
+    """The region as it was written before edges were whole pixels."""
+    limit = np.array([*wh, *wh], float)
+    return Region("", tuple(np.clip(np.asarray(bbox, float) / limit, 0, 1).tolist()))
 
 
 def turned_back(
@@ -330,7 +346,8 @@ def without(
     boxes: (4,) each, pixels of the upright picture. However that is turned, one of eight regions
     is the face's.
     """
-    faces = [region_of("", np.asarray(box), wh) for box in boxes]
+    kinds = functools.partial(region_of, ""), exact_region
+    faces = [region(np.asarray(box), wh) for box in boxes for region in kinds]
     places = [shares_of(turned_back(face.box, turn)) for face in faces for turn in range(1, 9)]
     gone = {
         *(AREA.format(**place) for place in places),
