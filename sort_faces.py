@@ -3143,8 +3143,9 @@ class AppendOnly:
             self.stream.flush()
         except OSError as error:
             self.close()
+            what = "free some space" if error.errno in NO_SPACE else "mend that"
             raise SortFacesError(
-                f"{self.path}: {error.strerror}; free some space and run again, "
+                f"{self.path}: {error.strerror}; {what} and run again, "
                 "everything up to here is kept"
             ) from None
 

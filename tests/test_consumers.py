@@ -299,6 +299,12 @@ def test_reactor_files_have_names_that_any_disk_takes(run, tmp_path, names, file
     assert_clean(run, root)
 
 
+def test_a_name_told_apart_by_its_id_may_be_somebodys_name():
+    named = [("Bob faceset_003", "faceset_001"), ("Bob", "faceset_002"), ("bob", "faceset_003")]
+    found = sf.companion("consumers").told_apart(named)
+    assert found == ["Bob faceset_003", "Bob", "bob faceset_003 2"]
+
+
 def test_names_that_differ_in_blanks_alone_are_told_apart(run, tmp_path):
     """So are those with a line separator in them, which programs would read as two lines."""
     root = stamped(tmp_path, names={1: "Anna  B", 2: "Anna\u2028B", 3: "Anna B"})

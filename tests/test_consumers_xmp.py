@@ -10,6 +10,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -319,7 +320,7 @@ def test_beside_the_photos_only_our_own_sidecars_are_written_over(tmp_path):
     again = xmp.sidecar([xmp.Region("Bo", (0.1, 0.2, 0.3, 0.4))], (100, 80), 1)
     xmp.write_beside({str(photos[2]): again}, {})
     assert Path(f"{photos[2]}.xmp").read_bytes() == again
-    assert xmp.remove_beside(map(str, photos)) == done
+    assert xmp.remove_beside(map(str, photos), {}) == done
     assert foreign[0].exists() and foreign[1].exists() and not Path(done[0]).exists()
     assert before == {path: sf.sha256_of_file(path) for path in photos}
 
@@ -335,6 +336,28 @@ def test_a_folder_that_may_only_be_read_costs_its_own_sidecars(tmp_path):
     done = xmp.write_beside({str(closed): b"x", str(other): b"x"}, left)
     assert done == [f"{other}.xmp"] and list(left) == [str(closed)]
     closed.parent.chmod(0o700)
+
+
+def test_a_sidecar_that_cannot_be_removed_is_told_and_no_fault_for_ever(tmp_path, monkeypatch):
+    library = Library(tmp_path / "lib", people=2, photos=1)
+    photos = [str(library.photo(row)) for row in range(2)]
+    text = xmp.sidecar([xmp.Region("Ann", (0.1, 0.2, 0.3, 0.4))], (100, 80), 1)
+    xmp.write_beside(dict.fromkeys(photos, text), {})
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if str(path).startswith(photos[0]):
+            raise OSError(30, "Read-only file system", str(path))
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    left: dict[str, str] = {}
+    assert xmp.remove_beside(photos, left) == [photos[1] + ".xmp"]
+    assert left == {photos[0]: "the sidecar beside it stays: Read-only file system"}
+    cache = SimpleNamespace(paths=[[path] for path in photos], meta=SimpleNamespace(roots=["/x"]))
+    corpus = SimpleNamespace(cache=cache, root=tmp_path)
+    assert xmp.fault_beside(corpus, left) == ""
+    assert xmp.fault_beside(corpus, {}) == f"{photos[0]}.xmp is not in exports/xmp"
 
 
 # --- as an export of a corpus -----------------------------------------------

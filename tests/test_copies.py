@@ -105,13 +105,18 @@ def test_the_proof_finds_what_was_made_of_a_copy_and_a_folder_that_is_gone_is_to
 
 
 def test_beside_a_cache_that_cannot_be_written_copies_are_made_all_the_same(run, root, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    journal, real = copies.journal(root.parent / "lib.npz"), sf.AppendOnly.open
 
-    monkeypatch.setattr(copies.Notes, "append", refuse)
+    def opened(lines: sf.AppendOnly) -> object:
+        if lines.path == journal:
+            raise PermissionError(13, "Permission denied")
+        return real(lines)
+
+    monkeypatch.setattr(sf.AppendOnly, "open", opened)
     out = root.parent / "out"
-    ok(run, "arrange", root, "--by", "size", "--copy", out, warned="forget will not know")
-    assert len(pictures(out)) == 8
+    told = "Permission denied; mend that and run again, everything up to here is kept (forget will"
+    ok(run, "arrange", root, "--by", "size", "--copy", out, warned=told)
+    assert len(pictures(out)) == 8 and not journal.exists()
 
 
 def test_a_named_folder_of_copies_stays_the_operators(run, root):

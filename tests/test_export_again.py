@@ -249,7 +249,7 @@ def test_a_set_that_loses_more_than_half_says_by_which_gate_and_what_would_not(
     told = ok(run, *photos.command(*people), "--min-face-short", 80, "--min-survivors", 1)
     assert told["less_than_half"] == [
         {"id": "faceset_001", "kept": 2, "of": EACH, "faces": 6, "because": "face too small",
-         "option": "--min-face-short 75 would keep half"},
+         "option": "--min-face-short 75 lets 2 more pass"},
     ]  # fmt: skip
     told = ok(run, *photos.command(*people), "--min-face-short", 75, "--min-survivors", 1)
     assert "less_than_half" not in told

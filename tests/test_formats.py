@@ -425,6 +425,23 @@ def test_a_raw_without_its_library_says_what_to_install(face, monkeypatch):
         sf.decode_photo(b"\xff\x0a" + bytes(90), "x.jxl")
 
 
+@pytest.mark.parametrize("size", [8, 16, 23])
+def test_a_box_too_short_for_its_kind_ends_the_file(size):
+    """One of 16 bytes at the end of a file was read for ever."""
+
+    class Stream(io.BytesIO):
+        reads = 0
+
+        def read(self, *size: int) -> bytes:
+            self.reads += 1
+            assert self.reads < 100, "read for ever"
+            return super().read(*size)
+
+    head = struct.pack(">I4sI", 12, b"JXL ", 0x0D0A870A)
+    boxes = sf.companion("sources_regions").boxes(Stream(head + struct.pack(">I4s", size, b"uuid")))
+    assert list(boxes) == []
+
+
 @needs_jxl
 def test_a_jpeg_xl_is_read_and_turned_by_libjxl(face):
     import pylibjxl

@@ -510,23 +510,22 @@ def names_below(root: Path, moves: Sequence[tuple[str, str]]) -> set[str]:
 
 def note_copies(source: Source, paths: Sequence[str], root: Path, known: Path | None) -> None:
     """Tell beside the cache whose faces will lie in a folder; without a cache nobody could ask."""
-    decisions, shown = sf.companion("decisions"), []
-    shas = dict(zip(paths, looking.hashes(source.root / path for path in paths), strict=True))
+    cache = None
     if source.corpus is not None:
-        known = Path(source.corpus.master.cache) if source.corpus.cache is not None else None
-        cache = source.corpus.cache
-        rows = {path: sf.rows_of_faces(cache, [source.faces[path]]) for path in paths if known}
+        cache, known = source.corpus.cache, Path(source.corpus.master.cache)
     elif known is not None:
         cache = sf.load_cache(known)
+    if cache is None:
+        return
+    shas = looking.hashes(source.root / path for path in paths)
+    if source.corpus is not None:
+        some = [sf.rows_of_faces(cache, [source.faces[path]]) for path in paths]
+    else:
         by_sha = looking.rows_by_sha(cache)
-        rows = {path: by_sha.get(shas[path], ()) for path in paths}
-    if known is not None:
-        for path, some in rows.items():
-            shown += [(shas[path], ref) for ref in decisions.refs(cache, some)]
-        try:
-            copies.Notes(known, root).add(shown)
-        except OSError as error:
-            sf.log.warning("%s: %s; forget will not know these copies", known, error.strerror)
+        some = [by_sha.get(sha, ()) for sha in shas]
+    pairs = [(sha, row) for sha, rows in zip(shas, some, strict=True) for row in rows]
+    refs = sf.companion("decisions").refs(cache, (row for _, row in pairs))
+    copies.Notes(known, root).add((sha, ref) for (sha, _), ref in zip(pairs, refs, strict=True))
 
 
 def carried_out(root: Path, source: Source, moves: list[tuple[str, str]], is_copy: bool) -> str:

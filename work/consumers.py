@@ -464,12 +464,20 @@ def called(name_of_set: str, person: str) -> str:
 
 
 def labels_of(active: Mapping[str, sf.FaceSet]) -> dict[str, str]:
-    """{folder: label}, no two the same, whatever their case: later ones get their id added."""
-    found: dict[str, str] = {}
-    for folder, faceset in active.items():
-        label = label_of(faceset)
-        taken = {other.casefold() for other in found.values()}
-        found[folder] = f"{label} {faceset.id}" if label.casefold() in taken else label
+    """{folder: label}, no two the same."""
+    labels = told_apart((label_of(faceset), faceset.id) for faceset in active.values())
+    return dict(zip(active, labels, strict=True))
+
+
+def told_apart(named: Iterable[tuple[str, str]]) -> list[str]:
+    """The names of (name, id), no two the same whatever their case: later ones get their id."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for name, own in named:
+        if name.casefold() in taken:
+            name = sf.first_free(f"{name} {own}", lambda text: text.casefold() in taken, " ", 2)
+        taken.add(name.casefold())
+        found.append(name)
     return found
 
 

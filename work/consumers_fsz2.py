@@ -110,7 +110,7 @@ def light_of(image: np.ndarray, box: np.ndarray | None) -> float:
 
 def metadata(subject: Subject, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """metadata.json of a bundle of these PNGs."""
-    names = [entry["reference_member"] for entry in entries]
+    names = {entry["reference_member"] for entry in entries}
     rows = [at for at, face in enumerate(subject.faces) if Path(face.file).name in names]
     vectors = {at: subject.embedding[row] for at, row in enumerate(rows)}
     known = [vector for vector in vectors.values() if vector.any()]

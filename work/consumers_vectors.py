@@ -43,12 +43,7 @@ def plain_name(subject: Subject) -> str:
 
 def plain_names(subjects: Iterable[Subject]) -> list[str]:
     """The same of many; what would be the same name twice gets its id added."""
-    names: list[str] = []
-    for subject in subjects:
-        name = plain_name(subject)
-        taken = {other.casefold() for other in names}
-        names.append(f"{name} {subject.manifest.id}" if name.casefold() in taken else name)
-    return names
+    return consumers.told_apart((plain_name(subject), subject.manifest.id) for subject in subjects)
 
 
 def averages(subjects: Sequence[Subject]) -> tuple[list[tuple[str, np.ndarray]], dict[str, str]]:
@@ -139,14 +134,12 @@ def write_all_reactor(
 
 def file_stems(subjects: Sequence[Subject]) -> list[str]:
     """Their plain names as any file system takes them, no two the same."""
-    stems: list[str] = []
+    named = []
     for name, subject in zip(plain_names(subjects), subjects, strict=True):
         stem = re.sub(r'[<>:"/\\|?*]', "_", name)[:LONGEST_STEM].strip(". ")
         stem = f"_{stem}" if DEVICE.match(stem) else stem
-        if not stem or stem.casefold() in {other.casefold() for other in stems}:
-            stem = f"{stem} {subject.manifest.id}".lstrip()
-        stems.append(stem)
-    return stems
+        named.append((stem or subject.manifest.id, subject.manifest.id))
+    return consumers.told_apart(named)
 
 
 def face_model(subject: Subject, options: dict[str, Any]) -> dict[str, np.ndarray] | None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -304,14 +305,35 @@ def write_beside(made: Mapping[str, bytes], left: dict[str, str]) -> list[str]:
     return done
 
 
-def remove_beside(paths: Iterable[str]) -> list[str]:
-    """Remove our own sidecars beside the photos `paths`; the files removed."""
-    gone = []
+def with_ours(paths: Iterable[str]) -> Iterator[str]:
+    """The photos of `paths` beside which a sidecar of ours lies.
+
+    Their folders are listed: of most photos there is none, and to ask of each takes long elsewhere.
+    """
+    there: dict[str, set[str]] = {}
     for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in there:
+            there[folder] = set()
+            with contextlib.suppress(OSError):
+                there[folder] = {found for found in os.listdir(folder) if found.endswith(ENDING)}
+        if name + ENDING in there[folder] and is_ours(Path(path + ENDING)):
+            yield path
+
+
+def remove_beside(paths: Iterable[str], left: dict[str, str]) -> list[str]:
+    """Remove our own sidecars beside the photos `paths`; the files removed.
+
+    `left` gets {photo's path: why not} where that cannot be.
+    """
+    gone = []
+    for path in with_ours(paths):
         target = Path(path + ENDING)
-        if is_ours(target):
+        try:
             target.unlink()
             gone.append(str(target))
+        except OSError as error:  # a disk that may only be read
+            left[path] = f"the sidecar beside it stays: {error.strerror or error}"
     return gone
 
 
@@ -358,7 +380,7 @@ def write_xmp(folder: Path, subjects: Sequence[Subject], options: dict[str, Any]
         wanted = made if options["xmp_beside"] == "yes" else {}
         before = earlier / folder.name if earlier else folder
         known = {path for paths in corpus.cache.paths for path in paths}
-        remove_beside(sorted({*photos_of(before, roots), *made, *known} - wanted.keys()))
+        remove_beside(sorted({*photos_of(before, roots), *made, *known} - wanted.keys()), left)
         write_beside(wanted, left)
     if not made:
         left[""] = "nobody has a name yet; write names into NAME.txt, or give them in `review`"
@@ -404,7 +426,8 @@ def photos_of(folder: Path, roots: Sequence[str]) -> dict[str, Path]:
 def fault_beside(corpus: sf.Corpus, left: Mapping[str, str]) -> str:
     """Why what of ours lies beside the photos is not what the mirrored tree has, or "".
 
-    left: photos that have none, as the manifest says why. `restore` brings back the tree alone.
+    left: photos whose sidecar is not as it should be, as the manifest says why. `restore` brings
+    back the tree alone.
     """
     if corpus.cache is None:
         return ""
@@ -415,7 +438,6 @@ def fault_beside(corpus: sf.Corpus, left: Mapping[str, str]) -> str:
             continue
         if not beside.is_file() or (is_ours(beside) and beside.read_bytes() != path.read_bytes()):
             return f"{beside} is not what exports/xmp has"
-    for photo in (path for paths in corpus.cache.paths for path in paths):
-        if photo not in mirror and is_ours(Path(photo + ENDING)):
-            return f"{photo}{ENDING} is not in exports/xmp"
-    return ""
+    known = (path for paths in corpus.cache.paths for path in paths)
+    photo = next(with_ours(path for path in known if path not in mirror and path not in left), "")
+    return f"{photo}{ENDING} is not in exports/xmp" if photo else ""

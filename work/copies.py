@@ -7,8 +7,9 @@ face that shows. It holds no embedding and no name.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Notes:
 
     def __init__(self, cache_path: Path, folder: Path) -> None:
         self.path, self.folder = journal(cache_path), os.path.realpath(folder)
+        self.failed = False  # and that was told
         told = (v for v in noted(cache_path) if v["folder"] == self.folder)
         self.known = {(v.get("sha256"), v.get("face")) for v in told}
         if (None, None) not in self.known:
@@ -47,11 +49,13 @@ class Notes:
         self.known.update(fresh)
         self.append([{"folder": self.folder, "sha256": sha, "face": face} for sha, face in fresh])
 
-    def append(self, values: Sequence[dict[str, str]]) -> None:
-        lines = b"".join(map(sf.checked_line, values))
-        with open(self.path, "a+b") as stream:
-            os.chmod(self.path, 0o600)
-            if stream.tell():
-                stream.seek(-1, os.SEEK_END)
-                lines = lines if stream.read() == b"\n" else b"\n" + lines  # torn by a kill
-            stream.write(lines)
+    def append(self, values: Iterable[dict[str, str]]) -> None:
+        """Write lines one by one, as others may note at the same time; what cannot be is told."""
+        with contextlib.closing(sf.AppendOnly(self.path)) as lines:
+            try:
+                for value in values:
+                    lines.append(value)
+            except sf.SortFacesError as error:
+                if not self.failed:
+                    sf.log.warning("%s (forget will not know these copies)", error)
+                self.failed = True

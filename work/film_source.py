@@ -111,9 +111,8 @@ class FilmReader:
             if frame.pts > pts:
                 break
         self.at = math.inf
-        with film_reading.open_video(
-            self.file
-        ) as opened:  # of some a seek finds no key frame before it
+        # of some a seek finds no key frame before it
+        with film_reading.open_video(self.file) as opened:
             found = (frame for frame in film_reading.decoded(*opened) if frame.pts == pts)
             for frame in found:
                 return film_reading.upright_frame(frame, aspect)

@@ -27,7 +27,8 @@ class Shown:
     """Tells which noted copies show a face that goes."""
 
     def __init__(self, cache: sf.FaceCache, target: Target) -> None:
-        self.cache, self.target = cache, target
+        self.cache, self.faces = cache, target.face_set
+        self.photos = {sha[:16] for sha in target.photos}
         self.finder = decisions.Finder(cache)
 
     def goes(self, value: dict[str, Any]) -> bool:
@@ -35,8 +36,7 @@ class Shown:
         ref = str(value.get("face", ""))
         row = self.finder.row(ref) if ref else -1
         ids = {ref.partition("@")[0], self.cache.face_ids[row] if row >= 0 else ""}
-        photos = {sha[:16] for sha in self.target.photos}
-        return bool(ids & self.target.face_set) or ref[:16] in photos
+        return bool(ids & self.faces) or ref[:16] in self.photos
 
 
 def places(cache_path: Path, shown: Shown) -> Iterator[Place]:

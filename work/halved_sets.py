@@ -39,11 +39,15 @@ def row_of(export: Any, manifest: sf.FacesetManifest) -> dict[str, Any]:
 
 
 def softer(export: Any, reason: str, left: list[sf.Left], lacking: int) -> str:
-    """The option that would keep half of a set, where a gate can say; else those that decide."""
+    """The option that lets as many more pass as half lacks, or those that decide the gate.
+
+    Later gates may still take some of them.
+    """
     [row] = sf.export_gates(export, left)
     values = sorted((one.value for one in left if one.value is not sf.UNSET), reverse=True)
     if reason in BY_VALUE and 0 < lacking <= len(values):
         name = BY_VALUE[reason]
         option = export.names.get(name, name).replace("_", "-")
-        return f"--{option} {math.floor(values[lacking - 1])} would keep half"
+        least = math.floor(values[lacking - 1])
+        return f"--{option} {least} lets {sum(value >= least for value in values)} more pass"
     return f"moved by {row['option']}" if row["option"] else "no option moves it"

@@ -79,6 +79,7 @@ LOOKED_THROUGH = 1 << 20  # bytes of a format Pillow does not open; cameras writ
 LONGEST = 1 << 24  # bytes of a packet
 BOXED = (b"JXL ", b"jP  ")  # kinds of the first box of JPEG XL and of JPEG 2000
 XMP_BOX, EXIF_BOX = b"xml ", b"Exif"
+UUID_BYTES = 16  # say what a box of kind uuid is
 UUIDS = {
     bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): XMP_BOX,  # XMP specification, part 3
     b"JpgTiffExif->JP2": EXIF_BOX,
@@ -182,10 +183,10 @@ def boxes(stream: Any) -> Iterator[tuple[bytes, bytes]]:
     while len(head := stream.read(8)) == 8:
         size, kind = struct.unpack(">I4s", head)
         rest = int.from_bytes(stream.read(8), "big") - 16 if size == 1 else size - 8
-        if size and rest < 0:
+        if size and rest < (UUID_BYTES if kind == b"uuid" else 0):
             return
         if kind == b"uuid":
-            kind, rest = UUIDS.get(stream.read(16), kind), rest - 16
+            kind, rest = UUIDS.get(stream.read(UUID_BYTES), kind), rest - UUID_BYTES
         if kind in (XMP_BOX, EXIF_BOX) and rest <= LONGEST:
             yield kind, stream.read(rest if size else LONGEST)
         elif size:
