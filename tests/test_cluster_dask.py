@@ -229,3 +229,21 @@ def test_a_cluster_that_ends_while_photos_are_sent_is_told(library, tmp_path, mo
         with pytest.raises(sf.SortFacesError, match=r"is gone|no workers are left"):
             done += there.run_on_cluster("embed", items(), crew)
     assert 0 < len(done) < 30 and all("faces" in result for _, result in done)
+
+
+def test_a_result_that_went_with_its_worker_is_not_waited_for_for_ever(monkeypatch):
+    there = sf.companion("dask_cluster")
+    monkeypatch.setattr(there, "STILL", 0.5)
+    with distributed.LocalCluster(
+        processes=True, n_workers=1, threads_per_worker=1, dashboard_address=None
+    ) as cluster, distributed.Client(cluster, set_as_default=False) as client:  # fmt: skip
+        future = client.submit(list, "ab")
+        assert there.batch_results(future, 2, distributed) == ["a", "b"]
+        lost = client.submit(list, "cd")
+        while lost.status == "pending":
+            time.sleep(0.05)
+        cluster.scale(0)
+        while client.nthreads():
+            time.sleep(0.05)
+        with pytest.raises(sf.SortFacesError, match="no workers are left"):
+            there.batch_results(lost, 2, distributed)

@@ -94,11 +94,18 @@ def finished(pending: Any, client: Any) -> Iterator[Any]:
         elif client.status == "closed":
             raise scheduler_gone()
         elif time.monotonic() - since > STILL:
-            if not client.nthreads():
-                raise sf.SortFacesError("--cluster: no workers are left; start one and run again")
+            check_workers(client)
             since = time.monotonic()
         else:
             time.sleep(0.02)
+
+
+def check_workers(client: Any) -> None:
+    """Raise SortFacesError where nobody is left to wait for."""
+    if client.status == "closed":
+        raise scheduler_gone()
+    if not client.nthreads():
+        raise sf.SortFacesError("--cluster: no workers are left; start one and run again")
 
 
 def scheduler_gone() -> sf.SortFacesError:
@@ -109,12 +116,24 @@ def batch_results(future: Any, size: int, distributed: Any) -> list[sf.Result]:
     """What a finished future brings; a batch that killed its workers is given up, not the run."""
     if future.cancelled():
         raise scheduler_gone()
-    error = future.exception()
+    error = waited_for(future.exception, future.client, distributed)
     if error is None:
-        return future.result()
+        return waited_for(future.result, future.client, distributed)
     if isinstance(error, distributed.scheduler.KilledWorker):
         return [{"failed": "killed the cluster's workers"}] * size
     raise sf.SortFacesError(f"--cluster: a worker says: {sf.one_line(error)}") from error
+
+
+def waited_for(ask: Callable[..., Any], client: Any, distributed: Any) -> Any:
+    """What a finished future answers.
+
+    It lies with the worker that made it, and must be made again where that one is gone.
+    """
+    while True:
+        try:
+            return ask(timeout=STILL)
+        except distributed.TimeoutError:
+            check_workers(client)
 
 
 def by_value() -> Callable[..., list[sf.Result]]:
