@@ -316,11 +316,12 @@ PART_PREFIX = ".sort_faces-part-"  # unfinished writes; removed by the next run
 REMOVED_FOLDER = "_removed"  # what a re-run no longer wants but cannot make again
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the zip epoch: same faces, same bytes
 
-# Occlusion.
 EXPORT_KINDS = (  # for other programs; work/consumers.py knows what each is
     *("fsz2", "rope", "visomaster", "reactor", "facefusion", "faceswap", "dfl", "xmp"),
     *("folder", "embeddings", "lora", "poses", "glasses", "eras"),
 )
+
+# Occlusion.
 ATTRIBUTES = ("mask", "sunglasses")  # what may hide a face, in the order of their scores
 CLIP_MODEL = "ViT-L-14/dfn2b_s39b"  # open_clip name and weights; the reference's choice
 

@@ -345,15 +345,15 @@ def targets(
         yield (place / name).as_posix()
 
 
+LONGEST = 245  # bytes: 255 are allowed, and a number may be added
+
+
 def fitting(name: str) -> str:
     """A file name, its stem cut where the file system would refuse it for its length."""
     stem, suffix = os.path.splitext(name)
     while len(os.fsencode(stem + suffix)) > LONGEST:
         stem = stem[:-1]
     return stem + suffix
-
-
-LONGEST = 245  # bytes: 255 are allowed, and a number may be added
 
 
 def apart(moves: Sequence[tuple[str, str]], taken: set[str]) -> list[tuple[str, str]]:

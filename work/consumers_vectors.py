@@ -21,9 +21,9 @@ consumers = sf.companion("consumers")
 Subject = consumers.Subject
 
 UNKNOWN = "no embedding of its faces is known; mount the cache, or let verify look at them"
-DEVICE = re.compile(
+DEVICE = re.compile(  # of Windows, no file
     r"(con|prn|aux|nul|(com|lpt)\d) *(\.|\Z)", re.IGNORECASE
-)  # of Windows, no files
+)
 LONGEST_STEM = 100  # letters of a file's name; file systems take 255 bytes with all that is added
 LETTERS = {  # what Unicode does not take apart, and German as Germans write it
     "ß": "ss", "æ": "ae", "ø": "o", "ł": "l", "đ": "d", "ı": "i", "œ": "oe", "þ": "th",
@@ -136,7 +136,7 @@ def file_stems(subjects: Sequence[Subject]) -> list[str]:
     """Their plain names as any file system takes them, no two the same."""
     named = []
     for name, subject in zip(plain_names(subjects), subjects, strict=True):
-        stem = re.sub(r'[<>:"/\\|?*]', "_", name)[:LONGEST_STEM].strip(". ")
+        stem = sf.WINDOWS_FORBIDDEN.sub("_", name.replace("/", "_"))[:LONGEST_STEM].strip(". ")
         stem = f"_{stem}" if DEVICE.match(stem) else stem
         named.append((stem or subject.manifest.id, subject.manifest.id))
     return consumers.told_apart(named)

@@ -33,26 +33,9 @@ ABOUT_PHOTO = {"photoTakenTime", "people", "googlePhotosOrigin", "creationTime"}
 # row is the same everywhere.
 EDITED = (
     *("-edited", "-bearbeitet", "-modifié", "-bewerkt", "-edytowane", "-modificato", "-editado"),
-    *(
-        "-ha editado",
-        "-ha edit",
-        "-ha",
-        "-editat",
-        "-編集済み",
-        "-编辑",
-        "-編輯",
-        "-redigerad",
-        "-muokattu",
-    ),
-    *(
-        "-redigeret",
-        "-redigert",
-        "-upraveno",
-        "-düzenlendi",
-        "-изменено",
-        "-수정됨",
-        "-szerkesztett",
-    ),
+    *("-ha editado", "-ha edit", "-ha", "-editat", "-編集済み", "-编辑", "-編輯"),
+    *("-redigerad", "-muokattu", "-redigeret", "-redigert", "-upraveno", "-düzenlendi"),
+    *("-изменено", "-수정됨", "-szerkesztett"),
     *("-effects", "-smile", "-mix", "-motion", "-animation", "-collage"),
 )
 YEAR_FOLDER = re.compile(r"\D+ \d{4}")  # `Photos from 1998`, `Fotos von 1998`
