@@ -17,6 +17,8 @@ from test_review_server import Book, Served, draw_photos
 
 WAIT = 60  # seconds
 
+jobs, events = sf.companion("review/jobs"), sf.companion("review/events")
+
 
 class Review(Book):
     """A page over an output folder."""
@@ -180,6 +182,33 @@ def test_an_apply_cut_short_leaves_trees_that_are_whole(server, out, how):
             assert_agrees(out / tree)
     assert page.apply(page.preview()).status == 202 and page.rest()["state"] == "done"
     assert manifest_of(out / "raw_full")["counts"]["persons"] == 3
+
+
+def test_a_word_to_stop_that_comes_after_the_end_leaves_nothing_at_work(out):
+    at_work = jobs.Jobs(out / "faces.npz", {"raw": out / "raw_full"}, events.Events())
+    at_work.start("late", "apply", ["--dry-run"], lambda _: at_work.cancel("late"))
+    at_work.thread.join(WAIT)
+    assert at_work.status()["state"] == "done" and at_work.process is None
+
+
+@pytest.mark.parametrize("error", [OSError("the drive went away"), KeyError("a bug")])
+def test_a_result_that_cannot_be_taken_in_is_told(out, error):
+    def refuse(_: dict[str, Any]) -> dict[str, Any]:
+        raise error
+
+    at_work = jobs.Jobs(out / "faces.npz", {"raw": out / "raw_full"}, events.Events())
+    name = at_work.preview(0, refuse)
+    at_work.thread.join(WAIT)
+    assert at_work.status()["state"] == "failed" and at_work.process is None
+    told = at_work.previewed(name)
+    assert told["error"] in ("the drive went away", "KeyError")
+    with pytest.raises(jobs.Refused, match="moved"):
+        at_work.apply(name, 0, lambda: None)
+
+
+def test_lines_of_a_library_among_what_a_job_says_are_passed_over():
+    assert jobs.line_of("Corrupt JPEG data\n") == jobs.line_of("[1, 2]\n") == {}
+    assert jobs.line_of('{"stopped": true}\n') == {"stopped": True}
 
 
 def wait_for_child(out: Path) -> None:

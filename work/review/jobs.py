@@ -62,6 +62,8 @@ class Jobs:
         with self.lock:
             if name in self.previews:
                 return self.previews[name]
+            if self.now.get("job") == name and self.now["state"] == "failed":  # nothing came of it
+                return {"preview": name, "rev": -1, "error": self.now["text"]}
             if self.now.get("job") == name:
                 raise Refused(404, "not_yet")
         raise Refused(404, "unknown")
@@ -91,7 +93,11 @@ class Jobs:
             for kind, folder in self.trees.items():
                 command += [f"--{kind}", str(folder)]
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
             )
             self.now = {"state": state, "job": name, "step": "", "done": 0, "total": 0, "text": ""}
             self.thread = threading.Thread(target=self.follow, args=(name, done), daemon=True)
@@ -101,23 +107,40 @@ class Jobs:
         """Pass on what the process says until it ends."""
         process, last = self.process, {"error": "ended"}
         for text in process.stdout:
-            line = json.loads(text)
+            line = line_of(text)
             if "step" not in line:
-                last = line
+                last = line or last
                 continue
             with self.lock:
                 self.now |= line
                 told = dict(self.now)
             self.events.tell("progress", **told)
         process.wait()
-        done(last)
+        last = self.finished(last, done)
         with self.lock:
-            self.process.stdin.close()
+            with contextlib.suppress(OSError):  # a word to stop that came after its end
+                process.stdin.close()
             self.process = None
             state = "done" if "result" in last else "stopped" if "stopped" in last else "failed"
             self.now |= {"state": state, "text": last.get("error", "")}
             told = dict(self.now)
         self.events.tell("progress", **told)
+
+    def finished(
+        self, last: dict[str, Any], done: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        """The last line of a job once it is taken in; an error where that fails, so that no job
+        stays at work for ever."""
+        try:
+            done(last)
+        except (sf.SortFacesError, OSError) as error:
+            last = {"error": sf.one_line(error)}
+        except Exception as bug:
+            last = {"error": type(bug).__name__}
+        else:
+            return last
+        sf.log.error("review: what a job did is not taken in: %s", last["error"])
+        return last
 
     def cancel(self, name: str) -> None:
         """Let a job stop where nothing is half done. Raises Refused where it is not at work."""
@@ -142,3 +165,11 @@ class Jobs:
             if thread.is_alive():
                 process.terminate()
                 thread.join(STOP_WITHIN)
+
+
+def line_of(text: str) -> dict[str, Any]:
+    """What a job says in one line; of a line that is not its own (a library's), nothing."""
+    with contextlib.suppress(ValueError):
+        if isinstance(line := json.loads(text), dict):
+            return line
+    return {}
