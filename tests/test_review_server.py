@@ -29,6 +29,7 @@ from conftest import SCRIPT, make_cache, sf
 from material import ok, write_photo
 
 thumbs = sf.companion("review/thumbs")
+desk = sf.companion("review/desk")
 OPENED = re.compile(r"open http://([\d.]+):(\d+)/#(\S+)")
 
 
@@ -813,3 +814,22 @@ def test_a_cache_that_has_grown_is_taken_in(own):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert len(page.people()) == 4
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug"), RuntimeError("a bug")])
+def test_a_look_that_fails_does_not_end_the_looking(tmp_path, monkeypatch, error):
+    path = made_library(tmp_path, people=2, photos=3)
+    monkeypatch.setattr(desk, "LOOK_EVERY", 0.01)
+    watching, tried = desk.Desk(path, {}, sf.companion("review/events").Events()), []
+
+    def refuse() -> None:
+        tried.append(1)
+        if len(tried) < 3:
+            raise error
+
+    monkeypatch.setattr(watching, "follow_cache", refuse)
+    deadline = time.monotonic() + 30
+    while len(tried) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    watching.close()

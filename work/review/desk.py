@@ -136,12 +136,20 @@ class Desk:
     def watch(self) -> None:
         """Follow the file while nobody asks for anything, and bring the queues up to date."""
         while not self.ended.wait(LOOK_EVERY):
-            with self.lock, contextlib.suppress(sf.SortFacesError, OSError):
-                self.follow()
-            with contextlib.suppress(sf.SortFacesError, OSError):
-                self.follow_cache()
-            while self.at_rest() and self.bring_up():
-                pass
+            try:
+                self.look()
+            except (sf.SortFacesError, OSError, Refused):  # a drive that is away: the next look
+                continue
+            except Exception as bug:  # one look must not end the thread that looks
+                sf.log.error("review: what changed is not followed: %s", type(bug).__name__)
+
+    def look(self) -> None:
+        """Take in what others have written; then work on the queues while nobody asks."""
+        with self.lock:
+            self.follow()
+        self.follow_cache()
+        while self.at_rest() and self.bring_up():
+            pass
 
     def follow_cache(self) -> None:
         """Load the cache anew where another command has changed it and is done."""
