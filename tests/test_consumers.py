@@ -853,6 +853,16 @@ def test_a_set_without_any_known_embedding_says_so_and_loses_nothing(run, root, 
     assert_clean(run, root)
 
 
+def test_what_is_not_written_is_told_once_a_reason(run, root):
+    code, _, err = run("bundle", root, "--to", "glasses,faceswap")
+    lines = [line for line in err.splitlines() if "not written" in line]
+    assert code == 0 and len(lines) == 2
+    assert all(
+        "not written of 3 sets (faceset_001, faceset_002, faceset_003): " in x for x in lines
+    )
+    assert "no face of it is scored" in lines[0]
+
+
 def test_a_dry_run_and_a_plan_change_nothing_until_it_is_applied(run, root, tmp_path):
     before = exact(root)
     ok(run, "bundle", root, "--to", "rope", "--dry-run", "--plan", tmp_path / "plan.json")

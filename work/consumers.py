@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ KINDS = {
         all="consumers_xmp:write_xmp",
         options=("xmp_beside",),
         facts="consumers_xmp:told_faces",
-        version=2,
+        version=3,
     ),
     "folder": Kind(f"{PLAIN}_folder", facts="consumers_plain:later_facts", version=2),
     "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings", averages=True, version=2),
@@ -377,8 +378,12 @@ def fault_beside(corpus: sf.Corpus, exports: Exports, told: Sequence[sf.Exported
     """Why what was written beside the photos is not what it should be, or ""."""
     if exports.get("xmp", {}).get("xmp_beside") != "yes":
         return ""
-    left = {photo: why for one in told if one.kind == "xmp" for photo, why in one.left.items()}
-    return writer_of("consumers_xmp:fault_beside")(corpus, left)
+    with sf.LOADING:  # it looks beside every photo, and each step of a run asks
+        if "beside" not in corpus.__dict__:
+            some = (one.left for one in told if one.kind == "xmp")
+            left = {photo: why for one in some for photo, why in one.items()}
+            corpus.__dict__["beside"] = writer_of("consumers_xmp:fault_beside")(corpus, left)
+        return corpus.__dict__["beside"]
 
 
 def fault_of(marks: dict[str, str], manifest: sf.FacesetManifest | sf.ExportsManifest) -> str:
@@ -504,6 +509,7 @@ def export_set(
 
 def export_corpus(run: sf.Run, corpus: sf.Corpus, after: Mapping[str, sf.FaceSet]) -> None:
     """Build what is written of all people, where that changes; after: the sets there will be."""
+    tell_unwritten(one for at, one in after.items() if (run.folder / "stage" / at).is_dir())
     active = with_faces(after)
     exports = corpus.master.exports
     marks, here = marks_of_all(corpus, active, exports), corpus.root / sf.EXPORTS_FOLDER
@@ -546,9 +552,8 @@ def written(
     below = f"{sf.EXPORTS_FOLDER}/{kind}" if alone else kind
     folder = stage / below
     left = writer_of(KINDS[kind].one if alone else KINDS[kind].all)(folder, of, options)
-    if "" in left:
-        level = sf.logging.INFO if alone else sf.logging.WARNING
-        sf.log.log(level, "%s of %s: not written: %s", kind, of.name if alone else "all", left[""])
+    if "" in left and not alone:
+        sf.log.warning("%s of all: not written: %s", kind, left[""])
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     files = {path.relative_to(stage).as_posix(): sf.sha256_of_file(path) for path in found}
     sets = [of] if alone else of
@@ -557,6 +562,21 @@ def written(
         kind=kind, options=options, made_of=made_of, averaged=tops if files else [],
         files=files, left=left,
     )  # fmt: skip
+
+
+SHOWN = 3  # sets that a line names
+
+
+def tell_unwritten(sets: Iterable[sf.FaceSet]) -> None:
+    """Say of each kind and reason once for which of these sets nothing is written."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for faceset in sets:
+        for exported in faceset.manifest.exports:
+            if "" in exported.left:
+                found[exported.kind, exported.left[""]].append(faceset.id)
+    for (kind, why), ids in found.items():
+        names = ", ".join([*ids[:SHOWN], *["..."] * (len(ids) > SHOWN)])
+        sf.log.info("%s: not written of %d sets (%s): %s", kind, len(ids), names, why)
 
 
 def overview(corpus: sf.Corpus) -> list[dict[str, Any]]:
