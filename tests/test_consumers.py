@@ -33,6 +33,7 @@ from corpora import (
     copied,
     edit,
     exact,
+    give_audits,
     read,
     recover,
     write_master,
@@ -660,6 +661,26 @@ def test_averages_are_those_of_the_bundle_that_is_loaded(run, root):
         if one["kind"] == "rope"
     ]  # fmt: skip
     assert of_all == [f"{folder}_top{TOP_N}.fsz" for folder in (SET, OTHER, "faceset_003")]
+
+
+def test_averages_are_made_anew_when_somebody_looks_at_the_pngs(run, root):
+    """Of the photos' embeddings first, as nobody has looked; then of those that the PNGs give."""
+    ok(run, "bundle", root, "--to", "rope,reactor,embeddings,fsz2,visomaster")
+    before = content(root)
+    assert ok(run, "bundle", root)["run"].startswith("none")
+    face = read(root / SET / "manifest.json")["faces"][0]
+    give_audits(root, **{face["sha256"]: np.arange(DIM, dtype=np.float32)})
+    found = ok(run, "verify", root, "--no-faces", code=1)["findings"]
+    assert "embeddings, fsz2, reactor, rope, visomaster: made of other faces" in str(found)
+    ok(run, "bundle", root)
+    after = content(root)
+    changed = {name for name in before if name in after and before[name] != after[name]}
+    assert {
+        f"{SET}/exports/rope/merged_embeddings.txt",
+        "exports/rope/merged_embeddings.txt",
+    } < changed
+    assert_clean(run, root)
+    assert ok(run, "bundle", root)["run"].startswith("none")
 
 
 def test_captions_say_name_view_and_distance(run, tmp_path):

@@ -50,7 +50,7 @@ class Source:
     jobs: Places
     titles: dict[str, str]  # {path within the root: its name before any arranging}
     corpus: sf.Corpus | None = None
-    faces: dict[str, str] = field(default_factory=dict)  # {path: face id}, of a corpus
+    faces: dict[str, sf.Face] = field(default_factory=dict)  # {path: face}, of a corpus
 
 
 def source_of(folder: Path, batch: bool) -> Source:
@@ -83,7 +83,7 @@ def corpus_source(root: Path, folder: Path) -> Source:
     for name, faceset in corpus.sets.items():
         if inside in (name, f"{name}/faces") or (inside == "." and not faceset.shelf):
             jobs[name] = [f"{name}/{face.file}" for face in faceset.faces]
-            faces |= {f"{name}/{face.file}": face.face for face in faceset.faces}
+            faces |= {f"{name}/{face.file}": face for face in faceset.faces}
     titles = {path: PurePosixPath(path).name for some in jobs.values() for path in some}
     return Source(root, jobs, titles, corpus, faces)
 
@@ -485,7 +485,7 @@ def look_at(
     files = [source.root / path for path in paths]
     cache = source.corpus.cache if source.corpus is not None else None
     if cache is not None:
-        rows = [cache.row_of_face.get(source.faces[path], -1) for path in paths]
+        rows = [cache.row_of_face.get(source.faces[path].face, -1) for path in paths]
         if min(rows) >= 0:
             return crop_facts.Crops(files, cache, np.array(rows)), paths
     shas = looking.hashes(files)
@@ -509,23 +509,31 @@ def names_below(root: Path, moves: Sequence[tuple[str, str]]) -> set[str]:
 
 
 def note_copies(source: Source, paths: Sequence[str], root: Path, known: Path | None) -> None:
-    """Tell beside the cache whose faces will lie in a folder; without a cache nobody could ask."""
-    cache = None
+    """Tell whose faces will lie in a folder: beside the cache, or the corpus where that is not
+    there. Of crops that no cache knows nobody could tell."""
     if source.corpus is not None:
-        cache, known = source.corpus.cache, Path(source.corpus.master.cache)
+        place, faces = copies.place_of(source.corpus), source.faces
+        shown = [(sha_of(source.root / path, faces[path]), ref_of(faces[path])) for path in paths]
+        copies.Notes(place, root).add(shown)
     elif known is not None:
-        cache = sf.load_cache(known)
-    if cache is None:
-        return
-    shas = looking.hashes(source.root / path for path in paths)
-    if source.corpus is not None:
-        some = [sf.rows_of_faces(cache, [source.faces[path]]) for path in paths]
-    else:
+        cache, shas = sf.load_cache(known), looking.hashes(source.root / path for path in paths)
         by_sha = looking.rows_by_sha(cache)
-        some = [by_sha.get(sha, ()) for sha in shas]
-    pairs = [(sha, row) for sha, rows in zip(shas, some, strict=True) for row in rows]
-    refs = sf.companion("decisions").refs(cache, (row for _, row in pairs))
-    copies.Notes(known, root).add((sha, ref) for (sha, _), ref in zip(pairs, refs, strict=True))
+        pairs = [(sha, row) for sha in shas for row in by_sha.get(sha, ())]
+        refs = sf.companion("decisions").refs(cache, (row for _, row in pairs))
+        copies.Notes(known, root).add((sha, ref) for (sha, _), ref in zip(pairs, refs, strict=True))
+
+
+def sha_of(png: Path, face: sf.Face) -> str:
+    """sha256 of an exported PNG: by its manifest, unless the file is younger than that."""
+    facts, told = os.stat(png), os.stat(png.parents[1] / "manifest.json")
+    changed = max(facts.st_mtime_ns, facts.st_ctime_ns)  # the latter also of what keeps its date
+    return face.sha256 if changed < told.st_mtime_ns else sf.sha256_of_file(png)
+
+
+def ref_of(face: sf.Face) -> str:
+    """How decisions name a face of a manifest; without a box where an earlier version told none."""
+    box = [] if face.bbox is sf.UNSET else [str(round(edge)) for edge in face.bbox]
+    return "@".join([face.face, *[",".join(box)] * bool(box)])
 
 
 def carried_out(root: Path, source: Source, moves: list[tuple[str, str]], is_copy: bool) -> str:

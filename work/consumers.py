@@ -47,27 +47,43 @@ class Kind:
     recognizer: str = ""  # whose embeddings it means; how that sha256 begins
     options: tuple[str, ...] = ()  # its own fields of ToOptions
     placed: bool = False  # its files name others by absolute paths
-    facts: str = ""  # what else of a set: companion:function of (corpus, manifest); None not known
+    facts: tuple[str, ...] = ()  # what else of a set: companion:function of (corpus, manifest),
+    # which returns None where that is not known
     averages: bool = False  # it holds an average, that of the bundle a program is given first
     version: int = 1  # raised when its files change; earlier ones are then made anew
 
 
 VECTORS, PLAIN, SUBSETS = "consumers_vectors:write", "consumers_plain:write", "consumers_subsets:"
-ALIGNED, ENRICHED = "consumers_aligned:", "consumers:enriched"
+ALIGNED, ENRICHED, LOOKED_AT = "consumers_aligned:", "consumers:enriched", "consumers:looked_at"
 KINDS = {
     "fsz2": Kind(
-        "consumers_fsz2:write_metadata", recognizer=W600K, facts="consumers:numbered", version=2
+        "consumers_fsz2:write_metadata",
+        recognizer=W600K,
+        facts=("consumers:numbered", LOOKED_AT),
+        version=2,
     ),
-    "rope": Kind(f"{VECTORS}_rope", f"{VECTORS}_all_rope", W600K, averages=True, version=2),
+    "rope": Kind(
+        f"{VECTORS}_rope",
+        f"{VECTORS}_all_rope",
+        W600K,
+        facts=(LOOKED_AT,),
+        averages=True,
+        version=2,
+    ),
     "visomaster": Kind(
-        f"{VECTORS}_visomaster", f"{VECTORS}_all_visomaster", W600K, averages=True, version=2
+        f"{VECTORS}_visomaster",
+        f"{VECTORS}_all_visomaster",
+        W600K,
+        facts=(LOOKED_AT,),
+        averages=True,
+        version=2,
     ),
     "reactor": Kind(
         f"{VECTORS}_reactor",
         f"{VECTORS}_all_reactor",
         W600K,
         options=("genderage",),
-        facts=ENRICHED,
+        facts=(ENRICHED, LOOKED_AT),
         averages=True,
         version=2,
     ),
@@ -81,25 +97,31 @@ KINDS = {
     "faceswap": Kind(
         f"{ALIGNED}write_faceswap",
         options=("faceswap_size", "refeed"),
-        facts=f"{ALIGNED}lacking",
+        facts=(f"{ALIGNED}lacking",),
     ),
     "dfl": Kind(
         f"{ALIGNED}write_dfl",
         options=("dfl_face", "dfl_size", "refeed"),
-        facts=f"{ALIGNED}lacking",
+        facts=(f"{ALIGNED}lacking",),
     ),
     "xmp": Kind(
         all="consumers_xmp:write_xmp",
         options=("xmp_beside",),
-        facts="consumers_xmp:told_faces",
+        facts=("consumers_xmp:told_faces",),
         version=3,
     ),
-    "folder": Kind(f"{PLAIN}_folder", facts="consumers_plain:later_facts", version=2),
-    "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings", averages=True, version=2),
-    "lora": Kind(f"{PLAIN}_lora", facts=ENRICHED),
-    "poses": Kind(f"{SUBSETS}write_poses", facts=ENRICHED),
-    "glasses": Kind(f"{SUBSETS}write_glasses", facts=f"{SUBSETS}glasses_of"),
-    "eras": Kind(f"{SUBSETS}write_eras"),
+    "folder": Kind(f"{PLAIN}_folder", facts=("consumers_plain:later_facts",), version=2),
+    "embeddings": Kind(
+        f"{PLAIN}_embeddings",
+        f"{PLAIN}_all_embeddings",
+        facts=(LOOKED_AT,),
+        averages=True,
+        version=2,
+    ),
+    "lora": Kind(f"{PLAIN}_lora", facts=(ENRICHED,)),
+    "poses": Kind(f"{SUBSETS}write_poses", facts=(ENRICHED,)),
+    "glasses": Kind(f"{SUBSETS}write_glasses", facts=(f"{SUBSETS}glasses_of",)),
+    "eras": Kind(f"{SUBSETS}write_eras", facts=(LOOKED_AT,)),
 }
 
 
@@ -213,6 +235,11 @@ def numbered(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool] | No
     if corpus.cache is None:
         return None
     return [face.face in corpus.cache.row_of_face for face in manifest.faces]
+
+
+def looked_at(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool]:
+    """Of which faces the embedding is that of the PNG, not that of the photo."""
+    return [face.sha256 in corpus.seen for face in manifest.faces]
 
 
 def seen_points(corpus: sf.Corpus) -> dict[str, np.ndarray]:
@@ -412,8 +439,7 @@ def facts_for(
     kind: str, corpus: sf.Corpus, manifest: sf.FacesetManifest, facts: tuple[str, str]
 ) -> tuple[str, str, list[Any]]:
     """The same with what only this kind is made of."""
-    more = KINDS[kind].facts
-    return (*facts, [writer_of(more)(corpus, manifest)] if more else [])
+    return (*facts, [writer_of(more)(corpus, manifest) for more in KINDS[kind].facts])
 
 
 def mark(kind: str, options: dict[str, Any], facts: tuple[str, str, list[Any]]) -> str:
