@@ -95,6 +95,15 @@ def test_a_second_arranging_takes_groups_and_prefixes_of_the_first(run, tmp_path
     }
 
 
+def test_what_has_no_value_comes_last_backwards_too(run, tmp_path):
+    colours = {"grey.png": (90, 90, 90), "blue.png": (200, 20, 20), "red.png": (20, 20, 200)}
+    crops = paint(tmp_path / "crops", colours)
+    for name, options in (("there", ()), ("back", ("--reverse",))):
+        ok(run, "arrange", crops, "--by", "hue", "--copy", tmp_path / name, *options)
+    assert names(tmp_path / "there") == ["00001_blue.png", "00002_red.png", "00003_grey.png"]
+    assert names(tmp_path / "back") == ["00001_red.png", "00002_blue.png", "00003_grey.png"]
+
+
 def test_a_name_that_is_taken_gets_a_number(run, tmp_path):
     crops = paint(tmp_path / "crops", {"x.png": (9, 9, 9), "00001_x.png": (200, 200, 200)})
     before = held(crops)

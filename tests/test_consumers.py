@@ -884,6 +884,18 @@ def test_what_is_not_written_is_told_once_a_reason(run, root):
     assert "no face of it is scored" in lines[0]
 
 
+def test_a_png_that_is_damaged_costs_itself_and_not_the_exports(run, root):
+    png = root / SET / "faces/001.png"
+    png.write_bytes(png.read_bytes()[:60])
+    ok(run, "bundle", root, "--to", "folder,fsz2,reactor,lora", warned=f"{png}: cut off")
+    told = {one["kind"]: one for one in read(root / SET / "manifest.json")["exports"]}
+    assert told["folder"]["left"] == {"faces/001.png": "its PNG is damaged"}
+    assert f"{SET}/exports/folder/000.png" in content(root)
+    places = (root / SET / "exports/fsz2").rglob("metadata.json")
+    light = [["appearance" in source for source in read(place)["sources"]] for place in places]
+    assert max(some.count(False) for some in light) == 1
+
+
 def test_a_dry_run_and_a_plan_change_nothing_until_it_is_applied(run, root, tmp_path):
     before = exact(root)
     ok(run, "bundle", root, "--to", "rope", "--dry-run", "--plan", tmp_path / "plan.json")

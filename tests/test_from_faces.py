@@ -186,6 +186,12 @@ def test_a_faceswap_png_is_known_by_photo_and_box(photos):
     assert from_faces.by_text([file], cache) == {}
     file.write_bytes(data[:-20])
     assert from_faces.by_text([file], cache) == {}
+    told["alignments"]["x"] = 10**400
+    file.write_bytes(set_apart.with_text(data, "faceswap", repr(told)))
+    assert from_faces.by_text([file], cache) == {}
+    ends_early = b"\0\0\0\x09iTXtfaceswap\0\0\0\0\0"
+    file.write_bytes(set_apart.SIGNATURE + ends_early)
+    assert from_faces.by_text([file], cache) == {}
 
 
 def test_our_own_faceswap_export_is_known_by_its_chunk(photos):

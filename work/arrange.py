@@ -162,15 +162,21 @@ def earlier(root: Path) -> tuple[Groups, dict[str, str]]:
 # ============================================================================
 
 
-def ordered(key: str, crops: crop_facts.Crops, labels: np.ndarray | None) -> np.ndarray:
+def ordered(
+    key: str, crops: crop_facts.Crops, labels: np.ndarray | None, backwards: bool = False
+) -> np.ndarray:
     """(n,) positions of the pictures in the order of a key; what has no value comes last.
 
-    labels: (n,) of by_face, for the key "face".
+    labels: (n,) of by_face, for the key "face". backwards: the last one with a value first.
     """
     if key == "face":
-        return by_face(crops.unit, labels)
-    values = crop_facts.KEYS[key].values(crops)
-    return np.lexsort((-values if crop_facts.KEYS[key].falling else values,))  # stable, NaN last
+        order, known = by_face(crops.unit, labels), crops.seen
+    else:
+        values = crop_facts.KEYS[key].values(crops)
+        order = np.lexsort((-values if crop_facts.KEYS[key].falling else values,))  # stable
+        known = np.isfinite(values)
+    is_known = known[order]
+    return np.concatenate([order[is_known][::-1], order[~is_known]]) if backwards else order
 
 
 def by_face(unit: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -315,8 +321,10 @@ def order_and_bins(
     if "face" in (by, group):
         own = sf.thresholds_for(crops.cache.meta.model).cluster
         labels = people(crops.unit, borders[0] if group == "face" and borders else own)
-    order = np.arange(len(crops.row)) if by == "none" else ordered(by, crops, labels)
-    order = order[::-1] if options.reverse else order
+    if by == "none":
+        order = np.arange(len(crops.row))[:: -1 if options.reverse else 1]
+    else:
+        order = ordered(by, crops, labels, options.reverse)
     if group == "none":
         return order, None
     if group == "face":

@@ -208,6 +208,14 @@ class Subject:
         pose = pose * SOLVED_SIGNS if solved else pose
         return pose if np.isfinite(pose).all() else None
 
+    def picture(self, face: sf.Face) -> np.ndarray | None:
+        """(h, w, 3) uint8 BGR, its PNG; None of one that is damaged, as verify will tell."""
+        try:
+            return sf.decode_photo((self.folder / face.file).read_bytes()).image
+        except sf.PhotoError as error:
+            sf.log.warning("%s: %s", self.place / face.file, error)
+            return None
+
     def photo(self, face: sf.Face) -> str:
         """Path of the photo of a face, where it lies there unchanged, else ""."""
         row = self.row(face)

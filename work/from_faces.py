@@ -185,7 +185,8 @@ def faceswap_place(text: str) -> tuple[str, np.ndarray]:
         told = ast.literal_eval(text)
         x, y, w, h = (float(told["alignments"][key]) for key in "xywh")
         return str(told["source"]["source_filename"]), np.array([x, y, x + w, y + h])
-    except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, LookupError, TypeError, MemoryError, ArithmeticError,
+            RecursionError):  # fmt: skip
         return "", np.zeros(4)
 
 
