@@ -318,6 +318,11 @@ def test_beside_the_photos_only_our_own_sidecars_are_written_over(tmp_path):
         path.write_bytes(b"<x:xmpmeta x:xmptk='Adobe XMP Core'/>")
     left: dict[str, str] = {}
     text = xmp.sidecar([xmp.Region("Ann", (0.1, 0.2, 0.3, 0.4))], (100, 80), 1)
+    link = Path(f"{photos[3]}.xmp")
+    link.symlink_to(tmp_path / "on a disk that is not there")
+    xmp.write_beside({str(photos[3]): text}, left, claims())
+    assert link.is_symlink() and "another program's" in left.pop(str(photos[3]))
+    link.unlink()
     done = xmp.write_beside(dict.fromkeys(map(str, photos), text), left, claims())
     assert done == [f"{path}.xmp" for path in photos[2:]]
     assert list(left) == [str(path) for path in photos[:2]]

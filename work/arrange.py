@@ -21,6 +21,7 @@ import itertools
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -60,6 +61,10 @@ def source_of(folder: Path, batch: bool) -> Source:
         raise sf.SortFacesError(f"{folder}: no such folder; name one with crops in it")
     root = corpus_above(folder)
     source = plain_source(folder, batch) if root is None else corpus_source(root, folder)
+    if root not in (None, folder) and not source.jobs:
+        raise sf.SortFacesError(
+            f"{folder}: is no face set of {root}; name that, one of its sets, or a copy"
+        )
     if not any(source.jobs.values()):
         hint = "" if batch else "; --subfolders takes those in it"
         raise sf.SortFacesError(f"{folder}: no pictures in it{hint}")
@@ -368,21 +373,28 @@ def apart(moves: Sequence[tuple[str, str]], taken: set[str]) -> list[tuple[str, 
     """The moves with a number in each name that lies there now or was given before.
 
     A rename can be done again after a kill only if its place was empty until then; so no picture
-    gets the name another one has now.
+    gets the name another one has now. Names that differ in case alone are one on many disks, where
+    a rename would put one picture in place of another.
     """
     given: set[str] = set()
+    taken = {alike(name) for name in taken}
     result = []
     for source, target in moves:
         stem, suffix = os.path.splitext(target)
 
         def is_taken(name: str, suffix: str = suffix, own: str = source) -> bool:
-            full = name + suffix
-            return full in given or (full in taken and full != own)
+            full = alike(name + suffix)
+            return full in given or (full in taken and full != alike(own))
 
         name = sf.first_free(stem, is_taken, "-", 2) + suffix
-        given.add(name)
+        given.add(alike(name))
         result.append((source, name))
     return result
+
+
+def alike(path: str) -> str:
+    """The same of paths that some disk takes for one."""
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 # ============================================================================

@@ -337,7 +337,7 @@ class Claims:
         """Why no sidecar is written beside a photo, as one of somebody else lies there, or ""."""
         target = Path(photo + ENDING)
         for path in (target, Path(photo).with_suffix(ENDING)):
-            if path.exists() and not is_ours(path):
+            if os.path.lexists(path) and not is_ours(path):
                 return f"{path.name} {OTHERS} another program's"
         told = owner_in(target)
         if told in (None, NOBODY) or told.place == self.own.place or not self.is_there(told):
