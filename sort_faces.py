@@ -3842,7 +3842,6 @@ def pixels_of(data: bytes, header: Any, scale: int) -> tuple[np.ndarray, bool, A
         image, lines = hushed.heard(lambda: by_opencv(data, scale))
     if tiff and (image is None or image.max() <= companion("odd_tiffs").DARK):
         deep = companion("odd_tiffs").deep(data)
-        image = image if deep is None else deep
         if deep is not None:
             return deep, True, None
     if image is not None:
@@ -6849,7 +6848,7 @@ def of_one_width(found: Sequence[np.ndarray]) -> np.ndarray:
 def natural(name: str) -> list[tuple[int, str]]:
     """Sort key that counts: faceset_2 before faceset_10."""
     parts = re.findall(r"\d+|\D+", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 @contextlib.contextmanager
