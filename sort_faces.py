@@ -9150,6 +9150,8 @@ def extend_refined(
     manifest, wanted = refined_manifest(
         library, params, facesets, purity, dropped_before, old.usual, True
     )
+    again = {cache.face_ids[row].partition(":")[0] for row in kept_out}  # without the filter
+    manifest.seen[:] = [photo for photo in manifest.seen if photo not in again]
     changed = changed_folders(before, facesets, word)
     plan = write_tree(library, out, manifest, wanted, tree, changed)
     return {

@@ -113,25 +113,28 @@ def test_extend_keeps_out_who_is_filtered_and_takes_him_later(run, tmp_path, mon
         cache, {}, {p: sf.known_paths(cache)[p] for p in paths[:old]}, sf.Counter()
     )
     sf.save_cache(path, first)
-    raw = tmp_path / "raw"
+    raw, sets = tmp_path / "raw", tmp_path / "sets"
     ok(run, "cluster", path, raw, "--linkage", "average")
+    ok(run, "refine", path, sets, "--min-faces", 3, "--linkage", "average")
     sf.save_cache(path, cache)
     unwanted = of_rows(photos, monkeypatch, tmp_path / "bert", [old, old + 1])
     engine = ("--model", "synthetic")
     result = ok(run, "extend", path, raw, "--nfilter", unwanted, "--dry-run", *engine)
     assert result["filtered"] == {"like --nfilter": EACH} and result["new_faces"] == EACH
     apart = tmp_path / "apart"
-    saved = ("--save-filtered", apart)
+    saved = ("--save-filtered", apart, "--refine-out", sets)
     ok(run, "extend", path, raw, "--nfilter", unwanted, "--dry-run", *saved, *engine)
     assert not apart.exists()
     result = ok(run, "extend", path, raw, "--nfilter", unwanted, *saved, *engine)
     assert result["new_persons"] == 1 and result["saved_apart"] == EACH
+    assert result["new_facesets"] == 1
     assert [one["face"] for one in result["filtered_faces"]] == cache.face_ids[old : old + EACH]
     crops = sorted((apart / "like_nfilter").iterdir())
     refs = {set_apart.text_of(crop.read_bytes(), "sort_faces") for crop in crops}
     assert refs == set(decisions.refs(cache, range(old, old + EACH)))
-    result = ok(run, "extend", path, raw)
+    result = ok(run, "extend", path, raw, "--refine-out", sets)
     assert result["new_faces"] == EACH and result["new_persons"] == 1
+    assert result["new_facesets"] == 1  # the sets have not seen him either
 
 
 @pytest.mark.parametrize("alone", [True, False])
