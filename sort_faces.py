@@ -188,7 +188,7 @@ if TYPE_CHECKING:
 # ============================================================================
 
 TOOL = "sort_faces"
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 # Nothing leaves this machine. Libraries read these when they are loaded, in this process and in all
 # it starts; whatever the operator has set, ours count. tests/test_nothing_leaves.py looks.
