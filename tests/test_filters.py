@@ -86,6 +86,39 @@ def test_a_filter_leaves_out_strangers_and_says_why(run, tmp_path, monkeypatch, 
     assert len(faces_out(photos.root, "not like --filter")) == 1
 
 
+def test_candidates_are_none_that_a_filter_or_the_operator_keeps_out(
+    run, tmp_path, monkeypatch, quick_disk
+):
+    photos = Photos(tmp_path, monkeypatch)
+    path, raw = photos.folder / "lib.npz", tmp_path / "raw/manifest.json"
+    own, alone = photos.rows(0, 0, 5), photos.rows(0, 5, EACH)
+    head = sf.manifest_head(sf.Library(photos.cache, path))
+    sf.write_file(raw, sf.RawManifest(**head, params={}, persons=[], singletons=alone, placed={}))
+    shown = ("--candidates", "--raw-manifest", raw, "--candidate-min-score", 0)
+
+    def offered(*options: object) -> list[str]:
+        ok(run, *photos.command(own), *shown, *options)
+        manifest = json.loads((photos.root / "_candidates/manifest.json").read_bytes())
+        to_set = {f["face"] for f in manifest["faces"] if f["file"].startswith("to_faceset_001/")}
+        return [face for face in alone if face in to_set]
+
+    def decide(kind: str, **facts: object) -> None:
+        act = decisions.act(kind, decisions.new_op(), **facts)
+        decisions.Book(path).append([act])
+
+    def refs(faces: list[str]) -> list[str]:
+        return decisions.refs(photos.cache, [photos.cache.row_of_face[face] for face in faces])
+
+    assert offered() == alone
+    decide("keep", faces=refs(own))
+    unwanted = of_rows(photos, monkeypatch, tmp_path / "unwanted", [0])
+    assert offered("--nfilter", unwanted, "--ref-threshold", 0) == []
+    decide("drop", faces=refs(alone[:1]))
+    assert offered() == alone[1:]
+    decide("different", faces=refs(alone[1:2]), others=refs(own[:1]))
+    assert offered() == alone[2:]
+
+
 def test_nfilter_takes_who_is_like_and_a_keep_counts_more(run, tmp_path, monkeypatch, quick_disk):
     photos = Photos(tmp_path, monkeypatch)
     unwanted = of_rows(photos, monkeypatch, tmp_path / "bert", [EACH, EACH + 1])
