@@ -566,6 +566,7 @@ def test_a_corpus_that_was_moved_knows_its_sidecars_and_a_copy_of_it_does_not(ru
     ok(run, "bundle", twin, warned="the sidecars are of the corpus")
     assert content(shelf.src) == first
     moved = root.rename(root.parent / "moved")
+    assert ok(run, "verify", moved, "--no-faces", code=1)["wrong"] == 1  # they name another place
     give(moved, "faceset_001", "Bo")
     ok(run, "bundle", moved)
     assert names_in(shelf.src) == names_in(moved / "exports/xmp") and "Bo" in str(names_in(moved))

@@ -107,6 +107,7 @@ KINDS = {
     "xmp": Kind(
         all="consumers_xmp:write_xmp",
         options=("xmp_beside",),
+        placed=True,  # a sidecar names its corpus
         facts=("consumers_xmp:told_faces",),
         version=3,
     ),
