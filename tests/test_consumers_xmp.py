@@ -586,3 +586,16 @@ def test_what_lies_beside_the_photos_is_asked_once_a_run(run, root, shelf, monke
     assert len(asked) == 3  # the run that mends it, and a look at what that has left
     assert names_in(shelf.src) == names_in(root / "exports/xmp")
     ok(run, "bundle", root, *BESIDE, "no")
+
+
+def test_without_the_cache_the_sidecars_of_a_moved_corpus_stay_as_they_are(run, root, shelf):
+    give(root, "faceset_001", "Zoë")
+    ok(run, "bundle", root, "--to", "xmp,embeddings")
+    told = content(root / "exports/xmp")
+    moved = root.rename(root.parent / "moved")
+    edit(moved / "manifest.json", lambda told: told.update(cache=str(moved / "gone.npz")))
+    assert_clean(run, moved)
+    ok(run, "bundle", moved, "--off", "embeddings")  # for which all that is of everybody is built
+    assert told and content(moved / "exports/xmp") == told
+    assert not (moved / "exports/embeddings").exists()
+    assert_clean(run, moved)

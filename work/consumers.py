@@ -107,8 +107,7 @@ KINDS = {
     "xmp": Kind(
         all="consumers_xmp:write_xmp",
         options=("xmp_beside",),
-        placed=True,  # a sidecar names its corpus
-        facts=("consumers_xmp:told_faces",),
+        facts=("consumers_xmp:told_faces", "consumers_xmp:place"),
         version=3,
     ),
     "folder": Kind(f"{PLAIN}_folder", facts=("consumers_plain:later_facts",), version=2),
@@ -562,8 +561,13 @@ def export_corpus(run: sf.Run, corpus: sf.Corpus, after: Mapping[str, sf.FaceSet
         now, earlier = built if built.is_dir() else place, here if here.is_dir() else None
         subjects.append(Subject(corpus, one.manifest, names[at], now, place, earlier))
     stage.mkdir(parents=True, exist_ok=True)
+    good = {one.kind: one for one in told if is_good(here, one, marks.get(one.kind, ""))}
+    if fault_beside(corpus, exports, told):
+        good.pop("xmp", None)
     made = [
-        written(stage, kind, options, subjects, marks[kind])
+        taken_over(here, stage, good[kind])
+        if kind in good
+        else written(stage, kind, options, subjects, marks[kind])
         for kind, options in kinds_for(exports, "all").items()
         if kind in marks
     ]
@@ -574,6 +578,18 @@ def export_corpus(run: sf.Run, corpus: sf.Corpus, after: Mapping[str, sf.FaceSet
         sf.write_file(stage / "manifest.json", manifest)
     if here.is_dir():
         sf.carry_over(here, stage)
+
+
+def is_good(here: Path, told: sf.Exported, now: str) -> bool:
+    """Whether what was written of all people is what it should be, by the mark it would have."""
+    return is_as_told(told.made_of, now) and not any(file_faults(here, [told]))
+
+
+def taken_over(here: Path, stage: Path, told: sf.Exported) -> sf.Exported:
+    """The same as it is, in a folder that is being built: perhaps it could not be made now."""
+    for file in told.files:
+        sf.clone_or_copy(here / file, stage / file)
+    return told
 
 
 HEAD = ("created", "cache", "model", "recognizer", "rescans")

@@ -490,6 +490,11 @@ def told_faces(
     return [(cache.face_ids[row], cache.paths[cache.face_file[row]]) for row in rows]
 
 
+def place(corpus: sf.Corpus, _manifest: sf.FacesetManifest) -> str:
+    """Where a corpus lies, which its sidecars name."""
+    return str(corpus.root.resolve())
+
+
 def person_of(subject: Subject) -> str:
     """The name somebody gave it, without what tells it from others of that name."""
     own = subject.manifest.id
