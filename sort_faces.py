@@ -3756,9 +3756,9 @@ def special_photo(data: bytes, name: str, kind: str) -> Photo:
 
 def photo_of(found: Any, orientation: int, scale: int) -> Photo:
     """An upright photo; found: a Rescued of work/damaged_photos.py."""
-    image, rows, note = found
-    whole = rows >= len(image)
-    there = None if whole else turned_box(image.shape[1::-1], rows, orientation)
+    image, rows, note, top = found
+    whole = rows >= len(image) and not top
+    there = None if whole else turned_box(image.shape[1::-1], (top, rows), orientation)
     return Photo(turn_upright(image, orientation), scale, note=note, there=there)
 
 
@@ -3781,7 +3781,7 @@ def format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
             return "JPEG", (small.shape[1] * 8, small.shape[0] * 8)
         header = open_with_pillow(companion("damaged_photos").filled(data))
         return header.format, header.size
-    raise PhotoError("not a picture this tool can read")
+    raise PhotoError(companion("damaged_photos").why_none(data))
 
 
 def decoding_need(kind: str, wh: tuple[int, int], progressive: bool, least: int) -> tuple[int, int]:
@@ -3824,7 +3824,7 @@ def decoded_photo(data: bytes, known: tuple[Any, Any], scale: int) -> Photo:
         image, turned, found = pixels_of(data, header, scale)
     if turned:
         orientation = 1
-    return photo_of(found or (image, len(image), ""), orientation, scale)
+    return photo_of(found or (image, len(image), "", 0), orientation, scale)
 
 
 def pixels_of(data: bytes, header: Any, scale: int) -> tuple[np.ndarray, bool, Any]:
@@ -3845,7 +3845,7 @@ def pixels_of(data: bytes, header: Any, scale: int) -> tuple[np.ndarray, bool, A
         image = image if deep is None else deep
         if deep is not None:
             return deep, True, None
-    if image is not None:
+    if image is not None and not (tiff and companion("odd_tiffs").lacks_parts(data)):
         found = companion("damaged_photos").noted(lines, data, image, scale) if lines else None
         return image, tiff, found
     try:
@@ -3942,13 +3942,17 @@ def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def turned_box(wh: tuple[int, int], rows: int, orientation: int) -> tuple[int, int, int, int]:
-    """Where the first rows of a picture of this size lie once it is upright: x1 y1 x2 y2."""
-    (width, height), (right, below) = wh, (wh[0], rows)
+def turned_box(
+    wh: tuple[int, int], rows: tuple[int, int], orientation: int
+) -> tuple[int, int, int, int]:
+    """Where rows [first, end) of a picture of this size lie once it is upright: x1 y1 x2 y2."""
+    across, down = (0, wh[0]), rows
     if orientation in (5, 6, 7, 8):
-        width, height, right, below = height, width, below, right
-    x1, x2 = (width - right, width) if orientation in (2, 3, 6, 7) else (0, right)
-    y1, y2 = (height - below, height) if orientation in (3, 4, 7, 8) else (0, below)
+        (width, height), across, down = wh[::-1], down, across
+    else:
+        width, height = wh
+    x1, x2 = (width - across[1], width - across[0]) if orientation in (2, 3, 6, 7) else across
+    y1, y2 = (height - down[1], height - down[0]) if orientation in (3, 4, 7, 8) else down
     return x1, y1, x2, y2
 
 
