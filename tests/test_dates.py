@@ -392,6 +392,23 @@ def test_a_scanner_tells_when_it_scanned(camera) -> None:
     assert told(*by_hand, camera=camera) == ("exif_original", "1998-07-04T10:00:00")
 
 
+@pytest.mark.parametrize("name", ["CCI14032021_0001.jpg", "img20210314_15092612.jpg",
+                                  "img20210314_15092612_0001.jpg", "HPSCAN_20210314.jpg",
+                                  "Adobe Scan 14 Mar 2021 (2).jpg"])  # fmt: skip
+def test_names_that_scanners_write_tell_when_it_was_scanned(name) -> None:
+    assert told(("name", name))[0] == "scan"
+    assert told(("name", name.replace("CCI", "").replace("HPSCAN", "A"))) != ("none", "")
+
+
+def test_a_name_of_the_day_a_scanner_told_is_of_that_day() -> None:
+    said = [("exif_digitized", "2021:03:14 15:09:20"), ("name", "2021-03-14 0007.jpg")]
+    epson = capture_time.Camera("EPSON", "Perfection V600")
+    assert best(*said, camera=epson).kind == "scan"
+    assert best(*said, ("folder", "1968"), camera=epson).text() == "1968"
+    assert best(said[0], ("name", "1968-07 0007.jpg"), camera=epson).text() == "1968-07"
+    assert best(*said, camera=CANON).kind == "exif_digitized"
+
+
 def test_utc_becomes_the_clock_of_the_place_where_another_statement_tells_it() -> None:
     taken = best(("takeout", "1562227810"), ("name", "IMG_20190704_101010.jpg"))  # 08:10:10 UTC
     assert (taken.kind, taken.text(), taken.offset) == ("takeout", "2019-07-04T10:10:10", 120)

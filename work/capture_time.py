@@ -242,13 +242,15 @@ def plausible(
     """
     read = [(one.where, one.text, said(one)) for one in statements]
     originals = {when for where, _, when in read if when and where == "exif_digitized"}
+    scans = {when.fields[:3] for when in originals if camera.is_scanner}
     told = []
     for where, text, when in read:
         if when is None or not when.fields[0] >= FIRST_YEAR or when.start >= last:
             continue
         if where != "dates" and is_zero(where, when):
             continue
-        told.append((kind_of(where, text, camera, when in originals or not originals), when))
+        kind = kind_of(where, text, camera, when in originals or not originals)
+        told.append(("scan" if where == "name" and when.fields[:3] in scans else kind, when))
     return sorted(told, key=lambda one: RANK[one[0]])
 
 

@@ -61,7 +61,7 @@ PACKED = re.compile(
 CJK = text.CJK_DATE
 TURNED = re.compile(r"(?<!\d)(\d\d?)(?P<mark>[-.])(\d\d?)(?P=mark)(\d{4})(?!\d)"
                     r"|(?<!\d)(\d\d)(?P<other>[_ ])(\d\d)(?P=other)(\d{4})(?!\d)")  # fmt: skip
-PACKED_TURNED = re.compile(r"(?<![^\W_])(\d\d)(\d\d)(\d{4})(?![^\W_])")
+PACKED_TURNED = re.compile(r"(?<![^\W_])(?:CC[IF])?(\d\d)(\d\d)(\d{4})(?![^\W_])")  # Canon's
 MILLISECONDS = re.compile(PREFIX + r"(\d{13})(?![^\W_])")
 
 MONTH_FIRST = re.compile(r"(?<![\d])(?<!\d[-_. ])(0[1-9]|1[0-2])[-./](\d{4})(?![-_./]?\d)")
@@ -101,7 +101,8 @@ NOT_WHEN_TAKEN = re.compile(  # folders whose date is of moving files about
 )
 SCANNED = re.compile(
     r"(?<![^\W\d_])(?:scan|scans|scanned|numérisation|escaneo|escáner|skan|スキャン)(?![^\W\d_])"
-    r"|camscanner|adobe scan|photoscan",
+    r"|camscanner|adobe scan|photoscan|hpscan|^cc[if]\d{8}"
+    r"|(?-i:^img\d{8}_\d{8})(?:_\d+)?(?:\.\w+)?$",  # Epson Scan
     re.IGNORECASE,
 )
 
