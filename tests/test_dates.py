@@ -22,7 +22,7 @@ import sort_faces as sf
 
 capture_time = sf.companion("capture_time")
 dates_in_photos, names = sf.companion("dates_in_photos"), sf.companion("dates_in_names")
-dates_in_text = sf.companion("dates_in_text")
+dates_in_text, dating = sf.companion("dates_in_text"), sf.companion("dating")
 Statement, Camera = capture_time.Statement, capture_time.Camera
 SCAN_DAY = date(2026, 11, 26)
 NO_CAMERA, CANON = Camera(), Camera("Canon", "Canon EOS 1000D")
@@ -314,6 +314,28 @@ US, OURS = "12-25-2013 a.jpg", "Photo 25-07-2013, 10 10 10.jpg"
 def test_names_beside_it_tell_which_of_day_and_month_comes_first(name, beside, expected) -> None:
     name = names.settled(name, names.orders_of([*beside, name]))
     assert told(("name", name))[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("names_there", "years"),
+    [
+        (["USA_2003.JPG", "ROM_2001.JPG", "XMAS2004.JPG"], True),
+        (["ROM2003.JPG", "USA_2003.JPG", "IMG_2004.JPG"], True),
+        (["Italy2003.jpg", "Christmas1998.jpg"], True),
+        (["USA_2003.JPG"], False),  # Nikons take three letters of their owner's
+        (["USA_2003.JPG", "USA_2004.JPG"], False),
+        (["USA_2003.JPG", "ROM_2001.JPG", "ROM_0412.JPG"], False),
+        (["SANY2001.JPG", "DSCF1998.JPG", "USA_2003.JPG"], False),
+        (["XMAS99.JPG", "ROM01.JPG"], False),
+    ],
+)
+def test_words_with_years_in_capitals_are_told_by_each_other(names_there, years) -> None:
+    folders = dating.labelled_in(f"/a/{name}" for name in names_there)
+    assert folders == ({"/a"} if years else set())
+    for name in names_there if years else []:
+        word, number = names.labelled(name) or ("", "")
+        assert told(("name", names.with_year(name))) == (("name", number) if word else ("none", ""))
+        assert told(("name", name)) == ("none", "")
 
 
 @pytest.mark.parametrize(

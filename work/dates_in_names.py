@@ -90,6 +90,7 @@ COUNTED = frozenset(  # words after which a number is no year
         "bilder mvi mov vid video gopr gp imgp sam cimg hpim kif sta stb dcp dcim ex pano hdr scan "
         "scanned copy kopie copia copie edited edit bearbeitet no nr num number page seite "
         "untitled unbenannt new neu file datei screenshot wallpaper hotel room zimmer canon nikon "
+        "sany sdim rimg kicx pdrm pent epsn simg imag ydxj clip movi cam asus lg "
         "sony fuji olymp panasonic kodak dji eos mvc slide dia frame negative negativ imagen "
         "immagine imagem afbeelding zdjęcie obraz billede bilde kuva изображение фото снимок 写真 "
         "画像 图片 照片 사진 camphoto",
@@ -386,3 +387,35 @@ def settled(name: str, orders: dict[Order, bool]) -> str:
             when = day_first if orders[pattern] else month_first
             name = name[: found.start()] + when.text() + name[found.end() :]
     return name
+
+
+# ---- years that words are followed by, by the names beside them
+
+LABEL = re.compile(r"([^\W\d_]{3,})_?(\d{4})$")  # USA_2003, ROM2003
+
+
+def labelled(name: str) -> tuple[str, str] | None:
+    """(word in lower case, number) of a name that is nothing else; None for a camera's word.
+
+    Alone it may be a counter with letters that its owner chose, as Nikon and DCF allow.
+    """
+    found = LABEL.match(ENDING.sub("", name))
+    if found is None or found[1].lower() in COUNTED:
+        return None
+    return found[1].lower(), found[2]
+
+
+def are_years(labels: Iterable[tuple[str, str]]) -> bool:
+    """Whether the words of a folder's names are followed by years: several words, only years.
+
+    One word with several numbers counts, whatever these are; a camera does not change its letters.
+    """
+    labels = {*labels}
+    words = {word for word, _ in labels}
+    return len(words) > 1 and all(number.startswith(("19", "20")) for _, number in labels)
+
+
+def with_year(name: str) -> str:
+    """A labelled name with its year apart."""
+    stem, ending = ENDING.sub("", name), name[len(ENDING.sub("", name)) :]
+    return f"{stem[:-4].rstrip('_')} {stem[-4:]}{ending}" if labelled(name) else name
