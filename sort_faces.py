@@ -8265,6 +8265,9 @@ class FilmOptions:
     every_frames: int | None = option(
         COUNT, "instead of the best: every Nth frame that shows a face"
     )
+    soft_cuts: Path | None = option(
+        Path, "TransNetV2 as ONNX: asked as well where a transition may be", unit="MODEL.onnx"
+    )
 
     @property
     def wanted(self) -> bool:
@@ -8515,6 +8518,13 @@ class EmbedRun:
             self.door.close()
         if self.new and not self.crew.elsewhere:
             log.info("time of %d threads: %s", self.crew.threads, SPENT.shares())
+
+    def number_to_look_at(self) -> int:
+        """How many files a run would look at: those forgotten as a whole are told by their hash."""
+        if not self.door.photos:
+            return len(self.todo)
+        hashed = ordered_map(hash_file, self.todo, self.crew.threads)
+        return sum(not (sha and self.door.refuses(sha)) for _, sha, _ in hashed)
 
     def work_on(self, files: list[FoundFile]) -> None:
         """Hash files and find the faces of those whose bytes are new."""
@@ -10990,7 +11000,7 @@ def add_decisions_options(p: argparse.ArgumentParser) -> None:
     """What to do with what the operator has said of a library."""
     steps = {
         "list": (add_cache_argument, cmd_decisions_list),
-        "undo": (add_decisions_undo_source, cmd_decisions_undo),
+        "undo": (add_decisions_undo_options, cmd_decisions_undo),
         "redo": (add_decisions_undo_options, cmd_decisions_redo),
         "import": (add_decisions_import_options, cmd_decisions_import),
         "export": (add_decisions_export_options, cmd_decisions_export),
@@ -11013,10 +11023,6 @@ def add_decisions_undo_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     text = "the act, as list calls it (default: the last one)"
     p.add_argument("act", nargs="?", metavar="ACT", help=text)
-
-
-def add_decisions_undo_source(p: argparse.ArgumentParser) -> None:
-    add_decisions_undo_options(p)
     text = "all that came from one source instead: tags, or a word of the author list shows"
     p.add_argument("--source", metavar="WORD", help=text)
 
@@ -11024,16 +11030,24 @@ def add_decisions_undo_source(p: argparse.ArgumentParser) -> None:
 def cmd_decisions_undo(args: argparse.Namespace) -> Outcome:
     """take a decision back; it stays in the file"""
     there = companion("decisions")
-    if args.source is None:
-        return Outcome(there.undo(args.cache, args.act))
-    if args.act:
-        raise SortFacesError("name an act or a --source, not both")
-    return Outcome(there.undo_source(args.cache, args.source))
+    return Outcome(by_act_or_source(args, there.undo, there.undo_source))
 
 
 def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
     """let a decision that was taken back count again"""
-    return Outcome(companion("decisions").redo(args.cache, args.act))
+    there = companion("decisions")
+    return Outcome(by_act_or_source(args, there.redo, there.redo_source))
+
+
+def by_act_or_source(
+    args: argparse.Namespace, of_act: Callable[..., Any], of_source: Callable[..., Any]
+) -> Any:
+    """What comes of an act or of all that came from a --source; one of them is named."""
+    if args.source is None:
+        return of_act(args.cache, args.act)
+    if args.act:
+        raise SortFacesError("name an act or a --source, not both")
+    return of_source(args.cache, args.source)
 
 
 def add_decisions_import_options(p: argparse.ArgumentParser) -> None:
@@ -12567,7 +12581,7 @@ def preview_chain(
     new, films = len(found.files), len(found.films) if scan.films.films else 0
     if cache_exists(cache):
         run = EmbedRun(cache, crew_of(args, True), scan, found)
-        new = len(run.todo)
+        new = run.number_to_look_at()
         films = companion("film_source").number_to_look_at(run) if scan.films.wanted else 0
     result = {"photos": len(found.files), "photos_to_look_at": new, "run": "none: dry run"}
     result |= {"films_to_look_at": films} if scan.films.wanted else {}

@@ -685,6 +685,27 @@ def test_undone_in_one_go_it_stays_undone(tagged, run):
     assert tagged.names()["a.jpg"] == list(TWO)
 
 
+def test_redone_in_one_go_by_source(tagged, run):
+    tagged.put("a.jpg", jpeg(1, WRITERS["digiKam"](TWO)))
+    tagged.put("b.jpg", jpeg(1, WRITERS["Lightroom"]({"Cleo": LEFT})))
+    tagged.save()
+    tagged.read()
+    where = tagged.cache_path, "--source"
+    assert run("decisions", "redo", *where, "lightroom")[0] != 0  # nothing was taken back
+    assert run("decisions", "undo", *where, "tags")[0] == 0
+    code, out, err = run("decisions", "redo", *where, "lightroom", "--json")
+    assert code == 0, err
+    assert json.loads(out)["let_count_again"] == 1
+    assert tagged.names() == {"a.jpg": ["", ""], "b.jpg": ["Cleo", ""]}
+    tagged.read()
+    assert tagged.names()["a.jpg"] == ["", ""]
+    code, _, err = run("decisions", "redo", *where, "lightroom")
+    assert code != 0 and "nothing was taken back from 'lightroom'; sources: " in err
+    assert run("decisions", "redo", *where, "tags")[0] == 0
+    assert tagged.names() == {"a.jpg": list(TWO), "b.jpg": ["Cleo", ""]}
+    assert run("decisions", "redo", tagged.cache_path, "act", "--source", "tags")[0] != 0
+
+
 def test_undo_takes_the_operators_last_act_not_a_tag(tagged, run):
     tagged.put("a.jpg", jpeg(1, packet(mwg({"Anna": LEFT}))))
     cache = tagged.save()
