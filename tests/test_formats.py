@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -361,6 +362,31 @@ def test_a_tiff_of_files_shows_the_parts_that_are_there(face):
     assert likeness(sf.decode_photo(data).image, face) > 0.99
     photo = sf.decode_photo(data[: len(data) - len(strips[3]) - 10])
     assert photo.there == (0, 0, 240, 200)
+
+
+def test_a_cut_tiff_with_a_wrong_number_is_refused_or_read(face):
+    """A width of 0, a tile of no columns: anything but a traceback."""
+    data = odd_photos.by_tifffile(face, "tiles")
+    at = struct.unpack_from("<I", data, 4)[0]
+    for entry in range(at + 2, at + 2 + 12 * struct.unpack_from("<H", data, at)[0], 12):
+        for value in (0, 1, 0xFFFF):
+            wrong = bytearray(data[: len(data) * 2 // 3])
+            struct.pack_into("<I", wrong, entry + 8, value)
+            with contextlib.suppress(sf.PhotoError):
+                sf.decode_photo(bytes(wrong))
+
+
+def test_damage_in_a_tiff_that_only_tifffile_reads_is_refused(face):
+    """zlib and lzma have errors of their own."""
+    half = (face / 255).astype(np.float16)
+    tifffile = pytest.importorskip("tifffile")
+    for compression in ("zlib", "lzma"):
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, half, photometric="rgb", compression=compression)
+        data = bytearray(stream.getvalue())
+        data[len(data) // 2 : len(data) // 2 + 99] = b"\xff" * 99
+        with pytest.raises(sf.PhotoError):
+            sf.decode_photo(bytes(data))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])

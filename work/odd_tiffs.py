@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import lzma
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -143,12 +145,12 @@ def rows_of_parts(page: Page, length: int) -> tuple[int, int] | None:
     each = tiled or min(page.first(STRIP_ROWS, height), height)
     across = -(-page.first(WIDTH) // max(page.first(TILE_WIDTH), 1)) if tiled else 1
     places, sizes = (page.tags.get(tag, []) for tag in (TILES if tiled else STRIPS))
-    if page.first(PLANAR) == 2 or not each or not places or len(places) != len(sizes):
+    if page.first(PLANAR) == 2 or min(each, across) < 1 or not 0 < len(places) == len(sizes):
         return None
     parts = list(zip(places, sizes, strict=True))
     missing = next((n for n, (at, size) in enumerate(parts) if at + size > length), len(parts))
     rows = missing // across * each
-    if page.first(COMPRESSION, 1) == 1 and not tiled and missing < len(parts):
+    if page.first(COMPRESSION, 1) == 1 and not tiled and missing < len(parts) and rows < height:
         at, size = parts[missing]
         high = min(each, height - rows)
         rows += min(high, max(0, length - at) // min(row_bytes(page), max(size // high, 1)))
@@ -308,7 +310,7 @@ def by_tifffile(data: bytes) -> np.ndarray | None:
             if page.axes.startswith("S") and found.ndim == 3:
                 found = np.moveaxis(found, 0, -1)
             white_is_zero = page.photometric == 0
-    except (tifffile.TiffFileError, ImportError, *sf.PILLOW_ERRORS):
+    except (tifffile.TiffFileError, ImportError, zlib.error, lzma.LZMAError, *sf.PILLOW_ERRORS):
         return None
     if found.ndim not in (2, 3) or not found.size or found.dtype.kind not in "uif":
         return None
