@@ -776,6 +776,24 @@ def test_what_is_stored_is_short_ascii_and_read_back(said, make, model, software
     assert {one.where for one in statements} <= {where for where, _ in said}
 
 
+def test_a_camera_with_long_names_leaves_room_for_the_dates() -> None:
+    chinese = "佳能数码相机" * 7
+    said = [Statement("exif_original", "2021:03:14 15:09:26")]
+    statements, camera = capture_time.restored(capture_time.stored(said, Camera(*[chinese] * 3)))
+    assert list(statements) == said and camera.takes_photos
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_file_of_dates_in_any_encoding_and_from_home(tmp_path, monkeypatch, encoding) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    text = "path\tdate\n~/Bläk/a.jpg\t1998-07\n~nobody-here/b.jpg\t1999\n"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "t.csv").write_bytes((mark + text).encode(encoding))
+    found = dating.read_told(tmp_path / "t.csv", []).by_place()
+    assert found[dating.place_of(tmp_path / "Bläk/a.jpg")] == "1998-07" and "1999" in found.values()
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "1", '{"camera": 3, "exif_original": []}', "[" * 9000]
 )

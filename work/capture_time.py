@@ -393,7 +393,10 @@ def stored(statements: Iterable[Statement], camera: Camera) -> str:
     ranks are left out.
     """
     told: dict[str, Any] = {}
-    facts = [fact.strip("\0 ")[:LONGEST] for fact in (camera.make, camera.model, camera.software)]
+    names_it = (camera.make, camera.model, camera.software)
+    facts = [
+        ascii_of(fact.strip("\0 "))[:LONGEST] for fact in names_it
+    ]  # no date makes room for it
     if any(facts):
         told["camera"] = facts
     for one in sorted(statements, key=lambda one: RANK.get(one.where, len(RANK))):
@@ -403,6 +406,11 @@ def stored(statements: Iterable[Statement], camera: Camera) -> str:
     while len(text := json.dumps(told, separators=(",", ":"))) > LONGEST_WHOLE:
         told.popitem()
     return text
+
+
+def ascii_of(text: str) -> str:
+    """A text that JSON does not make six times as long."""
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 @functools.lru_cache(10_000)

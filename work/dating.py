@@ -6,6 +6,7 @@ a changed sidecar or another FILE counts without a photo being decoded again.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections import defaultdict
@@ -58,7 +59,9 @@ def read_told(file: Path | None, roots: Sequence[Path]) -> Told | None:
     if file is None:
         return None
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        data = file.read_bytes()
+        wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # Excel's "Unicode text"
+        text = data.decode(*(("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")))
     except OSError as error:
         raise sf.SortFacesError(
             f"{file}: {error.strerror or error}; name a CSV of path, date"
@@ -89,9 +92,9 @@ def read_told(file: Path | None, roots: Sequence[Path]) -> Told | None:
                     if os.sep == "/" and "/" not in cells[0]
                     else cells[0]
                 )
-                places = (
-                    [path.expanduser()] if path.is_absolute() else [base / path for base in bases]
-                )
+                with contextlib.suppress(RuntimeError):  # ~ of nobody
+                    path = path.expanduser()
+                places = [path] if path.is_absolute() else [base / path for base in bases]
                 lines.append(([place_of(place) for place in places], cells[1]))
     except csv.Error as error:
         raise sf.SortFacesError(
