@@ -188,7 +188,7 @@ if TYPE_CHECKING:
 # ============================================================================
 
 TOOL = "sort_faces"
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 # Nothing leaves this machine. Libraries read these when they are loaded, in this process and in all
 # it starts; whatever the operator has set, ours count. tests/test_nothing_leaves.py looks.
@@ -3842,7 +3842,6 @@ def pixels_of(data: bytes, header: Any, scale: int) -> tuple[np.ndarray, bool, A
         image, lines = hushed.heard(lambda: by_opencv(data, scale))
     if tiff and (image is None or image.max() <= companion("odd_tiffs").DARK):
         deep = companion("odd_tiffs").deep(data)
-        image = image if deep is None else deep
         if deep is not None:
             return deep, True, None
     if image is not None and not (tiff and companion("odd_tiffs").lacks_parts(data)):
@@ -6853,7 +6852,7 @@ def of_one_width(found: Sequence[np.ndarray]) -> np.ndarray:
 def natural(name: str) -> list[tuple[int, str]]:
     """Sort key that counts: faceset_2 before faceset_10."""
     parts = re.findall(r"\d+|\D+", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 @contextlib.contextmanager
@@ -9165,6 +9164,8 @@ def extend_refined(
     manifest, wanted = refined_manifest(
         library, params, facesets, purity, dropped_before, old.usual, True
     )
+    again = {cache.face_ids[row].partition(":")[0] for row in kept_out}  # without the filter
+    manifest.seen[:] = [photo for photo in manifest.seen if photo not in again]
     changed = changed_folders(before, facesets, word)
     plan = write_tree(library, out, manifest, wanted, tree, changed)
     return {

@@ -7,9 +7,10 @@ import itertools
 import os
 import re
 import signal
+from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import sort_faces as sf
@@ -157,3 +158,15 @@ def test_a_name_is_neither_hidden_nor_starts_with_a_blank(path) -> None:
 def test_numbers_have_three_digits_and_more_when_needed() -> None:
     names = [sf.numbered("person", number) for number in (1, 42, 999, 1000)]
     assert names == ["person_001", "person_042", "person_999", "person_1000"]
+
+
+@given(st.lists(PARTS, min_size=2, max_size=5))
+@example(["²", "2", "m1²", "m10", "٣", "x"])
+def test_names_in_any_script_can_be_put_in_order(names) -> None:
+    assert Counter(sorted(names, key=sf.natural)) == Counter(names)
+
+
+def test_order_counts() -> None:
+    names = ["set_10", "set_2", "set_\u0663", "set_1\u00b2", "set"]  # an Arabic 3, a small 2
+    ordered = ["set", "set_1\u00b2", "set_2", "set_\u0663", "set_10"]
+    assert sorted(names, key=sf.natural) == ordered

@@ -86,6 +86,39 @@ def test_a_filter_leaves_out_strangers_and_says_why(run, tmp_path, monkeypatch, 
     assert len(faces_out(photos.root, "not like --filter")) == 1
 
 
+def test_candidates_are_none_that_a_filter_or_the_operator_keeps_out(
+    run, tmp_path, monkeypatch, quick_disk
+):
+    photos = Photos(tmp_path, monkeypatch)
+    path, raw = photos.folder / "lib.npz", tmp_path / "raw/manifest.json"
+    own, alone = photos.rows(0, 0, 5), photos.rows(0, 5, EACH)
+    head = sf.manifest_head(sf.Library(photos.cache, path))
+    sf.write_file(raw, sf.RawManifest(**head, params={}, persons=[], singletons=alone, placed={}))
+    shown = ("--candidates", "--raw-manifest", raw, "--candidate-min-score", 0)
+
+    def offered(*options: object) -> list[str]:
+        ok(run, *photos.command(own), *shown, *options)
+        manifest = json.loads((photos.root / "_candidates/manifest.json").read_bytes())
+        to_set = {f["face"] for f in manifest["faces"] if f["file"].startswith("to_faceset_001/")}
+        return [face for face in alone if face in to_set]
+
+    def decide(kind: str, **facts: object) -> None:
+        act = decisions.act(kind, decisions.new_op(), **facts)
+        decisions.Book(path).append([act])
+
+    def refs(faces: list[str]) -> list[str]:
+        return decisions.refs(photos.cache, [photos.cache.row_of_face[face] for face in faces])
+
+    assert offered() == alone
+    decide("keep", faces=refs(own))
+    unwanted = of_rows(photos, monkeypatch, tmp_path / "unwanted", [0])
+    assert offered("--nfilter", unwanted, "--ref-threshold", 0) == []
+    decide("drop", faces=refs(alone[:1]))
+    assert offered() == alone[1:]
+    decide("different", faces=refs(alone[1:2]), others=refs(own[:1]))
+    assert offered() == alone[2:]
+
+
 def test_nfilter_takes_who_is_like_and_a_keep_counts_more(run, tmp_path, monkeypatch, quick_disk):
     photos = Photos(tmp_path, monkeypatch)
     unwanted = of_rows(photos, monkeypatch, tmp_path / "bert", [EACH, EACH + 1])
@@ -113,25 +146,28 @@ def test_extend_keeps_out_who_is_filtered_and_takes_him_later(run, tmp_path, mon
         cache, {}, {p: sf.known_paths(cache)[p] for p in paths[:old]}, sf.Counter()
     )
     sf.save_cache(path, first)
-    raw = tmp_path / "raw"
+    raw, sets = tmp_path / "raw", tmp_path / "sets"
     ok(run, "cluster", path, raw, "--linkage", "average")
+    ok(run, "refine", path, sets, "--min-faces", 3, "--linkage", "average")
     sf.save_cache(path, cache)
     unwanted = of_rows(photos, monkeypatch, tmp_path / "bert", [old, old + 1])
     engine = ("--model", "synthetic")
     result = ok(run, "extend", path, raw, "--nfilter", unwanted, "--dry-run", *engine)
     assert result["filtered"] == {"like --nfilter": EACH} and result["new_faces"] == EACH
     apart = tmp_path / "apart"
-    saved = ("--save-filtered", apart)
+    saved = ("--save-filtered", apart, "--refine-out", sets)
     ok(run, "extend", path, raw, "--nfilter", unwanted, "--dry-run", *saved, *engine)
     assert not apart.exists()
     result = ok(run, "extend", path, raw, "--nfilter", unwanted, *saved, *engine)
     assert result["new_persons"] == 1 and result["saved_apart"] == EACH
+    assert result["new_facesets"] == 1
     assert [one["face"] for one in result["filtered_faces"]] == cache.face_ids[old : old + EACH]
     crops = sorted((apart / "like_nfilter").iterdir())
     refs = {set_apart.text_of(crop.read_bytes(), "sort_faces") for crop in crops}
     assert refs == set(decisions.refs(cache, range(old, old + EACH)))
-    result = ok(run, "extend", path, raw)
+    result = ok(run, "extend", path, raw, "--refine-out", sets)
     assert result["new_faces"] == EACH and result["new_persons"] == 1
+    assert result["new_facesets"] == 1  # the sets have not seen him either
 
 
 @pytest.mark.parametrize("alone", [True, False])

@@ -13,7 +13,10 @@ import sort_faces as sf
 def candidate_groups(
     export: sf.Export, drafts: Sequence[sf.Draft], raw: sf.RawManifest
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{folder: (rows, centroid)} of good singletons: near a face set, or near each other."""
+    """{folder: (rows, centroid)} of good singletons: near a face set, or near each other.
+
+    What a filter or the operator keeps out of sets is not put up for them either.
+    """
     cache, params = export.cache, export.params
     sets = {
         draft.manifest.id: sf.rows_of_faces(cache, (face.face for face, _ in draft.faces))
@@ -22,9 +25,14 @@ def candidate_groups(
     exported = {face.face for draft in drafts for face, _ in draft.faces}
     singles = sf.rows_of_faces(cache, (face for face in raw.singletons if face not in exported))
     word = export.word
-    singles = singles[~word.no_face[singles] & ~np.isin(word.person[singles], [*word.ignored])]
+    unwanted = word.no_face[singles] | (word.keep[singles] < 0)
+    singles = singles[~unwanted & ~np.isin(word.person[singles], [*word.ignored])]
     good = singles[export.quality[singles] >= params.candidate_min_score]
+    good = good[[not reason for reason, _ in export.faults(good)]]
     matched, rest = sf.join_centroids(cache, good, sets, params.candidate_match_threshold)
+    for name, rows in matched.items():
+        others = are_others(word, rows, sets[name])
+        matched[name], rest = rows[~others], np.concatenate([rest, rows[others]])
     groups = {
         f"to_{name}": (rows, sf.centroid(cache.unit[sets[name]]))
         for name, rows in matched.items()
@@ -35,6 +43,17 @@ def candidate_groups(
     for number, rows in enumerate(new, 1):
         groups[sf.numbered("new", number)] = rows, sf.centroid(cache.unit[rows])
     return groups
+
+
+def are_others(word: sf.Word, rows: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(k,) bool: rows of which the operator said that they are somebody else than rows `own`."""
+    his, people = word.owner[own], word.person[own]
+    own = np.union1d(own, np.flatnonzero(np.isin(word.person, people[people >= 0])))
+    pairs = np.concatenate([word.apart, word.apart[:, ::-1]])
+    apart = pairs[np.isin(pairs[:, 1], own), 0]
+    people = word.person[apart]
+    named = (his >= 0).any() & (word.owner[rows] >= 0) & ~np.isin(word.owner[rows], his)
+    return np.isin(rows, apart) | np.isin(word.person[rows], people[people >= 0]) | named
 
 
 def stage_candidates(
