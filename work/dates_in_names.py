@@ -48,6 +48,9 @@ CLOCKS = [  # after a date in a name
     re.compile(rf"(?:[-_. T]|\s-\s)?(?P<hour>\d\d){TWO}{TWO}(?:\d{{1,4}})?(?!\d)"),
     re.compile(rf"T(?P<hour>\d\d){TWO}(?!\d)"),
 ]  # fmt: skip
+UNTIL = re.compile(  # after a first day the last one, which is no time of day
+    r"\s?[-–]\s?((?:19|20)\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?!\d)"
+)
 ZONE = re.compile(r"(?:[.,]\d+)?(Z(?![^\W\d_])|\+\d\d:?\d\d)")
 
 PREFIX = r"(?<![^\W_])(?:[A-Za-z]{2,}|[PV]|[A-Za-z]*[^\x00-\x7f\W\d]+)?"  # a word of letters
@@ -264,6 +267,8 @@ READERS = [
 
 def timed(day: When, title: str, end: int) -> When:
     """A day with the time of day that follows it in a name, where one does."""
+    if (until := UNTIL.match(title, end)) and day.fields < tuple(map(int, until.groups())):
+        return day
     for pattern in CLOCKS:
         found = None if NO_CLOCK.match(title) else pattern.match(title, end)
         if found is None:
