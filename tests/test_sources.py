@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import odd_photos
 import PIL.Image
 import pytest
 from conftest import sf
@@ -665,6 +666,27 @@ def test_ignore_leaves_them_out_and_read_brings_them_back(tagged):
     assert tagged.read("ignore") == {}
     tagged.read()
     assert tagged.names() == {"a.jpg": list(TWO)}
+
+
+def odd_packets() -> dict[str, bytes]:
+    """Photos whose XMP is no packet at all, by their endings."""
+    image = np.full((16, 16, 3), 90, np.uint8)
+    png = odd_photos.encoded(image, "PNG")
+    key = b"iTXtXML:com.adobe.xmp\0"
+    chunk = struct.pack(">I", len(key) - 4) + key + struct.pack(">I", zlib.crc32(key))
+    tags, pixels, _ = odd_photos.page_of(image)
+    files = {"png": png[:33] + chunk + png[33:]}
+    for kind, ending in ((2, "tif"), (3, "TIF"), (4, "tiff")):  # ASCII, SHORT, LONG
+        files[ending] = odd_photos.tiff([({**tags, 700: (kind, [60, 120, 62])}, pixels, ())])
+    return files
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "TIF", "tiff"])
+def test_xmp_of_the_wrong_type_says_nothing(tmp_path, ending):
+    photo = tmp_path / f"a.{ending}"
+    photo.write_bytes(odd_packets()[ending])
+    assert sources.within(str(photo)).regions == []
+    assert sf.decode_photo(photo.read_bytes()).dates.startswith("{")
 
 
 def test_undone_in_one_go_it_stays_undone(tagged, run):
