@@ -668,6 +668,15 @@ def test_ignore_leaves_them_out_and_read_brings_them_back(tagged):
     assert tagged.names() == {"a.jpg": list(TWO)}
 
 
+@pytest.mark.parametrize("odd", [[1], {"a": 1}, None, 7])
+def test_a_library_of_odd_types_is_no_traceback(odd):
+    libraries = sf.companion("sources_libraries")
+    rows = [{"id": odd, "path": odd, "checksum": odd, "faces": odd}, {"id": odd}, odd]
+    for value in (rows, {"assets": rows, "faces": odd, "people": rows}, {"items": {"items": rows}}):
+        assert all(not entry.regions for entry in libraries.entries_of(value) or ())
+    assert libraries.entries_of([{"id": odd}]) is None
+
+
 def odd_packets() -> dict[str, bytes]:
     """Photos whose XMP is no packet at all, by their endings."""
     image = np.full((16, 16, 3), 90, np.uint8)
