@@ -887,6 +887,18 @@ def test_the_names_of_a_folder_decide_for_each_other(run, library, mini, tmp_pat
     assert found["a.jpg"] == ("folder", "2001")
 
 
+def test_words_and_years_of_a_folder_decide_for_each_other(run, library, mini, tmp_path) -> None:
+    cache = tmp_path / "lib.npz"
+    embed = "embed", library, cache, "--model", mini, "--json"
+    (library / "nothing.jpg").rename(library / "USA_2003.JPG")
+    (library / "exif.jpg").rename(library / "ROM_2001.JPG")
+    counts(run(*embed))
+    assert dated(cache)["USA_2003.JPG"] == ("name", "2003")
+    (library / "ROM_2001.JPG").rename(library / "ROM_0412.JPG")
+    counts(run(*embed, "--prune"))
+    assert dated(cache)["USA_2003.JPG"] == ("none", "")
+
+
 def test_a_file_of_dates_overrules_and_costs_a_line_where_it_is_wrong(
     run, library, mini, tmp_path, monkeypatch
 ) -> None:
