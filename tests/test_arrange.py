@@ -95,6 +95,21 @@ def test_a_second_arranging_takes_groups_and_prefixes_of_the_first(run, tmp_path
     }
 
 
+def test_names_that_some_disks_take_for_one_are_told_apart():
+    moves = [("a/x.png", "g/x.png"), ("b/X.png", "g/X.png"), ("y.png", "Y.png"), ("d", "e/Z\u0308")]
+    aims = [target for _, target in arrange.apart(moves, {"y.png", "e/z\u0308", "e/\u017c"})]
+    assert aims == ["g/x.png", "g/X-2.png", "Y.png", "e/Z\u0308-2"]
+
+
+def test_what_has_no_value_comes_last_backwards_too(run, tmp_path):
+    colours = {"grey.png": (90, 90, 90), "blue.png": (200, 20, 20), "red.png": (20, 20, 200)}
+    crops = paint(tmp_path / "crops", colours)
+    for name, options in (("there", ()), ("back", ("--reverse",))):
+        ok(run, "arrange", crops, "--by", "hue", "--copy", tmp_path / name, *options)
+    assert names(tmp_path / "there") == ["00001_blue.png", "00002_red.png", "00003_grey.png"]
+    assert names(tmp_path / "back") == ["00001_red.png", "00002_blue.png", "00003_grey.png"]
+
+
 def test_a_name_that_is_taken_gets_a_number(run, tmp_path):
     crops = paint(tmp_path / "crops", {"x.png": (9, 9, 9), "00001_x.png": (200, 200, 200)})
     before = held(crops)
@@ -267,6 +282,8 @@ def test_a_corpus_is_arranged_as_a_copy_from_what_its_cache_knows(
     looked = photos.looked
     result = ok(run, "arrange", root, "--by", "size", "--copy", tmp_path / "out")
     assert photos.looked == looked and result["without_face"] == 0
+    code, _, err = run("arrange", root / "faceset_001/previews", "--copy", tmp_path / "no")
+    assert code == 2 and f"previews: is no face set of {root}; name that, one" in err
     corpus = sf.Corpus(root, sf.read_file(root / "manifest.json", sf.SwapManifest))
     for folder, faceset in corpus.active.items():
         short = {

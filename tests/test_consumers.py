@@ -33,6 +33,7 @@ from corpora import (
     copied,
     edit,
     exact,
+    give_audits,
     read,
     recover,
     write_master,
@@ -662,6 +663,26 @@ def test_averages_are_those_of_the_bundle_that_is_loaded(run, root):
     assert of_all == [f"{folder}_top{TOP_N}.fsz" for folder in (SET, OTHER, "faceset_003")]
 
 
+def test_averages_are_made_anew_when_somebody_looks_at_the_pngs(run, root):
+    """Of the photos' embeddings first, as nobody has looked; then of those that the PNGs give."""
+    ok(run, "bundle", root, "--to", "rope,reactor,embeddings,fsz2,visomaster")
+    before = content(root)
+    assert ok(run, "bundle", root)["run"].startswith("none")
+    face = read(root / SET / "manifest.json")["faces"][0]
+    give_audits(root, **{face["sha256"]: np.arange(DIM, dtype=np.float32)})
+    found = ok(run, "verify", root, "--no-faces", code=1)["findings"]
+    assert "embeddings, fsz2, reactor, rope, visomaster: made of other faces" in str(found)
+    ok(run, "bundle", root)
+    after = content(root)
+    changed = {name for name in before if name in after and before[name] != after[name]}
+    assert {
+        f"{SET}/exports/rope/merged_embeddings.txt",
+        "exports/rope/merged_embeddings.txt",
+    } < changed
+    assert_clean(run, root)
+    assert ok(run, "bundle", root)["run"].startswith("none")
+
+
 def test_captions_say_name_view_and_distance(run, tmp_path):
     root = stamped(tmp_path)
     enriched(root)
@@ -851,6 +872,28 @@ def test_a_set_without_any_known_embedding_says_so_and_loses_nothing(run, root, 
     told = {one["kind"]: one for one in read(root / SET / "manifest.json")["exports"]}
     assert not told["rope"]["files"] and "" in told["rope"]["left"] and told["lora"]["files"]
     assert_clean(run, root)
+
+
+def test_what_is_not_written_is_told_once_a_reason(run, root):
+    code, _, err = run("bundle", root, "--to", "glasses,faceswap")
+    lines = [line for line in err.splitlines() if "not written" in line]
+    assert code == 0 and len(lines) == 2
+    assert all(
+        "not written of 3 sets (faceset_001, faceset_002, faceset_003): " in x for x in lines
+    )
+    assert "no face of it is scored" in lines[0]
+
+
+def test_a_png_that_is_damaged_costs_itself_and_not_the_exports(run, root):
+    png = root / SET / "faces/001.png"
+    png.write_bytes(png.read_bytes()[:60])
+    ok(run, "bundle", root, "--to", "folder,fsz2,reactor,lora", warned=f"{png}: cut off")
+    told = {one["kind"]: one for one in read(root / SET / "manifest.json")["exports"]}
+    assert told["folder"]["left"] == {"faces/001.png": "its PNG is damaged"}
+    assert f"{SET}/exports/folder/000.png" in content(root)
+    places = (root / SET / "exports/fsz2").rglob("metadata.json")
+    light = [["appearance" in source for source in read(place)["sources"]] for place in places]
+    assert max(some.count(False) for some in light) == 1
 
 
 def test_a_dry_run_and_a_plan_change_nothing_until_it_is_applied(run, root, tmp_path):

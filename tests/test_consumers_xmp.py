@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -18,12 +19,13 @@ import PIL.ImageOps
 import pytest
 from aligned_material import Shelf
 from conftest import SHARED, demo_library, make_cache, sf
-from corpora import assert_clean, copied, edit, faces_in, read, write_master
+from corpora import assert_clean, content, copied, edit, faces_in, read, write_master
 from hypothesis import given
 from hypothesis import strategies as st
 from material import Library, ok
 
 xmp = sf.companion("consumers_xmp")
+CORPUS = xmp.Owner("/sets/a", "2026-01-01")
 
 exiftool = pytest.mark.skipif(
     shutil.which("exiftool") is None, reason="needs exiftool (Debian: libimage-exiftool-perl)"
@@ -303,6 +305,10 @@ def test_a_photo_that_is_gone_has_no_sidecar(tmp_path):
     assert len(written) == 2 and left == {str(library.photo(1)): sf.PHOTO_GONE}
 
 
+def claims(*photos: object, own: object = CORPUS) -> object:
+    return xmp.Claims(own, {str(photo) for photo in photos})
+
+
 def test_beside_the_photos_only_our_own_sidecars_are_written_over(tmp_path):
     library = Library(tmp_path / "lib", people=1, photos=4)
     photos = [library.photo(row) for row in range(4)]
@@ -312,15 +318,20 @@ def test_beside_the_photos_only_our_own_sidecars_are_written_over(tmp_path):
         path.write_bytes(b"<x:xmpmeta x:xmptk='Adobe XMP Core'/>")
     left: dict[str, str] = {}
     text = xmp.sidecar([xmp.Region("Ann", (0.1, 0.2, 0.3, 0.4))], (100, 80), 1)
-    done = xmp.write_beside(dict.fromkeys(map(str, photos), text), left)
+    link = Path(f"{photos[3]}.xmp")
+    link.symlink_to(tmp_path / "on a disk that is not there")
+    xmp.write_beside({str(photos[3]): text}, left, claims())
+    assert link.is_symlink() and "another program's" in left.pop(str(photos[3]))
+    link.unlink()
+    done = xmp.write_beside(dict.fromkeys(map(str, photos), text), left, claims())
     assert done == [f"{path}.xmp" for path in photos[2:]]
     assert list(left) == [str(path) for path in photos[:2]]
     assert all("another program's" in why for why in left.values())
     assert all(b"Adobe" in path.read_bytes() for path in foreign)
     again = xmp.sidecar([xmp.Region("Bo", (0.1, 0.2, 0.3, 0.4))], (100, 80), 1)
-    xmp.write_beside({str(photos[2]): again}, {})
+    xmp.write_beside({str(photos[2]): again}, {}, claims())
     assert Path(f"{photos[2]}.xmp").read_bytes() == again
-    assert xmp.remove_beside(map(str, photos), {}) == done
+    assert xmp.remove_beside(map(str, photos), {}, claims(*photos)) == done
     assert foreign[0].exists() and foreign[1].exists() and not Path(done[0]).exists()
     assert before == {path: sf.sha256_of_file(path) for path in photos}
 
@@ -333,7 +344,7 @@ def test_a_folder_that_may_only_be_read_costs_its_own_sidecars(tmp_path):
     else:
         closed.parent.chmod(0o500)
     left: dict[str, str] = {}
-    done = xmp.write_beside({str(closed): b"x", str(other): b"x"}, left)
+    done = xmp.write_beside({str(closed): b"x", str(other): b"x"}, left, claims())
     assert done == [f"{other}.xmp"] and list(left) == [str(closed)]
     closed.parent.chmod(0o700)
 
@@ -341,8 +352,9 @@ def test_a_folder_that_may_only_be_read_costs_its_own_sidecars(tmp_path):
 def test_a_sidecar_that_cannot_be_removed_is_told_and_no_fault_for_ever(tmp_path, monkeypatch):
     library = Library(tmp_path / "lib", people=2, photos=1)
     photos = [str(library.photo(row)) for row in range(2)]
-    text = xmp.sidecar([xmp.Region("Ann", (0.1, 0.2, 0.3, 0.4))], (100, 80), 1)
-    xmp.write_beside(dict.fromkeys(photos, text), {})
+    own = xmp.Owner(str(tmp_path), "2026-01-01")
+    text = xmp.sidecar([xmp.Region("Ann", (0.1, 0.2, 0.3, 0.4))], (100, 80), 1, own)
+    xmp.write_beside(dict.fromkeys(photos, text), {}, claims(own=own))
     real = Path.unlink
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
@@ -352,12 +364,27 @@ def test_a_sidecar_that_cannot_be_removed_is_told_and_no_fault_for_ever(tmp_path
 
     monkeypatch.setattr(Path, "unlink", unlink)
     left: dict[str, str] = {}
-    assert xmp.remove_beside(photos, left) == [photos[1] + ".xmp"]
+    assert xmp.remove_beside(photos, left, claims(own=own)) == [photos[1] + ".xmp"]
     assert left == {photos[0]: "the sidecar beside it stays: Read-only file system"}
     cache = SimpleNamespace(paths=[[path] for path in photos], meta=SimpleNamespace(roots=["/x"]))
-    corpus = SimpleNamespace(cache=cache, root=tmp_path)
+    corpus = SimpleNamespace(cache=cache, root=tmp_path, master=SimpleNamespace(created=own.made))
     assert xmp.fault_beside(corpus, left) == ""
     assert xmp.fault_beside(corpus, {}) == f"{photos[0]}.xmp is not in exports/xmp"
+
+
+def test_an_owner_is_read_back_whatever_its_folder_is_called(tmp_path):
+    own = xmp.Owner(f"""/a "b" & <c>'{"d" * 4000}é""", "2026-01-01T00:00:00+00:00")
+    some = [xmp.Region("Ann", (0.1, 0.2, 0.3, 0.4))]
+    path = tmp_path / "x.jpg.xmp"
+    for owner in (own, xmp.NOBODY):
+        path.write_bytes(xmp.sidecar(some, (100, 80), 1, owner))
+        ET.fromstring(path.read_bytes())
+        assert xmp.owner_in(path) == owner and xmp.is_ours(path)
+    before = re.sub(rb" +xmlns:sort_faces.*\n", b"", path.read_bytes())
+    path.write_bytes(before)  # as of a version that noted none
+    assert xmp.owner_in(path) == xmp.NOBODY != xmp.owner_in(tmp_path / "other.xmp")
+    assert not claims().is_mine(str(tmp_path / "x.jpg"))
+    assert claims(tmp_path / "x.jpg").is_mine(str(tmp_path / "x.jpg"))
 
 
 # --- as an export of a corpus -----------------------------------------------
@@ -487,3 +514,75 @@ def test_sidecars_beside_the_photos_follow_what_is_undone(run, root, shelf):
     assert "Otto" not in str(names_in(shelf.src)) and "Zoë" in str(names_in(shelf.src))
     assert_clean(run, root)
     ok(run, "bundle", root, "--to", "xmp", "--xmp-beside", "no")
+
+
+@pytest.fixture
+def others(template, tmp_path, shelf) -> Path:
+    """A second corpus of the same cache, not begun at the same time."""
+    other = copied(template, tmp_path / "other")
+    edit(other / "manifest.json", lambda told: told.update(created="2020-01-01T00:00:00+00:00"))
+    yield other
+    for path in shelf.src.rglob("*.xmp"):
+        path.unlink()
+
+
+BESIDE = ("--to", "xmp", "--xmp-beside")
+
+
+def test_two_corpora_of_one_cache_leave_each_others_sidecars(run, root, others, shelf):
+    give(root, "faceset_006", "Zoë")  # who is not in all photos
+    ok(run, "bundle", root, *BESIDE, "yes")
+    first = content(shelf.src)
+    give(others, "faceset_006", "Ann")
+    for number in range(1, 6):
+        give(others, f"faceset_00{number}", "Otto")
+    ours = [path for path in first if path.endswith(".xmp")]
+    told = f"beside {len(ours)} photos the sidecars are of the corpus {root}, and stay"
+    result = ok(run, "bundle", others, *BESIDE, "yes", warned=told)
+    now = content(shelf.src)
+    assert ours and {path: now[path] for path in first} == first
+    both = {path for path, names in names_in(shelf.src).items() if "Otto" in names}
+    assert both and both.isdisjoint(ours)
+    assert f"of the corpus {root}" in result["exports"][0]["because"]
+    for corpus in (root, others):  # and nobody has anything to mend
+        assert_clean(run, corpus)
+        assert ok(run, "bundle", corpus)["run"].startswith("none")
+    ok(run, "bundle", others, *BESIDE, "no")
+    assert content(shelf.src) == first
+    ok(run, "bundle", others, *BESIDE, "yes", warned=told)
+    ok(run, "bundle", root, *BESIDE, "no")
+    assert set(content(shelf.src)) == {*now} - {*ours}
+    assert ok(run, "bundle", others)["run"] != "none"  # now there is room for all of its own
+    assert names_in(shelf.src) == names_in(others / "exports/xmp")
+    assert_clean(run, others)
+
+
+def test_a_corpus_that_was_moved_knows_its_sidecars_and_a_copy_of_it_does_not(run, root, shelf):
+    give(root, "faceset_001", "Zoë")
+    ok(run, "bundle", root, *BESIDE, "yes")
+    first = content(shelf.src)
+    twin = copied(root, root.parent / "twin")
+    give(twin, "faceset_001", "Ann")
+    ok(run, "bundle", twin, warned="the sidecars are of the corpus")
+    assert content(shelf.src) == first
+    moved = root.rename(root.parent / "moved")
+    assert ok(run, "verify", moved, "--no-faces", code=1)["wrong"] == 1  # they name another place
+    give(moved, "faceset_001", "Bo")
+    ok(run, "bundle", moved)
+    assert names_in(shelf.src) == names_in(moved / "exports/xmp") and "Bo" in str(names_in(moved))
+    ok(run, "bundle", moved, *BESIDE, "no")
+    assert not list(shelf.src.rglob("*.xmp"))
+
+
+def test_what_lies_beside_the_photos_is_asked_once_a_run(run, root, shelf, monkeypatch):
+    give(root, "faceset_001", "Zoë")
+    ok(run, "bundle", root, *BESIDE, "yes")
+    real, asked = xmp.fault_beside, []
+    monkeypatch.setattr(xmp, "fault_beside", lambda *told: asked.append(1) or real(*told))
+    ok(run, "bundle", root)
+    assert len(asked) == 1
+    next(shelf.src.rglob("*.xmp")).unlink()
+    ok(run, "bundle", root)
+    assert len(asked) == 3  # the run that mends it, and a look at what that has left
+    assert names_in(shelf.src) == names_in(root / "exports/xmp")
+    ok(run, "bundle", root, *BESIDE, "no")

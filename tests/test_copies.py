@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from conftest import sf
-from corpora import Space, build
+from corpora import Space, build, edit, write_master
 from exports import Photos
 from material import ok
 
@@ -142,3 +144,55 @@ def test_a_folder_of_crops_with_a_cache_of_its_own(run, tmp_path, monkeypatch):
     ok(run, *command, "--copy", tmp_path / "out")
     faces = [value["face"].partition("@")[0] for value in copies.noted(known) if "face" in value]
     assert faces == photos.cache.face_ids[:3]
+
+
+@pytest.mark.parametrize("folder_gone", [False, True])
+def test_copies_are_noted_where_the_cache_is_not_there(run, root, folder_gone):
+    cache, away = root.parent / "lib.npz", root.parent / "elsewhere.npz"
+    if folder_gone:
+        for path in (root / "manifest.json", *root.glob("faceset_*/manifest.json")):
+            edit(path, lambda told: told.update(cache="/not/mounted/lib.npz"))
+        write_master(root)
+    cache.rename(away)
+    out = root.parent / "out"
+    ok(run, "arrange", root, "--by", "brightness", "--copy", out)
+    away.rename(cache)
+    place = root if folder_gone else cache
+    assert len(list(copies.noted(place))) == 9
+    result = forget(run, root, "--person", ADA)
+    assert result["files_with_traces"] == 0 and len(pictures(out)) == 4
+    assert len(list(copies.noted(place))) == 5
+
+
+def test_one_writes_the_journal_at_a_time(run, root, monkeypatch):
+    arranged(run, root)
+    monkeypatch.setattr(sf.companion("decisions"), "LOCK_SECONDS", 0.1)
+    cache = root.parent / "lib.npz"
+    with copies.held(copies.journal(cache)):
+        told = "held for 0 s; try again (forget will not know these copies)"
+        ok(run, "arrange", root, "--by", "size", "--copy", root.parent / "more", warned=told)
+        code, _, err = run("forget", root, "--cache", cache, "--person", ADA)
+        assert code == 2 and "copies.jsonl.lock: held for" in err
+    assert forget(run, root, "--person", ADA)["files_with_traces"] == 0
+
+
+def test_a_copy_of_a_corpus_is_hashed_only_where_a_file_is_younger_than_its_manifest(
+    run, root, monkeypatch
+):
+    arrange, real, hashed = sf.companion("arrange"), sf.sha256_of_file, []
+    monkeypatch.setattr(
+        arrange.sf, "sha256_of_file", lambda path: hashed.append(path) or real(path)
+    )
+    time.sleep(0.05)  # a file system's clock is coarse
+    for manifest in root.glob("faceset_*/manifest.json"):
+        os.utime(manifest)
+    shown = root / "faceset_001/faces/000.png"
+    before = shown.stat()
+    ok(run, "arrange", root, "--by", "size", "--copy", root.parent / "one")
+    assert [path for path in hashed if path.suffix == ".png"] == []
+    time.sleep(0.05)
+    shown.write_bytes(shown.read_bytes() + b"retouched")
+    os.utime(shown, ns=(before.st_atime_ns, before.st_mtime_ns))
+    ok(run, "arrange", root, "--by", "size", "--copy", root.parent / "two")
+    assert [path for path in hashed if path.suffix == ".png"] == [shown]
+    assert real(shown) in {value.get("sha256") for value in copies.noted(root.parent / "lib.npz")}

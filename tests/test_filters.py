@@ -220,6 +220,21 @@ def test_a_bundle_is_as_good_as_the_folder_of_its_faces(tmp_path, shared, mini):
         reference_filter.references(bundle, crew, meta, True)
 
 
+def test_a_full_temporary_disk_is_no_fault_of_the_bundle(tmp_path, monkeypatch):
+    bundle, scratch = tmp_path / "one.fsz", tmp_path / "scratch"
+    scratch.mkdir()
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("000.png", b"a face")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(sf.SortFacesError) as told:
+        reference_filter.unpacked(bundle, scratch)
+    assert str(told.value).startswith(f"{scratch}: No space left; free some space there")
+
+
 def test_references_without_a_face_or_of_another_recogniser_are_refused(
     run, tmp_path, monkeypatch, shared, mini
 ):

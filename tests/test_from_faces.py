@@ -186,6 +186,12 @@ def test_a_faceswap_png_is_known_by_photo_and_box(photos):
     assert from_faces.by_text([file], cache) == {}
     file.write_bytes(data[:-20])
     assert from_faces.by_text([file], cache) == {}
+    told["alignments"]["x"] = 10**400
+    file.write_bytes(set_apart.with_text(data, "faceswap", repr(told)))
+    assert from_faces.by_text([file], cache) == {}
+    ends_early = b"\0\0\0\x09iTXtfaceswap\0\0\0\0\0"
+    file.write_bytes(set_apart.SIGNATURE + ends_early)
+    assert from_faces.by_text([file], cache) == {}
 
 
 def test_our_own_faceswap_export_is_known_by_its_chunk(photos):
@@ -207,21 +213,58 @@ def test_our_own_faceswap_export_is_known_by_its_chunk(photos):
     assert from_faces.by_text([file], cache) == {file: row}
 
 
-def test_real_crops_that_were_saved_again_are_known_by_look(run, tmp_path, shared, mini):
+@pytest.mark.parametrize("edge", [112, 80, 64, 48])
+def test_small_copies_are_known_by_their_picture_and_no_model_is_asked(
+    run, photos, tmp_path, monkeypatch, edge
+):
+    files = crops(photos, tmp_path / "hand")
+    gone, *rest = files
+    files[gone].unlink()
+    for face in rest:
+        image = cv2.resize(cv2.imread(str(files[face])), (edge, edge), interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(files[face].with_suffix(".jpg")), image)
+        files[face].unlink()
+    monkeypatch.setattr(from_faces.looking, "looked_at", None)
+    result = read_back(run, photos, tmp_path / "hand")
+    assert (result["known_by_picture"], result["unknown"]) == (len(rest), 0)
+    assert (result["drop"], result["belongs"]) == (1, 0)
+    assert faces(photos, word_of(photos).keep < 0) == {gone}
+
+
+def test_pictures_that_two_crops_could_be_and_flat_ones_are_not_known_by_them(photos, monkeypatch):
+    corpus = sf.Corpus(photos.root, sf.read_file(photos.root / "manifest.json", sf.SwapManifest))
+    face = corpus.sets["faceset_001"].manifest.faces[0]
+    image = cv2.imread(str(photos.root / "faceset_001" / face.file))
+    row = photos.cache.row_of_face[face.face]
+    twin, other = photos.folder / "twin.png", photos.folder / "other.png"
+    cv2.imwrite(str(other), image)
+    cv2.imwrite(str(twin), cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA))
+    assert from_faces.by_picture([twin], corpus, photos.cache) == {twin: row}
+    both = [*from_faces.exported_crops(corpus, photos.cache), (other, photos.cache.faces)]
+    monkeypatch.setattr(from_faces, "exported_crops", lambda *_: both)
+    assert from_faces.by_picture([twin], corpus, photos.cache) == {}
+    cv2.imwrite(str(twin), np.full((64, 64, 3), 90, np.uint8))
+    twin.with_suffix(".jpg").write_bytes(b"no picture")
+    assert from_faces.by_picture([twin, twin.with_suffix(".jpg")], corpus, photos.cache) == {}
+
+
+def test_real_crops_are_known_by_look_or_in_any_size_by_their_picture(run, tmp_path, shared, mini):
     engine = ("--model", mini, "--det-size", 320)
     for person in ("p001", "p002"):
         shutil.copytree(shared / "data/people" / person, tmp_path / "photos" / person)
     gates = ("--min-short", 60, "--min-blur", 10, "--min-faces", 5)
     ok(run, "run", tmp_path / "photos", tmp_path / "out", *engine, *gates, "--linkage", "average")
     ready, cache = tmp_path / "out/facesets_swap_ready", tmp_path / "out/faces.npz"
-    hand, faces_there = tmp_path / "hand", 0
-    for faceset in sorted(ready.glob("faceset_*")):
-        (hand / faceset.name).mkdir(parents=True)
-        files = sorted((faceset / "faces").glob("*.png"))
-        faces_there += len(files) - 1
-        for number, file in enumerate(files[1:]):
-            small = cv2.resize(cv2.imread(str(file)), (320, 320), interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(hand / faceset.name / f"x{number}.jpg"), small)
-    result = ok(run, "decisions", "from-faces", cache, ready, hand)
-    assert result["known_by_look"] == faces_there and result["unknown"] == 0
-    assert (result["drop"], result["belongs"]) == (2, 0)
+    for name, edge, margin in (("look", 320, 60), ("picture", 80, 0), ("picture", 48, 0)):
+        hand, there = tmp_path / f"hand{edge}", 0
+        for faceset in sorted(ready.glob("faceset_*")):
+            (hand / faceset.name).mkdir(parents=True)
+            files = sorted((faceset / "faces").glob("*.png"))
+            there += len(files) - 1
+            for number, file in enumerate(files[1:]):
+                image = cv2.imread(str(file))[margin : 512 - margin, margin : 512 - margin]
+                small = cv2.resize(image, (edge, edge), interpolation=cv2.INTER_AREA)
+                cv2.imwrite(str(hand / faceset.name / f"x{number}.jpg"), small)
+        result = ok(run, "decisions", "from-faces", cache, ready, hand, "--dry-run")
+        assert result[f"known_by_{name}"] == there and result["unknown"] == 0
+        assert (result["drop"], result["belongs"]) == (2, 0)

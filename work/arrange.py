@@ -21,6 +21,7 @@ import itertools
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -50,7 +51,7 @@ class Source:
     jobs: Places
     titles: dict[str, str]  # {path within the root: its name before any arranging}
     corpus: sf.Corpus | None = None
-    faces: dict[str, str] = field(default_factory=dict)  # {path: face id}, of a corpus
+    faces: dict[str, sf.Face] = field(default_factory=dict)  # {path: face}, of a corpus
 
 
 def source_of(folder: Path, batch: bool) -> Source:
@@ -60,6 +61,10 @@ def source_of(folder: Path, batch: bool) -> Source:
         raise sf.SortFacesError(f"{folder}: no such folder; name one with crops in it")
     root = corpus_above(folder)
     source = plain_source(folder, batch) if root is None else corpus_source(root, folder)
+    if root not in (None, folder) and not source.jobs:
+        raise sf.SortFacesError(
+            f"{folder}: is no face set of {root}; name that, one of its sets, or a copy"
+        )
     if not any(source.jobs.values()):
         hint = "" if batch else "; --subfolders takes those in it"
         raise sf.SortFacesError(f"{folder}: no pictures in it{hint}")
@@ -83,7 +88,7 @@ def corpus_source(root: Path, folder: Path) -> Source:
     for name, faceset in corpus.sets.items():
         if inside in (name, f"{name}/faces") or (inside == "." and not faceset.shelf):
             jobs[name] = [f"{name}/{face.file}" for face in faceset.faces]
-            faces |= {f"{name}/{face.file}": face.face for face in faceset.faces}
+            faces |= {f"{name}/{face.file}": face for face in faceset.faces}
     titles = {path: PurePosixPath(path).name for some in jobs.values() for path in some}
     return Source(root, jobs, titles, corpus, faces)
 
@@ -162,15 +167,21 @@ def earlier(root: Path) -> tuple[Groups, dict[str, str]]:
 # ============================================================================
 
 
-def ordered(key: str, crops: crop_facts.Crops, labels: np.ndarray | None) -> np.ndarray:
+def ordered(
+    key: str, crops: crop_facts.Crops, labels: np.ndarray | None, backwards: bool = False
+) -> np.ndarray:
     """(n,) positions of the pictures in the order of a key; what has no value comes last.
 
-    labels: (n,) of by_face, for the key "face".
+    labels: (n,) of by_face, for the key "face". backwards: the last one with a value first.
     """
     if key == "face":
-        return by_face(crops.unit, labels)
-    values = crop_facts.KEYS[key].values(crops)
-    return np.lexsort((-values if crop_facts.KEYS[key].falling else values,))  # stable, NaN last
+        order, known = by_face(crops.unit, labels), crops.seen
+    else:
+        values = crop_facts.KEYS[key].values(crops)
+        order = np.lexsort((-values if crop_facts.KEYS[key].falling else values,))  # stable
+        known = np.isfinite(values)
+    is_known = known[order]
+    return np.concatenate([order[is_known][::-1], order[~is_known]]) if backwards else order
 
 
 def by_face(unit: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -315,8 +326,10 @@ def order_and_bins(
     if "face" in (by, group):
         own = sf.thresholds_for(crops.cache.meta.model).cluster
         labels = people(crops.unit, borders[0] if group == "face" and borders else own)
-    order = np.arange(len(crops.row)) if by == "none" else ordered(by, crops, labels)
-    order = order[::-1] if options.reverse else order
+    if by == "none":
+        order = np.arange(len(crops.row))[:: -1 if options.reverse else 1]
+    else:
+        order = ordered(by, crops, labels, options.reverse)
     if group == "none":
         return order, None
     if group == "face":
@@ -360,21 +373,28 @@ def apart(moves: Sequence[tuple[str, str]], taken: set[str]) -> list[tuple[str, 
     """The moves with a number in each name that lies there now or was given before.
 
     A rename can be done again after a kill only if its place was empty until then; so no picture
-    gets the name another one has now.
+    gets the name another one has now. Names that differ in case alone are one on many disks, where
+    a rename would put one picture in place of another.
     """
     given: set[str] = set()
+    taken = {alike(name) for name in taken}
     result = []
     for source, target in moves:
         stem, suffix = os.path.splitext(target)
 
         def is_taken(name: str, suffix: str = suffix, own: str = source) -> bool:
-            full = name + suffix
-            return full in given or (full in taken and full != own)
+            full = alike(name + suffix)
+            return full in given or (full in taken and full != alike(own))
 
         name = sf.first_free(stem, is_taken, "-", 2) + suffix
-        given.add(name)
+        given.add(alike(name))
         result.append((source, name))
     return result
+
+
+def alike(path: str) -> str:
+    """The same of paths that some disk takes for one."""
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 # ============================================================================
@@ -485,7 +505,7 @@ def look_at(
     files = [source.root / path for path in paths]
     cache = source.corpus.cache if source.corpus is not None else None
     if cache is not None:
-        rows = [cache.row_of_face.get(source.faces[path], -1) for path in paths]
+        rows = [cache.row_of_face.get(source.faces[path].face, -1) for path in paths]
         if min(rows) >= 0:
             return crop_facts.Crops(files, cache, np.array(rows)), paths
     shas = looking.hashes(files)
@@ -509,23 +529,31 @@ def names_below(root: Path, moves: Sequence[tuple[str, str]]) -> set[str]:
 
 
 def note_copies(source: Source, paths: Sequence[str], root: Path, known: Path | None) -> None:
-    """Tell beside the cache whose faces will lie in a folder; without a cache nobody could ask."""
-    cache = None
+    """Tell whose faces will lie in a folder: beside the cache, or the corpus where that is not
+    there. Of crops that no cache knows nobody could tell."""
     if source.corpus is not None:
-        cache, known = source.corpus.cache, Path(source.corpus.master.cache)
+        place, faces = copies.place_of(source.corpus), source.faces
+        shown = [(sha_of(source.root / path, faces[path]), ref_of(faces[path])) for path in paths]
+        copies.Notes(place, root).add(shown)
     elif known is not None:
-        cache = sf.load_cache(known)
-    if cache is None:
-        return
-    shas = looking.hashes(source.root / path for path in paths)
-    if source.corpus is not None:
-        some = [sf.rows_of_faces(cache, [source.faces[path]]) for path in paths]
-    else:
+        cache, shas = sf.load_cache(known), looking.hashes(source.root / path for path in paths)
         by_sha = looking.rows_by_sha(cache)
-        some = [by_sha.get(sha, ()) for sha in shas]
-    pairs = [(sha, row) for sha, rows in zip(shas, some, strict=True) for row in rows]
-    refs = sf.companion("decisions").refs(cache, (row for _, row in pairs))
-    copies.Notes(known, root).add((sha, ref) for (sha, _), ref in zip(pairs, refs, strict=True))
+        pairs = [(sha, row) for sha in shas for row in by_sha.get(sha, ())]
+        refs = sf.companion("decisions").refs(cache, (row for _, row in pairs))
+        copies.Notes(known, root).add((sha, ref) for (sha, _), ref in zip(pairs, refs, strict=True))
+
+
+def sha_of(png: Path, face: sf.Face) -> str:
+    """sha256 of an exported PNG: by its manifest, unless the file is younger than that."""
+    facts, told = os.stat(png), os.stat(png.parents[1] / "manifest.json")
+    changed = max(facts.st_mtime_ns, facts.st_ctime_ns)  # the latter also of what keeps its date
+    return face.sha256 if changed < told.st_mtime_ns else sf.sha256_of_file(png)
+
+
+def ref_of(face: sf.Face) -> str:
+    """How decisions name a face of a manifest; without a box where an earlier version told none."""
+    box = [] if face.bbox is sf.UNSET else [str(round(edge)) for edge in face.bbox]
+    return "@".join([face.face, *[",".join(box)] * bool(box)])
 
 
 def carried_out(root: Path, source: Source, moves: list[tuple[str, str]], is_copy: bool) -> str:

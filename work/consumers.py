@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,27 +47,43 @@ class Kind:
     recognizer: str = ""  # whose embeddings it means; how that sha256 begins
     options: tuple[str, ...] = ()  # its own fields of ToOptions
     placed: bool = False  # its files name others by absolute paths
-    facts: str = ""  # what else of a set: companion:function of (corpus, manifest); None not known
+    facts: tuple[str, ...] = ()  # what else of a set: companion:function of (corpus, manifest),
+    # which returns None where that is not known
     averages: bool = False  # it holds an average, that of the bundle a program is given first
     version: int = 1  # raised when its files change; earlier ones are then made anew
 
 
 VECTORS, PLAIN, SUBSETS = "consumers_vectors:write", "consumers_plain:write", "consumers_subsets:"
-ALIGNED, ENRICHED = "consumers_aligned:", "consumers:enriched"
+ALIGNED, ENRICHED, LOOKED_AT = "consumers_aligned:", "consumers:enriched", "consumers:looked_at"
 KINDS = {
     "fsz2": Kind(
-        "consumers_fsz2:write_metadata", recognizer=W600K, facts="consumers:numbered", version=2
+        "consumers_fsz2:write_metadata",
+        recognizer=W600K,
+        facts=("consumers:numbered", LOOKED_AT),
+        version=2,
     ),
-    "rope": Kind(f"{VECTORS}_rope", f"{VECTORS}_all_rope", W600K, averages=True, version=2),
+    "rope": Kind(
+        f"{VECTORS}_rope",
+        f"{VECTORS}_all_rope",
+        W600K,
+        facts=(LOOKED_AT,),
+        averages=True,
+        version=2,
+    ),
     "visomaster": Kind(
-        f"{VECTORS}_visomaster", f"{VECTORS}_all_visomaster", W600K, averages=True, version=2
+        f"{VECTORS}_visomaster",
+        f"{VECTORS}_all_visomaster",
+        W600K,
+        facts=(LOOKED_AT,),
+        averages=True,
+        version=2,
     ),
     "reactor": Kind(
         f"{VECTORS}_reactor",
         f"{VECTORS}_all_reactor",
         W600K,
         options=("genderage",),
-        facts=ENRICHED,
+        facts=(ENRICHED, LOOKED_AT),
         averages=True,
         version=2,
     ),
@@ -80,25 +97,32 @@ KINDS = {
     "faceswap": Kind(
         f"{ALIGNED}write_faceswap",
         options=("faceswap_size", "refeed"),
-        facts=f"{ALIGNED}lacking",
+        facts=(f"{ALIGNED}lacking",),
     ),
     "dfl": Kind(
         f"{ALIGNED}write_dfl",
         options=("dfl_face", "dfl_size", "refeed"),
-        facts=f"{ALIGNED}lacking",
+        facts=(f"{ALIGNED}lacking",),
     ),
     "xmp": Kind(
         all="consumers_xmp:write_xmp",
         options=("xmp_beside",),
-        facts="consumers_xmp:told_faces",
+        placed=True,  # a sidecar names its corpus
+        facts=("consumers_xmp:told_faces",),
+        version=3,
+    ),
+    "folder": Kind(f"{PLAIN}_folder", facts=("consumers_plain:later_facts",), version=2),
+    "embeddings": Kind(
+        f"{PLAIN}_embeddings",
+        f"{PLAIN}_all_embeddings",
+        facts=(LOOKED_AT,),
+        averages=True,
         version=2,
     ),
-    "folder": Kind(f"{PLAIN}_folder", facts="consumers_plain:later_facts", version=2),
-    "embeddings": Kind(f"{PLAIN}_embeddings", f"{PLAIN}_all_embeddings", averages=True, version=2),
-    "lora": Kind(f"{PLAIN}_lora", facts=ENRICHED),
-    "poses": Kind(f"{SUBSETS}write_poses", facts=ENRICHED),
-    "glasses": Kind(f"{SUBSETS}write_glasses", facts=f"{SUBSETS}glasses_of"),
-    "eras": Kind(f"{SUBSETS}write_eras"),
+    "lora": Kind(f"{PLAIN}_lora", facts=(ENRICHED,)),
+    "poses": Kind(f"{SUBSETS}write_poses", facts=(ENRICHED,)),
+    "glasses": Kind(f"{SUBSETS}write_glasses", facts=(f"{SUBSETS}glasses_of",)),
+    "eras": Kind(f"{SUBSETS}write_eras", facts=(LOOKED_AT,)),
 }
 
 
@@ -185,6 +209,14 @@ class Subject:
         pose = pose * SOLVED_SIGNS if solved else pose
         return pose if np.isfinite(pose).all() else None
 
+    def picture(self, face: sf.Face) -> np.ndarray | None:
+        """(h, w, 3) uint8 BGR, its PNG; None of one that is damaged, as verify will tell."""
+        try:
+            return sf.decode_photo((self.folder / face.file).read_bytes()).image
+        except sf.PhotoError as error:
+            sf.log.warning("%s: %s", self.place / face.file, error)
+            return None
+
     def photo(self, face: sf.Face) -> str:
         """Path of the photo of a face, where it lies there unchanged, else ""."""
         row = self.row(face)
@@ -212,6 +244,11 @@ def numbered(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool] | No
     if corpus.cache is None:
         return None
     return [face.face in corpus.cache.row_of_face for face in manifest.faces]
+
+
+def looked_at(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool]:
+    """Of which faces the embedding is that of the PNG, not that of the photo."""
+    return [face.sha256 in corpus.seen for face in manifest.faces]
 
 
 def seen_points(corpus: sf.Corpus) -> dict[str, np.ndarray]:
@@ -377,8 +414,12 @@ def fault_beside(corpus: sf.Corpus, exports: Exports, told: Sequence[sf.Exported
     """Why what was written beside the photos is not what it should be, or ""."""
     if exports.get("xmp", {}).get("xmp_beside") != "yes":
         return ""
-    left = {photo: why for one in told if one.kind == "xmp" for photo, why in one.left.items()}
-    return writer_of("consumers_xmp:fault_beside")(corpus, left)
+    with sf.LOADING:  # it looks beside every photo, and each step of a run asks
+        if "beside" not in corpus.__dict__:
+            some = (one.left for one in told if one.kind == "xmp")
+            left = {photo: why for one in some for photo, why in one.items()}
+            corpus.__dict__["beside"] = writer_of("consumers_xmp:fault_beside")(corpus, left)
+        return corpus.__dict__["beside"]
 
 
 def fault_of(marks: dict[str, str], manifest: sf.FacesetManifest | sf.ExportsManifest) -> str:
@@ -407,8 +448,7 @@ def facts_for(
     kind: str, corpus: sf.Corpus, manifest: sf.FacesetManifest, facts: tuple[str, str]
 ) -> tuple[str, str, list[Any]]:
     """The same with what only this kind is made of."""
-    more = KINDS[kind].facts
-    return (*facts, [writer_of(more)(corpus, manifest)] if more else [])
+    return (*facts, [writer_of(more)(corpus, manifest) for more in KINDS[kind].facts])
 
 
 def mark(kind: str, options: dict[str, Any], facts: tuple[str, str, list[Any]]) -> str:
@@ -504,6 +544,7 @@ def export_set(
 
 def export_corpus(run: sf.Run, corpus: sf.Corpus, after: Mapping[str, sf.FaceSet]) -> None:
     """Build what is written of all people, where that changes; after: the sets there will be."""
+    tell_unwritten(one for at, one in after.items() if (run.folder / "stage" / at).is_dir())
     active = with_faces(after)
     exports = corpus.master.exports
     marks, here = marks_of_all(corpus, active, exports), corpus.root / sf.EXPORTS_FOLDER
@@ -546,9 +587,8 @@ def written(
     below = f"{sf.EXPORTS_FOLDER}/{kind}" if alone else kind
     folder = stage / below
     left = writer_of(KINDS[kind].one if alone else KINDS[kind].all)(folder, of, options)
-    if "" in left:
-        level = sf.logging.INFO if alone else sf.logging.WARNING
-        sf.log.log(level, "%s of %s: not written: %s", kind, of.name if alone else "all", left[""])
+    if "" in left and not alone:
+        sf.log.warning("%s of all: not written: %s", kind, left[""])
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     files = {path.relative_to(stage).as_posix(): sf.sha256_of_file(path) for path in found}
     sets = [of] if alone else of
@@ -557,6 +597,21 @@ def written(
         kind=kind, options=options, made_of=made_of, averaged=tops if files else [],
         files=files, left=left,
     )  # fmt: skip
+
+
+SHOWN = 3  # sets that a line names
+
+
+def tell_unwritten(sets: Iterable[sf.FaceSet]) -> None:
+    """Say of each kind and reason once for which of these sets nothing is written."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for faceset in sets:
+        for exported in faceset.manifest.exports:
+            if "" in exported.left:
+                found[exported.kind, exported.left[""]].append(faceset.id)
+    for (kind, why), ids in found.items():
+        names = ", ".join([*ids[:SHOWN], *["..."] * (len(ids) > SHOWN)])
+        sf.log.info("%s: not written of %d sets (%s): %s", kind, len(ids), names, why)
 
 
 def overview(corpus: sf.Corpus) -> list[dict[str, Any]]:

@@ -64,16 +64,17 @@ def entry_of(subject: Subject, at: int) -> dict[str, Any]:
     box = None if row is None else subject.in_png(face, subject.cache.bbox[row].reshape(2, 2))
     if box is not None:
         geometry["bbox"] = box.ravel().round(2).tolist()
-    image = sf.decode_photo((subject.folder / face.file).read_bytes()).image
+    image = subject.picture(face)
     entry = {
         "reference_member": PurePosixPath(face.file).name,
         "geometry": geometry,
         "quality": {"score": float(np.clip(face.quality, 0, 1))},
-        "appearance": {"luminance": {"mean": round(light_of(image, box), 5)}},
         "pose_bin": step_of(yaw),
         "pose_cell": cell_of(yaw, pitch),
         "sha256": face.sha256,
     }
+    if image is not None:
+        entry["appearance"] = {"luminance": {"mean": round(light_of(image, box), 5)}}
     if vector.any():
         entry["identity"] = {"normalized_embedding": unit_list(vector)}
     return entry

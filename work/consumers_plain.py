@@ -89,11 +89,12 @@ def write_folder(folder: Path, subject: Subject, _options: dict[str, Any]) -> di
     known = subject.embedding.any(axis=1)
     for face, has in zip(subject.faces, known, strict=True):
         points = subject.kps(face)
-        if points is None:
-            left[face.file] = "its key points are not known"
+        image = None if points is None else subject.picture(face)
+        if image is None:
+            why = "its key points are not known" if points is None else "its PNG is damaged"
+            left[face.file] = why
             continue
         name = f"{Path(face.file).stem}.png"
-        image = sf.decode_photo((subject.folder / face.file).read_bytes()).image
         cut = sf.cut_places(image, sf.arcface_places(points[None], SIDE), SIDE)[0]
         sf.write_part(folder / name, cv2.imencode(".png", cut)[1].tobytes())
         rows.append([name, *facts_of(subject, face), "yes" if has else "no"])

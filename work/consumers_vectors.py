@@ -163,11 +163,11 @@ def gender_and_age(model: Path, subject: Subject, face: sf.Face) -> dict[str, np
     """{"gender": 1 for male, 0 for female, "age": years} of a face, as the pack's model says."""
     row = subject.row(face)
     box = None if row is None else subject.in_png(face, subject.cache.bbox[row].reshape(2, 2))
-    if box is None:
+    image = None if box is None else subject.picture(face)
+    if image is None:
         return {}
     from insightface.app.common import Face
 
-    image = sf.decode_photo((subject.folder / face.file).read_bytes()).image
     with sf.LOADING:  # one at a time
         gender, age = attributes_model(str(model)).get(image, Face(bbox=box.ravel()))
     return {"gender": np.array(gender, np.int64), "age": np.array(age, np.int64)}

@@ -14,11 +14,11 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 import numpy as np
 
@@ -36,7 +36,10 @@ STILL_THEIRS = re.compile(
     r"|(no|\d+) faces in the crop|mask|sunglasses|same bytes"
 )
 MARK = f'x:xmptk="{sf.TOOL}"'  # tells our sidecars from those of others
-LONGEST_HEAD = 1 << 12  # bytes that are looked at for it
+LONGEST_HEAD = 1 << 14  # bytes that are looked at for it; a path may have 4096
+OWNER = 'sort_faces:Corpus="{place}" sort_faces:Made="{made}"'
+OTHERS = "beside it is"  # part of the reasons that say whose sidecar keeps ours away
+QUOTE = {'"': "&quot;"}
 ENDING = ".xmp"
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 DIGITS = 8  # of a share of an edge: a hundredth of a pixel of any camera
@@ -46,6 +49,7 @@ SIDECAR = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" {mark}>
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
   <rdf:Description rdf:about=""
+    xmlns:sort_faces="urn:sort_faces:1:" {owner}
     xmlns:mwg-rs="http://www.metadataworkinggroup.com/schemas/regions/"
     xmlns:stDim="http://ns.adobe.com/xap/1.0/sType/Dimensions#"
     xmlns:stArea="http://ns.adobe.com/xmp/sType/Area#"
@@ -96,6 +100,17 @@ class Region:
     box: tuple[float, float, float, float]  # x1 y1 x2 y2, shares of the upright picture
 
 
+@dataclass(frozen=True)
+class Owner:
+    """The corpus a sidecar was written for; without one by a version that noted none."""
+
+    place: str = ""  # its folder, as XML may hold it
+    made: str = ""  # when it was begun, by its manifest
+
+
+NOBODY = Owner()
+
+
 # --- pure -------------------------------------------------------------------
 
 
@@ -141,7 +156,9 @@ def turned(
     return turned_back(box, {6: 8, 8: 6}.get(orientation, orientation))
 
 
-def sidecar(regions: Iterable[Region], wh: tuple[int, int], orientation: int) -> bytes:
+def sidecar(
+    regions: Iterable[Region], wh: tuple[int, int], orientation: int, owner: Owner = NOBODY
+) -> bytes:
     """The XMP of a photo's regions; wh: width and height of the upright picture."""
     stored = wh[::-1] if orientation in (5, 6, 7, 8) else wh
     mwg, microsoft = [], []
@@ -151,6 +168,7 @@ def sidecar(regions: Iterable[Region], wh: tuple[int, int], orientation: int) ->
         mwg.append(MWG_REGION.format(**facts))
         microsoft.append(MICROSOFT_REGION.format(**facts))
     lists = {"mwg": "\n".join(mwg), "microsoft": "\n".join(microsoft)}
+    lists["owner"] = OWNER.format(place=escape(owner.place, QUOTE), made=escape(owner.made, QUOTE))
     return SIDECAR.format(mark=MARK, w=stored[0], h=stored[1], **lists).encode()
 
 
@@ -221,7 +239,10 @@ def photo_regions(
 
 
 def sidecars(
-    library: sf.Library, regions: Mapping[int, list[Region]], left: dict[str, str]
+    library: sf.Library,
+    regions: Mapping[int, list[Region]],
+    left: dict[str, str],
+    owner: Owner = NOBODY,
 ) -> dict[str, bytes]:
     """{photo's path: its sidecar}, for every copy of each photo; `left` gets {path: why not}."""
     cache, made = library.cache, {}
@@ -240,7 +261,7 @@ def sidecars(
             continue
         wh = tuple(cache.file_wh[file].tolist())
         turn = sf.companion("sidecar_turn").noted(str(cache.file_note[file]))
-        text = sidecar(some, wh, turn if turn > 1 else stored_orientation(data))
+        text = sidecar(some, wh, turn if turn > 1 else stored_orientation(data), owner)
         made.update(dict.fromkeys(cache.paths[file], text))
     return made
 
@@ -272,27 +293,77 @@ def write_mirror(folder: Path, made: Mapping[str, bytes], roots: Iterable[str]) 
 
 def is_ours(path: Path) -> bool:
     """Whether a sidecar is one that this tool has written."""
+    return owner_in(path) is not None
+
+
+def owner_in(path: Path) -> Owner | None:
+    """Whose a sidecar of ours is; None where it is another program's, or not there."""
     try:
         with path.open("rb") as stream:
-            return MARK.encode() in stream.read(LONGEST_HEAD)
+            head = stream.read(LONGEST_HEAD).decode("utf-8", "replace")
     except OSError:
-        return False
+        return None
+    if MARK not in head:
+        return None
+    told = re.search(OWNER.format(place='([^"]*)', made='([^"]*)'), head)
+    back = {entity: letter for letter, entity in QUOTE.items()}
+    return Owner(*(unescape(text, back) for text in told.groups())) if told else NOBODY
 
 
-def write_beside(made: Mapping[str, bytes], left: dict[str, str]) -> list[str]:
+def owner_of(corpus: sf.Corpus) -> Owner:
+    return Owner(NOT_IN_XML.sub("", str(corpus.root.resolve())), corpus.master.created)
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Which sidecars beside photos a corpus may touch: those that it wrote itself."""
+
+    own: Owner
+    mirror: Set[str] = frozenset()  # photos that its tree had a sidecar of before
+    there: dict[Owner, bool] = field(default_factory=dict)  # what is_there has found
+
+    def is_mine(self, photo: str) -> bool:
+        """Whether the sidecar of a photo is this corpus's, from wherever it lay then.
+
+        One without an owner is its own where its tree has one of that photo.
+        """
+        told = owner_in(Path(photo + ENDING))
+        if told is None or told == NOBODY:
+            return told is not None and photo in self.mirror
+        moved = told.made == self.own.made and not self.is_there(told)
+        return told.place == self.own.place or moved
+
+    def hindrance(self, photo: str) -> str:
+        """Why no sidecar is written beside a photo, as one of somebody else lies there, or ""."""
+        target = Path(photo + ENDING)
+        for path in (target, Path(photo).with_suffix(ENDING)):
+            if os.path.lexists(path) and not is_ours(path):
+                return f"{path.name} {OTHERS} another program's"
+        told = owner_in(target)
+        if told in (None, NOBODY) or told.place == self.own.place or not self.is_there(told):
+            return ""
+        return f"{target.name} {OTHERS} of the corpus {told.place}"
+
+    def is_there(self, owner: Owner) -> bool:
+        """Whether another corpus lies where a sidecar says."""
+        if owner not in self.there:
+            told = sf.read_if_sound(Path(owner.place) / "manifest.json", sf.SwapManifest)
+            self.there[owner] = told is not None and told.created == owner.made
+        return self.there[owner]
+
+
+def write_beside(made: Mapping[str, bytes], left: dict[str, str], claims: Claims) -> list[str]:
     """Write sidecars {photo's path: text} beside the photos; the files written or in place.
 
-    One by another program stays as it is, and keeps ours away in the form PHOTO.xmp, too, which
-    readers would no longer look at: `left` gets {photo's path: why not}.
+    One by another program, or of another corpus, stays as it is, and the former keeps ours away in
+    the form PHOTO.xmp, too, which readers would no longer look at: `left` gets {photo's path: why
+    not}.
     """
     done = []
     for path, text in made.items():
-        photo = Path(path)
-        target = photo.with_name(photo.name + ENDING)
-        others = [one for one in (target, photo.with_suffix(ENDING)) if one.exists()]
-        foreign = [one.name for one in others if not is_ours(one)]
-        if foreign:
-            left[path] = f"{foreign[0]} beside it is another program's"
+        photo, target = Path(path), Path(path + ENDING)
+        if why := claims.hindrance(path):
+            left[path] = why
         elif not photo.exists():
             left[path] = sf.PHOTO_GONE
         else:
@@ -321,13 +392,13 @@ def with_ours(paths: Iterable[str]) -> Iterator[str]:
             yield path
 
 
-def remove_beside(paths: Iterable[str], left: dict[str, str]) -> list[str]:
-    """Remove our own sidecars beside the photos `paths`; the files removed.
+def remove_beside(paths: Iterable[str], left: dict[str, str], claims: Claims) -> list[str]:
+    """Remove the corpus's own sidecars beside the photos `paths`; the files removed.
 
     `left` gets {photo's path: why not} where that cannot be.
     """
     gone = []
-    for path in with_ours(paths):
+    for path in filter(claims.is_mine, with_ours(paths)):
         target = Path(path + ENDING)
         try:
             target.unlink()
@@ -372,7 +443,7 @@ def write_xmp(folder: Path, subjects: Sequence[Subject], options: dict[str, Any]
     }
     names = {one.manifest.id: person_of(one) for one in whole}
     regions = photo_regions(corpus.cache, sets, names)
-    made = sidecars(consumers.library_of(corpus), regions, left)
+    made = sidecars(consumers.library_of(corpus), regions, left, owner_of(corpus))
     roots = corpus.cache.meta.roots
     write_mirror(folder, made, roots)
     earlier = subjects[0].earlier
@@ -380,11 +451,26 @@ def write_xmp(folder: Path, subjects: Sequence[Subject], options: dict[str, Any]
         wanted = made if options["xmp_beside"] == "yes" else {}
         before = earlier / folder.name if earlier else folder
         known = {path for paths in corpus.cache.paths for path in paths}
-        remove_beside(sorted({*photos_of(before, roots), *made, *known} - wanted.keys()), left)
-        write_beside(wanted, left)
+        claims = Claims(owner_of(corpus), photos_of(before, roots).keys())
+        gone = {*claims.mirror, *made, *known} - wanted.keys()
+        remove_beside(sorted(gone), left, claims)
+        write_beside(wanted, left, claims)
+        warn_of_others(left)
     if not made:
         left[""] = "nobody has a name yet; write names into NAME.txt, or give them in `review`"
     return left
+
+
+def warn_of_others(left: Mapping[str, str]) -> None:
+    """Say once of each other corpus how many photos have its sidecar and not ours."""
+    mark = f" {OTHERS} of the corpus "
+    places = Counter(why.partition(mark)[2] for why in left.values() if mark in why)
+    for place, count in places.items():
+        take_away = sf.own_command("bundle", place, "--to", "xmp", "--xmp-beside", "no")
+        sf.log.warning(
+            "xmp: beside %d photos the sidecars are of the corpus %s, and stay; ours are in "
+            "exports/xmp alone; to have ours there: %s", count, place, take_away,
+        )  # fmt: skip
 
 
 def faces_of(manifest: sf.FacesetManifest) -> list[str]:
@@ -432,12 +518,18 @@ def fault_beside(corpus: sf.Corpus, left: Mapping[str, str]) -> str:
     if corpus.cache is None:
         return ""
     mirror = photos_of(corpus.root / sf.EXPORTS_FOLDER / "xmp", corpus.cache.meta.roots)
+    claims = Claims(owner_of(corpus), mirror.keys())
     for photo, path in mirror.items():
         beside = Path(photo + ENDING)
-        if photo in left or not Path(photo).exists():
+        if not Path(photo).exists():
+            continue
+        if photo in left:
+            if OTHERS in left[photo] and not claims.hindrance(photo):
+                return f"{beside}: nobody else's sidecar is there any more"
             continue
         if not beside.is_file() or (is_ours(beside) and beside.read_bytes() != path.read_bytes()):
             return f"{beside} is not what exports/xmp has"
     known = (path for paths in corpus.cache.paths for path in paths)
-    photo = next(with_ours(path for path in known if path not in mirror and path not in left), "")
+    rest = with_ours(path for path in known if path not in mirror and path not in left)
+    photo = next(filter(claims.is_mine, rest), "")
     return f"{photo}{ENDING} is not in exports/xmp" if photo else ""

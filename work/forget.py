@@ -181,12 +181,15 @@ class Work:
         scene, target, words, looks = self.scene, self.target, self.words, self.looks
         cache = scene.paths.cache.absolute()
         here, shown = cache.parent, copies.Shown(scene.cache, target)
-        yield from copies.places(cache, shown)  # first: the journal, which knows them, goes later
+        noted = copies.places_noted(cache, scene.corpora)
+        yield from copies.places(noted, shown)  # first: the journals, which know them, go later
         yield from files.sidecar_places(scene, target)  # while the cache knows their photos
         own = [*files.cache_changes(scene, target, words, looks)]
         own += said.decision_changes(cache, self.gone, words)
-        own += copies.journal_changes(cache, shown)
         yield Place(here, "cache", False, own)
+        for place in noted:
+            above = copies.copies.journal(place).parent
+            yield Place(above, "journal", False, [*copies.journal_changes(place, shown)])
         for path in scene.of("swap"):
             yield Place(path, "corpus", True, corpora.corpus_changes(path, target, words, looks))
         for path in scene.of(*whom.TREES):
@@ -300,7 +303,7 @@ def operators_words(scene: Scene, kept: sf.FaceCache) -> list[str]:
     """Paths the operator has chosen: the name of the forgotten in one of them tells nothing."""
     words = [path for paths in kept.paths for path in paths]
     words += [*scene.cache.meta.roots, *scene.outs, str(scene.paths.cache.absolute())]
-    words += map(str, copies.folders(scene.paths.cache))
+    words += map(str, copies.folders(copies.places_noted(scene.paths.cache, scene.corpora)))
     for root in scene.of("videos"):
         films = videos.listed_videos(sf.VideoWork(root))
         words += [text for film in films for text in (film.path, Path(film.path).stem)]

@@ -6,8 +6,9 @@ proof looks at everything else in these folders: what the operator has made of a
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,16 @@ copies, decisions = sf.companion("copies"), sf.companion("decisions")
 Change, Place, Target, Words = traces.Change, traces.Place, traces.Target, traces.Words
 
 
-def folders(cache_path: Path) -> list[Path]:
-    """Where copies may lie, as noted; not all need be there any more."""
-    return sorted({Path(value["folder"]) for value in copies.noted(cache_path)})
+def places_noted(cache_path: Path, corpora: Mapping[Path, sf.Corpus]) -> list[Path]:
+    """What has a journal beside it: the cache, where it lay for a corpus, or a corpus."""
+    told = [Path(corpus.master.cache) for corpus in corpora.values() if corpus.master.cache]
+    journals = {copies.journal(place): place for place in (*corpora, *told, cache_path)}
+    return [place for path, place in sorted(journals.items()) if path.is_file()]
+
+
+def folders(noted: Iterable[Path]) -> list[Path]:
+    """Where copies may lie, as noted beside these; not all need be there any more."""
+    return sorted({Path(value["folder"]) for place in noted for value in copies.noted(place)})
 
 
 class Shown:
@@ -39,10 +47,10 @@ class Shown:
         return bool(ids & self.faces) or ref[:16] in self.photos
 
 
-def places(cache_path: Path, shown: Shown) -> Iterator[Place]:
+def places(noted: Iterable[Path], shown: Shown) -> Iterator[Place]:
     """The folders, each with the copies in it that go. One that is gone is told."""
     wanted: dict[str, set[str]] = defaultdict(set)
-    for value in copies.noted(cache_path):
+    for value in (value for place in noted for value in copies.noted(place)):
         if shown.goes(value):
             wanted[value["folder"]].add(str(value.get("sha256")))
     for name, shas in sorted(wanted.items()):
@@ -56,11 +64,18 @@ def places(cache_path: Path, shown: Shown) -> Iterator[Place]:
         yield Place(root, "copies", False, changes)
 
 
-def journal_changes(cache_path: Path, shown: Shown) -> Iterator[Change]:
-    """Lines of the journal that go; a damaged one goes, too."""
+def journal_changes(place: Path, shown: Shown) -> Iterator[Change]:
+    """Lines of the journal beside a cache or corpus that go; a damaged one goes, too."""
+    path = copies.journal(place)
 
     def keep(line: bytes) -> bytes | None:
         value = sf.object_of(line)
         return None if value is None or shown.goes(value) else line
 
-    yield from traces.cleaned_lines(copies.journal(cache_path), keep)
+    for change in traces.cleaned_lines(path, keep):
+
+        def write(target: Path, write: Callable[[Path], None] = change.write) -> None:
+            with copies.held(path):  # arrange may note something meanwhile
+                write(target)
+
+        yield dataclasses.replace(change, write=write)

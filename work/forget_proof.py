@@ -194,7 +194,8 @@ class Scan:
         """The folders named; pages, logs and copies that lie elsewhere."""
         found = {Path(out) for out in self.scene.outs} | {*self.scene.kinds}
         found |= {sf.log_folder().resolve(), sf.queue_folder(self.scene.paths.cache)}
-        found |= {self.scene.beside(said.THUMBS), *copies.folders(self.scene.paths.cache)}
+        noted = copies.places_noted(self.scene.paths.cache, self.scene.corpora)
+        found |= {self.scene.beside(said.THUMBS), *copies.folders(noted)}
         return sorted(folder for folder in found if folder.is_dir())
 
     def files_beside(self) -> Iterator[Path]:

@@ -1,8 +1,9 @@
 """`decisions from-faces`: a folder of crops that a person has sorted by hand, read back.
 
-Whatever the files are called now, a crop is known by its bytes, by what its PNG says of itself, or
-by its look. What a face set had and the folder has not becomes `drop`; what lies with the crops of
-another set `belongs` there; what is in no set, as an export had left it out, and lies there `keep`.
+Whatever the files are called now, a crop is known by its bytes, by what its PNG says of itself, by
+being the same picture in another size, or by its look. What a face set had and the folder has not
+becomes `drop`; what lies with the crops of another set `belongs` there; what is in no set, as an
+export had left it out, and lies there `keep`.
 That is the Faceswap way: sort, delete in a file manager, then remove-faces or from-faces.
 """
 
@@ -25,6 +26,9 @@ set_apart = sf.companion("set_apart")
 
 THERE = 0.25  # share of a set's faces that has to lie in the folder for the others to be missing
 SHOWN = 20  # of the pictures that nothing is known of
+EDGE = 16  # px of the grey thumbnails by which pictures are compared
+SAME_PICTURE = 0.005  # cosine distance of those; docs/analysis/filters.md
+APART = 3.0  # times as far the next face has to be: two of a burst are not told apart
 
 
 @dataclass
@@ -32,7 +36,7 @@ class Found:
     """What a folder of crops holds."""
 
     row: dict[Path, int] = field(default_factory=dict)  # picture: cache row, -1 unknown
-    known_by: Counter[str] = field(default_factory=Counter)  # bytes, text, look
+    known_by: Counter[str] = field(default_factory=Counter)  # bytes, text, picture, look
     like: dict[Path, int] = field(default_factory=dict)  # unknown picture of somebody: nearest row
 
     def take(self, how: str, found: dict[Path, int]) -> None:
@@ -130,7 +134,7 @@ def sets_of(corpus: sf.Corpus, cache: sf.FaceCache) -> Sets:
 def recognised(
     files: Sequence[Path], corpus: sf.Corpus, cache: sf.FaceCache, crew: sf.Crew
 ) -> Found:
-    """The faces of crops: by their bytes, else by their text, else by their look."""
+    """The faces of crops: by their bytes, their text, their picture, or else by their look."""
     found, shas = Found(), dict(zip(files, looking.hashes(files), strict=True))
     exported = {
         face.sha256: cache.row_of_face.get(face.face, -1)
@@ -141,6 +145,9 @@ def recognised(
     found.take("bytes", {file: exported.get(sha, -1) for file, sha in shas.items()})
     rest = [file for file in files if file not in found.row]
     found.take("text", by_text(rest, cache))
+    rest = [file for file in rest if file not in found.row]
+    if rest:
+        found.take("picture", by_picture(rest, corpus, cache))
     rest = [file for file in rest if file not in found.row]
     if rest:
         near = by_look(rest, [shas[file] for file in rest], corpus, cache, crew)
@@ -178,8 +185,66 @@ def faceswap_place(text: str) -> tuple[str, np.ndarray]:
         told = ast.literal_eval(text)
         x, y, w, h = (float(told["alignments"][key]) for key in "xywh")
         return str(told["source"]["source_filename"]), np.array([x, y, x + w, y + h])
-    except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, LookupError, TypeError, MemoryError, ArithmeticError,
+            RecursionError):  # fmt: skip
         return "", np.zeros(4)
+
+
+def by_picture(files: Sequence[Path], corpus: sf.Corpus, cache: sf.FaceCache) -> dict[Path, int]:
+    """Cache rows of exported crops that were made smaller or written anew.
+
+    The look of a face of 35 px is too rough for it, and the picture needs no face.
+    """
+    crops = exported_crops(corpus, cache)
+    rows, known = thumbnails([path for path, _ in crops], [row for _, row in crops])
+    at, own = thumbnails(files, range(len(files)))
+    found = {}
+    for block in sf.blocks(len(own) if len(known) else 0):
+        cosine = own[block] @ known.T  # (b, m)
+        best = cosine.argmax(axis=1)
+        away = 1.0 - cosine.max(axis=1)
+        others = np.where(rows[None] == rows[best][:, None], -1.0, cosine)
+        sure = (away <= SAME_PICTURE) & (1.0 - others.max(axis=1) >= APART * away)
+        found |= {files[at[block][k]]: int(rows[best[k]]) for k in np.flatnonzero(sure)}
+    return found
+
+
+def exported_crops(corpus: sf.Corpus, cache: sf.FaceCache) -> list[tuple[Path, int]]:
+    """(PNG, cache row) of the crops of all face sets, in use or taken out, that lie there."""
+    named = [
+        (corpus.root / folder / face.file, cache.row_of_face.get(face.face, -1))
+        for folder, faceset in corpus.sets.items()
+        for face in (*faceset.manifest.faces, *faceset.manifest.dropped)
+        if face.file
+    ]
+    return [(path, row) for path, row in named if row >= 0 and path.is_file()]
+
+
+def thumbnails(files: Sequence[Path], names: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """((n,) names, (n, EDGE * EDGE) float32) of the pictures that can be read and are not flat."""
+    found = sf.ordered_map(thumbnail, files, sf.usable_cores())
+    told = sf.progress(found, len(files), "comparing pictures", "picture")
+    pairs = [(name, one) for name, one in zip(names, told, strict=True) if one is not None]
+    rows = [one for _, one in pairs]
+    return (
+        np.array([name for name, _ in pairs], np.intp),
+        np.stack(rows) if rows else np.zeros((0, EDGE * EDGE), np.float32),
+    )
+
+
+def thumbnail(file: Path) -> np.ndarray | None:
+    """(EDGE * EDGE,) float32 of length 1: a picture's grey, whatever its light and contrast."""
+    import cv2
+
+    try:
+        image = sf.read_photo(str(file)).image
+    except sf.PhotoError:
+        return None
+    small = cv2.resize(image, (EDGE, EDGE), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32).ravel()
+    grey -= grey.mean()
+    length = np.linalg.norm(grey)
+    return grey / length if length >= EDGE else None  # a flat one is like all others
 
 
 def by_look(

@@ -136,10 +136,21 @@ def unpacked(bundle: Path, folder: Path) -> list[Path]:
             for info in archive.infolist():
                 if info.filename.lower().endswith(".png") and info.file_size <= LARGEST:
                     files.append(folder / f"{len(files):05d}.png")
-                    files[-1].write_bytes(archive.read(info))
+                    put_down(files[-1], archive.read(info))
     except sf.npz_errors() as error:
         raise sf.SortFacesError(f"{bundle}: is no bundle: {sf.one_line(error)}") from None
     return files
+
+
+def put_down(file: Path, data: bytes) -> None:
+    """Write a file of the scratch folder. Raises SortFacesError, as of a full disk."""
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise sf.SortFacesError(
+            f"{file.parent}: {error.strerror or error}; free some space there, or name another "
+            "temporary folder with TMPDIR"
+        ) from None
 
 
 def reference_files(path: Path) -> list[Path]:

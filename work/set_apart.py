@@ -42,9 +42,10 @@ def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 def text_of(data: bytes, keyword: str) -> str:
     """The uncompressed iTXt of a PNG under a keyword, "" where there is none."""
     for kind, body in chunks(data):
-        if kind == b"iTXt" and body.startswith(keyword.encode() + b"\0") and len(body) < MOST_TEXT:
-            parts = body[len(keyword) + 3 :].split(b"\0", 2)
-            if body[len(keyword) + 1] == 0 and len(parts) == 3:
+        plain = keyword.encode() + b"\0\0"  # the second: not compressed
+        if kind == b"iTXt" and body.startswith(plain) and len(body) < MOST_TEXT:
+            parts = body[len(plain) + 1 :].split(b"\0", 2)
+            if len(parts) == 3:
                 return parts[2].decode("utf-8", "replace")
     return ""
 
