@@ -3756,9 +3756,9 @@ def special_photo(data: bytes, name: str, kind: str) -> Photo:
 
 def photo_of(found: Any, orientation: int, scale: int) -> Photo:
     """An upright photo; found: a Rescued of work/damaged_photos.py."""
-    image, rows, note = found
-    whole = rows >= len(image)
-    there = None if whole else turned_box(image.shape[1::-1], rows, orientation)
+    image, rows, note, top = found
+    whole = rows >= len(image) and not top
+    there = None if whole else turned_box(image.shape[1::-1], (top, rows), orientation)
     return Photo(turn_upright(image, orientation), scale, note=note, there=there)
 
 
@@ -3781,7 +3781,7 @@ def format_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
             return "JPEG", (small.shape[1] * 8, small.shape[0] * 8)
         header = open_with_pillow(companion("damaged_photos").filled(data))
         return header.format, header.size
-    raise PhotoError("not a picture this tool can read")
+    raise PhotoError(companion("damaged_photos").why_none(data))
 
 
 def decoding_need(kind: str, wh: tuple[int, int], progressive: bool, least: int) -> tuple[int, int]:
@@ -3824,7 +3824,7 @@ def decoded_photo(data: bytes, known: tuple[Any, Any], scale: int) -> Photo:
         image, turned, found = pixels_of(data, header, scale)
     if turned:
         orientation = 1
-    return photo_of(found or (image, len(image), ""), orientation, scale)
+    return photo_of(found or (image, len(image), "", 0), orientation, scale)
 
 
 def pixels_of(data: bytes, header: Any, scale: int) -> tuple[np.ndarray, bool, Any]:
@@ -3844,7 +3844,7 @@ def pixels_of(data: bytes, header: Any, scale: int) -> tuple[np.ndarray, bool, A
         deep = companion("odd_tiffs").deep(data)
         if deep is not None:
             return deep, True, None
-    if image is not None:
+    if image is not None and not (tiff and companion("odd_tiffs").lacks_parts(data)):
         found = companion("damaged_photos").noted(lines, data, image, scale) if lines else None
         return image, tiff, found
     try:
@@ -3941,13 +3941,17 @@ def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def turned_box(wh: tuple[int, int], rows: int, orientation: int) -> tuple[int, int, int, int]:
-    """Where the first rows of a picture of this size lie once it is upright: x1 y1 x2 y2."""
-    (width, height), (right, below) = wh, (wh[0], rows)
+def turned_box(
+    wh: tuple[int, int], rows: tuple[int, int], orientation: int
+) -> tuple[int, int, int, int]:
+    """Where rows [first, end) of a picture of this size lie once it is upright: x1 y1 x2 y2."""
+    across, down = (0, wh[0]), rows
     if orientation in (5, 6, 7, 8):
-        width, height, right, below = height, width, below, right
-    x1, x2 = (width - right, width) if orientation in (2, 3, 6, 7) else (0, right)
-    y1, y2 = (height - below, height) if orientation in (3, 4, 7, 8) else (0, below)
+        (width, height), across, down = wh[::-1], down, across
+    else:
+        width, height = wh
+    x1, x2 = (width - across[1], width - across[0]) if orientation in (2, 3, 6, 7) else across
+    y1, y2 = (height - down[1], height - down[0]) if orientation in (3, 4, 7, 8) else down
     return x1, y1, x2, y2
 
 
@@ -8260,6 +8264,9 @@ class FilmOptions:
     every_frames: int | None = option(
         COUNT, "instead of the best: every Nth frame that shows a face"
     )
+    soft_cuts: Path | None = option(
+        Path, "TransNetV2 as ONNX: asked as well where a transition may be", unit="MODEL.onnx"
+    )
 
     @property
     def wanted(self) -> bool:
@@ -8510,6 +8517,13 @@ class EmbedRun:
             self.door.close()
         if self.new and not self.crew.elsewhere:
             log.info("time of %d threads: %s", self.crew.threads, SPENT.shares())
+
+    def number_to_look_at(self) -> int:
+        """How many files a run would look at: those forgotten as a whole are told by their hash."""
+        if not self.door.photos:
+            return len(self.todo)
+        hashed = ordered_map(hash_file, self.todo, self.crew.threads)
+        return sum(not (sha and self.door.refuses(sha)) for _, sha, _ in hashed)
 
     def work_on(self, files: list[FoundFile]) -> None:
         """Hash files and find the faces of those whose bytes are new."""
@@ -10987,7 +11001,7 @@ def add_decisions_options(p: argparse.ArgumentParser) -> None:
     """What to do with what the operator has said of a library."""
     steps = {
         "list": (add_cache_argument, cmd_decisions_list),
-        "undo": (add_decisions_undo_source, cmd_decisions_undo),
+        "undo": (add_decisions_undo_options, cmd_decisions_undo),
         "redo": (add_decisions_undo_options, cmd_decisions_redo),
         "import": (add_decisions_import_options, cmd_decisions_import),
         "export": (add_decisions_export_options, cmd_decisions_export),
@@ -11010,10 +11024,6 @@ def add_decisions_undo_options(p: argparse.ArgumentParser) -> None:
     add_cache_argument(p)
     text = "the act, as list calls it (default: the last one)"
     p.add_argument("act", nargs="?", metavar="ACT", help=text)
-
-
-def add_decisions_undo_source(p: argparse.ArgumentParser) -> None:
-    add_decisions_undo_options(p)
     text = "all that came from one source instead: tags, or a word of the author list shows"
     p.add_argument("--source", metavar="WORD", help=text)
 
@@ -11021,16 +11031,24 @@ def add_decisions_undo_source(p: argparse.ArgumentParser) -> None:
 def cmd_decisions_undo(args: argparse.Namespace) -> Outcome:
     """take a decision back; it stays in the file"""
     there = companion("decisions")
-    if args.source is None:
-        return Outcome(there.undo(args.cache, args.act))
-    if args.act:
-        raise SortFacesError("name an act or a --source, not both")
-    return Outcome(there.undo_source(args.cache, args.source))
+    return Outcome(by_act_or_source(args, there.undo, there.undo_source))
 
 
 def cmd_decisions_redo(args: argparse.Namespace) -> Outcome:
     """let a decision that was taken back count again"""
-    return Outcome(companion("decisions").redo(args.cache, args.act))
+    there = companion("decisions")
+    return Outcome(by_act_or_source(args, there.redo, there.redo_source))
+
+
+def by_act_or_source(
+    args: argparse.Namespace, of_act: Callable[..., Any], of_source: Callable[..., Any]
+) -> Any:
+    """What comes of an act or of all that came from a --source; one of them is named."""
+    if args.source is None:
+        return of_act(args.cache, args.act)
+    if args.act:
+        raise SortFacesError("name an act or a --source, not both")
+    return of_source(args.cache, args.source)
 
 
 def add_decisions_import_options(p: argparse.ArgumentParser) -> None:
@@ -12564,7 +12582,7 @@ def preview_chain(
     new, films = len(found.files), len(found.films) if scan.films.films else 0
     if cache_exists(cache):
         run = EmbedRun(cache, crew_of(args, True), scan, found)
-        new = len(run.todo)
+        new = run.number_to_look_at()
         films = companion("film_source").number_to_look_at(run) if scan.films.wanted else 0
     result = {"photos": len(found.files), "photos_to_look_at": new, "run": "none: dry run"}
     result |= {"films_to_look_at": films} if scan.films.wanted else {}

@@ -5,9 +5,11 @@ For test_formats.py and bench/bench_formats.py. Pictures are (h, w, 3) uint8 BGR
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import itertools
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,6 +113,52 @@ def tiff_of_files(image: np.ndarray, kind: str, code: int, side: int = 0, turned
     if side:
         parts = [np.pad(p, ((0, side - p.shape[0]), (0, side - p.shape[1]), (0, 0))) for p in parts]
     return tiff([(tags, [encoded(part, kind) for part in parts], ())])
+
+
+def tiff_of_strips(image: np.ndarray, compression: str, rows: int, turned: int = 1) -> bytes:
+    """A TIFF of strips of that many rows, by Pillow, its directory before them."""
+    strips: list[bytes] = []
+    tags, _, _ = page_of(image, turned=[turned])
+    for top in range(0, len(image), rows):
+        part = image[top : top + rows]
+        data = encoded(part, "TIFF", compression=compression, strip_size=part.size)
+        about = PIL.Image.open(io.BytesIO(data)).tag_v2
+        strips.append(data[about[273][0] : about[273][0] + about[279][0]])
+        tags |= {259: (3, [about[259]]), 262: (3, [about[262]]), 278: (3, [rows])}
+        tags |= {347: (7, [*about[347]])} if 347 in about else {}  # JPEG's tables
+    return directory_first(tags, strips)
+
+
+def directory_first(tags: Tags, strips: list[bytes]) -> bytes:
+    """A TIFF whose strips come last, as in files that are cut and still tell what they are."""
+    sizes = [len(one) for one in strips]
+    start = len(tiff([(tags, [b""] * len(strips), ())]))
+    starts = [start + sum(sizes[:number]) for number in range(len(strips))]
+    empty = tiff([(tags, [b""] * len(strips), ())])
+    at = struct.unpack_from("<I", empty, 4)[0]
+    head = bytearray(empty)
+    for entry in range(at + 2, at + 2 + 12 * struct.unpack_from("<H", empty, at)[0], 12):
+        tag = struct.unpack_from("<H", empty, entry)[0]
+        if tag in (273, 279):
+            place = entry + 8 if len(strips) == 1 else struct.unpack_from("<I", empty, entry + 8)[0]
+            struct.pack_into(f"<{len(strips)}I", head, place, *(starts if tag == 273 else sizes))
+    return bytes(head) + b"".join(strips)
+
+
+def interlaced_png(image: np.ndarray) -> bytes:
+    """A PNG in the seven passes of Adam7, which Pillow does not write."""
+    rows = b"".join(
+        b"\0" + row.tobytes()
+        for top, left, down, across in ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4),
+                                        (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+        for row in image[top::down, left::across, ::-1]
+    )  # fmt: skip
+    head = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8, 2, 0, 0, 1)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
 
 
 def thumbnail_first(image: np.ndarray, within: bool = False) -> bytes:
@@ -252,6 +300,36 @@ def readable_files(image: np.ndarray) -> dict[str, bytes]:
     return files
 
 
+def coarse_files(image: np.ndarray, share: float) -> dict[str, bytes]:
+    """The same of formats that hold all of a picture coarsely before its detail."""
+    layers = {"quality_mode": "rates", "quality_layers": [80, 40, 20, 10, 5], "no_jp2": True}
+    files = {
+        "a.gif": encoded(image, "GIF", interlace=1),
+        "b.png": interlaced_png(image),
+        "c.jp2": encoded(image, "JPEG2000"),
+        "d.jp2": encoded(image, "JPEG2000", quality_mode="rates", quality_layers=[10]),
+        "e.j2k": encoded(image, "JPEG2000", **layers),
+    }
+    return {name: data[: int(len(data) * share)] for name, data in files.items()}
+
+
+def other_cut_files(image: np.ndarray, share: float) -> dict[str, bytes]:
+    """The same of formats of which what is there lies elsewhere, is not sure, or cannot be read."""
+    files = {
+        "f.bmp": encoded(image, "BMP"),
+        "g.avif": encoded(image, "AVIF", quality=80),
+        "h.webp": encoded(image, "WEBP", quality=85),
+        "directory last.tif": encoded(image, "TIFF", compression="tiff_lzw"),
+        "planar.tif": by_tifffile(image, "planar"),
+        "tiles.jp2": encoded(image, "JPEG2000", tile_size=(64, 64)),
+    }
+    if importlib.util.find_spec("pylibjxl"):
+        import pylibjxl
+
+        files["i.jxl"] = pylibjxl.encode(np.ascontiguousarray(image[:, :, ::-1]))
+    return {name: data[: int(len(data) * share)] for name, data in files.items()}
+
+
 def cut_files(image: np.ndarray, share: float) -> dict[str, bytes]:
     """{file name: bytes} of photos of which a share of the bytes is there."""
     files = {
@@ -266,5 +344,11 @@ def cut_files(image: np.ndarray, share: float) -> dict[str, bytes]:
         "c.tif": by_tifffile(image, "tiles"),
         "d.tif": encoded(image, "TIFF"),
         "e.heic": encoded(image, "HEIF", quality=90),
-    }
+        **{f"{kind} {rows}.tif": tiff_of_strips(image, kind, rows) for kind in
+           ("tiff_lzw", "tiff_adobe_deflate", "packbits") for rows in (16, 320)},
+        "jpeg.tif": tiff_of_strips(image, "jpeg", 16),
+        "zstd.tif": tiff_of_strips(image, "zstd", 16),
+        "float.tif": by_tifffile(image, "float 32"),
+        "deep.tif": by_tifffile(image, "16 bits"),
+    }  # fmt: skip
     return {name: data[: int(len(data) * share)] for name, data in files.items()}

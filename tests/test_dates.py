@@ -22,7 +22,7 @@ import sort_faces as sf
 
 capture_time = sf.companion("capture_time")
 dates_in_photos, names = sf.companion("dates_in_photos"), sf.companion("dates_in_names")
-dates_in_text = sf.companion("dates_in_text")
+dates_in_text, dating = sf.companion("dates_in_text"), sf.companion("dating")
 Statement, Camera = capture_time.Statement, capture_time.Camera
 SCAN_DAY = date(2026, 11, 26)
 NO_CAMERA, CANON = Camera(), Camera("Canon", "Canon EOS 1000D")
@@ -317,6 +317,28 @@ def test_names_beside_it_tell_which_of_day_and_month_comes_first(name, beside, e
 
 
 @pytest.mark.parametrize(
+    ("names_there", "years"),
+    [
+        (["USA_2003.JPG", "ROM_2001.JPG", "XMAS2004.JPG"], True),
+        (["ROM2003.JPG", "USA_2003.JPG", "IMG_2004.JPG"], True),
+        (["Italy2003.jpg", "Christmas1998.jpg"], True),
+        (["USA_2003.JPG"], False),  # Nikons take three letters of their owner's
+        (["USA_2003.JPG", "USA_2004.JPG"], False),
+        (["USA_2003.JPG", "ROM_2001.JPG", "ROM_0412.JPG"], False),
+        (["SANY2001.JPG", "DSCF1998.JPG", "USA_2003.JPG"], False),
+        (["XMAS99.JPG", "ROM01.JPG"], False),
+    ],
+)
+def test_words_with_years_in_capitals_are_told_by_each_other(names_there, years) -> None:
+    folders = dating.labelled_in(f"/a/{name}" for name in names_there)
+    assert folders == ({"/a"} if years else set())
+    for name in names_there if years else []:
+        word, number = names.labelled(name) or ("", "")
+        assert told(("name", names.with_year(name))) == (("name", number) if word else ("none", ""))
+        assert told(("name", name)) == ("none", "")
+
+
+@pytest.mark.parametrize(
     ("where", "text", "offset"),
     [
         ("exif_original", "1998:07:04 10:10:10+05:30", 330),
@@ -390,6 +412,23 @@ def test_a_scanner_tells_when_it_scanned(camera) -> None:
     assert told(*said, camera=camera)[0] == "scan"
     by_hand = ("exif_original", "1998:07:04 10:00:00"), said[1]
     assert told(*by_hand, camera=camera) == ("exif_original", "1998-07-04T10:00:00")
+
+
+@pytest.mark.parametrize("name", ["CCI14032021_0001.jpg", "img20210314_15092612.jpg",
+                                  "img20210314_15092612_0001.jpg", "HPSCAN_20210314.jpg",
+                                  "Adobe Scan 14 Mar 2021 (2).jpg"])  # fmt: skip
+def test_names_that_scanners_write_tell_when_it_was_scanned(name) -> None:
+    assert told(("name", name))[0] == "scan"
+    assert told(("name", name.replace("CCI", "").replace("HPSCAN", "A"))) != ("none", "")
+
+
+def test_a_name_of_the_day_a_scanner_told_is_of_that_day() -> None:
+    said = [("exif_digitized", "2021:03:14 15:09:20"), ("name", "2021-03-14 0007.jpg")]
+    epson = capture_time.Camera("EPSON", "Perfection V600")
+    assert best(*said, camera=epson).kind == "scan"
+    assert best(*said, ("folder", "1968"), camera=epson).text() == "1968"
+    assert best(said[0], ("name", "1968-07 0007.jpg"), camera=epson).text() == "1968-07"
+    assert best(*said, camera=CANON).kind == "exif_digitized"
 
 
 def test_utc_becomes_the_clock_of_the_place_where_another_statement_tells_it() -> None:
@@ -737,6 +776,24 @@ def test_what_is_stored_is_short_ascii_and_read_back(said, make, model, software
     assert {one.where for one in statements} <= {where for where, _ in said}
 
 
+def test_a_camera_with_long_names_leaves_room_for_the_dates() -> None:
+    chinese = "佳能数码相机" * 7
+    said = [Statement("exif_original", "2021:03:14 15:09:26")]
+    statements, camera = capture_time.restored(capture_time.stored(said, Camera(*[chinese] * 3)))
+    assert list(statements) == said and camera.takes_photos
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_file_of_dates_in_any_encoding_and_from_home(tmp_path, monkeypatch, encoding) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    text = "path\tdate\n~/Bläk/a.jpg\t1998-07\n~nobody-here/b.jpg\t1999\n"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "t.csv").write_bytes((mark + text).encode(encoding))
+    found = dating.read_told(tmp_path / "t.csv", []).by_place()
+    assert found[dating.place_of(tmp_path / "Bläk/a.jpg")] == "1998-07" and "1999" in found.values()
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "1", '{"camera": 3, "exif_original": []}', "[" * 9000]
 )
@@ -828,6 +885,18 @@ def test_the_names_of_a_folder_decide_for_each_other(run, library, mini, tmp_pat
     found = dated(cache)
     assert found["04-07-2013 Zoo.jpg"] == ("name", "2013-04-07")
     assert found["a.jpg"] == ("folder", "2001")
+
+
+def test_words_and_years_of_a_folder_decide_for_each_other(run, library, mini, tmp_path) -> None:
+    cache = tmp_path / "lib.npz"
+    embed = "embed", library, cache, "--model", mini, "--json"
+    (library / "nothing.jpg").rename(library / "USA_2003.JPG")
+    (library / "exif.jpg").rename(library / "ROM_2001.JPG")
+    counts(run(*embed))
+    assert dated(cache)["USA_2003.JPG"] == ("name", "2003")
+    (library / "ROM_2001.JPG").rename(library / "ROM_0412.JPG")
+    counts(run(*embed, "--prune"))
+    assert dated(cache)["USA_2003.JPG"] == ("none", "")
 
 
 def test_a_file_of_dates_overrules_and_costs_a_line_where_it_is_wrong(

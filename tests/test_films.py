@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import SCRIPT
+from test_transnet import save_brightness_model
 from video_material import empty_picture, face_picture, film, shot, write_video
 
 import sort_faces as sf
@@ -22,7 +23,7 @@ import sort_faces as sf
 demo_library = sf.companion("demo_library")
 film_reading, film_pass = sf.companion("film_reading"), sf.companion("film_pass")
 films = sf.companion("film_source")
-choice = sf.companion("film_choice")
+choice, transnet = sf.companion("film_choice"), sf.companion("transnet")
 
 SHOTS = (("anna", 6.0), ("", 1.6), ("dora", 5.0))  # (who, seconds)
 DLIB = ("--model", "dlib")
@@ -410,6 +411,30 @@ def test_frames_in_a_transition_give_no_face(tmp_path, embed, monkeypatch):
     tick = film_reading.video_facts(str(tmp_path / "films/slow.mp4"), 1, 1).tick
     assert [(part.low * tick > 5, part.high * tick > 5) for part in parts] == [(0, 0), (1, 1)]
     assert all(not 4.55 < frame.pts * tick < 5.95 for part in parts for frame in part.frames)
+
+
+def test_a_network_is_asked_about_transitions_of_films(tmp_path, embed, monkeypatch):
+    dissolve(tmp_path / "films/slow.mp4", 1.0)
+    model = save_brightness_model(tmp_path / "bright.onnx")
+    finder, asked = sf.companion("scene_finder"), []
+    plain = finder.SceneFinder.__init__
+
+    def begun(self, video, network=None):
+        asked.append(network.name if network else "")
+        plain(self, video, network)
+
+    monkeypatch.setattr(finder.SceneFinder, "__init__", begun)
+    cache, source = tmp_path / "c.npz", tmp_path / "films"
+    for more in ((), ("--every-frames", 9)):
+        argv = (source, cache, "--films", "--rescan", *more, "--soft-cuts", model)
+        assert embed(*argv)[0] == 0
+        assert {*asked} == {transnet.name_of(model)}
+        assert transnet.name_of(model) in films.film_lines(cache)[-1].settings
+    asked.clear()
+    assert embed(source, cache, "--films", "--every-frames", 9)[1]["films"] == 1
+    assert asked == []  # known, and told to have been taken with other settings
+    code, _, err = embed(source, cache, "--films", "--soft-cuts", tmp_path / "none.onnx")
+    assert code != 0 and "none.onnx: no such file" in err
 
 
 @pytest.fixture

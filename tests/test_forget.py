@@ -549,6 +549,14 @@ def test_embed_does_not_bring_the_person_back(run, library):
     assert (sf.nearest(cache.unit, centre_of(library)[None])[1] > sf.DLIB_THRESHOLDS.outlier).all()
 
 
+def test_a_dry_run_does_not_count_what_was_forgotten(run, library):
+    library.forget(run, *SHELF)
+    add_new(library, "bert")
+    argv = (library.home / "photos", library.home / "sets", "--cache", library.cache_path)
+    said = ok(run, "run", *argv, "--dry-run")
+    assert said["photos_to_look_at"] == 1
+
+
 def test_who_is_not_kept_out_may_come_again_in_new_photos(run, library):
     library.forget(run, *SHELF)
     add_new(library, "cleo", "bert")

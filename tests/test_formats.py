@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -236,6 +237,176 @@ def test_of_a_cut_photo_is_read_what_is_there(face, share):
         far = np.abs(seen[:rows].astype(int) - solid[:rows]).reshape(rows, -1).mean(axis=1)
         assert far.max() < 12, (name, int(far.argmax()), rows)  # no row of it is made up
         assert (photo.image[rows + 2 :] == 128).all(), name
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_of_a_cut_photo_in_passes_all_is_read_coarsely(face, share):
+    for name, data in odd_photos.coarse_files(face, share).items():
+        photo = sf.decode_photo(data, name)
+        assert photo.note == "incomplete: the finest detail is missing", name
+        assert photo.there is None and photo.wh == (240, 320), name
+        far = np.abs(photo.image.astype(int) - face).reshape(320, -1).mean(axis=1)
+        assert far.max() < (32 if name == "a.gif" else 12), (name, int(far.argmax()))  # 256 colours
+        assert likeness(photo.image, face) > 0.99, name
+
+
+def test_the_first_pass_of_a_cut_photo_goes_as_far_as_it_goes(face):
+    for name, share, rows in (("a.gif", 0.1, 208), ("b.png", 0.006, 104)):
+        photo = sf.decode_photo(odd_photos.coarse_files(face, share)[name])
+        assert f"nothing below row {rows} of 320" in photo.note
+        assert photo.there == (0, 0, 240, rows) and (photo.image[rows:] == 128).all()
+
+
+def test_of_a_cut_jpeg_2000_of_tiles_the_tiles_are_read(face):
+    whole = odd_photos.encoded(face, "JPEG2000", tile_size=(64, 64))
+    photo = sf.decode_photo(whole[: len(whole) // 2])
+    rows = photo.there[3]
+    assert rows in (128, 192) and likeness(photo.image[:rows], face[:rows]) > 0.99
+    assert np.array_equal(photo.image[:128], face[:128]) and (photo.image[rows:] == 128).all()
+
+
+@pytest.mark.parametrize("colours", [0, 200])
+def test_a_cut_bmp_lacks_its_upper_rows(face, colours):
+    """The rows come from below; in a palette any byte may be the same colour."""
+    picture = PIL.Image.fromarray(np.ascontiguousarray(face[:, :, ::-1]))
+    stream = io.BytesIO()
+    (picture.quantize(colours) if colours else picture).save(stream, "BMP")
+    data = stream.getvalue()
+    whole = sf.decode_photo(data).image
+    for share in (0.2, 0.5, 0.99):
+        photo = sf.decode_photo(data[: int(len(data) * share)])
+        x1, top, x2, bottom = photo.there
+        assert (x1, x2, bottom) == (0, 240, 320)
+        assert photo.note == f"incomplete: nothing above row {top} of 320"
+        assert abs(320 - top - 320 * share) < 4
+        assert np.array_equal(photo.image[top:], whole[top:]) and (photo.image[:top] == 128).all()
+    with pytest.raises(sf.PhotoError, match="cut off: next to nothing"):
+        sf.decode_photo(data[: len(data) // 50 + 1100 * bool(colours)])
+
+
+def test_a_face_in_the_missing_top_of_a_bmp_does_not_count(embed, tmp_path, face):
+    pair = np.vstack([face, face[:, ::-1]])
+    data = odd_photos.encoded(pair, "BMP")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cut.bmp").write_bytes(data[: len(data) * 6 // 10])
+    result, err = embed(tmp_path / "photos")
+    assert (result["faces"], result["damaged"]) == (1, 1) and "nothing above row" in err
+    box = sf.load_cache(tmp_path / "lib.npz").bbox[0]
+    assert box[1] > 320
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_of_a_cut_avif_what_is_sure_is_read(face, share):
+    data = odd_photos.encoded(face, "AVIF", quality=80)
+    whole = sf.decode_photo(data).image
+    photo = sf.decode_photo(data[: int(len(data) * share)])
+    rows = photo.there[3]
+    assert share * 160 - 40 < rows < 320 * share + 32 and "nothing below row" in photo.note
+    assert np.array_equal(photo.image[:rows], whole[:rows])
+
+
+def test_of_a_cut_tiff_with_a_palette_no_row_is_made_up(face):
+    """Both ends that it was filled with may be one colour of a palette."""
+    stream = io.BytesIO()
+    PIL.Image.fromarray(np.ascontiguousarray(face[:, :, ::-1])).convert("P").save(stream, "TIFF")
+    data = stream.getvalue()
+    whole = sf.decode_photo(data).image
+    photo = sf.decode_photo(data[: len(data) // 2])
+    assert 150 < photo.there[3] <= 160
+    assert np.array_equal(photo.image[: photo.there[3]], whole[: photo.there[3]])
+
+
+def test_a_strip_that_ends_early_is_no_row(face):
+    """OpenCV leaves what LZW does not tell black and says nothing; Pillow says so."""
+    noise = np.random.default_rng(1).integers(0, 30, face.shape, np.uint8)
+    data = odd_photos.tiff_of_strips(face // 2 + noise, "tiff_lzw", 320)
+    whole = sf.decode_photo(data).image
+    for cut in range(20_000, 150_000, 2_501):
+        photo = sf.decode_photo(data[:cut])
+        rows = photo.there[3]
+        assert np.array_equal(photo.image[:rows], whole[:rows]), cut
+
+
+def test_a_dark_corner_is_no_missing_tile(face):
+    dark = face.copy()
+    dark[200:, 200:] = 0
+    data = odd_photos.encoded(dark, "JPEG2000")
+    assert sf.decode_photo(data[: len(data) * 9 // 10]).there is None
+
+
+def test_a_cut_tiff_whose_colours_lie_apart_is_known_as_cut(face):
+    """OpenCV reads it without a word, the last colour missing."""
+    data = odd_photos.by_tifffile(face, "planar")
+    photo = sf.decode_photo(data[: int(len(data) * 0.9)])
+    rows = photo.there[3]
+    assert 200 < rows < 240 and np.array_equal(photo.image[:rows], face[:rows])
+    with pytest.raises(sf.PhotoError, match="cut off"):
+        sf.decode_photo(data[: int(len(data) * 0.6)])
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_cut_tiff_is_turned_once(face, orientation):
+    stored = sf.turn_upright(face, {6: 8}.get(orientation, orientation))
+    data = odd_photos.tiff_of_strips(stored, "tiff_lzw", 16, orientation)
+    photo = sf.decode_photo(data[: int(len(data) * 0.7)])
+    x1, y1, x2, y2 = photo.there
+    assert photo.wh == (240, 320) and 0.4 < (x2 - x1) * (y2 - y1) / face[:, :, 0].size < 0.9
+    assert np.array_equal(photo.image[y1:y2, x1:x2], face[y1:y2, x1:x2])
+
+
+def test_a_tiff_of_files_shows_the_parts_that_are_there(face):
+    tags, _, _ = odd_photos.page_of(face)
+    tags |= {259: (3, [50001]), 278: (3, [100])}
+    strips = [odd_photos.encoded(face[at : at + 100], "WEBP") for at in range(0, 320, 100)]
+    data = odd_photos.directory_first(tags, strips)
+    assert likeness(sf.decode_photo(data).image, face) > 0.99
+    photo = sf.decode_photo(data[: len(data) - len(strips[3]) - 10])
+    assert photo.there == (0, 0, 240, 200)
+
+
+def test_a_cut_tiff_with_a_wrong_number_is_refused_or_read(face):
+    """A width of 0, a tile of no columns: anything but a traceback."""
+    data = odd_photos.by_tifffile(face, "tiles")
+    at = struct.unpack_from("<I", data, 4)[0]
+    for entry in range(at + 2, at + 2 + 12 * struct.unpack_from("<H", data, at)[0], 12):
+        for value in (0, 1, 0xFFFF):
+            wrong = bytearray(data[: len(data) * 2 // 3])
+            struct.pack_into("<I", wrong, entry + 8, value)
+            with contextlib.suppress(sf.PhotoError):
+                sf.decode_photo(bytes(wrong))
+
+
+def test_damage_in_a_tiff_that_only_tifffile_reads_is_refused(face):
+    """zlib and lzma have errors of their own."""
+    half = (face / 255).astype(np.float16)
+    tifffile = pytest.importorskip("tifffile")
+    for compression in ("zlib", "lzma"):
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, half, photometric="rgb", compression=compression)
+        data = bytearray(stream.getvalue())
+        data[len(data) // 2 : len(data) // 2 + 99] = b"\xff" * 99
+        with pytest.raises(sf.PhotoError):
+            sf.decode_photo(bytes(data))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_tiff_without_its_directory_says_so(face, share):
+    """Pillow and libtiff write it last."""
+    data = odd_photos.encoded(face, "TIFF", compression="tiff_lzw")
+    with pytest.raises(
+        sf.PhotoError, match=r"cut off: \d+ of \d+ bytes are there, which show noth"
+    ):
+        sf.decode_photo(data[: int(len(data) * share)])
+
+
+@needs_jxl
+def test_a_cut_jpeg_xl_says_so(face):
+    import pylibjxl
+
+    data = pylibjxl.encode(np.ascontiguousarray(face[:, :, ::-1]))
+    for share in (0.3, 0.99):
+        with pytest.raises(sf.PhotoError, match=r"JPEG XL: (damaged or )?cut off"):
+            sf.decode_photo(data[: int(len(data) * share)])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -316,7 +316,8 @@ def test_status_for_people_is_a_table(run, demo):
 
 def test_status_of_something_else_is_refused(run, library):
     refused(run, "status", library.src, word="neither a cache nor an output")
-    refused(run, "status", library.folder / "nowhere", word="name the .npz file embed wrote")
+    for name in ("nowhere", "nowhere.npz", "no/where"):
+        refused(run, "status", library.folder / name, word=f"{name}: nothing is there")
     refused(run, "status", library.photo(0), word=library.photo(0).name)
     (library.src / "manifest.json").write_text('{"name": "My app"}')
     refused(run, "status", library.src, word="neither a cache nor an output")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import odd_photos
 import PIL.Image
 import pytest
 from conftest import sf
@@ -667,6 +668,36 @@ def test_ignore_leaves_them_out_and_read_brings_them_back(tagged):
     assert tagged.names() == {"a.jpg": list(TWO)}
 
 
+@pytest.mark.parametrize("odd", [[1], {"a": 1}, None, 7])
+def test_a_library_of_odd_types_is_no_traceback(odd):
+    libraries = sf.companion("sources_libraries")
+    rows = [{"id": odd, "path": odd, "checksum": odd, "faces": odd}, {"id": odd}, odd]
+    for value in (rows, {"assets": rows, "faces": odd, "people": rows}, {"items": {"items": rows}}):
+        assert all(not entry.regions for entry in libraries.entries_of(value) or ())
+    assert libraries.entries_of([{"id": odd}]) is None
+
+
+def odd_packets() -> dict[str, bytes]:
+    """Photos whose XMP is no packet at all, by their endings."""
+    image = np.full((16, 16, 3), 90, np.uint8)
+    png = odd_photos.encoded(image, "PNG")
+    key = b"iTXtXML:com.adobe.xmp\0"
+    chunk = struct.pack(">I", len(key) - 4) + key + struct.pack(">I", zlib.crc32(key))
+    tags, pixels, _ = odd_photos.page_of(image)
+    files = {"png": png[:33] + chunk + png[33:]}
+    for kind, ending in ((2, "tif"), (3, "TIF"), (4, "tiff")):  # ASCII, SHORT, LONG
+        files[ending] = odd_photos.tiff([({**tags, 700: (kind, [60, 120, 62])}, pixels, ())])
+    return files
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "TIF", "tiff"])
+def test_xmp_of_the_wrong_type_says_nothing(tmp_path, ending):
+    photo = tmp_path / f"a.{ending}"
+    photo.write_bytes(odd_packets()[ending])
+    assert sources.within(str(photo)).regions == []
+    assert sf.decode_photo(photo.read_bytes()).dates.startswith("{")
+
+
 def test_undone_in_one_go_it_stays_undone(tagged, run):
     tagged.put("a.jpg", jpeg(1, WRITERS["digiKam"](TWO)))
     tagged.put("b.jpg", jpeg(1, WRITERS["Lightroom"]({"Cleo": LEFT})))
@@ -683,6 +714,27 @@ def test_undone_in_one_go_it_stays_undone(tagged, run):
     assert "nothing came from" in err
     assert run("decisions", "redo", tagged.cache_path)[0] == 0
     assert tagged.names()["a.jpg"] == list(TWO)
+
+
+def test_redone_in_one_go_by_source(tagged, run):
+    tagged.put("a.jpg", jpeg(1, WRITERS["digiKam"](TWO)))
+    tagged.put("b.jpg", jpeg(1, WRITERS["Lightroom"]({"Cleo": LEFT})))
+    tagged.save()
+    tagged.read()
+    where = tagged.cache_path, "--source"
+    assert run("decisions", "redo", *where, "lightroom")[0] != 0  # nothing was taken back
+    assert run("decisions", "undo", *where, "tags")[0] == 0
+    code, out, err = run("decisions", "redo", *where, "lightroom", "--json")
+    assert code == 0, err
+    assert json.loads(out)["let_count_again"] == 1
+    assert tagged.names() == {"a.jpg": ["", ""], "b.jpg": ["Cleo", ""]}
+    tagged.read()
+    assert tagged.names()["a.jpg"] == ["", ""]
+    code, _, err = run("decisions", "redo", *where, "lightroom")
+    assert code != 0 and "nothing was taken back from 'lightroom'; sources: " in err
+    assert run("decisions", "redo", *where, "tags")[0] == 0
+    assert tagged.names() == {"a.jpg": list(TWO), "b.jpg": ["Cleo", ""]}
+    assert run("decisions", "redo", tagged.cache_path, "act", "--source", "tags")[0] != 0
 
 
 def test_undo_takes_the_operators_last_act_not_a_tag(tagged, run):

@@ -242,13 +242,15 @@ def plausible(
     """
     read = [(one.where, one.text, said(one)) for one in statements]
     originals = {when for where, _, when in read if when and where == "exif_digitized"}
+    scans = {when.fields[:3] for when in originals if camera.is_scanner}
     told = []
     for where, text, when in read:
         if when is None or not when.fields[0] >= FIRST_YEAR or when.start >= last:
             continue
         if where != "dates" and is_zero(where, when):
             continue
-        told.append((kind_of(where, text, camera, when in originals or not originals), when))
+        kind = kind_of(where, text, camera, when in originals or not originals)
+        told.append(("scan" if where == "name" and when.fields[:3] in scans else kind, when))
     return sorted(told, key=lambda one: RANK[one[0]])
 
 
@@ -391,7 +393,10 @@ def stored(statements: Iterable[Statement], camera: Camera) -> str:
     ranks are left out.
     """
     told: dict[str, Any] = {}
-    facts = [fact.strip("\0 ")[:LONGEST] for fact in (camera.make, camera.model, camera.software)]
+    names_it = (camera.make, camera.model, camera.software)
+    facts = [
+        ascii_of(fact.strip("\0 "))[:LONGEST] for fact in names_it
+    ]  # no date makes room for it
     if any(facts):
         told["camera"] = facts
     for one in sorted(statements, key=lambda one: RANK.get(one.where, len(RANK))):
@@ -401,6 +406,11 @@ def stored(statements: Iterable[Statement], camera: Camera) -> str:
     while len(text := json.dumps(told, separators=(",", ":"))) > LONGEST_WHOLE:
         told.popitem()
     return text
+
+
+def ascii_of(text: str) -> str:
+    """A text that JSON does not make six times as long."""
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 @functools.lru_cache(10_000)

@@ -27,8 +27,11 @@ MOST_BEFORE = 4096  # bytes; a JPEG may begin so late: a header of a transfer, o
 NOTHING = 128  # what libjpeg gives for blocks without data, in the luma
 LAST_COLUMNS = 8  # px; of one block: whether a row is there shows at its end
 FEWEST_ROWS = 16  # px; less is no picture
+LITTLE = "cut off: next to nothing of the picture is there"
+UNHARMED = "odd: the end of the file is missing, but none of the picture"
 COARSE = "incomplete: the finest detail is missing"  # of a progressive JPEG
-UNKNOWN_ROWS = re.compile(rb"BM|....ftypavi[fs]", re.DOTALL)  # upside down; all is in all bytes
+AVIF = re.compile(rb"....ftypavi[fs]", re.DOTALL)
+PLAIN_ROWS = (0, 3, 6)  # compressions of a BMP that are none: none, masks of colours, with alpha
 FILLERS = (b"\x00", b"\xff")
 SHORTER = 64  # bytes; libwebp takes no filler but zeros, so the second ending is an earlier one
 # libjpeg says so of pictures it decodes as they were meant to be; all else of it is damage
@@ -45,6 +48,7 @@ class Rescued(NamedTuple):
     image: np.ndarray  # (h, w, 3) uint8 BGR, not turned, perhaps reduced
     rows: int  # of the image, from above, that are there; its height if all are
     note: str  # what to say about it; "" if nothing
+    top: int = 0  # the first of the rows that are there
 
 
 def rescued(data: bytes, known: Any, scale: int) -> Rescued | None:
@@ -54,12 +58,12 @@ def rescued(data: bytes, known: Any, scale: int) -> Rescued | None:
     """
     if data.startswith(JPEG_START):
         return cut_jpeg(data, scale)
-    kind = known.format if known is not None else ""
-    if kind in ("PNG", "GIF") and not is_interlaced(data):
-        return with_pillow_lenient(data)
-    found = None if UNKNOWN_ROWS.match(data) else padded(data)
-    if found is None and (told := told_length(data)) > len(data):
-        raise sf.PhotoError(f"cut off: {len(data)} of {told} bytes are there, which show nothing")
+    missing = told_length(data) - len(data)
+    found = of_kind(data, known.format if known is not None else "")
+    if found is None and 0 < missing <= sf.MAX_PIXELS:
+        found = (of_avif if AVIF.match(data) else padded)(data, missing)
+    if found is None and 0 < missing <= sf.MAX_PIXELS:
+        raise sf.PhotoError(why_none(data))
     return found
 
 
@@ -92,7 +96,7 @@ def cut_off(
     """A picture of which only some rows are there; other: what to say if all are."""
     height = len(image)
     if rows < FEWEST_ROWS / scale:
-        raise sf.PhotoError("cut off: next to nothing of the picture is there")
+        raise sf.PhotoError(LITTLE)
     if rows < height:
         note = f"incomplete: nothing below row {rows * scale} of {height * scale}"
         image = image.copy()
@@ -100,6 +104,16 @@ def cut_off(
     else:
         note = other
     return Rescued(image, rows, note)
+
+
+def cut_above(image: np.ndarray, top: int) -> Rescued:
+    """A picture of which the rows above `top` are missing."""
+    height = len(image)
+    if height - top < FEWEST_ROWS:
+        raise sf.PhotoError(LITTLE)
+    image = image.copy()
+    image[:top] = NOTHING
+    return Rescued(image, height, f"incomplete: nothing above row {top} of {height}", top)
 
 
 # --- JPEG -------------------------------------------------------------------
@@ -162,43 +176,84 @@ def rows_unlike_last(image: np.ndarray) -> int:
 # --- all other formats ------------------------------------------------------
 
 
-def is_interlaced(data: bytes) -> bool:
-    """Whether a PNG or GIF holds its rows in passes: of all rows a little is there."""
-    if data.startswith(b"\x89PNG"):
-        return data[28:29] == b"\1"
-    at = data.find(b"\x2c", 13 + 3 * (2 << (data[10] & 7)) * (data[10] >> 7))
-    return bool(data[at + 9 : at + 10] and data[at + 9] & 0x40)
+def of_kind(data: bytes, kind: str) -> Rescued | None:
+    """What is there of a cut photo of a kind that has a way of its own; None of all others."""
+    if kind in ("PNG", "GIF"):
+        return with_pillow_lenient(data, kind)
+    cut_formats = sf.companion("cut_formats")
+    if kind == "JPEG2000":
+        found = cut_formats.coarse_jpeg2000(data, decoded)
+        return None if found is None else cut_off(*found, 1)
+    if data.startswith((b"II", b"MM")):
+        found = cut_formats.cut_tiff(data)
+        if found is not None:
+            rows, height = found
+            image = np.full((height, *rows.shape[1:]), NOTHING, np.uint8)
+            image[: len(rows)] = rows
+            return cut_off(image, len(rows), 1, UNHARMED)
+    return None
 
 
-def with_pillow_lenient(data: bytes) -> Rescued | None:
-    """A PNG or GIF as far as it goes: Pillow leaves the rest black, or the first colour."""
+def with_pillow_lenient(data: bytes, kind: str) -> Rescued:
+    """A PNG or GIF as far as it goes: Pillow leaves the rest black, or the first colour.
+
+    An interlaced one has a little of all rows. Raises PhotoError.
+    """
     from PIL import ImageFile
 
     with hushed.turns.alone():  # Pillow has one such setting for all
         before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
         try:
-            image = sf.pixels_from_pillow(sf.open_with_pillow(data))
+            header = sf.open_with_pillow(data)
+            interlaced = is_interlaced(header)
+            image = sf.pixels_from_pillow(header)
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
-    return cut_off(image, rows_unlike_last(image), 1, "damaged: the end of the file is missing")
+    if not interlaced:
+        return cut_off(image, rows_unlike_last(image), 1, "damaged: the end of the file is missing")
+    return cut_off(*sf.companion("cut_formats").from_passes(image, kind), 1)
 
 
-def padded(data: bytes) -> Rescued | None:
+def is_interlaced(header: Any) -> bool:
+    """Whether a PNG or GIF that Pillow opened holds its rows in passes."""
+    if header.format == "PNG":
+        return bool(header.info.get("interlace"))
+    return bool(header.tile and header.tile[0].args[1])
+
+
+def of_avif(data: bytes, missing: int) -> Rescued | None:
+    """What is there of an AVIF, if it can be told."""
+    found = sf.companion("cut_formats").cut_avif(data, missing, decoded)
+    return None if found is None else cut_off(*found, 1, UNHARMED)
+
+
+def padded(data: bytes, missing: int) -> Rescued | None:
     """A photo filled up to the length it tells, in two ways: rows where both agree are there."""
-    whole = filled(data)
-    if len(whole) == len(data) or not has_first_part(data):
+    if not has_first_part(data):
         return None
+    if data.startswith(b"BM"):
+        return cut_bmp(data, missing)
     if data[8:12] == b"WEBP":
-        other = data[:-SHORTER] + bytes(SHORTER) + whole[len(data) :]
+        ends = data + bytes(missing), data[:-SHORTER] + bytes(SHORTER + missing)
     else:
-        other = filled(data, FILLERS[1])
-    pictures = [decoded(whole), decoded(other)]
-    if any(one is None for one in pictures) or pictures[0].shape != pictures[1].shape:
+        ends = tuple(data + filler * missing for filler in FILLERS)
+    left, right = map(decoded, ends)
+    if left is None or right is None or left.shape != right.shape:
         return None
-    left, right = pictures
     apart = np.flatnonzero((left != right).any(axis=(1, 2)))
-    rows = int(apart[0]) if len(apart) else len(left)
-    return cut_off(left, rows, 1, "odd: the end of the file is missing, but none of the picture")
+    return cut_off(left, int(apart[0]) if len(apart) else len(left), 1, UNHARMED)
+
+
+def cut_bmp(data: bytes, missing: int) -> Rescued | None:
+    """A BMP whose rows are not compressed, most often the last one first."""
+    image, first = decoded(data + bytes(missing)), int.from_bytes(data[10:14], "little")
+    if image is None or (data[14] >= 40 and data[30] not in PLAIN_ROWS):
+        return None
+    height = len(image)
+    rows = max(0, len(data) - first) * height // max(len(data) + missing - first, 1)
+    if data[14] >= 40 and data[25] & 0x80:  # a negative height
+        return cut_off(image, rows, 1, UNHARMED)
+    return cut_above(image, height - rows)
 
 
 def has_first_part(data: bytes) -> bool:
@@ -209,10 +264,18 @@ def has_first_part(data: bytes) -> bool:
     return len(data) > at + 10 + (int.from_bytes(data[at : at + 3], "little") >> 5) + SHORTER
 
 
-def filled(data: bytes, filler: bytes = FILLERS[0]) -> bytes:
-    """A file with a filler for what it lacks of the length it tells; as given if it lacks none."""
+def filled(data: bytes) -> bytes:
+    """A file with zeros for what it lacks of the length it tells; as given if it lacks none."""
     missing = told_length(data) - len(data)
-    return data + filler * missing if 0 < missing <= sf.MAX_PIXELS else data
+    return data + bytes(missing) if 0 < missing <= sf.MAX_PIXELS else data
+
+
+def why_none(data: bytes) -> str:
+    """What is said of a file that nothing can open."""
+    told = told_length(data)
+    if not 0 < told - len(data) <= sf.MAX_PIXELS:
+        return "not a picture this tool can read"
+    return f"cut off: {len(data)} of {told} bytes are there, which show nothing"
 
 
 def decoded(data: bytes) -> np.ndarray | None:
@@ -254,5 +317,5 @@ LENGTHS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], int]], ...] = (
     (lambda data: data[8:12] == b"WEBP", lambda data: struct.unpack("<I", data[4:8])[0] + 8),
     (lambda data: data[:2] == b"BM", lambda data: struct.unpack("<I", data[2:6])[0]),
     (lambda data: data[4:8] == b"ftyp", boxes_length),
-    (lambda data: data[:4] in (b"II*\0", b"MM\0*"), sf.companion("odd_tiffs").end_of),
+    (lambda data: data[:4] in (b"II*\0", b"MM\0*"), sf.companion("odd_tiffs").told_length),
 )

@@ -48,6 +48,9 @@ CLOCKS = [  # after a date in a name
     re.compile(rf"(?:[-_. T]|\s-\s)?(?P<hour>\d\d){TWO}{TWO}(?:\d{{1,4}})?(?!\d)"),
     re.compile(rf"T(?P<hour>\d\d){TWO}(?!\d)"),
 ]  # fmt: skip
+UNTIL = re.compile(  # after a first day the last one, which is no time of day
+    r"\s?[-–]\s?((?:19|20)\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?!\d)"
+)
 ZONE = re.compile(r"(?:[.,]\d+)?(Z(?![^\W\d_])|\+\d\d:?\d\d)")
 
 PREFIX = r"(?<![^\W_])(?:[A-Za-z]{2,}|[PV]|[A-Za-z]*[^\x00-\x7f\W\d]+)?"  # a word of letters
@@ -61,7 +64,7 @@ PACKED = re.compile(
 CJK = text.CJK_DATE
 TURNED = re.compile(r"(?<!\d)(\d\d?)(?P<mark>[-.])(\d\d?)(?P=mark)(\d{4})(?!\d)"
                     r"|(?<!\d)(\d\d)(?P<other>[_ ])(\d\d)(?P=other)(\d{4})(?!\d)")  # fmt: skip
-PACKED_TURNED = re.compile(r"(?<![^\W_])(\d\d)(\d\d)(\d{4})(?![^\W_])")
+PACKED_TURNED = re.compile(r"(?<![^\W_])(?:CC[IF])?(\d\d)(\d\d)(\d{4})(?![^\W_])")  # Canon's
 MILLISECONDS = re.compile(PREFIX + r"(\d{13})(?![^\W_])")
 
 MONTH_FIRST = re.compile(r"(?<![\d])(?<!\d[-_. ])(0[1-9]|1[0-2])[-./](\d{4})(?![-_./]?\d)")
@@ -90,6 +93,7 @@ COUNTED = frozenset(  # words after which a number is no year
         "bilder mvi mov vid video gopr gp imgp sam cimg hpim kif sta stb dcp dcim ex pano hdr scan "
         "scanned copy kopie copia copie edited edit bearbeitet no nr num number page seite "
         "untitled unbenannt new neu file datei screenshot wallpaper hotel room zimmer canon nikon "
+        "sany sdim rimg kicx pdrm pent epsn simg imag ydxj clip movi cam asus lg "
         "sony fuji olymp panasonic kodak dji eos mvc slide dia frame negative negativ imagen "
         "immagine imagem afbeelding zdjęcie obraz billede bilde kuva изображение фото снимок 写真 "
         "画像 图片 照片 사진 camphoto",
@@ -101,7 +105,8 @@ NOT_WHEN_TAKEN = re.compile(  # folders whose date is of moving files about
 )
 SCANNED = re.compile(
     r"(?<![^\W\d_])(?:scan|scans|scanned|numérisation|escaneo|escáner|skan|スキャン)(?![^\W\d_])"
-    r"|camscanner|adobe scan|photoscan",
+    r"|camscanner|adobe scan|photoscan|hpscan|^cc[if]\d{8}"
+    r"|(?-i:^img\d{8}_\d{8})(?:_\d+)?(?:\.\w+)?$",  # Epson Scan
     re.IGNORECASE,
 )
 
@@ -262,6 +267,8 @@ READERS = [
 
 def timed(day: When, title: str, end: int) -> When:
     """A day with the time of day that follows it in a name, where one does."""
+    if (until := UNTIL.match(title, end)) and day.fields < tuple(map(int, until.groups())):
+        return day
     for pattern in CLOCKS:
         found = None if NO_CLOCK.match(title) else pattern.match(title, end)
         if found is None:
@@ -385,3 +392,35 @@ def settled(name: str, orders: dict[Order, bool]) -> str:
             when = day_first if orders[pattern] else month_first
             name = name[: found.start()] + when.text() + name[found.end() :]
     return name
+
+
+# ---- years that words are followed by, by the names beside them
+
+LABEL = re.compile(r"([^\W\d_]{3,})_?(\d{4})$")  # USA_2003, ROM2003
+
+
+def labelled(name: str) -> tuple[str, str] | None:
+    """(word in lower case, number) of a name that is nothing else; None for a camera's word.
+
+    Alone it may be a counter with letters that its owner chose, as Nikon and DCF allow.
+    """
+    found = LABEL.match(ENDING.sub("", name))
+    if found is None or found[1].lower() in COUNTED:
+        return None
+    return found[1].lower(), found[2]
+
+
+def are_years(labels: Iterable[tuple[str, str]]) -> bool:
+    """Whether the words of a folder's names are followed by years: several words, only years.
+
+    One word with several numbers counts, whatever these are; a camera does not change its letters.
+    """
+    labels = {*labels}
+    words = {word for word, _ in labels}
+    return len(words) > 1 and all(number.startswith(("19", "20")) for _, number in labels)
+
+
+def with_year(name: str) -> str:
+    """A labelled name with its year apart."""
+    stem, ending = ENDING.sub("", name), name[len(ENDING.sub("", name)) :]
+    return f"{stem[:-4].rstrip('_')} {stem[-4:]}{ending}" if labelled(name) else name

@@ -6,6 +6,7 @@ a changed sidecar or another FILE counts without a photo being decoded again.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections import defaultdict
@@ -58,7 +59,9 @@ def read_told(file: Path | None, roots: Sequence[Path]) -> Told | None:
     if file is None:
         return None
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        data = file.read_bytes()
+        wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # Excel's "Unicode text"
+        text = data.decode(*(("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")))
     except OSError as error:
         raise sf.SortFacesError(
             f"{file}: {error.strerror or error}; name a CSV of path, date"
@@ -89,9 +92,9 @@ def read_told(file: Path | None, roots: Sequence[Path]) -> Told | None:
                     if os.sep == "/" and "/" not in cells[0]
                     else cells[0]
                 )
-                places = (
-                    [path.expanduser()] if path.is_absolute() else [base / path for base in bases]
-                )
+                with contextlib.suppress(RuntimeError):  # ~ of nobody
+                    path = path.expanduser()
+                places = [path] if path.is_absolute() else [base / path for base in bases]
                 lines.append(([place_of(place) for place in places], cells[1]))
     except csv.Error as error:
         raise sf.SortFacesError(
@@ -129,6 +132,7 @@ class Picks:
         self.today = date.today()
         self.folders: dict[str, str] = {}
         self.orders = orders_in(sf.file_of(path) for paths in cache.paths for path in paths)
+        self.labelled = labelled_in(sf.file_of(path) for paths in cache.paths for path in paths)
         self.roots = sorted(roots, key=len, reverse=True)
         self.kind, self.seconds = cache.file_taken_kind.tolist(), cache.file_taken.tolist()
         self.precision = cache.file_taken_precision.tolist()
@@ -186,6 +190,7 @@ class Picks:
         said = []
         for path in map(sf.file_of, paths):  # of a frame what is said of its film
             folder, name = os.path.split(path)
+            name = names.with_year(name) if folder in self.labelled else name
             name = names.settled(name, self.orders.get(folder, {}))
             said += [Statement("name", name), Statement("folder", self.folder_of(folder))]
             said += sources.beside(path).statements
@@ -226,6 +231,16 @@ def orders_in(files: Iterable[str]) -> dict[str, dict[Any, bool]]:
                 titles[os.path.join(folder, "")].append(name)
     told = ((folder, names.orders_of(found)) for folder, found in titles.items())
     return {folder: orders for folder, orders in told if orders}
+
+
+def labelled_in(files: Iterable[str]) -> set[str]:
+    """Folders in which names such as USA_2003 tell years, by the photos that are known here."""
+    found: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for file in files:
+        folder, name = os.path.split(file)
+        if (label := names.labelled(name)) is not None:
+            found[folder].add(label)
+    return {folder for folder, labels in found.items() if names.are_years(labels)}
 
 
 def day_of(seconds: float) -> date:

@@ -799,25 +799,57 @@ def undo(cache_path: Path, op: str | None) -> dict[str, Any]:
 def undo_source(cache_path: Path, source: str) -> dict[str, Any]:
     """Take back all that came from one source: "tags" for all that was read from photos, or a part
     of the author's name, such as "Lightroom". Raises SortFacesError where there is nothing."""
-    book, wanted = Book(cache_path), source.casefold()
-    given = [line for line in book.standing() if line.authority and line.author != "rule"]
-    ops = dict.fromkeys(line.op for line in given if wanted in line.author.casefold())
-    if not ops:
+    book = Book(cache_path)
+    found = from_source(book, book.standing(), source, "came")
+    op = new_op()
+    rev = book.append([act("revoke", op, text=one) for one in dict.fromkeys(n.op for n in found)])
+    return told_of_source(book, rev, "taken_back", found)
+
+
+def from_source(book: Book, lines: Sequence[Line], source: str, did: str) -> list[Line]:
+    """Those of some lines whose author's name holds a word; rules are no source."""
+    given = [line for line in lines if line.authority and line.author != "rule"]
+    found = [line for line in given if source.casefold() in line.author.casefold()]
+    if not found:
         known = ", ".join(sorted({line.author for line in given})) or "none"
-        raise sf.SortFacesError(f"{book.path}: nothing came from {source!r}; sources: {known}")
-    act_of_undoing = new_op()
-    rev = book.append([act("revoke", act_of_undoing, text=op) for op in ops])
-    faces = sum(len(line.faces) for line in given if line.op in ops)
-    return {"decisions": str(book.path), "lines": rev, "taken_back": len(ops), "faces": faces}
+        raise sf.SortFacesError(f"{book.path}: nothing {did} from {source!r}; sources: {known}")
+    return found
+
+
+def told_of_source(book: Book, rev: int, what: str, lines: Sequence[Line]) -> dict[str, Any]:
+    faces = sum(len(line.faces) for line in lines)
+    about = {"decisions": str(book.path), "lines": rev}
+    return {**about, what: len({line.op for line in lines}), "faces": faces}
+
+
+def redo_source(cache_path: Path, source: str) -> dict[str, Any]:
+    """Let all count again that came from one source and was taken back, as `undo_source` names it.
+
+    What was taken back in the same act and came from another source stays so.
+    """
+    book = Book(cache_path)
+    undone = acts_undone(book)
+    lines = [line for line in book.lines if line.op in undone]
+    found = from_source(book, lines, source, "was taken back")
+    ops = {line.op for line in found}
+    acts = dict.fromkeys(undone[op] for op in ops)
+    others = [op for op, by in undone.items() if by in acts and op not in ops]
+    op = new_op()
+    rev = book.append([act("revoke", op, text=one) for one in (*acts, *others)])
+    return told_of_source(book, rev, "let_count_again", found)
+
+
+def acts_undone(book: Book) -> dict[str, str]:
+    """{act that was taken back: the act that did so}."""
+    gone = revocations(book.lines)
+    revoking = (line for line in book.lines if line.kind == "revoke" and line.op not in gone)
+    return {line.text: line.op for line in revoking}
 
 
 def redo(cache_path: Path, op: str | None) -> dict[str, Any]:
     """Let an act count again, by default the one taken back last."""
     book = Book(cache_path)
-    gone = revocations(book.lines)
-    undone = {
-        line.text: line.op for line in book.lines if line.kind == "revoke" and line.op not in gone
-    }
+    undone = acts_undone(book)
     aim = undone.get(op) if op else book.last_undone()
     return revoked(book, aim, set(undone.values()), "let count again")
 

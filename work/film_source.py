@@ -281,8 +281,8 @@ class SoundPass(film_pass.VideoPass):
 class EveryNth(SoundPass):
     """A pass that looks at every nth frame."""
 
-    def __init__(self, video: sf.Video, nth: int, skip: Any) -> None:
-        super().__init__(video, 1.0, skip)
+    def __init__(self, video: sf.Video, nth: int, skip: Any, network: Any) -> None:
+        super().__init__(video, 1.0, skip, network=network)
         self.nth = nth
 
     def is_wanted(self, frame: Any) -> bool:
@@ -379,6 +379,7 @@ class Film:
     def __init__(self, run: sf.EmbedRun, file: sf.FoundFile, name: str, settings: str) -> None:
         self.run, self.file, self.id, self.settings = run, file, name, settings
         self.options = run.options.films
+        self.network: Any = None  # transnet.Network, of --soft-cuts
         self.counts: Counter[str] = Counter()
         self.log = sf.AppendOnly(begun_path(run.path))
         self.known: dict[int, None] = {}  # pts of frames that a killed run has looked at
@@ -578,7 +579,7 @@ class Film:
         """Store the best few faces of each track; returns the paths of their frames."""
         self.known = self.known_frames()
         rate = sf.Sampling.sample_rate
-        self.once = SoundPass(self.video, rate, self.known.__contains__)
+        self.once = SoundPass(self.video, rate, self.known.__contains__, network=self.network)
         retry = choice.Retry(self.video, self.probe, self.again)
         best = choice.Best(self.once, self.run.cache.meta, self.options, retry)
         for pts, found in self.noted():
@@ -594,7 +595,7 @@ class Film:
             return frame_sha(self.id, pts) in self.run.paths_of
 
         kept, nth = [], self.options.every_frames
-        self.once = EveryNth(self.video, nth, is_known)
+        self.once = EveryNth(self.video, nth, is_known, self.network)
         scenes = choice.ByScene(self.once)
         expected = round(self.video.duration * self.video.fps / nth)
         name = os.path.basename(self.file.path)
@@ -658,11 +659,18 @@ class Films:
         how = [own[key] for key in ("every", "per_track", "per_minute")]
         nth = self.options.every_frames
         kept = f"every {nth} frames" if nth else f"best {how} retry"
-        self.settings = f"{run.passes} {kept}"
+        asked = self.options.soft_cuts and sf.companion("transnet").name_of(self.options.soft_cuts)
+        self.settings = f"{run.passes} {kept}" + (f" soft cuts {asked}" if asked else "")
         self.of_film: dict[str, list[str]] = defaultdict(list)  # paths of frames
         for path in run.paths:
             if film := sf.film_of(path):
                 self.of_film[film].append(path)
+
+    @functools.cached_property
+    def network(self) -> Any:
+        """The network of --soft-cuts, loaded when the first film is looked at."""
+        model = self.options.soft_cuts
+        return sf.companion("transnet").load(model, self.run.crew) if model else None
 
     def take(self) -> dict[str, Any]:
         """Look at what is wanted and not known; returns the counts for the summary."""
@@ -736,6 +744,7 @@ class Films:
                 return
             if self.run.held is None:
                 self.run.check_cache()  # before anything is computed in vain
+            film.network = self.network
             line = film.look()
         except OSError as error:
             self.run.fail(file.path, f"film: {error.strerror or error}")

@@ -200,19 +200,27 @@ def open_jxl(data: bytes) -> Opened:
     try:
         about = pylibjxl.probe(data)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise sf.PhotoError(f"{kinds.JPEG_XL}: {sf.one_line(error)}") from None
+        raise sf.PhotoError(why_no_jxl(data, error)) from None
     wh = about["width"], about["height"]
 
     def decode() -> tuple[Any, int]:
         try:
             image = pylibjxl.decode(data)
         except (RuntimeError, ValueError, MemoryError) as error:
-            raise sf.PhotoError(f"{kinds.JPEG_XL}: {sf.one_line(error)}") from None
+            raise sf.PhotoError(why_no_jxl(data, error)) from None
         grey = image.reshape(*image.shape[:2], -1)[:, :, :1]
         colour = image[:, :, [2, 1, 0]] if image.shape[2:] >= (3,) else np.repeat(grey, 3, axis=2)
         return damaged.Rescued(np.ascontiguousarray(colour), len(colour), ""), 1
 
     return Opened(kinds.JPEG_XL, wh, wh[0] * wh[1] * JXL_BYTES, decode, lambda: dates_of_jxl(data))
+
+
+def why_no_jxl(data: bytes, error: Exception) -> str:
+    """What is said of a JPEG XL that libjxl refuses; a bare stream does not tell its length."""
+    told = damaged.boxes_length(data) if data[4:8] == b"JXL " else 0
+    if told > len(data):
+        return f"{kinds.JPEG_XL}: cut off: {len(data)} of {told} bytes are there"
+    return f"{kinds.JPEG_XL}: damaged or cut off: {sf.one_line(error)}"
 
 
 def dates_of_jxl(data: bytes) -> str:

@@ -52,8 +52,7 @@ def turned(photo: sf.Photo, path: str, data: bytes) -> sf.Photo:
     turn = turn_beside(path)
     if turn == 1 or has_own(data):
         return photo
-    rows = len(photo.image) if photo.there is None else photo.there[3]
-    there = photo.there and sf.turned_box(photo.image.shape[1::-1], rows, turn)
+    there = photo.there and sf.turned_box(photo.image.shape[1::-1], photo.there[1::2], turn)
     told = f"turned by its sidecar: {turn}"
     note = f"{photo.note}; {told}" if photo.note else told
     return replace(photo, image=sf.turn_upright(photo.image, turn), there=there, note=note)

@@ -73,7 +73,7 @@ def entries_of(value: Any) -> list[Entry] | None:
         value = value.get("assets", value.get("items"))
         value = value.get("items") if isinstance(value, dict) else value
     rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-    if not any("faces" in row or "checksum" in row or row.get("id") in faces for row in rows):
+    if not any("faces" in row or "checksum" in row or str(row.get("id")) in faces for row in rows):
         return None
     found: dict[tuple[str, str], Entry] = {}
     for row in rows:
@@ -157,7 +157,7 @@ def digikam_entries(file: Path) -> list[Entry]:
         raise sf.SortFacesError(f"{file}: is no digikam4.db ({sf.one_line(error)})") from None
     found: dict[str, Entry] = {}
     for root, album, photo, name, value in rows:
-        path = "/".join(part.strip("/") for part in (root, album, photo) if part and part != "/")
+        path = "/".join(str(p).strip("/") for p in (root, album, photo) if p and p != "/")
         entry = found.setdefault(path, Entry(path))
         told = dict(re.findall(r'(\w+)="(-?[\d.]+)"', str(value)))
         name = regions.clean_name(name)

@@ -120,9 +120,10 @@ def packets_by_pillow(stream: Any) -> list[bytes] | None:
             told = raw_packet(stream)
         tags = getattr(picture, "tag_v2", None)
         told = told or (tags.get(700) if tags is not None else b"") or b""
+        told = told.encode("latin-1", "replace") if isinstance(told, str) else bytes(told)
     except (*sf.PILLOW_ERRORS, PIL.Image.DecompressionBombError):
         return None
-    return [bytes(told)] if told else []
+    return [told] if told else []
 
 
 def orientation_of(path: str) -> int:
@@ -170,7 +171,7 @@ def png_packets(stream: Any) -> Iterator[bytes]:
             continue
         data = stream.read(size)
         stream.seek(4, 1)
-        if data.startswith(PNG_KEY):
+        if data.startswith(PNG_KEY) and len(data) > len(PNG_KEY):
             packed, rest = data[len(PNG_KEY)], data[len(PNG_KEY) + 2 :]
             text = rest.split(b"\0", 2)[-1]  # behind the language and the translated key
             with contextlib.suppress(zlib.error):

@@ -15,6 +15,8 @@ import sort_faces as sf
 
 def status_of(path: Path) -> dict[str, Any]:
     """What is in a cache or in an output folder."""
+    if sf.is_missing(str(path)) and not sf.cache_exists(path):
+        raise sf.SortFacesError(f"{path}: nothing is there; name a cache or an output folder")
     return (folder_status if path.is_dir() else cache_status)(path)
 
 

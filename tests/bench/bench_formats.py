@@ -89,7 +89,10 @@ def made_folders(folder: Path) -> dict[str, Path]:
     face = portrait()
     files = {"made": odd_photos.readable_files(face) | other_files(face)}
     files |= {
-        f"made, {share:.0%} of the bytes": odd_photos.cut_files(face, share) for share in CUTS
+        f"made, {share:.0%} of the bytes": odd_photos.cut_files(face, share)
+        | odd_photos.coarse_files(face, share)
+        | odd_photos.other_cut_files(face, share)
+        for share in CUTS
     }
     for title, some in files.items():
         (folder / title).mkdir()
