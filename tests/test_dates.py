@@ -794,6 +794,16 @@ def test_a_file_of_dates_in_any_encoding_and_from_home(tmp_path, monkeypatch, en
     assert found[dating.place_of(tmp_path / "Bläk/a.jpg")] == "1998-07" and "1999" in found.values()
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_names_of_files_with_odd_line_breaks_are_one_name(tmp_path, end) -> None:
+    named = ["a\u2028b.jpg", "c\x85d.jpg", '"e\nf.jpg"', "g\x1ch.jpg"]
+    lines = ["path,date", *(f"{name},199{at}" for at, name in enumerate(named))]
+    (tmp_path / "t.csv").write_bytes(end.join(lines).encode())
+    found = dating.read_told(tmp_path / "t.csv", []).by_place()
+    places = [dating.place_of(tmp_path / name.strip('"')) for name in named]
+    assert found == {place: f"199{at}" for at, place in enumerate(places)}
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "1", '{"camera": 3, "exif_original": []}', "[" * 9000]
 )

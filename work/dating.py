@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -67,7 +68,7 @@ def read_told(file: Path | None, roots: Sequence[Path]) -> Told | None:
             f"{file}: {error.strerror or error}; name a CSV of path, date"
         ) from None
     first = text.partition("\n")[0]
-    rows = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count))
+    rows = csv.reader(io.StringIO(text, ""), delimiter=max(",;\t", key=first.count))
     bases = [file.absolute().parent, *(r if r.is_dir() else r.parent for r in roots)]
     lines = []
     try:
@@ -87,13 +88,7 @@ def read_told(file: Path | None, roots: Sequence[Path]) -> Told | None:
                     cells[1],
                 )
             else:
-                path = Path(
-                    cells[0].replace("\\", "/")
-                    if os.sep == "/" and "/" not in cells[0]
-                    else cells[0]
-                )
-                with contextlib.suppress(RuntimeError):  # ~ of nobody
-                    path = path.expanduser()
+                path = path_told(cells[0])
                 places = [path] if path.is_absolute() else [base / path for base in bases]
                 lines.append(([place_of(place) for place in places], cells[1]))
     except csv.Error as error:
@@ -101,6 +96,14 @@ def read_told(file: Path | None, roots: Sequence[Path]) -> Told | None:
             f"{file}: line {rows.line_num}: {error}; name a CSV of path, date"
         ) from None
     return Told(file, lines)
+
+
+def path_told(text: str) -> Path:
+    """A path as a table of another system may have it; ~ is the home it stands for."""
+    path = Path(text.replace("\\", "/") if os.sep == "/" and "/" not in text else text)
+    with contextlib.suppress(RuntimeError):  # ~ of nobody
+        return path.expanduser()
+    return path
 
 
 def changes(cache: sf.FaceCache, roots: Iterable[str], told: Told | None) -> dict[str, np.ndarray]:
