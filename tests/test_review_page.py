@@ -104,7 +104,9 @@ class Page:
 
     def one(self, selector: str) -> Any:
         """The first that fits and can be seen; waited for."""
-        return self.wait(lambda: next((e for e in self.all(selector) if e.is_displayed()), None))
+        found = self.wait(lambda: next((e for e in self.all(selector) if e.is_displayed()), None))
+        found.again = lambda: self.one(selector)
+        return found
 
     def text(self, selector: str) -> str:
         return self.js(
@@ -179,9 +181,12 @@ class Page:
         )
 
     def cell(self, at: int) -> Any:
-        return self.wait(lambda: self.all(".cell")[at : at + 1])[0]
+        found = self.wait(lambda: self.all(".cell")[at : at + 1])[0]
+        found.again = lambda: self.cell(at)
+        return found
 
     def click(self, element: Any, hold: str = "", double: bool = False) -> None:
+        """On an element of `one` or `cell`; what was drawn anew meanwhile is found again."""
         chain = ActionChains(self.driver)
         key = {"Ctrl": Keys.CONTROL, "Shift": Keys.SHIFT}.get(hold)
         if key:
@@ -189,7 +194,11 @@ class Page:
         chain.double_click(element) if double else chain.click(element)
         if key:
             chain.key_up(key)
-        chain.perform()
+        try:
+            chain.perform()
+        except exceptions.StaleElementReferenceException:
+            chain.reset_actions()  # a key that is held
+            self.click(element.again(), hold, double)
 
     def button(self, act: str, within: str = "main") -> Any:
         return self.one(f"{within} [data-act={act}]")
