@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -222,12 +222,25 @@ class Subject:
         return "" if row is None else library_of(self.corpus).live_path(self.cache.face_file[row])
 
 
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a corpus that is asked by every set and every step of a run: its first answer
+    stays with the corpus as it was opened."""
+
+    @functools.wraps(function)
+    def answered(corpus: sf.Corpus, *more: Any) -> Any:
+        name = f"{function.__module__}:{function.__name__}"
+        with sf.LOADING:
+            if name not in corpus.__dict__:
+                corpus.__dict__[name] = function(corpus, *more)
+            return corpus.__dict__[name]
+
+    return answered
+
+
+@once
 def library_of(corpus: sf.Corpus) -> sf.Library:
-    """The cache of a corpus and where its photos lie; made once."""
-    with sf.LOADING:
-        if "library" not in corpus.__dict__:
-            corpus.__dict__["library"] = sf.Library(corpus.cache, Path(corpus.master.cache))
-        return corpus.__dict__["library"]
+    """The cache of a corpus and where its photos lie."""
+    return sf.Library(corpus.cache, Path(corpus.master.cache))
 
 
 def enriched(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool] | None:
@@ -250,17 +263,16 @@ def looked_at(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool]:
     return [face.sha256 in corpus.seen for face in manifest.faces]
 
 
+@once
 def seen_points(corpus: sf.Corpus) -> dict[str, np.ndarray]:
-    """{sha256 of a PNG: (5, 2) key points in it} where somebody has looked; read once."""
-    with sf.LOADING:
-        if "points" not in corpus.__dict__:
-            found = corpus.__dict__["points"] = {}
-            scores = corpus.root / sf.SCORES_FOLDER
-            for path in sorted(scores.glob(f"audit-{corpus.master.recognizer}*.jsonl")):
-                for sha, audit in sf.read_results(path).items():
-                    if len(audit.kps) and np.any(audit.kps):
-                        found[sha] = np.array(audit.kps, np.float64)
-        return corpus.__dict__["points"]
+    """{sha256 of a PNG: (5, 2) key points in it} where somebody has looked."""
+    scores = corpus.root / sf.SCORES_FOLDER
+    return {
+        sha: np.array(audit.kps, np.float64)
+        for path in sorted(scores.glob(f"audit-{corpus.master.recognizer}*.jsonl"))
+        for sha, audit in sf.read_results(path).items()
+        if len(audit.kps) and np.any(audit.kps)
+    }
 
 
 def writer_of(name: str) -> Any:
@@ -413,12 +425,14 @@ def fault_beside(corpus: sf.Corpus, exports: Exports, told: Sequence[sf.Exported
     """Why what was written beside the photos is not what it should be, or ""."""
     if exports.get("xmp", {}).get("xmp_beside") != "yes":
         return ""
-    with sf.LOADING:  # it looks beside every photo, and each step of a run asks
-        if "beside" not in corpus.__dict__:
-            some = (one.left for one in told if one.kind == "xmp")
-            left = {photo: why for one in some for photo, why in one.items()}
-            corpus.__dict__["beside"] = writer_of("consumers_xmp:fault_beside")(corpus, left)
-        return corpus.__dict__["beside"]
+    return seen_beside(corpus, told)
+
+
+@once
+def seen_beside(corpus: sf.Corpus, told: Sequence[sf.Exported]) -> str:
+    """What is wrong beside the photos, each of which is looked at."""
+    left = {photo: why for one in told if one.kind == "xmp" for photo, why in one.left.items()}
+    return writer_of("consumers_xmp:fault_beside")(corpus, left)
 
 
 def fault_of(marks: dict[str, str], manifest: sf.FacesetManifest | sf.ExportsManifest) -> str:

@@ -52,20 +52,18 @@ def poses_of(yaw: float, pitch: float) -> list[str]:
     return names or ["frontal"]
 
 
+@consumers.once
 def sunglasses(corpus: sf.Corpus) -> dict[str, float]:
-    """{sha256 of a PNG: P(sunglasses)} by the scores made last; read once."""
-    with sf.LOADING:
-        if "sunglasses" not in corpus.__dict__:
-            scores = corpus.root / sf.SCORES_FOLDER
-            paths = sorted(scores.glob(f"{sf.OCCLUSION_SCORES}*.jsonl"), key=sf.os.path.getmtime)
-            at = sf.ATTRIBUTES.index("sunglasses")
-            corpus.__dict__["sunglasses"] = {
-                sha: record.scores[at]
-                for path in paths[-1:]
-                for sha, record in sf.read_results(path).items()
-                if record.scores
-            }
-        return corpus.__dict__["sunglasses"]
+    """{sha256 of a PNG: P(sunglasses)} by the scores made last."""
+    scores = corpus.root / sf.SCORES_FOLDER
+    paths = sorted(scores.glob(f"{sf.OCCLUSION_SCORES}*.jsonl"), key=sf.os.path.getmtime)
+    at = sf.ATTRIBUTES.index("sunglasses")
+    return {
+        sha: record.scores[at]
+        for path in paths[-1:]
+        for sha, record in sf.read_results(path).items()
+        if record.scores
+    }
 
 
 def glasses_of(corpus: sf.Corpus, manifest: sf.FacesetManifest) -> list[bool | None]:
