@@ -309,11 +309,12 @@ def claims(*photos: object, own: object = CORPUS) -> object:
     return xmp.Claims(own, {str(photo) for photo in photos})
 
 
-def test_beside_the_photos_only_our_own_sidecars_are_written_over(tmp_path):
+@pytest.mark.parametrize("ending", [".xmp", ".XMP"])
+def test_beside_the_photos_only_our_own_sidecars_are_written_over(tmp_path, ending):
     library = Library(tmp_path / "lib", people=1, photos=4)
     photos = [library.photo(row) for row in range(4)]
     before = {path: sf.sha256_of_file(path) for path in photos}
-    foreign = [photos[0].with_name(photos[0].name + ".xmp"), photos[1].with_suffix(".xmp")]
+    foreign = [photos[0].with_name(photos[0].name + ending), photos[1].with_suffix(ending)]
     for path in foreign:
         path.write_bytes(b"<x:xmpmeta x:xmptk='Adobe XMP Core'/>")
     left: dict[str, str] = {}

@@ -336,9 +336,10 @@ class Claims:
     def hindrance(self, photo: str) -> str:
         """Why no sidecar is written beside a photo, as one of somebody else lies there, or ""."""
         target = Path(photo + ENDING)
-        for path in (target, Path(photo).with_suffix(ENDING)):
-            if os.path.lexists(path) and not is_ours(path):
-                return f"{path.name} {OTHERS} another program's"
+        for ending in (ENDING, ENDING.upper()):
+            for path in (Path(photo + ending), Path(photo).with_suffix(ending)):
+                if os.path.lexists(path) and not is_ours(path):
+                    return f"{path.name} {OTHERS} another program's"
         told = owner_in(target)
         if told in (None, NOBODY) or told.place == self.own.place or not self.is_there(told):
             return ""
