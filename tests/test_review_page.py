@@ -729,6 +729,21 @@ def test_keys_are_locked_once_twenty_acts_wait(page, served):
     page.wait(lambda: page.js("return document.querySelector('.saved').dataset.waiting") == "0", 30)
 
 
+def test_a_warning_stays_when_an_act_before_it_is_told(page):
+    told = "const done = arguments[arguments.length - 1]; import('/static/dom.js').then(({say}) => "
+    told += "{ for (const [text, urgent] of arguments[0]) say(text, urgent); done(true); })"
+    page.driver.execute_async_script(told, [["Stop.", True], ["1 hidden.", False]])
+    assert page.text("#toast") == "Stop."
+    page.driver.execute_async_script(told, [["Stop again.", True]])
+    assert page.text("#toast") == "Stop again."
+
+    def later() -> bool:
+        page.driver.execute_async_script(told, [["1 hidden.", False]])
+        return page.text("#toast") == "1 hidden."
+
+    page.wait(later)
+
+
 # --- apply ------------------------------------------------------------------
 
 

@@ -47,7 +47,8 @@ export function voices() {
   return [regions.polite, regions.assertive];
 }
 
-const waiting = {};
+const HELD_MS = 1500; // so long no word of an act that was on its way takes the place of a warning
+const waiting = { warned: 0 };
 
 /** Say a text to those who listen. */
 export function tell(text, urgent = false) {
@@ -60,7 +61,8 @@ export function tell(text, urgent = false) {
 export function say(text, urgent = false) {
   tell(text, urgent);
   const toast = document.getElementById("toast");
-  if (!toast) return;
+  if (!toast || (!urgent && Date.now() < waiting.warned)) return;
+  if (urgent) waiting.warned = Date.now() + HELD_MS;
   toast.textContent = text;
   toast.className = urgent ? "urgent" : "";
   toast.hidden = false;
