@@ -34,8 +34,10 @@ class History {
   refresh() { this.load(Math.max(PAGE, this.acted.length)); }
 
   async load(count = PAGE, before = "") {
+    const turn = this.turn = (this.turn || 0) + 1;
     try {
       const reply = await get(`/api/history?before=${before}&n=${count}`);
+      if (turn !== this.turn) return; // it was asked again meanwhile
       this.acted = before === "" ? reply.acts : [...this.acted, ...reply.acts];
       this.conflicts = reply.conflicts || [];
       this.whole = reply.acts.length < count;

@@ -12,23 +12,34 @@ export const state = { counts: {}, queues: {}, wrong: null, apply: {}, conflicts
 
 let loading = null;
 
+/** Whether the table is as the server has it, as far as is known, and no answer is awaited. */
+export const areFresh = () => !loading && !people.stale;
+
 /** The people, read anew where something changed since. */
 export function freshPeople() {
-  if (!people.stale && people.columns.id.length) return Promise.resolve(people);
-  loading ??= get("/api/people").then((reply) => {
-    people.columns = reply.columns;
-    people.at = new Map(reply.columns.id.map((id, row) => [id, row]));
-    people.rev = reply.rev;
-    people.stale = false;
-    rev.seen = Math.max(rev.seen, reply.rev);
-    loading = null;
-    emit("people");
-    return people;
-  }, (error) => {
-    loading = null;
-    throw error;
-  });
+  if (areFresh() && people.columns.id.length) return Promise.resolve(people);
+  loading ??= readPeople().finally(() => { loading = null; });
   return loading;
+}
+
+/** What changes while the answer is on its way may not be in it: then it is asked again. */
+async function readPeople() {
+  let reply;
+  try {
+    do {
+      people.stale = false;
+      reply = await get("/api/people");
+    } while (people.stale);
+  } catch (error) {
+    people.stale = true;
+    throw error;
+  }
+  people.columns = reply.columns;
+  people.at = new Map(reply.columns.id.map((id, row) => [id, row]));
+  people.rev = reply.rev;
+  rev.seen = Math.max(rev.seen, reply.rev);
+  emit("people");
+  return people;
 }
 
 /** The counts of the bar. */

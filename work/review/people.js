@@ -2,7 +2,7 @@
 import { bdi, face, fill, h, say } from "./dom.js";
 import { decide, locked } from "./acts.js";
 import { Grid } from "./grid.js";
-import { HIDDEN, IGNORED, NAMED, SINGLE, called, foresee, freshPeople, heirOf, people, personOf, plain } from "./library.js";
+import { HIDDEN, IGNORED, NAMED, SINGLE, areFresh, called, foresee, freshPeople, heirOf, people, personOf, plain } from "./library.js";
 import { askName } from "./names.js";
 import { choice, chosenBar, empty, failed, keyButton, personName, setName } from "./parts.js";
 import { amend, go, place, route } from "./route.js";
@@ -152,8 +152,8 @@ class People {
 
   /** The server or another screen changed the table. */
   refresh() {
-    if (people.stale) this.load();
-    else this.list();
+    if (areFresh()) this.list();
+    else this.load();
   }
 
   list() {

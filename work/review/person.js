@@ -55,7 +55,7 @@ class Person {
     this.bar = chosenBar();
     this.none = h("div", { hidden: true });
     this.element = h("section", { class: "screen person" }, this.head, this.tools, this.none, h("div", { class: "beside" }, this.grid.element, this.panel), this.bar);
-    this.load(true);
+    this.load();
   }
 
   acts() {
@@ -78,20 +78,21 @@ class Person {
   title() { return this.faces.head ? called(this.faces.head.name) : t("screen.person"); }
   focus() { this.grid.focusCell(); }
 
-  async load(first = false) {
-    const fresh = new Faces();
+  async load() {
+    const fresh = new Faces(), turn = this.turn = (this.turn || 0) + 1;
     try {
       const from = (at) => get(`/api/people/${encodeURIComponent(this.pid)}/faces?from=${at}&n=${PAGE}`);
       fresh.take(await from(0));
+      if (turn !== this.turn) return; // it was asked again meanwhile
       rev.seen = Math.max(rev.seen, fresh.head.rev);
       this.faces = fresh;
       this.whole = this.loadRest(fresh, from);
       this.draw();
-      if (first) this.settle();
+      if (!this.settled) this.settle();
       else this.look();
     } catch (error) {
       this.grid.show([]);
-      fill(this.none, failed(error, () => this.load(first)));
+      fill(this.none, failed(error, () => this.load()));
       this.none.hidden = false;
     }
     freshPeople().catch(() => {});
@@ -106,7 +107,9 @@ class Person {
     }
   }
 
+  /** Once, when the first answer is there. */
   settle() {
+    this.settled = true;
     const { top, id } = place.get();
     this.grid.focus = this.grid.index?.get(id) ?? 0;
     this.grid.paint(true);
