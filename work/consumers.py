@@ -29,6 +29,7 @@ import sort_faces as sf
 
 SOLVED_SIGNS = (-1.0, -1.0, 1.0)  # of pitch, yaw, roll by solve_pose, to be insightface's
 W600K = "4c06341c"  # how the sha256 of w600k_r50.onnx begins, the recogniser of buffalo_l
+NO_CACHE = "needs the cache, which is not there or numbers faces another way"
 UNKNOWN = "?"  # ends a mark of which not all could be told
 Exports = Mapping[str, dict[str, Any]]  # kind: its options
 

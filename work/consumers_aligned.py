@@ -30,7 +30,6 @@ geometry = sf.companion("aligned_geometry")
 Subject = consumers.Subject
 
 NO_LANDMARKS = "no 68 landmarks; `enrich` finds them with buffalo_l, antelopev2 or dlib"
-NO_CACHE = "needs the cache, which is not there or numbers faces another way"
 NO_PHOTO = "a PNG of the operator's; there is no photo to cut it from"
 FACESWAP_SIZE = 512  # px; what its extractor writes
 FACESWAP_VERSION = 2.4  # of its alignments, and of what the chunk may say
@@ -421,7 +420,7 @@ def write_set(
     below: where its earlier self has them, in its exports.
     """
     if subject.cache is None:
-        return {}, {"": NO_CACHE}
+        return {}, {"": consumers.NO_CACHE}
     photos, left = Photos(consumers.library_of(subject.corpus)), {}
     files = {face.face: face.file for face in subject.faces}
     rows = {face.face: subject.row(face) for face in subject.faces}

@@ -28,7 +28,6 @@ consumers = sf.companion("consumers")
 Subject = consumers.Subject
 
 NO_SIDECAR = "a film; its frames get no sidecars"
-NO_CACHE = "needs the cache, which is not there or numbers faces another way"
 # Why a face that is the person's may not be among those exported; of all other reasons it may be
 # somebody else's, and no photo is told a name that is in doubt.
 STILL_THEIRS = re.compile(
@@ -437,7 +436,7 @@ def write_xmp(folder: Path, subjects: Sequence[Subject], options: dict[str, Any]
     """The sidecars of all photos that show people with names."""
     corpus, left = subjects[0].corpus, {}
     if corpus.cache is None:
-        return {"": NO_CACHE}
+        return {"": consumers.NO_CACHE}
     whole = [subject for subject in subjects if subject.manifest.era is sf.UNSET]
     sets = {
         one.manifest.id: sf.rows_of_faces(corpus.cache, faces_of(one.manifest)) for one in whole

@@ -58,7 +58,7 @@ def pages_of(data: bytes) -> list[Page]:
     """The pages of a TIFF and those within them, in the file's order; [] of what is none."""
     with contextlib.suppress(struct.error, IndexError):
         first = first_directory(data)
-        return walk(data, "<" if data[:2] == b"II" else ">", is_big(data), first) if first else []
+        return walk(data, order_of(data), is_big(data), first) if first else []
     return []
 
 
@@ -116,11 +116,16 @@ def entries(data: bytes, order: str, big: bool, at: int) -> Iterator[tuple[int, 
 
 def with_values(data: bytes, at: int, values: dict[int, int]) -> bytes:
     """The same TIFF with other values of tags of one number, of the directory at an offset."""
-    order, changed = "<" if data[:2] == b"II" else ">", bytearray(data)
+    order, changed = order_of(data), bytearray(data)
     for tag, kind, number, place in entries(data, order, is_big(data), at):
         if tag in values and number == 1 and kind in LETTERS:
             struct.pack_into(order + LETTERS[kind], changed, place, values[tag])
     return bytes(changed)
+
+
+def order_of(data: bytes) -> str:
+    """The byte order of a TIFF, as struct says it."""
+    return "<" if data[:2] == b"II" else ">"
 
 
 def is_big(data: bytes) -> bool:
@@ -167,8 +172,8 @@ def photo_first(data: bytes) -> bytes:
     best = max(pages, key=lambda page: page.rank, default=None)
     if best is None or best.rank <= pages[0].rank:
         return data
-    order = "<" if data[:2] == b"II" else ">"
-    if struct.unpack(order + "H", data[2:4])[0] == 43:
+    order = order_of(data)
+    if is_big(data):
         return data[:8] + struct.pack(order + "Q", best.offset) + data[16:]
     return data[:4] + struct.pack(order + "I", best.offset) + data[8:]
 
@@ -201,7 +206,7 @@ def told_length(data: bytes) -> int:
         return 0
     ends = [end_of(data)]
     with contextlib.suppress(struct.error):
-        order = "<" if data[:2] == b"II" else ">"
+        order = order_of(data)
         count = struct.unpack_from(order + ("Q" if big else "H"), data, first)[0]
         ends.append(first + min(count, MOST_ENTRIES) * (20 if big else 12) + LEAST_DIRECTORY)
         ends += [at + SIZES[kind] * n for _, kind, n, at in entries(data, order, big, first)]

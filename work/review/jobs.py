@@ -7,7 +7,6 @@ is go to every page. A server that ends lets the job stop where nothing is half 
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
 import threading
@@ -169,7 +168,4 @@ class Jobs:
 
 def line_of(text: str) -> dict[str, Any]:
     """What a job says in one line; of a line that is not its own (a library's), nothing."""
-    with contextlib.suppress(ValueError):
-        if isinstance(line := json.loads(text), dict):
-            return line
-    return {}
+    return sf.object_of(text.encode()) or {}
